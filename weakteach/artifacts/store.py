@@ -1,0 +1,353 @@
+"""Where artifacts lie, and how each is computed once.
+
+    <storage>/<StepName>/<fingerprint>/…             the artifact; it exists when record.json does
+    <storage>/<StepName>/.<fingerprint>.stage/…      being written; swept by the next try
+    <storage>/<StepName>/.<fingerprint>.scratch/…    survives a kill (checkpoints, shards), so that
+                                                     the next try can go on from it
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from filelock import SoftFileLease, Timeout
+from pyarrow import fs
+
+import weakteach
+from weakteach.artifacts.step import Step, jsonable
+
+RECORD = "record.json"
+# A holder that is gone is replaced after this long; at once if it ran on the same host.
+LEASE_SECONDS = 6.0
+RECORDED_PACKAGES = (
+    "torch", "transformers", "trl", "peft", "ray", "datasets", "pyarrow", "tokenizers", "numpy",
+)  # fmt: skip
+
+# For a key, and whether to wait for another holder: a context in which this process is the only
+# one at work on it. Raises filelock.Timeout if it is not to wait and another holds the key.
+Leases = Callable[[str, bool], AbstractContextManager[Any]]
+
+
+class StorageError(RuntimeError):
+    """The storage cannot be read or written; the message names it and the remedy."""
+
+
+class StepError(RuntimeError):
+    """A step could not be computed; the message is one sentence for the user."""
+
+
+class _InOtherHands(Exception):
+    """Another process is computing the step."""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """What a step is given to compute itself: its inputs' artifacts and places to write to.
+
+    ``out`` is a local folder whose files become the artifact, ``stage`` the folder on the storage
+    to which they go: what other hosts write there becomes part of it too. ``scratch`` is a folder
+    on the storage, ``run_folder`` one of this host, that outlive a killed try. ``execution`` says how to run (devices, workers), which
+    never changes what is computed.
+    """
+
+    store: "Store"
+    out: Path
+    stage: str
+    scratch: str
+    run_folder: Path
+    execution: Any = None
+
+    @property
+    def scratch_url(self) -> str:
+        """``scratch`` as a URL, for libraries that open storages themselves."""
+        return self.store.url + self.scratch[len(self.store.root) :]
+
+
+class Store:
+    """Artifacts under a storage URL: a folder, or anything that pyarrow reaches (s3://, gs://).
+
+    The default of ``leases`` is a lease file on a file system; an object store has none of its own and needs
+    one from outside. A lease only saves work: what is committed is whole with or without it.
+    """
+
+    def __init__(self, url: str | os.PathLike[str], leases: Leases | None = None) -> None:
+        self.url = str(url) if "://" in str(url) else str(Path(url).expanduser().absolute())
+        self._leases = leases
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Store) and other.url == self.url
+
+    def __hash__(self) -> int:
+        return hash(self.url)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Store, (self.url, self._leases))
+
+    @cached_property
+    def _place(self) -> tuple[fs.FileSystem, str]:
+        try:
+            filesystem, root = fs.FileSystem.from_uri(self.url)
+            filesystem.create_dir(root, recursive=True)
+        except (OSError, ValueError) as error:
+            raise StorageError(f"Storage {self.url} cannot be used: {error}") from error
+        return filesystem, root.rstrip("/")
+
+    @property
+    def filesystem(self) -> fs.FileSystem:
+        return self._place[0]
+
+    @property
+    def root(self) -> str:
+        """The storage's path on its file system."""
+        return self._place[1]
+
+    @property
+    def is_local(self) -> bool:
+        return isinstance(self.filesystem, fs.LocalFileSystem)
+
+    def check_writable(self) -> None:
+        """Raises StorageError when a small file cannot be written, read back and removed."""
+        probe = f"{self.root}/.write-check-{platform.node()}-{os.getpid()}"
+        try:
+            self._write(probe, b"ok")
+            self.filesystem.delete_file(probe)
+        except OSError as error:
+            raise StorageError(f"Storage {self.url} cannot be written: {error}") from error
+
+    def path(self, step: Step) -> str:
+        """Where the artifact of the step lies (or will lie), on ``filesystem``."""
+        return f"{self.root}/{type(step).__name__}/{step.fingerprint}"
+
+    def record(self, step: Step) -> dict[str, Any] | None:
+        """The record of the step's artifact, or None if there is no artifact."""
+        try:
+            with self.filesystem.open_input_file(f"{self.path(step)}/{RECORD}") as file:
+                return json.loads(file.read())
+        except FileNotFoundError:
+            return None
+
+    def existing(self, steps: Iterable[Step]) -> set[str]:
+        """Fingerprints of those steps whose artifact exists; one listing for each kind of step."""
+        wanted: dict[str, set[str]] = {}
+        for step in steps:
+            wanted.setdefault(type(step).__name__, set()).add(step.fingerprint)
+        found: set[str] = set()
+        for name, fingerprints in wanted.items():
+            selector = fs.FileSelector(f"{self.root}/{name}", allow_not_found=True)
+            listed = {info.base_name for info in self.filesystem.get_file_info(selector)}
+            candidates = sorted(fingerprints & listed)
+            records = [f"{self.root}/{name}/{fingerprint}/{RECORD}" for fingerprint in candidates]
+            infos = self.filesystem.get_file_info(records)
+            found |= {
+                fingerprint
+                for fingerprint, info in zip(candidates, infos, strict=True)
+                if info.type == fs.FileType.File
+            }
+        return found
+
+    def find(self, fingerprint: str) -> dict[str, Any] | None:
+        """The record of the artifact with this fingerprint (or unambiguous start of one)."""
+        selector = fs.FileSelector(self.root, allow_not_found=True)
+        kinds = [info for info in self.filesystem.get_file_info(selector) if not info.is_file]
+        matches = []
+        for kind in kinds:
+            inside = self.filesystem.get_file_info(fs.FileSelector(kind.path))
+            matches += [i.path for i in inside if i.base_name.startswith(fingerprint)]
+        records = [f"{path}/{RECORD}" for path in matches]
+        infos = [info for info in self.filesystem.get_file_info(records) if info.is_file]
+        if len(infos) > 1:
+            raise StorageError(f"{fingerprint} is the start of {len(infos)} fingerprints")
+        if not infos:
+            return None
+        with self.filesystem.open_input_file(infos[0].path) as file:
+            return json.loads(file.read())
+
+    def local(self, step: Step) -> Path:
+        """A local folder with the artifact's files; fetched once a host from a remote storage.
+
+        Raises StepError if there is no artifact.
+        """
+        record = self.record(step)
+        if record is None:
+            raise StepError(f"{step} has no artifact in {self.url}: run the study that makes it")
+        if self.is_local:
+            return Path(self.path(step))
+        storage_key = hashlib.sha256(self.url.encode()).hexdigest()[:12]
+        cached = cache_folder() / storage_key / type(step).__name__ / step.fingerprint
+        if not (cached / RECORD).exists():
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            with SoftFileLease(f"{cached}.lease", lease_duration=LEASE_SECONDS):
+                if not (cached / RECORD).exists():
+                    shutil.rmtree(cached, ignore_errors=True)
+                    partial = Path(tempfile.mkdtemp(dir=cached.parent))
+                    fs.copy_files(self.path(step), str(partial), source_filesystem=self.filesystem)
+                    partial.rename(cached)
+        return cached
+
+    def obtain(
+        self,
+        *targets: Step,
+        execution: Any = None,
+        computed: Callable[[Step], None] | None = None,
+    ) -> list[dict[str, Any]]:
+        """The records of the targets, computing them and what they read where missing.
+
+        Of all processes that want one step at a time, one computes it. The others go on with
+        another target meanwhile, and wait only when every missing one is in other hands.
+        ``computed`` is called after each step that this call computed itself.
+        """
+        records: dict[Step, dict[str, Any]] = {}
+        wait = False
+        while missing := [step for step in targets if step not in records]:
+            progress = False
+            for step in missing:
+                try:
+                    records[step] = self._obtain(step, execution, computed, wait)
+                    progress, wait = True, False
+                except _InOtherHands:
+                    continue
+            wait = not progress
+        return [records[step] for step in targets]
+
+    def _obtain(
+        self,
+        step: Step,
+        execution: Any,
+        computed: Callable[[Step], None] | None,
+        wait: bool,
+    ) -> dict[str, Any]:
+        if record := self.record(step):
+            return record
+        for parent in step.inputs:
+            self._obtain(parent, execution, computed, wait)
+        try:
+            with self._lease(step, wait):
+                if record := self.record(step):
+                    return record
+                record = self._compute(step, execution)
+        except Timeout:
+            raise _InOtherHands from None
+        if computed:
+            computed(step)
+        return record
+
+    def _compute(self, step: Step, execution: Any) -> dict[str, Any]:
+        hidden = f"{self.root}/{type(step).__name__}/.{step.fingerprint}"
+        stage, scratch = f"{hidden}.stage", f"{hidden}.scratch"
+        for leftover in (stage, self.path(step)):
+            self._delete(leftover)
+        self.filesystem.create_dir(scratch, recursive=True)
+        self.filesystem.create_dir(stage, recursive=True)
+        run_folder = Path(scratch) if self.is_local else cache_folder() / "runs" / step.fingerprint
+        out = Path(stage) if self.is_local else Path(tempfile.mkdtemp(prefix="weakteach-"))
+        started = time.time()
+        try:
+            facts = step.compute(
+                Workspace(self, out, stage, scratch, run_folder, execution)
+            )
+            record = self._describe(step, facts, started)
+            if not self.is_local:
+                fs.copy_files(str(out), stage, destination_filesystem=self.filesystem)
+            self._commit(step, stage, record)
+        finally:
+            self._delete(stage)
+            if not self.is_local:
+                shutil.rmtree(out, ignore_errors=True)
+        self._delete(scratch)
+        shutil.rmtree(run_folder, ignore_errors=True)
+        return record
+
+    def _commit(self, step: Step, stage: str, record: dict[str, Any]) -> None:
+        """Move the staged files to their place and write the record last."""
+        if self.record(step):
+            return  # another process, which could not see our lease, was first: drop ours
+        target = self.path(step)
+        staged = self.filesystem.get_file_info(fs.FileSelector(stage, recursive=True))
+        for info in staged:
+            place = f"{target}/{info.path[len(stage) + 1 :]}"
+            if info.is_file:
+                self.filesystem.create_dir(os.path.dirname(place), recursive=True)
+                self.filesystem.move(info.path, place)
+        self.filesystem.create_dir(target, recursive=True)
+        written = f"{target}/.{RECORD}.partial"
+        self._write(written, json.dumps(record, indent=1, sort_keys=True).encode())
+        self.filesystem.move(written, f"{target}/{RECORD}")
+
+    def _describe(self, step: Step, facts: dict[str, Any], started: float) -> dict[str, Any]:
+        seconds = time.time() - started
+        devices = facts.pop("devices", 1)
+        return {
+            "step": type(step).__name__,
+            "fingerprint": step.fingerprint,
+            "identity": step.identity,
+            "inputs": [jsonable(parent) for parent in step.inputs],
+            "facts": facts,
+            "code": code_version(),
+            "packages": package_versions(),
+            "python": platform.python_version(),
+            "host": platform.node(),
+            "started": started,
+            "seconds": seconds,
+            "device_seconds": seconds * devices,
+        }
+
+    def _lease(self, step: Step, wait: bool) -> AbstractContextManager[Any]:
+        key = f"{type(step).__name__}-{step.fingerprint}"
+        if self._leases:
+            return self._leases(key, wait)
+        if not self.is_local:
+            raise StorageError(f"{self.url} is an object store: a Store on it needs leases")
+        folder = Path(self.root) / ".leases"
+        folder.mkdir(exist_ok=True)
+        return SoftFileLease(
+            folder / key,
+            lease_duration=LEASE_SECONDS,
+            poll_interval=0.1,
+            timeout=-1 if wait else 0,
+            thread_local=False,
+        )
+
+    def _delete(self, path: str) -> None:
+        if self.filesystem.get_file_info(path).type == fs.FileType.Directory:
+            self.filesystem.delete_dir(path)
+
+    def _write(self, path: str, data: bytes) -> None:
+        with self.filesystem.open_output_stream(path) as file:
+            file.write(data)
+
+
+def cache_folder() -> Path:
+    """Where this host keeps copies of remote artifacts: ``WEAKTEACH_CACHE`` or ~/.cache."""
+    return Path(os.environ.get("WEAKTEACH_CACHE", Path.home() / ".cache" / "weakteach"))
+
+
+@cache
+def package_versions() -> dict[str, str]:
+    found = {}
+    for name in RECORDED_PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def code_version() -> dict[str, str]:
+    """The package's version, and a hash of its source that tells apart unreleased states."""
+    package = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for source in sorted(package.rglob("*.py")):
+        digest.update(source.relative_to(package).as_posix().encode() + source.read_bytes())
+    return {"version": weakteach.__version__, "source": digest.hexdigest()[:12]}

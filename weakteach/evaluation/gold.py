@@ -1,0 +1,86 @@
+"""Gold rewards: the embedded world's own, or a reward model's."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from weakteach.artifacts.step import Step
+from weakteach.artifacts.store import StepError, Store
+from weakteach.models.spec import Model
+from weakteach.preferences.world import gold_reward
+
+@dataclass(frozen=True)
+class WorldGold:
+    """The exact gold reward of the embedded world."""
+
+
+@dataclass(frozen=True)
+class RewardModel:
+    """A sequence-classification model with one output that reads prompt + response."""
+
+    model: Model | Step
+
+
+Gold = WorldGold | RewardModel
+
+
+def prompt_id(prompt: str) -> str:
+    return hashlib.sha256(prompt.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Work on a stream: gold rewards of text pairs or of generated responses.
+
+    ``columns`` are the chunk's response columns. The result has ``key`` and ``<column>_reward``
+    for each; with the world's gold also ``<column>_garbage``, the share of unreadable words.
+    """
+
+    store: Store
+    gold: Gold
+    key: str
+    columns: tuple[str, ...]
+    dtype: str
+    batch_tokens: int
+
+    def load(self) -> Any:
+        if isinstance(self.gold, WorldGold):
+            return None
+        from weakteach.models.loading import load_reward_model, weights_of  # torch: workers only
+        from weakteach.models.tokens import load_tokenizer
+
+        folder = weights_of(self.store, self.gold.model).base
+        return load_reward_model(folder, self.dtype), load_tokenizer(folder)
+
+    def process(self, loaded: Any, chunk: pa.Table) -> pa.Table:
+        prompts, keys = chunk["prompt"].to_pylist(), chunk[self.key].to_pylist()
+        result = {self.key: pa.array(keys, pa.string())}
+        for column in self.columns:
+            scores = self._scores(loaded, prompts, chunk[column].to_pylist())
+            bad = np.flatnonzero(~np.isfinite(scores["reward"]))
+            if len(bad):
+                raise StepError(
+                    f"The gold reward of {self.key} {keys[bad[0]]} is {scores['reward'][bad[0]]}: "
+                    "the reward model is broken, or overflows in its dtype"
+                )
+            result |= {f"{column}_{name}": pa.array(values) for name, values in scores.items()}
+        return pa.table(result)
+
+    def _scores(
+        self, loaded: Any, prompts: list[str], responses: list[str]
+    ) -> dict[str, np.ndarray]:
+        if isinstance(self.gold, WorldGold):
+            try:
+                golds = [gold_reward(p, r) for p, r in zip(prompts, responses, strict=True)]
+            except ValueError as error:
+                raise StepError(f"The world's gold knows the world's prompts: {error}") from error
+            return {
+                "reward": np.array([gold.reward for gold in golds]),
+                "garbage": np.array([gold.garbage for gold in golds]),
+            }
+        from weakteach.models.scoring import score_responses  # torch: workers only
+
+        return {"reward": score_responses(*loaded, prompts, responses, self.batch_tokens)}

@@ -1,0 +1,49 @@
+"""Sampling responses to prompts, as work on a stream."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from weakteach.artifacts.step import Step
+from weakteach.artifacts.store import Store
+from weakteach.models.spec import Model
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Reads ``prompt_id, prompt`` and adds ``response``."""
+
+    store: Store
+    policy: Model | Step
+    seed: int
+    temperature: float
+    max_new_tokens: int
+    dtype: str
+    batch_tokens: int
+
+    def load(self) -> Any:
+        from weakteach.models.loading import load_causal, weights_of  # torch: workers only
+        from weakteach.models.tokens import load_tokenizer
+
+        weights = weights_of(self.store, self.policy)
+        return load_causal(weights, self.dtype), load_tokenizer(weights.base)
+
+    def process(self, loaded: Any, chunk: pa.Table) -> pa.Table:
+        from weakteach.models.generation import generate_responses
+
+        ids = chunk["prompt_id"].to_pylist()
+        responses = generate_responses(
+            *loaded,
+            chunk["prompt"].to_pylist(),
+            [self._prompt_seed(prompt_id) for prompt_id in ids],
+            self.temperature,
+            self.max_new_tokens,
+            self.batch_tokens,
+        )
+        return chunk.append_column("response", pa.array(responses, pa.string()))
+
+    def _prompt_seed(self, prompt_id: str) -> int:
+        digest = hashlib.sha256(f"{self.seed}:{prompt_id}".encode()).digest()
+        return int.from_bytes(digest[:8], "big")

@@ -1,0 +1,82 @@
+"""Annotators: what turns a pair into a label.
+
+An annotator is a frozen dataclass with ``load`` and ``process`` (see ``stream.ChunkWork``) that
+reads pairs (``pair_id, prompt, response_1, response_2``) and gives rows of LABEL_SCHEMA.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from weakteach.artifacts.step import Step
+from weakteach.artifacts.store import StepError, Store
+from weakteach.models.spec import Model
+
+LABEL_SCHEMA = pa.schema(
+    [
+        ("pair_id", pa.string()),
+        ("choice", pa.int8()),
+        ("reward_1", pa.float64()),
+        ("reward_2", pa.float64()),
+        ("margin", pa.float64()),
+        ("confidence", pa.float64()),
+    ]
+)
+
+
+def label_table(pair_ids: list[str], rewards: np.ndarray) -> pa.Table:
+    """Labels from rewards of shape [pairs, 2].
+
+    The response with the higher reward is chosen, the second on a tie (WLT §3.1). ``margin`` is
+    reward_1 - reward_2; ``confidence`` is 2·(σ(|margin|) - ½) in [0, 1] (CW-PO). Raises StepError
+    that names the pair whose reward is not finite.
+    """
+    bad = np.flatnonzero(~np.isfinite(rewards).all(axis=1))
+    if len(bad):
+        raise StepError(
+            f"The rewards of pair {pair_ids[bad[0]]} are {rewards[bad[0]].tolist()} "
+            f"({len(bad)} such pairs): the annotator's weights or the pair's text are broken"
+        )
+    margin = rewards[:, 0] - rewards[:, 1]
+    columns = [
+        pa.array(pair_ids, pa.string()),
+        pa.array(np.where(margin > 0, 1, 2), pa.int8()),
+        pa.array(rewards[:, 0]),
+        pa.array(rewards[:, 1]),
+        pa.array(margin),
+        pa.array(np.tanh(np.abs(margin) / 2)),
+    ]
+    return pa.table(columns, schema=LABEL_SCHEMA)
+
+
+@dataclass(frozen=True)
+class ImplicitReward:
+    """The implicit reward of a DPO model: β·(log π(y|x) - log π_ref(y|x)) (DPO, eq. 5)."""
+
+    store: Store
+    policy: Model | Step
+    reference: Model | Step
+    beta: float
+    dtype: str
+    batch_tokens: int
+
+    def load(self) -> Any:
+        from weakteach.models.loading import load_causal, weights_of  # torch: in workers only
+        from weakteach.models.tokens import load_tokenizer
+
+        policy, reference = (weights_of(self.store, m) for m in (self.policy, self.reference))
+        models = [load_causal(weights, self.dtype) for weights in (policy, reference)]
+        return (*models, load_tokenizer(policy.base))
+
+    def process(self, loaded: Any, chunk: pa.Table) -> pa.Table:
+        from weakteach.models.logprobs import pair_logprobs
+        from weakteach.models.tokens import pair_tokens
+
+        policy, reference, tokenizer = loaded
+        texts = (chunk[name].to_pylist() for name in ("prompt", "response_1", "response_2"))
+        tokens = pair_tokens(tokenizer, *texts)
+        trained = pair_logprobs(policy, tokens, self.batch_tokens)
+        untrained = pair_logprobs(reference, tokens, self.batch_tokens)
+        return label_table(chunk["pair_id"].to_pylist(), self.beta * (trained - untrained))

@@ -1,0 +1,166 @@
+"""Streaming the rows of a Parquet file through models, with Ray Data.
+
+A chunk is a row group of the file, so they are always the same. Each chunk is processed by one task or actor and
+written as one shard; a shard that is there is not made again. So a killed worker loses its chunk
+and nothing else, no row is there twice, and the result does not depend on who did what when.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
+
+from weakteach.artifacts.store import StepError, Store
+from weakteach.models.resources import Resources
+
+STALLED_AFTER_SECONDS = 300
+BLOCK_BYTES = 4 << 20
+
+
+class ChunkWork(Protocol):
+    """What is done to a chunk. Hashable and small; the model is loaded where the work is done."""
+
+    def load(self) -> Any:
+        """Load models; called once per actor, or once per worker process of a task pool."""
+        ...
+
+    def process(self, loaded: Any, chunk: pa.Table) -> pa.Table:
+        """The rows that the chunk's rows become."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A Parquet file of the store and the folder where its shards go."""
+
+    store: Store
+    input: str
+    shards: str
+    work: ChunkWork
+
+    def shard(self, chunk: int) -> str:
+        return f"{self.shards}/{chunk:06d}.parquet"
+
+
+def stream_chunks(
+    stream: Stream,
+    resources: Resources,
+    progress: Callable[[int], None] | None = None,
+) -> pa.Table:
+    """Process every chunk and return the shards' rows as one table, in the order of the input.
+
+    ``progress`` is called with the number of rows of each finished chunk. Raises StepError with
+    the cause when a chunk fails.
+    """
+    filesystem = stream.store.filesystem
+    with filesystem.open_input_file(stream.input) as file:
+        chunks = pq.read_metadata(file).num_row_groups
+    filesystem.create_dir(stream.shards, recursive=True)
+    paths = [stream.shard(chunk) for chunk in range(chunks)]
+    infos = filesystem.get_file_info(paths)
+    missing = [chunk for chunk, info in enumerate(infos) if not info.is_file]
+    if missing:
+        _process(stream, missing, resources, progress)
+    return pa.concat_tables(pq.read_table(path, filesystem=filesystem) for path in paths)
+
+
+def _process(
+    stream: Stream,
+    chunks: list[int],
+    resources: Resources,
+    progress: Callable[[int], None] | None,
+) -> None:
+    _quiet_context()
+    options: dict[str, Any] = {"num_cpus": resources.cpus, "batch_size": 1}
+    if resources.gpus:
+        options["num_gpus"] = resources.gpus
+    dataset = ray.data.from_items(
+        [{"chunk": chunk} for chunk in chunks], override_num_blocks=len(chunks)
+    )
+    if resources.label_actors:
+        dataset = dataset.map_batches(
+            ChunkActor,
+            fn_constructor_args=(stream, resources.threads),
+            compute=ActorPoolStrategy(size=resources.label_actors),
+            **options,
+        )
+    else:
+        dataset = dataset.map_batches(
+            _process_in_task,
+            fn_args=(stream, resources.threads),
+            compute=TaskPoolStrategy(size=resources.label_tasks),
+            **options,
+        )
+    try:
+        for batch in dataset.iter_batches(batch_size=None):
+            for rows in batch["rows"]:
+                if progress:
+                    progress(int(rows))
+    except ray.exceptions.RayError as error:
+        cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
+        raise StepError(f"{type(stream.work).__name__} failed: {cause}") from error
+
+
+class ChunkActor:
+    """A Ray Data actor that holds the models of the work."""
+
+    def __init__(self, stream: Stream, threads: int) -> None:
+        self._stream = stream
+        _set_threads(threads)
+        self._loaded = stream.work.load()
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return _process_batch(self._stream, self._loaded, batch)
+
+
+def _process_in_task(
+    batch: dict[str, np.ndarray], stream: Stream, threads: int
+) -> dict[str, np.ndarray]:
+    _set_threads(threads)
+    return _process_batch(stream, _loaded(stream.work), batch)
+
+
+@lru_cache(maxsize=1)
+def _loaded(work: ChunkWork) -> Any:
+    """Ray reuses worker processes, so that the models of one step are loaded once in each."""
+    return work.load()
+
+
+def _process_batch(
+    stream: Stream, loaded: Any, batch: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    written = [_write_shard(stream, loaded, int(chunk)) for chunk in batch["chunk"]]
+    return {"chunk": batch["chunk"], "rows": np.array(written)}
+
+
+def _write_shard(stream: Stream, loaded: Any, chunk: int) -> int:
+    filesystem = stream.store.filesystem
+    with filesystem.open_input_file(stream.input) as file:
+        rows = pq.ParquetFile(file).read_row_group(chunk)
+    result = stream.work.process(loaded, rows)
+    partial = f"{stream.shards}/.{chunk:06d}-{os.getpid()}.partial"
+    pq.write_table(result, partial, filesystem=filesystem)
+    filesystem.move(partial, stream.shard(chunk))
+    return len(result)
+
+
+def _quiet_context() -> None:
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_no_progress_timeout_s = STALLED_AFTER_SECONDS
+    context.target_max_block_size = BLOCK_BYTES
+
+
+def _set_threads(threads: int) -> None:
+    import torch  # the driver of a cluster run uses this module and holds no torch
+
+    torch.set_num_threads(threads)
+

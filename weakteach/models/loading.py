@@ -1,0 +1,128 @@
+"""The weights behind a model, an artifact or an adapter, loaded on this process's device."""
+
+import re
+from dataclasses import dataclass
+from importlib import util
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from huggingface_hub import snapshot_download
+from peft import PeftModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+)
+
+from weakteach.artifacts.step import Step
+from weakteach.artifacts.store import Store
+from weakteach.models.spec import Model, ModelError
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model"]
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+@runtime_checkable
+class StartsFrom(Protocol):
+    """A training step: it starts from a model or from another training step's artifact."""
+
+    start: "Model | Step"
+
+
+def weights_folder(model: Model) -> Path:
+    """A local folder with the model's safetensors, config and tokenizer; fetched from the hub
+    if it is a hub id. Raises ModelError when the folder is gone or the hub out of reach."""
+    if not model.content.startswith("sha256:"):
+        repo, revision = model.content.split("@")
+        if not COMMIT.fullmatch(revision):
+            raise ModelError(f"The revision of {repo} is not resolved, so it can only be planned")
+        try:
+            return Path(snapshot_download(repo, revision=revision, allow_patterns=HUB_FILES))
+        except Exception as error:  # as above
+            raise ModelError(f"Model {repo} cannot be fetched from the hub: {error}") from error
+    folder = Path(model.location)
+    if not folder.is_dir():
+        raise ModelError(f"The folder {folder} of model {model.label} is gone")
+    return folder
+
+
+def dequantize(model: Model, out: Path) -> None:
+    """Write a GGUF model as a plain float32 model folder."""
+    file = Path(model.location)
+    if not file.is_file() or util.find_spec("gguf") is None:
+        raise ModelError(f"To read {file}: the file must exist, and pip install 'weakteach[gguf]'")
+    options: dict[str, Any] = {"gguf_file": file.name, "trust_remote_code": False}
+    loaded = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **options)
+    # Trainers refuse a model that calls itself quantized.
+    if hasattr(loaded.config, "quantization_config"):
+        del loaded.config.quantization_config
+    loaded.save_pretrained(out)
+    AutoTokenizer.from_pretrained(file.parent, **options).save_pretrained(out)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Local folders of one policy: a full model, and the LoRA adapters to merge into it in turn."""
+
+    base: str
+    adapters: tuple[str, ...] = ()
+
+
+def load_causal(weights: Weights, dtype: str = "float32") -> PreTrainedModel:
+    """The causal language model, adapters merged, in eval mode on this process's device."""
+    config = AutoConfig.from_pretrained(weights.base, trust_remote_code=False)
+    model = AutoModelForCausalLM.from_pretrained(
+        weights.base, dtype=getattr(torch, dtype), trust_remote_code=False, **no_dropout(config)
+    )
+    for adapter in weights.adapters:
+        model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    return model.to(device()).eval()
+
+
+def no_dropout(config: Any) -> dict[str, float]:
+    """Config values that switch all dropout off. OPT calls F.dropout, which no patching of
+    dropout modules reaches, so its reference log-probabilities would be noisy."""
+    names = ("dropout", "attention_dropout", "activation_dropout", "layerdrop",
+             "resid_pdrop", "embd_pdrop", "attn_pdrop", "embed_dropout", "resid_dropout",
+             "hidden_dropout")  # fmt: skip
+    return {name: 0.0 for name in names if getattr(config, name, None)}
+
+
+def load_reward_model(folder: str | Path, dtype: str = "float32") -> PreTrainedModel:
+    """A sequence-classification model with one output, in eval mode on this process's device.
+
+    Raises ModelError if it has several outputs, or no trained head at all: transformers would
+    put a random one there and only warn.
+    """
+    model, info = AutoModelForSequenceClassification.from_pretrained(
+        folder, dtype=getattr(torch, dtype), trust_remote_code=False, output_loading_info=True
+    )
+    if missing := sorted(info["missing_keys"]):
+        raise ModelError(
+            f"{Path(folder).name} is no reward model: it has no trained head ({', '.join(missing)})"
+        )
+    if model.config.num_labels != 1:
+        raise ModelError(f"{Path(folder).name} has {model.config.num_labels} outputs, not one reward")
+    return model.to(device()).eval()
+
+
+def weights_of(store: Store, policy: Model | Step) -> Weights:
+    """Local folders of a pretrained model or of a training step's artifact."""
+    if isinstance(policy, Model):
+        return Weights(str(weights_folder(policy)))
+    folder = store.local(policy)
+    if not (folder / ADAPTER_CONFIG).exists():
+        return Weights(str(folder))
+    if not isinstance(policy, StartsFrom):
+        raise ModelError(f"{policy} holds an adapter, but no model that it belongs to")
+    start = weights_of(store, policy.start)
+    return Weights(start.base, (*start.adapters, str(folder)))
+
+
+def device() -> torch.device:
+    """The accelerator of this process, or its CPU."""
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")

@@ -1,0 +1,33 @@
+"""How to run: devices, workers, batch sizes. Never part of a step's identity."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Dtype = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a step may use.
+
+    ``train_workers`` 0 trains in the calling process (Ray Train's local mode), which pays no
+    process start; from 1 on, a group of that many data-parallel workers is started.
+    ``label_actors`` 0 runs labeling and generation as Ray tasks in reused worker processes,
+    ``label_tasks`` of them at a time; from 1 on, a fixed pool of that many actors holds the model.
+    ``gpus`` and ``cpus`` are per worker, task or actor. ``threads`` are torch threads in each.
+    ``device_batch`` is the largest number of rows that one device takes at once in training;
+    ``batch_tokens`` the tokens of one labeling or generation batch, padding included.
+    """
+
+    train_workers: int = 0
+    label_actors: int = 0
+    label_tasks: int = 1
+    gpus: float = 0.0
+    cpus: float = 1.0
+    threads: int = 1
+    device_batch: int = 32
+    batch_tokens: int = 8192
+    dtype: Dtype = "float32"
+    checkpoint_steps: int = 200
+    max_failures: int = 2
+

@@ -1,0 +1,199 @@
+"""A preference pair, the table of human choices, and the quarantine for what cannot be a pair."""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+PAIR_SCHEMA = pa.schema(
+    [
+        ("pair_id", pa.string()),
+        ("prompt", pa.string()),
+        ("response_1", pa.string()),
+        ("response_2", pa.string()),
+        ("source", pa.string()),
+        ("n_tokens", pa.int32()),
+    ]
+)
+CHOICE_SCHEMA = pa.schema([("pair_id", pa.string()), ("choice", pa.int8())])
+QUARANTINE_SCHEMA = pa.schema(
+    [("place", pa.string()), ("reason", pa.string()), ("detail", pa.string())]
+)
+
+# TRL's own columns, and the id.
+PREFERENCE_SCHEMA = pa.schema(
+    [(n, pa.string()) for n in ("pair_id", "prompt", "chosen", "rejected")]
+)
+
+# Rows of a Parquet row group: what is held in memory while a source is read, and the unit in which
+# pairs are labeled.
+CHUNK_ROWS = 512
+
+# Tokens of the longer of prompt + response_1 and prompt + response_2, for many pairs at once.
+TokenCounter = Callable[[list["Pair"]], list[int]]
+
+
+class DataError(ValueError):
+    """Input data that cannot be used; the message names the file, the row and the remedy."""
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A row that cannot be a pair: where it stood, why it was refused."""
+
+    place: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One input row: two responses to a prompt, and which of them (1 or 2) a human preferred."""
+
+    place: str
+    prompt: str
+    first: str
+    second: str
+    preferred: int | None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two responses in canonical order. ``choice`` (1 or 2) lives in a table of its own."""
+
+    pair_id: str
+    prompt: str
+    response_1: str
+    response_2: str
+
+
+def canonical_pair(comparison: Comparison) -> tuple[Pair, int | None]:
+    """The pair of a comparison and the human choice in canonical order.
+
+    The id hashes the prompt and the *set* of the two responses, and one bit of it draws their
+    order: neither depends on the order in the input, nor on what a human preferred.
+    """
+    low, high = sorted((comparison.first, comparison.second))
+    digest = hashlib.sha256()
+    for text in (comparison.prompt, low, high):
+        data = text.encode()
+        digest.update(len(data).to_bytes(8, "big") + data)
+    pair_id = digest.hexdigest()[:32]
+    response_1, response_2 = (high, low) if digest.digest()[-1] & 1 else (low, high)
+    pair = Pair(pair_id, comparison.prompt, response_1, response_2)
+    if comparison.preferred is None:
+        return pair, None
+    preferred = comparison.first if comparison.preferred == 1 else comparison.second
+    return pair, 1 if preferred == response_1 else 2
+
+
+def refusal(comparison: Comparison) -> str | None:
+    """Why the comparison cannot be a pair, or None."""
+    try:
+        f"{comparison.prompt}{comparison.first}{comparison.second}".encode()
+    except UnicodeEncodeError:
+        # Lone surrogates, which JSON can spell and no file can hold.
+        return "bad Unicode"
+    if not comparison.prompt.strip():
+        return "empty prompt"
+    if not comparison.first.strip() or not comparison.second.strip():
+        return "empty response"
+    if comparison.first == comparison.second:
+        return "equal responses"
+    return None
+
+
+def write_pairs(
+    rows: Iterable[Comparison | Quarantined],
+    out: Path,
+    source: str,
+    count_tokens: TokenCounter,
+    max_tokens: int,
+) -> dict[str, int]:
+    """Write ``pairs``, ``choices`` and ``quarantine`` tables (Parquet) into the folder ``out``.
+
+    Memory does not grow with the texts, only with the ids seen (32 bytes a pair). Returns the
+    counts ``rows``, ``pairs``, ``choices`` and ``quarantined``; rows = pairs + quarantined.
+    """
+    seen: set[str] = set()
+    counts: dict[str, int] = dict.fromkeys(("rows", "pairs", "choices", "quarantined"), 0)
+    remaining = iter(rows)
+    with (
+        pq.ParquetWriter(out / "pairs.parquet", PAIR_SCHEMA) as pairs_file,
+        pq.ParquetWriter(out / "choices.parquet", CHOICE_SCHEMA) as choices_file,
+        pq.ParquetWriter(out / "quarantine.parquet", QUARANTINE_SCHEMA) as quarantine_file,
+    ):
+        while chunk := list(islice(remaining, CHUNK_ROWS)):
+            quarantined: list[Quarantined] = []
+            candidates: list[tuple[str, Pair, int | None]] = []
+            for row in chunk:
+                if isinstance(row, Quarantined):
+                    quarantined.append(row)
+                elif reason := refusal(row):
+                    quarantined.append(Quarantined(row.place, reason))
+                else:
+                    pair, choice = canonical_pair(row)
+                    if pair.pair_id in seen:
+                        quarantined.append(Quarantined(row.place, "duplicate pair", pair.pair_id))
+                    else:
+                        seen.add(pair.pair_id)
+                        candidates.append((row.place, pair, choice))
+            lengths = count_tokens([pair for _, pair, _ in candidates]) if candidates else []
+            kept = []
+            for (place, pair, choice), n_tokens in zip(candidates, lengths, strict=True):
+                if n_tokens > max_tokens:
+                    detail = f"{n_tokens} tokens, at most {max_tokens}"
+                    quarantined.append(Quarantined(place, "too long", detail))
+                else:
+                    kept.append((pair, choice, n_tokens))
+            pairs_file.write_table(
+                pa.Table.from_pylist(
+                    [{**vars(p), "source": source, "n_tokens": n} for p, _, n in kept], PAIR_SCHEMA
+                )
+            )
+            chosen = [{"pair_id": p.pair_id, "choice": c} for p, c, _ in kept if c is not None]
+            choices_file.write_table(pa.Table.from_pylist(chosen, CHOICE_SCHEMA))
+            quarantine_file.write_table(
+                pa.Table.from_pylist([vars(q) for q in quarantined], QUARANTINE_SCHEMA)
+            )
+            counts["rows"] += len(chunk)
+            counts["pairs"] += len(kept)
+            counts["choices"] += len(chosen)
+            counts["quarantined"] += len(quarantined)
+    return counts
+
+
+def preference_set(pairs: pa.Table, labels: pa.Table) -> pa.Table:
+    """``pair_id, prompt, chosen, rejected`` of the labeled pairs, in the order of their ids.
+
+    Joined by id. Raises DataError if a pair has two labels, a label no pair, or a choice is
+    neither 1 nor 2.
+    """
+    choices = dict(zip(labels["pair_id"].to_pylist(), labels["choice"].to_pylist(), strict=True))
+    if len(choices) != len(labels):
+        raise DataError(f"{len(labels) - len(choices)} pairs have more than one label")
+    rows = []
+    for pair in pairs.sort_by("pair_id").to_pylist():
+        choice = choices.pop(pair["pair_id"], None)
+        if choice is None:
+            continue
+        if choice not in (1, 2):
+            raise DataError(f"The label of pair {pair['pair_id']} is {choice}, not 1 or 2")
+        chosen, rejected = pair["response_1"], pair["response_2"]
+        if choice == 2:
+            chosen, rejected = rejected, chosen
+        rows.append(
+            {
+                "pair_id": pair["pair_id"],
+                "prompt": pair["prompt"],
+                "chosen": chosen,
+                "rejected": rejected,
+            }
+        )
+    if choices:
+        raise DataError(f"{len(choices)} labels have no pair, {next(iter(choices))} among them")
+    return pa.Table.from_pylist(rows, PREFERENCE_SCHEMA)

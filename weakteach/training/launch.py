@@ -1,0 +1,66 @@
+"""Running a training function under Ray Train: in this process, or on a group of workers."""
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from weakteach.artifacts.store import StepError
+from weakteach.models.resources import Resources
+from weakteach.training.worker import TrainingJob
+
+# Ray Train's own defaults cost seconds per run or flood the logs; a user's setting stays.
+RAY_TRAIN_ENVIRONMENT = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+}
+CONTROLLER_FAILURES = 2
+
+
+def launch(
+    train: Callable[[dict[str, Any]], dict[str, Any]],
+    job: TrainingJob,
+    name: str,
+    storage: str,
+) -> dict[str, Any]:
+    """Run ``train({"job": job})`` and return what rank 0 returned.
+
+    With 0 workers it runs here, in Ray Train's local mode, and resumes from the trainer's own
+    checkpoints. Otherwise ``name`` is the resume key: a run of that name goes on where its last
+    reported checkpoint is; they lie under ``storage``, a URL. Raises StepError with the cause when training fails for good.
+    """
+    resources = job.resources
+    for key, value in RAY_TRAIN_ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    trainer = TorchTrainer(
+        train,
+        train_loop_config={"job": job},
+        scaling_config=ScalingConfig(
+            num_workers=resources.train_workers,
+            use_gpu=resources.gpus > 0,
+            resources_per_worker=None if resources.train_workers == 0 else _per_worker(resources),
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=storage,
+            failure_config=FailureConfig(
+                max_failures=resources.max_failures, controller_failure_limit=CONTROLLER_FAILURES
+            ),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+        ),
+    )
+    result = trainer.fit()
+    if result.error is not None:
+        raise StepError(f"Training of {name} failed: {result.error}")
+    if not isinstance(result.return_value, dict):
+        raise StepError(f"Training of {name} ended without a result")
+    return result.return_value
+
+
+def _per_worker(resources: Resources) -> dict[str, float]:
+    wanted = {"CPU": resources.cpus}
+    return wanted | {"GPU": resources.gpus} if resources.gpus else wanted

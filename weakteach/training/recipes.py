@@ -1,0 +1,48 @@
+"""What a training run does, as values; part of a step's identity."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank adapters (Hu et al. 2021) on the named projections instead of full training."""
+
+    rank: int = 8
+    alpha: int = 16
+    dropout: float = 0.0
+    targets: str = "all-linear"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Optimization with AdamW. ``batch`` is global: pairs per update over all workers.
+
+    ``steps`` fixes the number of updates, whatever the data's size, and takes the place of
+    ``epochs``. ``warmup`` is the share of updates with a rising learning rate.
+    """
+
+    learning_rate: float
+    batch: int
+    epochs: float = 1.0
+    steps: int | None = None
+    scheduler: str = "linear"
+    warmup: float = 0.0
+    weight_decay: float = 0.0
+    clip: float = 1.0
+
+
+@dataclass(frozen=True)
+class SftRecipe:
+    """Maximum likelihood of the chosen response given the prompt."""
+
+    schedule: Schedule = Schedule(learning_rate=1e-5, batch=32)
+    lora: Lora | None = None
+
+
+@dataclass(frozen=True)
+class DpoRecipe:
+    """Direct preference optimization (Rafailov et al. 2023, eq. 7) with inverse temperature beta."""
+
+    schedule: Schedule = Schedule(learning_rate=5e-5, batch=16)
+    beta: float = 0.1
+    lora: Lora | None = Lora()

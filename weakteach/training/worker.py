@@ -1,0 +1,201 @@
+"""What every training worker does, whatever the loss: data, model, arguments, saving, resuming."""
+
+import json
+import math
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray.train
+import torch
+from peft import LoraConfig
+from pyarrow import fs
+from ray.train import Checkpoint
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from weakteach.artifacts.step import Step
+from weakteach.artifacts.store import StepError, Store
+from weakteach.models.loading import load_causal, weights_of
+from weakteach.models.resources import Resources
+from weakteach.models.spec import Model
+from weakteach.models.tokens import PairTokens, load_tokenizer, pair_tokens
+from weakteach.preferences.pair import preference_set
+from weakteach.training.recipes import Lora, Schedule
+
+TRAINER_STATE = "trainer_state.json"
+# Logged values that differ from run to run, so that the artifact does not.
+TIMINGS = ("runtime", "per_second", "flos")
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """All that a worker needs, small enough to send: it fetches data and weights itself.
+
+    ``pairs`` and ``labels`` are Parquet files, ``stage`` the folder for the trained model, all on
+    the store's file system; ``run_folder`` is a folder of this host for checkpoints.
+    """
+
+    store: Store
+    start: Model | Step
+    pairs: str
+    labels: str
+    recipe: Any
+    seed: int
+    resources: Resources
+    stage: str
+    run_folder: str
+
+
+def load_start(job: TrainingJob) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model that training starts from, and its tokenizer."""
+    torch.set_num_threads(job.resources.threads)
+    weights = weights_of(job.store, job.start)
+    return load_causal(weights, job.resources.dtype), load_tokenizer(weights.base)
+
+
+def load_preferences(
+    job: TrainingJob, tokenizer: PreTrainedTokenizerBase
+) -> tuple[pa.Table, list[PairTokens]]:
+    """The preference set of the job and its tokens, ``response_1`` being the chosen one."""
+    filesystem = job.store.filesystem
+    pairs = pq.read_table(job.pairs, filesystem=filesystem)
+    labels = pq.read_table(job.labels, filesystem=filesystem, columns=["pair_id", "choice"])
+    table = preference_set(pairs, labels)
+    if not len(table):
+        raise StepError("There is no labeled pair to train on")
+    prompts, chosen, rejected = (table[c].to_pylist() for c in ("prompt", "chosen", "rejected"))
+    return table, pair_tokens(tokenizer, prompts, chosen, rejected)
+
+
+def trainer_arguments(job: TrainingJob, schedule: Schedule) -> dict[str, Any]:
+    """Keyword arguments common to TRL's configurations.
+
+    Raises StepError if the global batch cannot be cut evenly over workers.
+    """
+    workers = ray.train.get_context().get_world_size()
+    if schedule.batch % workers:
+        raise StepError(f"A batch of {schedule.batch} cannot be shared evenly by {workers} workers")
+    share = schedule.batch // workers
+    at_once = max(n for n in range(1, share + 1) if share % n == 0 and n <= job.resources.device_batch)
+    on_cpu = not torch.accelerator.is_available()
+    return {
+        "output_dir": job.run_folder,
+        "per_device_train_batch_size": at_once,
+        "gradient_accumulation_steps": share // at_once,
+        "num_train_epochs": schedule.epochs,
+        "max_steps": schedule.steps or -1,
+        "learning_rate": schedule.learning_rate,
+        "lr_scheduler_type": schedule.scheduler,
+        "warmup_steps": schedule.warmup,
+        "weight_decay": schedule.weight_decay,
+        "max_grad_norm": schedule.clip,
+        "seed": job.seed,
+        "data_seed": job.seed,
+        "bf16": job.resources.dtype == "bfloat16" and not on_cpu,
+        "use_cpu": on_cpu,
+        "activation_checkpointing": False,
+        "gradient_checkpointing": False,
+        "max_length": None,  # pairs are filtered by their tokens before, never cut
+        "save_strategy": "steps",
+        "save_steps": job.resources.checkpoint_steps,
+        "save_total_limit": 2,
+        "logging_steps": 10,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "ddp_find_unused_parameters": False,
+        "dataloader_pin_memory": not on_cpu,
+        "remove_unused_columns": False,
+    }
+
+
+def lora_config(lora: Lora | None) -> LoraConfig | None:
+    if lora is None:
+        return None
+    return LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.targets,
+        task_type="CAUSAL_LM",
+    )
+
+
+class ReportProgress(TrainerCallback):
+    """Hands logged metrics and checkpoints to Ray Train; only rank 0 uploads a checkpoint."""
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        loss = (logs or {}).get("loss", 0.0)
+        if not math.isfinite(loss):
+            raise StepError(
+                f"The loss is {loss} at step {state.global_step}: lower the learning rate"
+            )
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        context = ray.train.get_context()
+        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        metrics = {key: value for row in state.log_history for key, value in row.items()}
+        checkpoint = Checkpoint.from_directory(folder) if context.get_world_rank() == 0 else None
+        ray.train.report(metrics, checkpoint=checkpoint)
+
+
+def train_and_save(trainer: Trainer, job: TrainingJob, pairs: int) -> dict[str, Any]:
+    """Train from the last checkpoint, if there is one; rank 0 writes model and metrics to the
+    stage. Returns facts for the record."""
+    trainer.add_callback(ReportProgress())
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is not None:
+        with checkpoint.as_directory() as folder:
+            trainer.train(resume_from_checkpoint=folder)
+    else:
+        trainer.train(resume_from_checkpoint=_last_complete(Path(job.run_folder)))
+    history = [
+        {key: value for key, value in row.items() if not any(word in key for word in TIMINGS)}
+        for row in trainer.state.log_history
+    ]
+    context = ray.train.get_context()
+    if context.get_world_rank() == 0:
+        with tempfile.TemporaryDirectory() as folder:
+            model = trainer.accelerator.unwrap_model(trainer.model)
+            model.save_pretrained(folder)
+            trainer.processing_class.save_pretrained(folder)
+            lines = "".join(json.dumps(row, sort_keys=True) + "\n" for row in history)
+            Path(folder, "metrics.jsonl").write_text(lines)
+            fs.copy_files(folder, job.stage, destination_filesystem=job.store.filesystem)
+    losses = [row["loss"] for row in history if "loss" in row]
+    return {
+        "pairs": pairs,
+        "updates": trainer.state.global_step,
+        "first_loss": losses[0] if losses else None,
+        "last_loss": losses[-1] if losses else None,
+        "devices": context.get_world_size(),
+    }
+
+
+def _last_complete(run_folder: Path) -> str | None:
+    """The latest checkpoint that was written to its end; the trainer's state is its last file."""
+    steps = [
+        (int(folder.name.split("-")[-1]), folder)
+        for folder in run_folder.glob("checkpoint-*")
+        if (folder / TRAINER_STATE).exists()
+    ]
+    return str(max(steps)[1]) if steps else None
