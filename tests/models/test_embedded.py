@@ -17,10 +17,7 @@ from transformers import (
 )
 
 from weakteach.models.embedded import (
-    BASES,
-    FAMILY,
     HELD_OUT_DOCUMENTS,
-    base_folder,
     build_model,
     build_tokenizer,
     held_out_loss,
@@ -28,6 +25,7 @@ from weakteach.models.embedded import (
     pretrain,
     training_losses,
 )
+from weakteach.models.family import BASES, FAMILY, base_folder
 from weakteach.preferences.world import VOCABULARY, world_pair
 
 SHIPPED = ("opt-45k", "opt-230k", "opt-1m")
@@ -67,7 +65,8 @@ pieces = [*VOCABULARY, *(piece.strip() for piece in VOCABULARY), " ", "  ", "\n"
 def test_any_mixture_of_words_round_trips(text: str) -> None:
     assert TOKENIZER.decode(encode(text)) == text
     literal = TOKENIZER(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    assert 2 not in literal and TOKENIZER.decode(literal) == text
+    assert 2 not in literal
+    assert TOKENIZER.decode(literal) == text
 
 
 @pytest.mark.parametrize("text", ["<0x41>", "Ġhammer", "\x00\r\n", "pears", "\n\nHuman:x", "<pad>"])
@@ -115,7 +114,8 @@ def test_building_a_model_leaves_the_global_generator_alone() -> None:
     one, same, other = (build_model("opt-45k", seed) for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), state)
     weights = [model.lm_head.weight for model in (one, same, other)]
-    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
 
 
 def test_unknown_and_unshipped_names_are_explained() -> None:
@@ -131,7 +131,8 @@ def test_shipped_folder_loads_like_any_model(name: str) -> None:
     assert folder == BASES / name
     model = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    assert isinstance(model, OPTForCausalLM) and model.dtype == torch.float32
+    assert isinstance(model, OPTForCausalLM)
+    assert model.dtype == torch.float32
     assert isinstance(tokenizer, PreTrainedTokenizerFast)
     assert tokenizer.get_vocab() == TOKENIZER.get_vocab()
     for text in ("\n\nHuman: hello .\n\nAssistant: apple .", " pears </s> é", "  x"):
@@ -184,7 +185,8 @@ def test_pretraining_is_repeatable_and_reports_its_steps(tmp_path: Path) -> None
     for name in files:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     known = json.loads((tmp_path / "one" / "pretrain.json").read_text())
-    assert known["final_loss"] < known["first_losses"][0] and len(known["first_losses"]) == 13
+    assert known["final_loss"] < known["first_losses"][0]
+    assert len(known["first_losses"]) == 13
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["one", "two"]
 
 

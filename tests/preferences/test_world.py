@@ -138,7 +138,8 @@ def test_soups_of_the_pairs_own_words_and_phrases_lose() -> None:
 def test_any_response_has_a_reward(response: str) -> None:
     gold = gold_reward(LIST, response)
     assert -10 < gold.reward <= 3.3
-    assert 0 <= gold.task <= 1 and 0 <= gold.garbage <= 1
+    assert 0 <= gold.task <= 1
+    assert 0 <= gold.garbage <= 1
     assert gold.words == len(response.split())
 
 

@@ -1,9 +1,9 @@
 """Where artifacts lie, and how each is computed once.
 
-    <storage>/<StepName>/<fingerprint>/…             the artifact; it exists when record.json does
-    <storage>/<StepName>/.<fingerprint>.stage/…      being written; swept by the next try
-    <storage>/<StepName>/.<fingerprint>.scratch/…    survives a kill (checkpoints, shards), so that
-                                                     the next try can go on from it
+<storage>/<StepName>/<fingerprint>/…             the artifact; it exists when record.json does
+<storage>/<StepName>/.<fingerprint>.stage/…      being written; swept by the next try
+<storage>/<StepName>/.<fingerprint>.scratch/…    survives a kill (checkpoints, shards), so that
+                                                 the next try can go on from it
 """
 
 import hashlib
@@ -30,6 +30,7 @@ from weakteach.artifacts.step import Step, jsonable
 RECORD = "record.json"
 # A holder that is gone is replaced after this long; at once if it ran on the same host.
 LEASE_SECONDS = 6.0
+POLL_SECONDS = 0.1
 RECORDED_PACKAGES = (
     "torch", "transformers", "trl", "peft", "ray", "datasets", "pyarrow", "tokenizers", "numpy",
 )  # fmt: skip
@@ -37,6 +38,9 @@ RECORDED_PACKAGES = (
 # For a key, and whether to wait for another holder: a context in which this process is the only
 # one at work on it. Raises filelock.Timeout if it is not to wait and another holds the key.
 Leases = Callable[[str, bool], AbstractContextManager[Any]]
+
+
+Progress = Callable[[int, int], None]
 
 
 class StorageError(RuntimeError):
@@ -57,8 +61,9 @@ class Workspace:
 
     ``out`` is a local folder whose files become the artifact, ``stage`` the folder on the storage
     to which they go: what other hosts write there becomes part of it too. ``scratch`` is a folder
-    on the storage, ``run_folder`` one of this host, that outlive a killed try. ``execution`` says how to run (devices, workers), which
-    never changes what is computed.
+    on the storage, ``run_folder`` one of this host, that outlive a killed try. ``execution`` says
+    how to run (devices, workers), which never changes what is computed. ``progress`` is told the
+    rows done and the rows in all of a step that goes row by row.
     """
 
     store: "Store"
@@ -67,6 +72,7 @@ class Workspace:
     scratch: str
     run_folder: Path
     execution: Any = None
+    progress: Progress | None = None
 
     @property
     def scratch_url(self) -> str:
@@ -77,8 +83,8 @@ class Workspace:
 class Store:
     """Artifacts under a storage URL: a folder, or anything that pyarrow reaches (s3://, gs://).
 
-    The default of ``leases`` is a lease file on a file system; an object store has none of its own and needs
-    one from outside. A lease only saves work: what is committed is whole with or without it.
+    The default of ``leases`` is a lease file on a file system; an object store has none of its own
+    and needs one from outside. A lease only saves work: what is committed is whole without it.
     """
 
     def __init__(self, url: str | os.PathLike[str], leases: Leases | None = None) -> None:
@@ -196,53 +202,67 @@ class Store:
         return cached
 
     def obtain(
+        self, step: Step, execution: Any = None, progress: Progress | None = None
+    ) -> dict[str, Any]:
+        """The record of the step's artifact, computing it and what it reads where missing."""
+        outcome = self.obtain_each([step], execution, progress=progress)[step]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def obtain_each(
         self,
-        *targets: Step,
+        targets: Iterable[Step],
         execution: Any = None,
         computed: Callable[[Step], None] | None = None,
-    ) -> list[dict[str, Any]]:
-        """The records of the targets, computing them and what they read where missing.
+        progress: Progress | None = None,
+    ) -> dict[Step, dict[str, Any] | Exception]:
+        """For each target its record, or the exception with which it failed.
 
         Of all processes that want one step at a time, one computes it. The others go on with
         another target meanwhile, and wait only when every missing one is in other hands.
         ``computed`` is called after each step that this call computed itself.
         """
-        records: dict[Step, dict[str, Any]] = {}
+        outcomes: dict[Step, dict[str, Any] | Exception] = {}
+        failed: dict[Step, Exception] = {}
+        targets = list(targets)
+
+        def visit(step: Step, wait: bool) -> dict[str, Any]:
+            if record := self.record(step):
+                return record
+            if step in failed:  # another target has tried
+                raise failed[step]
+            for parent in step.inputs:
+                visit(parent, wait)
+            try:
+                with self._lease(step, wait):
+                    if record := self.record(step):
+                        return record
+                    record = self._compute(step, execution, progress)
+            except Timeout:
+                raise _InOtherHands from None
+            except Exception as error:
+                failed[step] = error
+                raise
+            if computed:
+                computed(step)
+            return record
+
         wait = False
-        while missing := [step for step in targets if step not in records]:
-            progress = False
+        while missing := [step for step in targets if step not in outcomes]:
+            moved = False
             for step in missing:
                 try:
-                    records[step] = self._obtain(step, execution, computed, wait)
-                    progress, wait = True, False
+                    outcomes[step] = visit(step, wait)
                 except _InOtherHands:
                     continue
-            wait = not progress
-        return [records[step] for step in targets]
+                except Exception as error:
+                    outcomes[step] = error
+                moved, wait = True, False
+            wait = not moved
+        return outcomes
 
-    def _obtain(
-        self,
-        step: Step,
-        execution: Any,
-        computed: Callable[[Step], None] | None,
-        wait: bool,
-    ) -> dict[str, Any]:
-        if record := self.record(step):
-            return record
-        for parent in step.inputs:
-            self._obtain(parent, execution, computed, wait)
-        try:
-            with self._lease(step, wait):
-                if record := self.record(step):
-                    return record
-                record = self._compute(step, execution)
-        except Timeout:
-            raise _InOtherHands from None
-        if computed:
-            computed(step)
-        return record
-
-    def _compute(self, step: Step, execution: Any) -> dict[str, Any]:
+    def _compute(self, step: Step, execution: Any, progress: Progress | None) -> dict[str, Any]:
         hidden = f"{self.root}/{type(step).__name__}/.{step.fingerprint}"
         stage, scratch = f"{hidden}.stage", f"{hidden}.scratch"
         for leftover in (stage, self.path(step)):
@@ -254,7 +274,7 @@ class Store:
         started = time.time()
         try:
             facts = step.compute(
-                Workspace(self, out, stage, scratch, run_folder, execution)
+                Workspace(self, out, stage, scratch, run_folder, execution, progress)
             )
             record = self._describe(step, facts, started)
             if not self.is_local:
@@ -313,7 +333,7 @@ class Store:
         return SoftFileLease(
             folder / key,
             lease_duration=LEASE_SECONDS,
-            poll_interval=0.1,
+            poll_interval=POLL_SECONDS,
             timeout=-1 if wait else 0,
             thread_local=False,
         )

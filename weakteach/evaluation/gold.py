@@ -12,6 +12,7 @@ from weakteach.artifacts.store import StepError, Store
 from weakteach.models.spec import Model
 from weakteach.preferences.world import gold_reward
 
+
 @dataclass(frozen=True)
 class WorldGold:
     """The exact gold reward of the embedded world."""

@@ -1,12 +1,12 @@
 """Streaming the rows of a Parquet file through models, with Ray Data.
 
-A chunk is a row group of the file, so they are always the same. Each chunk is processed by one task or actor and
-written as one shard; a shard that is there is not made again. So a killed worker loses its chunk
-and nothing else, no row is there twice, and the result does not depend on who did what when.
+A chunk is a row group of the file, so the chunks are always the same. Each is processed by one task
+or actor and written as one shard; a shard that is there is not made again. So a killed worker loses
+its chunk and nothing else, no row is there twice, and the result does not depend on who did what.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
-from weakteach.artifacts.store import StepError, Store
+from weakteach.artifacts.store import Progress, StepError, Store
 from weakteach.models.resources import Resources
 
 STALLED_AFTER_SECONDS = 300
@@ -53,31 +53,31 @@ class Stream:
 def stream_chunks(
     stream: Stream,
     resources: Resources,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> pa.Table:
     """Process every chunk and return the shards' rows as one table, in the order of the input.
 
-    ``progress`` is called with the number of rows of each finished chunk. Raises StepError with
-    the cause when a chunk fails.
+    ``progress`` is told the rows done and the rows in all. Raises StepError with the cause when a
+    chunk fails.
     """
     filesystem = stream.store.filesystem
     with filesystem.open_input_file(stream.input) as file:
-        chunks = pq.read_metadata(file).num_row_groups
+        metadata = pq.read_metadata(file)
+    sizes = [metadata.row_group(chunk).num_rows for chunk in range(metadata.num_row_groups)]
     filesystem.create_dir(stream.shards, recursive=True)
-    paths = [stream.shard(chunk) for chunk in range(chunks)]
-    infos = filesystem.get_file_info(paths)
-    missing = [chunk for chunk, info in enumerate(infos) if not info.is_file]
+    paths = [stream.shard(chunk) for chunk in range(len(sizes))]
+    missing = [i for i, info in enumerate(filesystem.get_file_info(paths)) if not info.is_file]
+    done = metadata.num_rows - sum(sizes[chunk] for chunk in missing)
     if missing:
-        _process(stream, missing, resources, progress)
+        for chunk in _finished(stream, missing, resources):
+            done += sizes[chunk]
+            if progress:
+                progress(done, metadata.num_rows)
     return pa.concat_tables(pq.read_table(path, filesystem=filesystem) for path in paths)
 
 
-def _process(
-    stream: Stream,
-    chunks: list[int],
-    resources: Resources,
-    progress: Callable[[int], None] | None,
-) -> None:
+def _finished(stream: Stream, chunks: list[int], resources: Resources) -> Iterator[int]:
+    """Process the chunks with Ray Data; each is given when its shard is there."""
     _quiet_context()
     options: dict[str, Any] = {"num_cpus": resources.cpus, "batch_size": 1}
     if resources.gpus:
@@ -101,9 +101,7 @@ def _process(
         )
     try:
         for batch in dataset.iter_batches(batch_size=None):
-            for rows in batch["rows"]:
-                if progress:
-                    progress(int(rows))
+            yield from map(int, batch["chunk"])
     except ray.exceptions.RayError as error:
         cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
         raise StepError(f"{type(stream.work).__name__} failed: {cause}") from error
@@ -137,19 +135,15 @@ def _loaded(work: ChunkWork) -> Any:
 def _process_batch(
     stream: Stream, loaded: Any, batch: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    written = [_write_shard(stream, loaded, int(chunk)) for chunk in batch["chunk"]]
-    return {"chunk": batch["chunk"], "rows": np.array(written)}
-
-
-def _write_shard(stream: Stream, loaded: Any, chunk: int) -> int:
-    filesystem = stream.store.filesystem
-    with filesystem.open_input_file(stream.input) as file:
-        rows = pq.ParquetFile(file).read_row_group(chunk)
-    result = stream.work.process(loaded, rows)
-    partial = f"{stream.shards}/.{chunk:06d}-{os.getpid()}.partial"
-    pq.write_table(result, partial, filesystem=filesystem)
-    filesystem.move(partial, stream.shard(chunk))
-    return len(result)
+    for chunk in map(int, batch["chunk"]):
+        filesystem = stream.store.filesystem
+        with filesystem.open_input_file(stream.input) as file:
+            rows = pq.ParquetFile(file).read_row_group(chunk)
+        result = stream.work.process(loaded, rows)
+        partial = f"{stream.shards}/.{chunk:06d}-{os.getpid()}.partial"
+        pq.write_table(result, partial, filesystem=filesystem)
+        filesystem.move(partial, stream.shard(chunk))
+    return {"chunk": batch["chunk"]}
 
 
 def _quiet_context() -> None:
@@ -163,4 +157,3 @@ def _set_threads(threads: int) -> None:
     import torch  # the driver of a cluster run uses this module and holds no torch
 
     torch.set_num_threads(threads)
-

@@ -19,37 +19,10 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers, p
 from tokenizers.models import BPE
 from transformers import GenerationConfig, OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 
+from weakteach.models.family import tiny_opt
 from weakteach.preferences.world import VOCABULARY, pretraining_document
 
-BASES = Path(__file__).parent / "bases"
-"""The folder of the trained models that are shipped with the package, one folder per name."""
-
 MAX_TOKENS = 512
-
-
-@dataclass(frozen=True)
-class TinyOpt:
-    """A size of the family. Parameters are counted without the position embeddings."""
-
-    name: str
-    hidden: int
-    layers: int
-    heads: int
-    init_std: float
-    peak_lr: float
-
-
-# The standard deviation of the initial weights shrinks with the width: with OPT's 0.02 models this
-# narrow learn visibly more slowly.
-FAMILY: dict[str, TinyOpt] = {
-    size.name: size
-    for size in (
-        TinyOpt("opt-45k", 32, 2, 2, init_std=0.10, peak_lr=5e-3),
-        TinyOpt("opt-230k", 64, 4, 4, init_std=0.08, peak_lr=3e-3),
-        TinyOpt("opt-1m", 128, 5, 4, init_std=0.06, peak_lr=3e-3),
-        TinyOpt("opt-4m", 256, 5, 8, init_std=0.04, peak_lr=1.5e-3),
-    )
-}
 
 
 @dataclass(frozen=True)
@@ -72,27 +45,8 @@ class PretrainingRecipe:
 
 RECIPE = PretrainingRecipe()
 
-# ---- Names and folders --------------------------------------------------------------------------
-
-
-def tiny_opt(name: str) -> TinyOpt:
-    """The size of that name; ValueError for any other name."""
-    if name not in FAMILY:
-        raise ValueError(f"unknown embedded model {name!r}: choose one of {', '.join(FAMILY)}")
-    return FAMILY[name]
-
-
-def base_folder(name: str) -> Path:
-    """The folder of a shipped pretrained model; ValueError if there is none of that name."""
-    tiny_opt(name)
-    folder = BASES / name
-    if not (folder / "model.safetensors").is_file():
-        raise ValueError(
-            f"{name} is not shipped with the package: run `weakteach pretrain {name} --out DIR` "
-            f"once and give DIR as the model"
-        )
-    return folder
-
+HELD_OUT_DOCUMENTS = 512
+"""How many documents after the last trained one the recorded held-out loss is measured on."""
 
 # ---- Tokenizer ----------------------------------------------------------------------------------
 
@@ -265,10 +219,6 @@ def pretrain(
         },
     }
     _write_folder(model, record, out)
-
-
-HELD_OUT_DOCUMENTS = 512
-"""How many documents after the last trained one the recorded held-out loss is measured on."""
 
 
 def _write_folder(model: OPTForCausalLM, record: dict[str, object], out: Path) -> None:

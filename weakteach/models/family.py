@@ -1,4 +1,7 @@
-"""Names and shapes of the embedded family of tiny OPT models, and where the shipped ones lie."""
+"""Names and shapes of the embedded family of tiny OPT models, and where the shipped ones lie.
+
+Imports no torch: names are looked up where none is loaded.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +20,11 @@ class TinyOpt:
     init_std: float
     peak_lr: float
 
+    @property
+    def parameters(self) -> int:
+        """Of the layers alone: 12·hidden² weights and 13·hidden biases and norms in each."""
+        return self.layers * (12 * self.hidden**2 + 13 * self.hidden)
+
 
 # The standard deviation of the initial weights shrinks with the width: with OPT's 0.02 models this
 # narrow learn visibly more slowly.
@@ -31,17 +39,19 @@ FAMILY: dict[str, TinyOpt] = {
 }
 
 
-def base_folder(name: str) -> Path:
-    """The shipped model folder of that size.
-
-    Raises ValueError for an unknown name, and for a size that is not shipped.
-    """
+def tiny_opt(name: str) -> TinyOpt:
+    """The size of that name; ValueError for any other name."""
     if name not in FAMILY:
-        raise ValueError(f"Unknown size {name!r}: the embedded family has {', '.join(FAMILY)}")
-    folder = BASES / name
-    if not (folder / "model.safetensors").exists():
+        raise ValueError(f"unknown embedded model {name!r}: choose one of {', '.join(FAMILY)}")
+    return FAMILY[name]
+
+
+def base_folder(name: str) -> Path:
+    """The folder of a shipped pretrained model; ValueError if there is none of that name."""
+    folder = BASES / tiny_opt(name).name
+    if not (folder / "model.safetensors").is_file():
         raise ValueError(
-            f"{name} is not shipped: run `weakteach pretrain {name} --out DIR` and give DIR as the "
-            "model"
+            f"{name} is not shipped with the package: run `weakteach pretrain {name} --out DIR` "
+            f"once and give DIR as the model"
         )
     return folder

@@ -25,9 +25,7 @@ class SeededDraw(LogitsProcessor):
         self._temperature = temperature
         self._step = 0
 
-    def __call__(
-        self, input_ids: torch.LongTensor, scores: torch.FloatTensor
-    ) -> torch.FloatTensor:
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         cumulative = torch.softmax(scores.double() / self._temperature, dim=-1).cumsum(-1)
         uniform = self._uniforms[:, self._step, None].to(scores.device)
         self._step += 1

@@ -106,7 +106,9 @@ def load_reward_model(folder: str | Path, dtype: str = "float32") -> PreTrainedM
             f"{Path(folder).name} is no reward model: it has no trained head ({', '.join(missing)})"
         )
     if model.config.num_labels != 1:
-        raise ModelError(f"{Path(folder).name} has {model.config.num_labels} outputs, not one reward")
+        raise ModelError(
+            f"{Path(folder).name} has {model.config.num_labels} outputs, not one reward"
+        )
     return model.to(device()).eval()
 
 

@@ -19,9 +19,7 @@ def pair_logprobs(
     padding (one longer sequence is a batch of its own). Sums run in float32 or better.
     """
     sequences = [
-        (pair.prompt, response)
-        for pair in pairs
-        for response in (pair.response_1, pair.response_2)
+        (pair.prompt, response) for pair in pairs for response in (pair.response_1, pair.response_2)
     ]
     sums = np.zeros(len(sequences))
     for batch in length_batches([len(p) + len(r) for p, r in sequences], batch_tokens):

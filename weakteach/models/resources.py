@@ -30,4 +30,3 @@ class Resources:
     dtype: Dtype = "float32"
     checkpoint_steps: int = 200
     max_failures: int = 2
-

@@ -59,9 +59,7 @@ def pair_tokens(
     return pairs
 
 
-def prompt_tokens(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]
-) -> list[list[int]]:
+def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
     """Ids of prompts from which a response is to be generated."""
     eos = tokenizer.eos_token_id
     return [_unended(ids, eos) for ids in _ids(tokenizer, list(prompts))]

@@ -116,8 +116,8 @@ def write_pairs(
 ) -> dict[str, int]:
     """Write ``pairs``, ``choices`` and ``quarantine`` tables (Parquet) into the folder ``out``.
 
-    Memory does not grow with the texts, only with the ids seen (32 bytes a pair). Returns the
-    counts ``rows``, ``pairs``, ``choices`` and ``quarantined``; rows = pairs + quarantined.
+    Memory does not grow with the texts, only with the ids seen (about 120 bytes a pair). Returns
+    the counts ``rows``, ``pairs``, ``choices`` and ``quarantined``; rows = pairs + quarantined.
     """
     seen: set[str] = set()
     counts: dict[str, int] = dict.fromkeys(("rows", "pairs", "choices", "quarantined"), 0)

@@ -67,7 +67,6 @@ def csv_rows(path: Path, name: str) -> Iterator[Row]:
         number = 0
         header: list[str] | None = None
         while True:
-            place = f"{name}:{number}"
             try:
                 cells = next(reader)
             except StopIteration:

@@ -2,9 +2,8 @@
 
 import hashlib
 import math
-from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -12,23 +11,36 @@ import pyarrow.compute as pc
 
 from weakteach.preferences.pair import DataError
 
+Numbers = np.ndarray[Any, Any]
 
-@dataclass(frozen=True)
-class Parts:
-    """The three parts of a split, each sorted by ``pair_id``."""
-
-    labeled: pa.Table
-    unlabeled: pa.Table
-    test: pa.Table
+# Prompts held as Python texts at a time.
+HASHED_TOGETHER = 8192
 
 
-def split_pairs(pairs: pa.Table, fraction: Fraction, seed: int, test_pairs: int) -> Parts:
-    """Every pair in one part, every prompt in one part, whatever the order of the rows.
+def hold_out(pairs: pa.Table, test_pairs: int) -> tuple[pa.Table, pa.Table]:
+    """The test part and the rest, each sorted by ``pair_id``, no prompt in both.
 
     The test part takes whole prompts until it holds ``test_pairs`` pairs, in an order drawn from
-    the prompts alone: all seeds and fractions are judged on the same prompts. Of the rest, the
-    labeled part takes whole prompts up to ``fraction`` of the pairs, in an order drawn from the
-    seed: for one seed, a smaller labeled part lies within a larger one.
+    the prompts alone: all seeds and fractions are judged on the same prompts.
+
+    Raises DataError when either would be empty.
+    """
+    prompt_of_row, digests = _prompts(pairs)
+    order = sorted(range(len(digests)), key=digests.__getitem__)
+    counted = f"{pairs.num_rows:,} pairs of {len(digests):,} prompts"
+    in_test = _first_pairs(order, prompt_of_row, test_pairs)
+    if not in_test.any():
+        _refuse("test", counted, f"{test_pairs=}", "Give more pairs, and test_pairs of at least 1")
+    if in_test.all():
+        _refuse("training", counted, f"{test_pairs=}", "Lower test_pairs or give more pairs")
+    return _part(pairs, in_test), _part(pairs, ~in_test)
+
+
+def split_pairs(pairs: pa.Table, fraction: Fraction, seed: int) -> tuple[pa.Table, pa.Table]:
+    """The labeled and the unlabeled part, each sorted by ``pair_id``, no prompt in both.
+
+    The labeled part takes whole prompts until it holds ``fraction`` of the pairs, in an order
+    drawn from the seed: for one seed, a smaller labeled part lies within a larger one.
 
     Raises DataError when the fraction is not between 0 and 1 or a part would be empty.
     """
@@ -37,33 +49,29 @@ def split_pairs(pairs: pa.Table, fraction: Fraction, seed: int, test_pairs: int)
             f"the fraction of labeled pairs is {fraction}; it must be above 0 and below 1"
         )
     prompt_of_row, digests = _prompts(pairs)
-    pairs_of_prompt = np.bincount(prompt_of_row, minlength=len(digests))
-
-    by_prompt = sorted(range(len(digests)), key=digests.__getitem__)
-    test, rest = _take(by_prompt, pairs_of_prompt, test_pairs)
-
-    seeded = {prompt: _seeded(seed, digests[prompt]) for prompt in rest}
-    by_seed = sorted(rest, key=seeded.__getitem__)
-    target = math.ceil(fraction * int(pairs_of_prompt[rest].sum()))
-    labeled, unlabeled = _take(by_seed, pairs_of_prompt, target)
-
+    seeded = [_seeded(seed, digest) for digest in digests]
+    order = sorted(range(len(digests)), key=seeded.__getitem__)
     counted = f"{pairs.num_rows:,} pairs of {len(digests):,} prompts"
-    _require_parts(labeled, unlabeled, test, counted, f"test_pairs={test_pairs}, {fraction=!s}")
-    part_of_prompt = np.empty(len(digests), dtype=np.int8)
-    for part, prompts in enumerate((labeled, unlabeled, test)):
-        part_of_prompt[prompts] = part
-    part_of_row = part_of_prompt[prompt_of_row]
-    return Parts(*(_part(pairs, part_of_row == part) for part in range(3)))
+    is_labeled = _first_pairs(order, prompt_of_row, math.ceil(fraction * pairs.num_rows))
+    if not is_labeled.any():
+        _refuse("labeled", counted, f"{fraction=!s}", "Lower test_pairs or give more pairs")
+    if is_labeled.all():
+        _refuse("unlabeled", counted, f"{fraction=!s}", "Lower the fraction or give more prompts")
+    return _part(pairs, is_labeled), _part(pairs, ~is_labeled)
 
 
-def _prompts(pairs: pa.Table) -> tuple["np.ndarray[Any, Any]", list[bytes]]:
+def _prompts(pairs: pa.Table) -> tuple[Numbers, list[bytes]]:
     """The number of each row's prompt, and a digest of each prompt."""
     # Large strings: the prompts of a million pairs can pass the 2 GiB that one string array holds.
     column = pairs.column("prompt").cast(pa.large_string()).combine_chunks()
     encoded = pc.call_function("dictionary_encode", [column])
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.combine_chunks()
-    digests = [hashlib.sha256(p.encode()).digest() for p in encoded.dictionary.to_pylist()]
+    digests = [
+        hashlib.sha256(prompt.encode()).digest()
+        for start in range(0, len(encoded.dictionary), HASHED_TOGETHER)
+        for prompt in encoded.dictionary.slice(start, HASHED_TOGETHER).to_pylist()
+    ]
     return encoded.indices.to_numpy(zero_copy_only=False), digests
 
 
@@ -71,31 +79,21 @@ def _seeded(seed: int, digest: bytes) -> bytes:
     return hashlib.sha256(f"seed {seed} ".encode() + digest).digest()
 
 
-def _take(
-    order: list[int], pairs_of_prompt: "np.ndarray[Any, Any]", target: int
-) -> tuple[list[int], list[int]]:
-    """The first prompts that hold at least ``target`` pairs together, and the others."""
-    held = np.cumsum(pairs_of_prompt[order])
+def _first_pairs(order: list[int], prompt_of_row: Numbers, target: int) -> Numbers:
+    """Which rows have one of the first prompts that hold at least ``target`` pairs together."""
+    held = np.cumsum(np.bincount(prompt_of_row, minlength=len(order))[order])
     count = int(np.searchsorted(held, target)) + 1 if target > 0 else 0
-    return order[:count], order[count:]
+    is_first = np.zeros(len(order), dtype=bool)
+    is_first[order[:count]] = True
+    return is_first[prompt_of_row]
 
 
-def _require_parts(
-    labeled: list[int], unlabeled: list[int], test: list[int], counted: str, settings: str
-) -> None:
-    if not test:
-        empty, remedy = "test", "Give more pairs, and test_pairs of at least 1"
-    elif not labeled:
-        empty, remedy = "labeled and the unlabeled", "Lower test_pairs or give more pairs"
-    elif not unlabeled:
-        empty, remedy = "unlabeled", "Lower the fraction or test_pairs, or give more prompts"
-    else:
-        return
+def _refuse(empty: str, counted: str, setting: str, remedy: str) -> NoReturn:
     raise DataError(
-        f"the {empty} part would be empty: {counted} were split with {settings}. {remedy}; "
+        f"the {empty} part would be empty: {counted} were split with {setting}. {remedy}; "
         "the pairs of one prompt always stay together."
     )
 
 
-def _part(pairs: pa.Table, rows: "np.ndarray[Any, Any]") -> pa.Table:
+def _part(pairs: pa.Table, rows: Numbers) -> pa.Table:
     return pairs.filter(pa.array(rows)).sort_by("pair_id")

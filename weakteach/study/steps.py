@@ -20,7 +20,7 @@ from weakteach.models.resources import Resources
 from weakteach.models.spec import Model
 from weakteach.preferences.pair import CHUNK_ROWS, DataError, write_pairs
 from weakteach.preferences.sources import Source
-from weakteach.preferences.split import split_pairs
+from weakteach.preferences.split import hold_out, split_pairs
 from weakteach.training.recipes import DpoRecipe, SftRecipe
 
 # The step that holds a policy, or a pretrained model as it is.
@@ -29,7 +29,7 @@ Policy = Model | Step
 
 @dataclass(frozen=True)
 class Part:
-    """A table of pairs within an artifact (of Pairs or Split), beside which human choices lie."""
+    """A table of pairs in an artifact of Pairs, HeldOut or Split; human choices lie beside it."""
 
     step: Step
     name: str
@@ -103,13 +103,33 @@ RESPONSE_COLUMNS = ("prompt", "response_1", "response_2")
 
 
 @dataclass(frozen=True)
-class Split(Step):
-    """Labeled, unlabeled and test part, disjoint by prompt; see ``split_pairs``."""
+class HeldOut(Step):
+    """The pairs cut into test and training part, disjoint by prompt; alike for every seed."""
 
     pairs: Pairs
+    test_pairs: int
+
+    @property
+    def test(self) -> Part:
+        return Part(self, "test")
+
+    @property
+    def train(self) -> Part:
+        return Part(self, "train")
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        table = self.pairs.all.read(workspace.store)
+        test, train = hold_out(table, self.test_pairs)
+        return _write_parts(workspace, self.pairs.all, {"test": test, "train": train})
+
+
+@dataclass(frozen=True)
+class Split(Step):
+    """The training pairs cut into labeled and unlabeled part, disjoint by prompt."""
+
+    held_out: HeldOut
     fraction: Fraction
     seed: int
-    test_pairs: int
 
     @property
     def labeled(self) -> Part:
@@ -119,20 +139,18 @@ class Split(Step):
     def unlabeled(self) -> Part:
         return Part(self, "unlabeled")
 
-    @property
-    def test(self) -> Part:
-        return Part(self, "test")
-
     def compute(self, workspace: Workspace) -> dict[str, Any]:
-        store = workspace.store
-        pairs = self.pairs.all.read(store)
-        parts = split_pairs(pairs, self.fraction, self.seed, self.test_pairs)
-        for name in ("labeled", "unlabeled", "test"):
-            table = getattr(parts, name)
-            pq.write_table(table, workspace.out / f"{name}.parquet", row_group_size=CHUNK_ROWS)
-        choices = self.pairs.all.human_choices(store)
-        pq.write_table(choices, workspace.out / "choices.parquet")
-        return {name: len(getattr(parts, name)) for name in ("labeled", "unlabeled", "test")}
+        table = self.held_out.train.read(workspace.store)
+        labeled, unlabeled = split_pairs(table, self.fraction, self.seed)
+        parts = {"labeled": labeled, "unlabeled": unlabeled}
+        return _write_parts(workspace, self.held_out.train, parts)
+
+
+def _write_parts(workspace: Workspace, whole: Part, parts: dict[str, pa.Table]) -> dict[str, Any]:
+    for name, table in parts.items():
+        pq.write_table(table, workspace.out / f"{name}.parquet", row_group_size=CHUNK_ROWS)
+    pq.write_table(whole.human_choices(workspace.store), workspace.out / "choices.parquet")
+    return {name: len(table) for name, table in parts.items()}
 
 
 @dataclass(frozen=True)
@@ -166,7 +184,7 @@ class GoldLabels(Step):
             store, self.gold, "pair_id", columns, resources.dtype, resources.batch_tokens
         )
         stream = Stream(store, self.part.file(store), f"{workspace.scratch}/shards", work)
-        scored = stream_chunks(stream, resources)
+        scored = stream_chunks(stream, resources, workspace.progress)
         rewards = np.stack([scored[f"{name}_reward"].to_numpy() for name in columns], axis=1)
         labels = label_table(scored["pair_id"].to_pylist(), rewards)
         pq.write_table(labels, workspace.out / "labels.parquet")
@@ -224,7 +242,7 @@ class WeakLabels(Step):
             resources.batch_tokens,
         )
         stream = Stream(store, self.part.file(store), f"{workspace.scratch}/shards", annotator)
-        labels = stream_chunks(stream, resources)
+        labels = stream_chunks(stream, resources, workspace.progress)
         labels = labels.replace_schema_metadata({"annotator": self.teacher.fingerprint})
         pq.write_table(labels, workspace.out / "labels.parquet")
         return {"rows": len(labels)}
@@ -284,10 +302,8 @@ class Generate(Step):
             resources.batch_tokens,
         )
         stream = Stream(store, queue, f"{workspace.scratch}/shards", work)
-        responses = stream_chunks(stream, resources)
-        pq.write_table(
-            responses, workspace.out / "responses.parquet", row_group_size=CHUNK_ROWS
-        )
+        responses = stream_chunks(stream, resources, workspace.progress)
+        pq.write_table(responses, workspace.out / "responses.parquet", row_group_size=CHUNK_ROWS)
         return {"rows": len(responses)}
 
 
@@ -307,7 +323,7 @@ class GoldReward(Step):
         )
         file = f"{store.path(self.responses)}/responses.parquet"
         stream = Stream(store, file, f"{workspace.scratch}/shards", work)
-        scored = stream_chunks(stream, resources)
+        scored = stream_chunks(stream, resources, workspace.progress)
         scored = scored.rename_columns([n.removeprefix("response_") for n in scored.column_names])
         pq.write_table(scored, workspace.out / "rewards.parquet")
         rewards = scored["reward"].to_numpy()

@@ -29,8 +29,8 @@ def launch(
     """Run ``train({"job": job})`` and return what rank 0 returned.
 
     With 0 workers it runs here, in Ray Train's local mode, and resumes from the trainer's own
-    checkpoints. Otherwise ``name`` is the resume key: a run of that name goes on where its last
-    reported checkpoint is; they lie under ``storage``, a URL. Raises StepError with the cause when training fails for good.
+    checkpoints. Otherwise a run of that ``name`` under ``storage``, a URL, goes on from the last
+    checkpoint that it reported. Raises StepError with the cause when training fails for good.
     """
     resources = job.resources
     for key, value in RAY_TRAIN_ENVIRONMENT.items():

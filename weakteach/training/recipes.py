@@ -41,7 +41,7 @@ class SftRecipe:
 
 @dataclass(frozen=True)
 class DpoRecipe:
-    """Direct preference optimization (Rafailov et al. 2023, eq. 7) with inverse temperature beta."""
+    """Direct preference optimization (Rafailov et al. 2023, eq. 7); ``beta`` scales the reward."""
 
     schedule: Schedule = Schedule(learning_rate=5e-5, batch=16)
     beta: float = 0.1

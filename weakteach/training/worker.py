@@ -1,6 +1,7 @@
 """What every training worker does, whatever the loss: data, model, arguments, saving, resuming."""
 
 import json
+import logging
 import math
 import tempfile
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from ray.train import Checkpoint
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainerControl,
@@ -33,6 +35,7 @@ from weakteach.models.tokens import PairTokens, load_tokenizer, pair_tokens
 from weakteach.preferences.pair import preference_set
 from weakteach.training.recipes import Lora, Schedule
 
+LOGGER = logging.getLogger(__name__)
 TRAINER_STATE = "trainer_state.json"
 # Logged values that differ from run to run, so that the artifact does not.
 TIMINGS = ("runtime", "per_second", "flos")
@@ -87,7 +90,9 @@ def trainer_arguments(job: TrainingJob, schedule: Schedule) -> dict[str, Any]:
     if schedule.batch % workers:
         raise StepError(f"A batch of {schedule.batch} cannot be shared evenly by {workers} workers")
     share = schedule.batch // workers
-    at_once = max(n for n in range(1, share + 1) if share % n == 0 and n <= job.resources.device_batch)
+    at_once = max(
+        n for n in range(1, share + 1) if share % n == 0 and n <= job.resources.device_batch
+    )
     on_cpu = not torch.accelerator.is_available()
     return {
         "output_dir": job.run_folder,
@@ -142,11 +147,14 @@ class ReportProgress(TrainerCallback):
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        loss = (logs or {}).get("loss", 0.0)
+        logs = logs or {}
+        LOGGER.info("update %d of %d: %s", state.global_step, state.max_steps, logs)
+        loss = logs.get("loss", 0.0)
         if not math.isfinite(loss):
             raise StepError(
-                f"The loss is {loss} at step {state.global_step}: lower the learning rate"
+                f"The loss is {loss} at update {state.global_step}: lower the learning rate"
             )
+        ray.train.report(logs)
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -161,6 +169,7 @@ class ReportProgress(TrainerCallback):
 def train_and_save(trainer: Trainer, job: TrainingJob, pairs: int) -> dict[str, Any]:
     """Train from the last checkpoint, if there is one; rank 0 writes model and metrics to the
     stage. Returns facts for the record."""
+    trainer.remove_callback(PrinterCallback)
     trainer.add_callback(ReportProgress())
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:

@@ -1,0 +1,208 @@
+import json
+import multiprocessing as mp
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from weakteach.artifacts.step import Step
+from weakteach.artifacts.store import StepError, StorageError, Store
+
+
+@dataclass(frozen=True)
+class Write(Step):
+    """Writes its text, and a line to a log for each time that it is computed."""
+
+    text: str
+    log: str
+
+    def compute(self, workspace):
+        with open(self.log, "a") as file:
+            file.write(f"{self.text}\n")
+        (workspace.out / "deep").mkdir()
+        (workspace.out / "deep" / "text.txt").write_text(self.text)
+        return {"rows": len(self.text)}
+
+
+@dataclass(frozen=True)
+class Join(Step):
+    parts: tuple[Write, ...]
+
+    def compute(self, workspace):
+        texts = [(workspace.store.local(p) / "deep" / "text.txt").read_text() for p in self.parts]
+        (workspace.out / "joined.txt").write_text("".join(texts))
+        return {}
+
+
+@dataclass(frozen=True)
+class Slow(Step):
+    """Tells that it began, waits until it is let go on, and goes on from what a scratch holds."""
+
+    folder: str
+
+    def compute(self, workspace):
+        scratch = Path(workspace.scratch, "progress.txt")
+        seen = scratch.read_text() if scratch.exists() else ""
+        scratch.write_text(seen + "x")
+        (workspace.out / "half.txt").write_text("half")
+        Path(self.folder, f"began-{os.getpid()}").touch()
+        while not Path(self.folder, "go").exists():
+            time.sleep(0.02)
+        with open(Path(self.folder, "log"), "a") as file:
+            file.write("computed\n")
+        (workspace.out / "seen.txt").write_text(seen)
+        return {}
+
+
+@dataclass(frozen=True)
+class Fail(Step):
+    log: str
+
+    def compute(self, workspace):
+        with open(self.log, "a") as file:
+            file.write("tried\n")
+        raise StepError("it cannot be")
+
+
+def obtain_in_process(storage, step):
+    Store(storage).obtain(step)
+
+
+def wait_for(condition, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition never came true"
+        time.sleep(0.02)
+
+
+def test_an_artifact_and_its_inputs_are_computed_once(tmp_path):
+    store, log = Store(tmp_path / "store"), tmp_path / "log"
+    joined = Join((Write("a", str(log)), Write("b", str(log))))
+    record = store.obtain(joined)
+    assert (store.local(joined) / "joined.txt").read_text() == "ab"
+    assert store.obtain(joined) == record
+    Store(tmp_path / "store").obtain(Join((Write("b", str(log)), Write("c", str(log)))))
+    assert log.read_text().split() == ["a", "b", "c"]
+
+
+def test_the_record_says_what_was_computed_how_and_where(tmp_path):
+    store = Store(tmp_path)
+    step = Join((Write("a", str(tmp_path / "log")),))
+    record = store.obtain(step)
+    assert record == json.loads((Path(store.path(step)) / "record.json").read_text())
+    assert record["step"] == "Join"
+    assert record["fingerprint"] == step.fingerprint
+    assert record["inputs"] == [{"step": "Write", "fingerprint": step.parts[0].fingerprint}]
+    assert {"host", "seconds", "device_seconds", "packages", "code", "facts"} <= set(record)
+    assert store.record(step.parts[0])["facts"] == {"rows": 1}
+    assert store.find(step.fingerprint[:8]) == record
+    assert store.find("nothing") is None
+
+
+def test_a_folder_without_record_is_no_artifact_and_is_swept(tmp_path):
+    store, step = Store(tmp_path), Write("a", str(tmp_path / "log"))
+    half = Path(store.path(step))
+    half.mkdir(parents=True)
+    (half / "leftover.txt").write_text("half written")
+    assert store.record(step) is None
+    assert store.existing([step]) == set()
+    store.obtain(step)
+    assert not (half / "leftover.txt").exists()
+    assert store.existing([step]) == {step.fingerprint}
+
+
+def test_nothing_but_artifacts_is_left_behind(tmp_path):
+    store, step = Store(tmp_path / "store"), Write("a", str(tmp_path / "log"))
+    store.obtain(step)
+    assert [p.name for p in (tmp_path / "store" / "Write").iterdir()] == [step.fingerprint]
+
+
+def test_a_raised_version_computes_the_step_and_its_readers_again_and_nothing_else(tmp_path):
+    store, log = Store(tmp_path / "store"), tmp_path / "log"
+    newer = type("Write", (Write,), {"VERSION": 2})
+    store.obtain(Join((Write("a", str(log)), Write("b", str(log)))))
+    store.obtain(Join((newer("a", str(log)), Write("b", str(log)))))
+    assert log.read_text().split() == ["a", "b", "a"]
+
+
+def test_a_failing_step_fails_its_readers_once_and_leaves_the_others(tmp_path):
+    store, log = Store(tmp_path / "store"), tmp_path / "log"
+    bad, good = Fail(str(tmp_path / "tries")), Write("a", str(log))
+    readers = [Join((bad, good)), Join((good, bad)), Join((good,))]
+    outcomes = store.obtain_each(readers)
+    assert [isinstance(outcomes[step], StepError) for step in readers] == [True, True, False]
+    assert (tmp_path / "tries").read_text() == "tried\n"
+    with pytest.raises(StepError, match="it cannot be"):
+        store.obtain(bad)
+    assert store.record(bad) is None
+
+
+def test_of_many_processes_one_computes_and_all_get_it(tmp_path):
+    step = Slow(str(tmp_path))
+    context = mp.get_context("spawn")
+    storage = str(tmp_path / "store")
+    workers = [
+        context.Process(target=obtain_in_process, args=(storage, step)) for _ in range(4)
+    ]
+    for worker in workers:
+        worker.start()
+    wait_for(lambda: list(tmp_path.glob("began-*")))
+    (tmp_path / "go").touch()
+    for worker in workers:
+        worker.join(30)
+        assert worker.exitcode == 0
+    assert (tmp_path / "log").read_text() == "computed\n"
+
+
+def test_when_the_holder_is_killed_the_next_takes_over_and_goes_on_from_the_scratch(tmp_path):
+    step, storage = Slow(str(tmp_path)), str(tmp_path / "store")
+    context = mp.get_context("spawn")
+    first = context.Process(target=obtain_in_process, args=(storage, step))
+    first.start()
+    wait_for(lambda: list(tmp_path.glob("began-*")))
+    second = context.Process(target=obtain_in_process, args=(storage, step))
+    second.start()
+    os.kill(first.pid, signal.SIGKILL)
+    killed = time.monotonic()
+    wait_for(lambda: (tmp_path / f"began-{second.pid}").exists())
+    assert time.monotonic() - killed < 10
+    (tmp_path / "go").touch()
+    second.join(30)
+    store = Store(storage)
+    assert second.exitcode == 0
+    assert (store.local(step) / "seen.txt").read_text() == "x"
+    assert (store.local(step) / "half.txt").exists()
+
+
+def test_a_target_in_other_hands_does_not_hold_up_the_others(tmp_path):
+    slow, storage = Slow(str(tmp_path)), str(tmp_path / "store")
+    holder = mp.get_context("spawn").Process(target=obtain_in_process, args=(storage, slow))
+    holder.start()
+    wait_for(lambda: list(tmp_path.glob("began-*")))
+    computed = []
+
+    def let_go(step):
+        computed.append(step)
+        (tmp_path / "go").touch()
+
+    quick = Write("a", str(tmp_path / "written"))
+    outcomes = Store(storage).obtain_each([slow, quick], computed=let_go)
+    holder.join(30)
+    assert computed == [quick]
+    assert outcomes[slow]["fingerprint"] == slow.fingerprint
+
+
+def test_a_storage_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(StorageError, match="file"):
+        Store(tmp_path / "file").check_writable()
+    with pytest.raises(StorageError, match="nowhere"):
+        Store("nowhere://bucket/x").check_writable()
+
+
+def test_a_missing_artifact_is_an_error(tmp_path):
+    with pytest.raises(StepError, match="no artifact"):
+        Store(tmp_path).local(Write("a", ""))

@@ -1,0 +1,313 @@
+"""The ``weakteach`` command."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.tree import Tree
+
+from weakteach.artifacts.step import Step
+from weakteach.artifacts.store import StorageError, Store
+from weakteach.models.family import tiny_opt
+from weakteach.models.spec import find_model
+from weakteach.preferences.pair import DataError, preference_set
+from weakteach.preferences.sources import WorldSource, file_source
+from weakteach.study.arms import policy_of
+from weakteach.study.command import DEFAULT_STORAGE, user_errors
+from weakteach.study.presets import LAPTOP
+from weakteach.study.steps import Agreement, Dpo, HeldOut, HumanLabels, Pairs, Sft, WeakLabels
+
+HELP = "Can a weak language model teach a strong one? Studies run from the scripts in sweeps/."
+LARGEST_HELD_OUT = 500
+
+app = typer.Typer(
+    help=HELP, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False
+)
+StorageOption = Annotated[
+    str, typer.Option(envvar="WEAKTEACH_STORAGE", help="Where artifacts lie: a folder or a URL.")
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show logs and tracebacks.")]
+
+
+@app.command()
+def label(
+    labeled: Annotated[Path, typer.Option(help="Pairs with human choices; teaches the teacher.")],
+    unlabeled: Annotated[Path, typer.Option(help="Pairs to label.")],
+    out: Annotated[Path, typer.Option(help="Folder for labels, preferences and quarantine.")],
+    teacher: Annotated[
+        str, typer.Option(help="Embedded model, smollm2-135m, a folder, .gguf file or hub id.")
+    ] = "opt-230k",
+    storage: StorageOption = DEFAULT_STORAGE,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    max_tokens: Annotated[int, typer.Option(min=8, help="Longer pairs go to quarantine.")] = 512,
+    held_out: Annotated[
+        float, typer.Option(min=0.01, max=0.9, help="Share of labeled pairs that test the teacher.")
+    ] = 0.2,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to run on.")] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Label pairs with a teacher trained on a few human choices.
+
+    Files are .jsonl, .jsonl.gz, .csv or .parquet. Labeled rows hold prompt, chosen and rejected
+    (or chosen and rejected transcripts alone, or lists of messages); unlabeled rows may hold
+    prompt, response_1 and response_2 instead. Human choices in the unlabeled file are never shown
+    to the teacher; they give the printed agreement alone.
+    """
+    console = Console()
+    with user_errors(verbose):
+        from weakteach.study.sweep import start_ray  # slow to import
+
+        model = find_model(teacher)
+        tokenizers = (policy_of(model),)
+        resources = LAPTOP.resources
+        store = Store(storage)
+        store.check_writable()
+        few = Pairs(file_source(labeled), tokenizers, max_tokens)
+        many = Pairs(file_source(unlabeled), tokenizers, max_tokens)
+        start_ray(address, 1, resources, verbose)
+
+        def obtain(text: str, step: Step) -> dict[str, Any]:
+            with following(console, text) as progress:
+                return store.obtain(step, resources, progress)["facts"]
+
+        few_facts = obtain("reading labeled pairs", few)
+        many_facts = obtain("reading unlabeled pairs", many)
+        for name, facts in ((labeled.name, few_facts), (unlabeled.name, many_facts)):
+            counts = f"{facts['rows']} rows = {facts['pairs']} pairs + {facts['quarantined']}"
+            console.print(f"{name}: {counts} in quarantine", highlight=False)
+        if not few_facts["choices"]:
+            raise DataError(f"{labeled}: no row says which response a human chose")
+
+        recipes = LAPTOP.teacher_recipes(model)
+        test_pairs = max(1, min(LARGEST_HELD_OUT, int(held_out * few_facts["pairs"])))
+        parts = HeldOut(few, test_pairs)
+        choices = HumanLabels(parts.train)
+        sft = Sft(policy_of(model), choices, recipes.sft, seed)
+        dpo = Dpo(sft, choices, recipes.dpo, seed)
+        obtain("training the teacher (SFT)", sft)
+        obtain("training the teacher (DPO)", dpo)
+        weak = WeakLabels(dpo, many.all)
+        accuracy = obtain("testing the teacher", Agreement(WeakLabels(dpo, parts.test)))
+        obtain("labeling", weak)
+        report_share(console, "Teacher accuracy on held-out human choices", accuracy)
+        if many_facts["choices"]:
+            report_share(
+                console,
+                "Agreement with the human choices of the unlabeled file",
+                obtain("comparing", Agreement(weak)),
+            )
+        export(store, few, many, weak, out)
+    console.print(f"Labels, preferences and quarantine: {out}", soft_wrap=True, highlight=False)
+
+
+@contextmanager
+def following(console: Console, text: str) -> Iterator[Callable[[int, int], None]]:
+    """A line with the time a step takes; with rows, rate and time left once it tells them."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(text, total=None, rate="")
+
+        def show(done: int, total: int) -> None:
+            seconds = bar.tasks[0].elapsed or 0.0
+            rate = f"{done:,}/{total:,} rows, {done / seconds:,.0f}/s" if seconds else ""
+            bar.update(task, completed=done, total=total, rate=rate)
+
+        yield show
+        bar.update(task, total=1, completed=1)
+
+
+def report_share(console: Console, what: str, facts: dict[str, Any]) -> None:
+    """Print a share of agreeing pairs with its interval, and whether it could be chance."""
+    from weakteach.evaluation.statistics import wilson_interval  # scipy: slow to import
+
+    low, high = wilson_interval(facts["agreed"], facts["compared"])
+    share = facts["agreed"] / facts["compared"]
+    verdict = "" if low > 0.5 else " — not distinguishable from chance: do not use these labels"
+    console.print(
+        f"{what}: {share:.1%} (95 % interval {low:.1%} to {high:.1%}, {facts['compared']} pairs)"
+        f"{verdict}",
+        highlight=False,
+    )
+
+
+def export(store: Store, few: Pairs, many: Pairs, weak: WeakLabels, out: Path) -> None:
+    """Write labels.parquet, preferences.parquet (TRL's columns) and quarantine.parquet."""
+    out.mkdir(parents=True, exist_ok=True)
+    labels = pq.read_table(f"{store.path(weak)}/labels.parquet", filesystem=store.filesystem)
+    pq.write_table(labels, out / "labels.parquet")
+    preferences = preference_set(many.all.read(store), labels)
+    pq.write_table(preferences.drop_columns(["pair_id"]), out / "preferences.parquet")
+    quarantines = [
+        pq.read_table(f"{store.path(p)}/quarantine.parquet", filesystem=store.filesystem)
+        for p in (few, many)
+    ]
+    pq.write_table(pa.concat_tables(quarantines), out / "quarantine.parquet")
+
+
+@app.command()
+def plan(
+    study: Annotated[str, typer.Argument(help="A study's name, such as size_grid.")],
+    storage: StorageOption = DEFAULT_STORAGE,
+    verbose: Verbose = False,
+) -> None:
+    """How far a study is: its unique steps, those that exist, and what they took.
+
+    What a study that never ran would compute is told by its script: --plan.
+    """
+    with user_errors(verbose):
+        from weakteach.study.results import read_study  # pandas: slow to import
+
+        store = Store(storage)
+        steps = read_study(store, study).steps
+        table = Table(title=study, title_justify="left")
+        for heading in ("step", "unique", "exist", "device-hours so far"):
+            table.add_column(heading, justify="left" if heading == "step" else "right")
+        for kind in dict.fromkeys(name for name, _ in steps):
+            mine = [fingerprint for name, fingerprint in steps if name == kind]
+            records = [r for r in (store.find(fingerprint) for fingerprint in mine) if r]
+            hours = sum(record["device_seconds"] for record in records) / 3600
+            table.add_row(kind, str(len(mine)), str(len(records)), f"{hours:.3f}")
+    Console().print(table)
+
+
+@app.command()
+def report(
+    study: Annotated[str, typer.Argument(help="A study's name, such as size_grid.")],
+    storage: StorageOption = DEFAULT_STORAGE,
+    verbose: Verbose = False,
+) -> None:
+    """Print a study's results and write its report and figure anew."""
+    console = Console()
+    with user_errors(verbose):
+        from weakteach.study.report import terminal_table
+        from weakteach.study.results import (
+            publish_results,
+            read_results,
+            read_study,
+            study_folder,
+        )
+
+        store = Store(storage)
+        stored, results = read_study(store, study), read_results(store, study)
+        publish_results(store, stored, results, final=True)
+    console.print(terminal_table(results))
+    console.print(f"Report: {study_folder(store, study)}/report.html", soft_wrap=True)
+
+
+@app.command()
+def show(
+    fingerprint: Annotated[str, typer.Argument(help="A fingerprint, or the start of one.")],
+    storage: StorageOption = DEFAULT_STORAGE,
+    verbose: Verbose = False,
+) -> None:
+    """An artifact's record, and the artifacts that it was made of."""
+    console = Console()
+    with user_errors(verbose):
+        store = Store(storage)
+        record = store.find(fingerprint)
+        if record is None:
+            raise StorageError(f"{store.url} holds no artifact {fingerprint}")
+    console.print_json(json.dumps(record))
+    console.print(lineage(store, record, Tree(title_of(record))))
+
+
+def lineage(store: Store, record: dict[str, Any], tree: Tree) -> Tree:
+    """The record's inputs below it, and theirs below them."""
+    for parent in record["inputs"]:
+        found = store.find(parent["fingerprint"])
+        if found is None:
+            tree.add(f"{parent['step']}/{parent['fingerprint']} (gone)")
+        else:
+            lineage(store, found, tree.add(title_of(found)))
+    return tree
+
+
+def title_of(record: dict[str, Any]) -> str:
+    started = datetime.fromtimestamp(record["started"]).isoformat(" ", "seconds")
+    return f"{record['step']}/{record['fingerprint']}  {started}  {record['seconds']:.1f} s"
+
+
+@app.command()
+def pretrain(
+    name: Annotated[str, typer.Argument(help="A size of the embedded family, such as opt-4m.")],
+    out: Annotated[Path, typer.Option(help="Folder for the model; must be empty or new.")],
+    documents: Annotated[int, typer.Option(min=16, help="Documents, each read once.")] = 65536,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    verbose: Verbose = False,
+) -> None:
+    """Pretrain a model of the embedded family on the world's documents."""
+    console = Console()
+    with user_errors(verbose):
+        try:
+            tiny_opt(name)
+        except ValueError as error:
+            raise DataError(str(error)) from error
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise StorageError(f"{out} is not empty: give a new folder with --out")
+        import torch  # slow to import
+
+        from weakteach.models import embedded
+
+        # Sums over threads differ in their last bits; one thread gives the shipped weights.
+        torch.set_num_threads(1)
+        with following(console, f"pretraining {name}") as progress:
+            embedded.pretrain(
+                name, out, documents, seed, lambda step, steps, loss: progress(step, steps)
+            )
+    console.print(f"Model: {out}", soft_wrap=True)
+
+
+@app.command()
+def world(
+    pairs: Annotated[int, typer.Argument(min=1, help="How many pairs.")],
+    out: Annotated[Path, typer.Option(help="The .jsonl file to write.")],
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    start: Annotated[int, typer.Option(min=0, help="Index of the first pair.")] = 0,
+    choices: Annotated[
+        bool, typer.Option(help="Write chosen and rejected, or response_1 and response_2.")
+    ] = True,
+    verbose: Verbose = False,
+) -> None:
+    """Write pairs of the embedded world as JSONL."""
+    with user_errors(verbose):
+        source = WorldSource(start + pairs, seed)
+        try:
+            with out.open("w", encoding="utf-8") as file:
+                for row in islice(source.read(), start, None):
+                    chosen, rejected = row.first, row.second
+                    if choices and row.preferred == 2:
+                        chosen, rejected = rejected, chosen
+                    names = ("chosen", "rejected") if choices else ("response_1", "response_2")
+                    record = dict(zip(names, (chosen, rejected), strict=True))
+                    file.write(json.dumps({"prompt": row.prompt, **record}) + "\n")
+        except OSError as error:
+            raise StorageError(f"{out} cannot be written: {error.strerror}") from error
+    Console().print(f"{pairs} pairs: {out}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    app()

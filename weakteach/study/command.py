@@ -1,0 +1,266 @@
+"""The command line that all sweeps share."""
+
+import logging
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+from rich.console import Console
+
+from weakteach.artifacts.store import StepError, StorageError, Store
+from weakteach.evaluation.gold import Gold, RewardModel, WorldGold
+from weakteach.models.spec import UNRESOLVED, ModelError, find_model
+from weakteach.preferences.pair import DataError
+from weakteach.preferences.sources import (
+    HubSource,
+    Source,
+    WorldSource,
+    file_source,
+    hub_source,
+)
+from weakteach.study.arms import Arm, Grid, policy_of
+from weakteach.study.plan import make_plan, plan_sentence, plan_table
+from weakteach.study.presets import PRESETS, Preset
+
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+DEFAULT_STORAGE = "runs"
+FILE_SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".csv", ".parquet")
+
+PresetName = StrEnum("PresetName", {name: name for name in PRESETS})
+DEFAULT_PRESET = PresetName("embedded")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for; None leaves it to the preset."""
+
+    preset: Preset
+    storage: str
+    weak: str | None = None
+    student: str | None = None
+    fractions: str | None = None
+    seeds: str | None = None
+    data: str | None = None
+    gold: str | None = None
+    test_pairs: int | None = None
+    train_workers: int | None = None
+    label_actors: int | None = None
+    max_concurrent: int | None = None
+    address: str | None = None
+    plan: bool = False
+    verbose: bool = False
+
+
+def sweep(name: str, title: str) -> Callable[[Callable[[Grid], list[Arm]]], typer.Typer]:
+    """Make a function from a grid to its arms the command of a sweep script.
+
+    The function's docstring is what ``--help`` says. Results go to ``<storage>/studies/<name>/``.
+    """
+
+    def decorate(arms_of: Callable[[Grid], list[Arm]]) -> typer.Typer:
+        def command(
+            preset: Annotated[
+                PresetName, typer.Option(help="Scale of the study: models, data and recipes.")
+            ] = DEFAULT_PRESET,
+            storage: Annotated[
+                str,
+                typer.Option(
+                    envvar="WEAKTEACH_STORAGE",
+                    help="Where artifacts and results go: a folder, s3://… or gs://…. What lies "
+                    "there is not computed again.",
+                ),
+            ] = DEFAULT_STORAGE,
+            weak: Annotated[
+                str | None, typer.Option(help="Teacher models, separated by commas.")
+            ] = None,
+            student: Annotated[str | None, typer.Option(help="Student model.")] = None,
+            fractions: Annotated[
+                str | None, typer.Option(help="Labeled fractions, such as 1/16,1/2.")
+            ] = None,
+            seeds: Annotated[str | None, typer.Option(help="Seeds, such as 0,1,2.")] = None,
+            data: Annotated[
+                str | None,
+                typer.Option(
+                    help="Preference pairs: world:<pairs>, a .jsonl, .jsonl.gz, .csv or .parquet "
+                    "file, a datasets folder, or a hub id."
+                ),
+            ] = None,
+            gold: Annotated[
+                str | None, typer.Option(help="Gold reward: world, a reward model, or none.")
+            ] = None,
+            test_pairs: Annotated[
+                int | None, typer.Option(min=2, help="Pairs held out as the test part.")
+            ] = None,
+            train_workers: Annotated[
+                int | None,
+                typer.Option(min=0, help="Data-parallel training workers; 0 trains in the trial."),
+            ] = None,
+            label_actors: Annotated[
+                int | None,
+                typer.Option(min=0, help="Actors that label; 0 labels in Ray tasks."),
+            ] = None,
+            max_concurrent: Annotated[
+                int | None, typer.Option(min=1, help="Arms that run at a time.")
+            ] = None,
+            address: Annotated[
+                str | None,
+                typer.Option(
+                    help="Ray cluster to run on; without it (and RAY_ADDRESS), Ray starts here."
+                ),
+            ] = None,
+            plan: Annotated[
+                bool, typer.Option("--plan", help="Say what would be computed; run nothing.")
+            ] = False,
+            verbose: Annotated[
+                bool, typer.Option("--verbose", "-v", help="Show workers' logs and tracebacks.")
+            ] = False,
+        ) -> None:
+            options = Options(
+                PRESETS[preset.value], storage, weak, student, fractions, seeds, data, gold,
+                test_pairs, train_workers, label_actors, max_concurrent, address, plan, verbose,
+            )  # fmt: skip
+            with user_errors(verbose):
+                code = run_sweep(name, title, arms_of, options)
+            raise typer.Exit(code)
+
+        command.__doc__ = arms_of.__doc__
+        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        app.command()(command)
+        return app
+
+    return decorate
+
+
+def run_sweep(name: str, title: str, arms_of: Callable[[Grid], list[Arm]], options: Options) -> int:
+    """Plan or run a study; returns the exit code."""
+    console = Console()
+    preset = options.preset
+    grid = make_grid(options)
+    arms = arms_of(grid)
+    store = Store(options.storage)
+    made = make_plan(arms, store, preset.scale)
+    if options.plan:
+        console.print(plan_table(made))
+        console.print(plan_sentence(made), highlight=False)
+        return 0
+    store.check_writable()
+
+    # Ray and torch take seconds to import, which plans and help texts do not wait for.
+    from weakteach.study.report import StudyInfo, terminal_table
+    from weakteach.study.results import read_results, study_folder
+    from weakteach.study.sweep import describe, run_study, start_ray
+
+    logging.basicConfig(level=logging.INFO if options.verbose else logging.ERROR)
+    resources = preset.resources
+    if options.train_workers is not None:
+        resources = replace(resources, train_workers=options.train_workers)
+    if options.label_actors is not None:
+        resources = replace(resources, label_actors=options.label_actors)
+    concurrent = options.max_concurrent or preset.max_concurrent
+    study: StudyInfo = describe(name, title, grid, store, shlex.join(sys.argv))
+    console.print(f"{title}: {len(arms)} arms. {plan_sentence(made)}", highlight=False)
+    start_ray(options.address, concurrent, resources, options.verbose)
+    outcome = run_study(study, arms, store, resources, concurrent, console)
+
+    console.print(terminal_table(read_results(store, name)))
+    for arm, failed in outcome.failures.items():
+        for role, why in failed.items():
+            console.print(f"failed: {arm}, {role}: {why}", markup=False, highlight=False)
+    folder = study_folder(store, name)
+    console.print(f"{outcome.computed} steps computed.", highlight=False)
+    console.print(f"Report: {folder}/report.html", soft_wrap=True, highlight=False)
+    if outcome.interrupted:
+        console.print("Interrupted. The same command goes on from here.")
+        return EXIT_INTERRUPTED
+    return EXIT_FAILED if outcome.failures else 0
+
+
+@contextmanager
+def user_errors(verbose: bool) -> Iterator[None]:
+    """Turn errors that a user can mend into one sentence and an exit code."""
+    try:
+        yield
+    except (DataError, ModelError, StorageError, StepError) as error:
+        if verbose:
+            raise
+        Console(stderr=True).print(f"Error: {error}", markup=False, highlight=False)
+        code = EXIT_FAILED if isinstance(error, StepError) else EXIT_USAGE
+        raise typer.Exit(code) from error
+
+
+def make_grid(options: Options) -> Grid:
+    """The grid with names resolved. A plan asks nothing of the hub.
+
+    Raises DataError or ModelError for what cannot be found.
+    """
+    preset, resolve = options.preset, not options.plan
+    if options.test_pairs is not None:
+        preset = replace(preset, test_pairs=options.test_pairs)
+    weak = preset.weak if options.weak is None else _listed(options.weak, str, "--weak")
+    fractions = _listed(options.fractions, Fraction, "--fractions") or preset.fractions
+    seeds = _listed(options.seeds, int, "--seeds") or preset.seeds
+    for fraction in fractions:
+        if not 0 < fraction < 1:
+            raise DataError(f"--fractions: {fraction} does not lie between 0 and 1")
+    if any(seed < 0 for seed in seeds):
+        raise DataError("--seeds: a seed is a whole number from 0 on")
+    data = options.data or preset.data
+    if data is None:
+        raise DataError(
+            f"The preset {preset.name} needs your pairs: give --data FILE (a .jsonl, .jsonl.gz, "
+            ".csv or .parquet file)"
+        )
+    # The world's gold belongs to the world's pairs; other data has the gold that it is given.
+    own_gold = preset.gold if data.startswith("world:") or preset.gold != "world" else None
+    return Grid(
+        preset=preset,
+        source=find_source(data, resolve),
+        gold=find_gold(options.gold or own_gold, data, resolve),
+        weak=tuple(find_model(name, resolve) for name in weak),
+        student=find_model(options.student or preset.student, resolve),
+        fractions=fractions,
+        seeds=seeds,
+    )
+
+
+def find_source(data: str, resolve: bool = True) -> Source:
+    """The source that ``--data`` names. Raises DataError."""
+    if data.startswith("world:"):
+        count = data.removeprefix("world:")
+        if not count.isdigit() or int(count) < 2:
+            raise DataError(f"--data {data}: write world:<number of pairs>, such as world:2048")
+        return WorldSource(int(count))
+    path = Path(data).expanduser()
+    if path.is_file() or data.endswith(FILE_SUFFIXES):
+        return file_source(path)
+    if not resolve and not path.exists():
+        return HubSource(data, UNRESOLVED)
+    return hub_source(data)
+
+
+def find_gold(name: str | None, data: str, resolve: bool = True) -> Gold | None:
+    """The gold that ``--gold`` names. Raises DataError or ModelError."""
+    if name is None or name == "none":
+        return None
+    if name == "world":
+        if not data.startswith("world:"):
+            raise DataError("--gold world scores the pairs of --data world:<pairs> alone")
+        return WorldGold()
+    return RewardModel(policy_of(find_model(name, resolve)))
+
+
+def _listed(text: str | None, kind: Callable[[str], T], option: str) -> tuple[T, ...]:
+    items = [item.strip() for item in (text or "").split(",") if item.strip()]
+    try:
+        values = [kind(item) for item in items]
+    except (ValueError, ZeroDivisionError) as error:
+        raise DataError(f"{option} {text}: {error}") from error
+    return tuple(dict.fromkeys(values))

@@ -1,0 +1,180 @@
+"""What a study would compute, before anything runs."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+
+from weakteach.artifacts.step import Step, walk
+from weakteach.artifacts.store import Store
+from weakteach.models.family import FAMILY
+from weakteach.models.spec import Model
+from weakteach.study.arms import Arm
+from weakteach.study.presets import Scale
+from weakteach.study.steps import (
+    Dequantized,
+    Dpo,
+    Generate,
+    GoldLabels,
+    GoldReward,
+    HeldOut,
+    Part,
+    Policy,
+    Sft,
+    Split,
+    WeakLabels,
+)
+
+SIZE_IN_NAME = re.compile(r"(\d+(?:\.\d+)?)([kmb])(?![a-z])", re.IGNORECASE)
+UNITS = {"k": 1e3, "m": 1e6, "b": 1e9}
+# Floating-point operations per parameter and token: a forward pass, and one with its backward.
+FORWARD, TRAIN = 2, 6
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """Steps of one kind: uses over all arms, different ones, those that exist, and the estimated
+    device-seconds of those that are missing."""
+
+    kind: str
+    used: int
+    unique: int
+    existing: int
+    device_seconds: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The unique steps of a study by kind."""
+
+    arms: int
+    rows: tuple[PlanRow, ...]
+    device: str
+
+    @property
+    def unique(self) -> int:
+        return sum(row.unique for row in self.rows)
+
+    @property
+    def existing(self) -> int:
+        return sum(row.existing for row in self.rows)
+
+    @property
+    def used(self) -> int:
+        return sum(row.used for row in self.rows)
+
+    @property
+    def device_hours(self) -> float:
+        return sum(row.device_seconds for row in self.rows) / 3600
+
+
+def make_plan(arms: Iterable[Arm], store: Store, scale: Scale) -> Plan:
+    """Count the steps of the arms. The estimate of a missing step is its floating-point
+    operations over the scale's speed; sizes of data are the scale's too until they are known."""
+    arms = list(arms)
+    per_arm = [walk(arm.targets) for arm in arms]
+    unique = walk(target for arm in arms for target in arm.targets)
+    existing = store.existing(unique)
+    used = Counter(type(step).__name__ for steps in per_arm for step in steps)
+    rows = []
+    for kind in dict.fromkeys(type(step).__name__ for step in unique):
+        steps = [step for step in unique if type(step).__name__ == kind]
+        missing = [step for step in steps if step.fingerprint not in existing]
+        seconds = sum(operations(step, scale) for step in missing) / scale.flops_per_second
+        rows.append(PlanRow(kind, used[kind], len(steps), len(steps) - len(missing), seconds))
+    return Plan(len(arms), tuple(rows), scale.device)
+
+
+def plan_table(plan: Plan) -> Table:
+    table = Table(title=f"{plan.arms} arms", title_justify="left")
+    for heading in ("step", "used", "unique", "exist", "to compute", f"{plan.device}-hours"):
+        table.add_column(heading, justify="left" if heading == "step" else "right")
+    for row in plan.rows:
+        missing = row.unique - row.existing
+        hours = _hours(row.device_seconds / 3600)
+        table.add_row(row.kind, *map(str, (row.used, row.unique, row.existing, missing)), hours)
+    table.add_section()
+    missing = plan.unique - plan.existing
+    counts = map(str, (plan.used, plan.unique, plan.existing, missing))
+    table.add_row("all", *counts, _hours(plan.device_hours))
+    return table
+
+
+def plan_sentence(plan: Plan) -> str:
+    shared = plan.used - plan.unique
+    return (
+        f"{plan.unique} unique steps, {plan.existing} of which exist. Sharing saves {shared} of "
+        f"{plan.used} steps ({shared / plan.used:.0%}). To compute: about "
+        f"{_hours(plan.device_hours)} {plan.device}-hours (estimated from model and data sizes)."
+    )
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
+
+
+def operations(step: Step, scale: Scale) -> float:
+    """Estimated floating-point operations of a step (Kaplan et al. 2020: 2 per parameter and
+    token forward, 6 with the backward pass)."""
+    sequence = scale.prompt_tokens + scale.response_tokens
+    match step:
+        case Sft():
+            return TRAIN * parameters(step.start) * sequence * _examples(step, scale)
+        case Dpo():  # two responses, and the reference's forward pass
+            per_token = (TRAIN + FORWARD) * parameters(step.start)
+            return per_token * 2 * sequence * _examples(step, scale)
+        case WeakLabels():  # two responses under two models
+            return FORWARD * parameters(step.teacher) * 4 * sequence * _pairs(step.part, scale)
+        case Generate():
+            tokens = scale.prompt_tokens + step.max_new_tokens
+            return FORWARD * parameters(step.policy) * tokens * scale.test_prompts
+        case GoldReward():
+            return FORWARD * _gold_parameters(step) * sequence * scale.test_prompts
+        case GoldLabels():
+            return FORWARD * _gold_parameters(step) * 2 * sequence * _pairs(step.part, scale)
+        case _:
+            return 0.0
+
+
+def parameters(policy: Policy) -> float:
+    """Parameters of the model behind a policy: from its shape, its file or the size in its name;
+    0 where none of them tells."""
+    if isinstance(policy, Dequantized):
+        return parameters(policy.model)
+    if isinstance(policy, Sft | Dpo):
+        return parameters(policy.start)
+    if not isinstance(policy, Model):
+        return 0.0
+    if policy.label in FAMILY:
+        return FAMILY[policy.label].parameters
+    if found := SIZE_IN_NAME.findall(policy.label):
+        number, unit = found[-1]
+        return float(number) * UNITS[unit.lower()]
+    files = Path(policy.location).glob("*.safetensors")
+    return sum(file.stat().st_size for file in files) / 4
+
+
+def _gold_parameters(step: GoldReward | GoldLabels) -> float:
+    return parameters(step.gold.model) if hasattr(step.gold, "model") else 0.0
+
+
+def _examples(step: Sft | Dpo, scale: Scale) -> float:
+    schedule = step.recipe.schedule
+    if schedule.steps:
+        return schedule.steps * schedule.batch
+    return schedule.epochs * _pairs(step.labels.part, scale)
+
+
+def _pairs(part: Part, scale: Scale) -> float:
+    match part.step, part.name:
+        case Split(fraction=fraction), "labeled":
+            return float(fraction) * scale.train_pairs
+        case Split(fraction=fraction), _:
+            return (1 - float(fraction)) * scale.train_pairs
+        case HeldOut(test_pairs=test_pairs), "test":
+            return test_pairs
+        case _:
+            return scale.train_pairs

@@ -1,0 +1,316 @@
+"""Running a study: Ray Tune walks the arms, one trial each; the report follows as they finish."""
+
+import json
+import logging
+import os
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, TuneConfig
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from weakteach.artifacts.step import Step, jsonable, walk
+from weakteach.artifacts.store import Store, code_version, package_versions
+from weakteach.models.resources import Resources
+from weakteach.study.arms import Arm, Grid
+from weakteach.study.report import StudyInfo
+from weakteach.study.results import StoredStudy, collect, publish_results
+
+LOGGER = logging.getLogger(__name__)
+TRIAL_RETRIES = 2
+# Drivers of a cluster's arms hold no CPU; this puts them on the head, away from spot nodes.
+ON_THE_HEAD = {"cpu": 0, "node:__internal_head__": 0.001}
+# Set for every worker; a value that the user's environment has wins.
+WORKER_ENVIRONMENT = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a study ended."""
+
+    computed: int
+    failures: dict[str, dict[str, str]]
+    interrupted: bool
+
+
+def start_ray(address: str | None, concurrent: int, resources: Resources, verbose: bool) -> None:
+    """Join the cluster at ``address`` (or in the environment), or start Ray in this process.
+
+    A local Ray has a logical CPU for each trial and one for each trial's labeling, whatever the
+    machine has: a trial waits while its labeling runs.
+    """
+    environment = WORKER_ENVIRONMENT | {"OMP_NUM_THREADS": str(resources.threads)}
+    os.environ.update({k: os.environ.get(k, v) for k, v in environment.items()})
+    address = address or os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {"address": address} if address else _local(concurrent, resources)
+    ray.init(
+        runtime_env={"env_vars": {name: os.environ[name] for name in environment}},
+        log_to_driver=verbose,
+        logging_level=logging.INFO if verbose else logging.ERROR,
+        **options,
+    )
+
+
+def _local(concurrent: int, resources: Resources) -> dict[str, Any]:
+    per_trial = 1 + max(resources.label_tasks, resources.label_actors) * resources.cpus
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    return {
+        "num_cpus": int(concurrent * (per_trial + resources.train_workers * resources.cpus)),
+        "include_dashboard": False,
+        "address": "local",
+    }
+
+
+def run_study(
+    study: StudyInfo,
+    arms: list[Arm],
+    store: Store,
+    resources: Resources,
+    concurrent: int,
+    console: Console,
+) -> Outcome:
+    """Compute the arms under a running Ray and keep results and report up to date.
+
+    A step that fails fails the roles that need it; the other roles and arms go on. On Ctrl-C
+    what is computed stays, and the report says how far it came.
+    """
+    steps = walk(target for arm in arms for target in arm.targets)
+    study = replace(
+        study,
+        arms_total=len(arms),
+        steps_total=len(steps),
+        steps_existing_at_start=len(store.existing(steps)),
+        started=time.time(),
+    )
+    recorder = Recorder(study, arms, store, steps, console)
+    recorder.write(final=False)
+    trainable = tune.with_resources(
+        tune.with_parameters(run_arm, arms=arms, store=store, resources=resources),
+        ON_THE_HEAD if resources.train_workers else {"cpu": 1},
+    )
+    with tempfile.TemporaryDirectory(prefix="weakteach-tune-") as folder:
+        tuner = tune.Tuner(
+            trainable,
+            param_space={"arm": tune.grid_search(list(range(len(arms))))},
+            tune_config=TuneConfig(
+                max_concurrent_trials=concurrent, reuse_actors=True, metric="steps", mode="max"
+            ),
+            run_config=RunConfig(
+                name=study.name,
+                storage_path=f"{store.url}/.tune" if not store.is_local else folder,
+                callbacks=[recorder],
+                failure_config=FailureConfig(max_failures=TRIAL_RETRIES),
+                checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
+                verbose=0,
+            ),
+        )
+        interrupted = False
+        with recorder.following():
+            try:
+                tuner.fit()
+            except KeyboardInterrupt:
+                interrupted = True
+    interrupted = interrupted or recorder.open_arms > 0
+    recorder.write(final=True)
+    return Outcome(recorder.computed, recorder.failures, interrupted)
+
+
+def run_arm(config: dict[str, Any], arms: list[Arm], store: Store, resources: Resources) -> None:
+    """A trial: obtain what the arm is made of, and report each step computed and each failure."""
+    arm = arms[config["arm"]]
+    computed = 0
+
+    def report(step: Step) -> None:
+        nonlocal computed
+        computed += 1
+        tune.report({"steps": computed, "step": str(step), "failures": {}})
+
+    outcomes = store.obtain_each(arm.targets, resources, report)
+    reasons = {
+        step: reason(error) for step, error in outcomes.items() if isinstance(error, Exception)
+    }
+    for step, error in outcomes.items():
+        if isinstance(error, Exception):
+            LOGGER.error("%s of %s failed", step, arm.name, exc_info=error)
+    tune.report({"steps": computed, "step": "", "failures": failures_by_role(arm, reasons)})
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an error, with its class where that says more than ours do."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def failures_by_role(arm: Arm, reasons: dict[Step, str]) -> dict[str, str]:
+    """The reason for each role whose own step failed; a failed teacher fails the weak role."""
+    failed = {
+        role: reasons[step] for role, step in (*arm.accuracies, *arm.rewards) if step in reasons
+    }
+    for step in (arm.agreement, arm.teacher_accuracy):
+        if step in reasons:
+            failed.setdefault("weak", reasons[step])
+    return failed
+
+
+class Recorder(Callback):
+    """Follows a study: counts steps, shows progress, writes results and report."""
+
+    def __init__(
+        self,
+        study: StudyInfo,
+        arms: list[Arm],
+        store: Store,
+        steps: list[Step],
+        console: Console,
+    ) -> None:
+        self.failures: dict[str, dict[str, str]] = {}
+        self.computed = 0
+        self.open_arms = len(arms)
+        self._study, self._arms, self._store, self._steps = study, arms, store, steps
+        self._console = console
+        self._lock = threading.Lock()
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
+    ) -> None:
+        if result["step"]:
+            self.computed += 1
+        if result["failures"]:
+            self.failures[self._arms[trial.config["arm"]].name] = result["failures"]
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        arm = self._arms[trial.config["arm"]]
+        self.open_arms -= 1
+        failed = self.failures.get(arm.name)
+        self._say(
+            f"{arm.name}: " + (f"failed ({next(iter(failed.values()))})" if failed else "done")
+        )
+        self.write(final=False)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        arm = self._arms[trial.config["arm"]]
+        self.open_arms -= 1
+        cause = f"the trial's process died: {reason(trial.get_error() or RuntimeError('unknown'))}"
+        self.failures[arm.name] = dict.fromkeys(arm.roles, cause)
+        self._say(f"{arm.name}: {cause}")
+        self.write(final=False)
+
+    def write(self, final: bool) -> None:
+        """Write results.parquet, report.html and the figure to <storage>/studies/<name>/."""
+        with self._lock:
+            info = replace(
+                self._study,
+                steps_computed=self.computed,
+                seconds=time.time() - self._study.started,
+                device_seconds=device_seconds(self._store, self._steps) if final else 0.0,
+            )
+            results = collect(self._store, self._arms, self.failures)
+            kinds = tuple((type(step).__name__, step.fingerprint) for step in self._steps)
+            publish_results(self._store, StoredStudy(info, kinds), results, final)
+
+    def following(self) -> "_Following":
+        return _Following(self._console, self._store, self._steps)
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False)
+
+
+class _Following:
+    """A progress bar of the study's steps, read off the store, while the body runs."""
+
+    def __init__(self, console: Console, store: Store, steps: list[Step]) -> None:
+        self._progress = Progress(
+            TextColumn("steps"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._store, self._steps = store, steps
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> None:
+        self._progress.start()
+        self._thread.start()
+
+    def __exit__(self, *_: Any) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._progress.stop()
+
+    def _follow(self) -> None:
+        existing = len(self._store.existing(self._steps))
+        task = self._progress.add_task("", total=len(self._steps), completed=existing)
+        while not self._stop.wait(1.0):
+            self._progress.update(task, completed=len(self._store.existing(self._steps)))
+        self._progress.update(task, completed=len(self._store.existing(self._steps)))
+
+
+def device_seconds(store: Store, steps: list[Step]) -> float:
+    records = (store.record(step) for step in steps)
+    return sum(record["device_seconds"] for record in records if record)
+
+
+def describe(name: str, title: str, grid: Grid, store: Store, command: str) -> StudyInfo:
+    """What a report says of a study besides its results."""
+    preset = grid.preset
+    recipes = [(f"teacher {model}", preset.teacher_recipes(model)) for model in grid.weak]
+    recipes.append((f"student {grid.student}", preset.student_recipes(grid.student)))
+    settings = [
+        (f"{who} {stage}", json.dumps(jsonable(getattr(recipe, stage)), sort_keys=True))
+        for who, recipe in recipes
+        for stage in ("sft", "dpo")
+    ]
+    return StudyInfo(
+        name=name,
+        title=title,
+        preset=preset.name,
+        command=command,
+        storage=store.url,
+        student=str(grid.student),
+        weak=tuple(map(str, grid.weak)),
+        fractions=tuple(map(str, grid.fractions)),
+        seeds=grid.seeds,
+        gold=str(grid.gold or "none"),
+        settings=(
+            ("test pairs", str(preset.test_pairs)),
+            ("longest pair in tokens", str(preset.max_tokens)),
+            ("longest response in tokens", str(preset.max_new_tokens)),
+            *settings,
+        ),
+        packages=package_versions(),
+        code=code_version(),
+        data={"source": grid.source.name},
+        arms_total=0,
+        steps_total=0,
+        steps_existing_at_start=0,
+        steps_computed=0,
+        started=time.time(),
+        seconds=0.0,
+        device_seconds=0.0,
+    )
