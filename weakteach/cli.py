@@ -72,7 +72,7 @@ def label(
     """
     console = Console()
     with user_errors(verbose):
-        from weakteach.study.sweep import start_ray  # slow to import
+        from weakteach.study.cluster import start_ray  # slow to import
 
         model = find_model(teacher)
         tokenizers = (policy_of(model),)

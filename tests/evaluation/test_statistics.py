@@ -67,7 +67,9 @@ def test_lengths_must_match() -> None:
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
-@pytest.mark.parametrize(("seed_sd", "prompt_sd", "noise_sd"), [(0.2, 0, 1), (0, 2, 1), (0.2, 2, 1)])
+@pytest.mark.parametrize(
+    ("seed_sd", "prompt_sd", "noise_sd"), [(0.2, 0, 1), (0, 2, 1), (0.2, 2, 1)]
+)
 def test_interval_holds_the_truth_in_a_new_draw_of_seeds_and_prompts(
     seeds: int, seed_sd: float, prompt_sd: float, noise_sd: float
 ) -> None:

@@ -23,7 +23,7 @@ class Estimate:
 def wilson_interval(successes: int, n: int) -> tuple[float, float]:
     """95% score interval of a share of ``n`` independent trials (Wilson 1927):
 
-        (p + z²/2n ± z √(p(1 − p)/n + z²/4n²)) / (1 + z²/n),  p = successes / n
+        (p + z²/2n ± z √(p(1 - p)/n + z²/4n²)) / (1 + z²/n),  p = successes / n
 
     Raises ValueError unless 0 <= successes <= n and n > 0.
     """
@@ -55,7 +55,7 @@ def mean_interval(values: Sequence[float], ses: Sequence[float]) -> Estimate:
 
     From three seeds S on, with s their standard deviation and se the mean of ``ses``,
 
-        mean ± t(df) √(s²/S + se²),  df = (S − 1) ((s²/S + se²) / (s²/S))²
+        mean ± t(df) √(s²/S + se²),  df = (S - 1) ((s²/S + se²) / (s²/S))²
 
     which holds for new seeds and new prompts (Welch-Satterthwaite; the degrees of freedom of the
     part over prompts are taken as infinite). With one or two seeds, mean ± z se: for new prompts,
@@ -68,12 +68,12 @@ def mean_interval(values: Sequence[float], ses: Sequence[float]) -> Estimate:
     if seeds >= MIN_SEEDS_FOR_SPREAD:
         between = float(np.var(values, ddof=1)) / seeds
         variance += between
-        # A ratio past 1e6 is the normal distribution already, and 0 has none.
-        degrees = (seeds - 1) * (variance / max(between, variance / 1e6, 1e-300)) ** 2
+        if between > 0:
+            degrees = (seeds - 1) * (variance / between) ** 2
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees)) * float(np.sqrt(variance))
     return Estimate(mean, mean - half, mean + half)
 
 
 def share_se(share: float, n: float) -> float:
-    """Standard error √(p(1 − p)/n) of a share of ``n`` independent trials."""
+    """Standard error √(p(1 - p)/n) of a share of ``n`` independent trials."""
     return float(np.sqrt(share * (1 - share) / n)) if n > 0 else float("nan")

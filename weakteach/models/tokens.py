@@ -66,7 +66,9 @@ def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) ->
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    return tokenizer(texts, return_attention_mask=False, return_token_type_ids=False)["input_ids"]
+    return tokenizer(
+        texts, return_attention_mask=False, return_token_type_ids=False, verbose=False
+    )["input_ids"]
 
 
 def _ended(ids: list[int], eos: int) -> list[int]:

@@ -19,6 +19,7 @@ from weakteach.evaluation.gold import Gold, RewardModel, WorldGold
 from weakteach.models.spec import UNRESOLVED, ModelError, find_model
 from weakteach.preferences.pair import DataError
 from weakteach.preferences.sources import (
+    FILE_FORMATS,
     HubSource,
     Source,
     WorldSource,
@@ -31,7 +32,7 @@ from weakteach.study.presets import PRESETS, Preset
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 DEFAULT_STORAGE = "runs"
-FILE_SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".csv", ".parquet")
+
 
 PresetName = StrEnum("PresetName", {name: name for name in PRESETS})
 DEFAULT_PRESET = PresetName("embedded")
@@ -154,9 +155,10 @@ def run_sweep(name: str, title: str, arms_of: Callable[[Grid], list[Arm]], optio
     store.check_writable()
 
     # Ray and torch take seconds to import, which plans and help texts do not wait for.
+    from weakteach.study.cluster import start_ray
     from weakteach.study.report import StudyInfo, terminal_table
     from weakteach.study.results import read_results, study_folder
-    from weakteach.study.sweep import describe, run_study, start_ray
+    from weakteach.study.sweep import describe, run_study
 
     logging.basicConfig(level=logging.INFO if options.verbose else logging.ERROR)
     resources = preset.resources
@@ -239,7 +241,7 @@ def find_source(data: str, resolve: bool = True) -> Source:
             raise DataError(f"--data {data}: write world:<number of pairs>, such as world:2048")
         return WorldSource(int(count))
     path = Path(data).expanduser()
-    if path.is_file() or data.endswith(FILE_SUFFIXES):
+    if path.is_file() or data.endswith(tuple(FILE_FORMATS)):
         return file_source(path)
     if not resolve and not path.exists():
         return HubSource(data, UNRESOLVED)

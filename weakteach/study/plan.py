@@ -10,6 +10,7 @@ from rich.table import Table
 
 from weakteach.artifacts.step import Step, walk
 from weakteach.artifacts.store import Store
+from weakteach.evaluation.gold import RewardModel
 from weakteach.models.family import FAMILY
 from weakteach.models.spec import Model
 from weakteach.study.arms import Arm
@@ -158,7 +159,7 @@ def parameters(policy: Policy) -> float:
 
 
 def _gold_parameters(step: GoldReward | GoldLabels) -> float:
-    return parameters(step.gold.model) if hasattr(step.gold, "model") else 0.0
+    return parameters(step.gold.model) if isinstance(step.gold, RewardModel) else 0.0
 
 
 def _examples(step: Sft | Dpo, scale: Scale) -> float:

@@ -126,6 +126,15 @@ def study_folder(store: Store, study: str) -> str:
     return f"{store.root}/studies/{study}"
 
 
+def study_info(stored: dict[str, Any]) -> StudyInfo:
+    """The description from its JSON form, in which tuples are lists."""
+
+    def tuples(value: Any) -> Any:
+        return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+    return StudyInfo(**{name: tuples(value) for name, value in stored.items()})
+
+
 def read_study(store: Store, study: str) -> StoredStudy:
     """Raises StorageError if there is no study of that name."""
     try:
@@ -133,7 +142,7 @@ def read_study(store: Store, study: str) -> StoredStudy:
             stored = json.loads(file.read())
     except FileNotFoundError as error:
         raise StorageError(f"There is no study {study} in {store.url}") from error
-    return StoredStudy(StudyInfo.from_json(stored["info"]), tuple(map(tuple, stored["steps"])))
+    return StoredStudy(study_info(stored["info"]), tuple(map(tuple, stored["steps"])))
 
 
 def publish_results(store: Store, study: StoredStudy, results: pa.Table, final: bool) -> None:

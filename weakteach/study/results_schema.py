@@ -49,7 +49,7 @@ RESULTS_SCHEMA = pa.schema(
             pa.float64(),
             "Share of mismatches between weak labels and human choices where gold sides with weak",
         ),
-        _field("mismatches", pa.int64(), "Unlabeled pairs where weak label and human choice differ"),
+        _field("mismatches", pa.int64(), "Unlabeled pairs on which the two differ"),
         _field(
             "teacher_accuracy",
             pa.float64(),

@@ -203,7 +203,7 @@ class Sft(Step):
     def compute(self, workspace: Workspace) -> dict[str, Any]:
         from weakteach.training.sft import train_sft
 
-        return _train(self, train_sft, workspace)
+        return run_training(self, train_sft, workspace)
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ class Dpo(Step):
     def compute(self, workspace: Workspace) -> dict[str, Any]:
         from weakteach.training.dpo import train_dpo
 
-        return _train(self, train_dpo, workspace)
+        return run_training(self, train_dpo, workspace)
 
 
 @dataclass(frozen=True)
@@ -347,7 +347,7 @@ def _resources(workspace: Workspace) -> Resources:
     return workspace.execution or Resources()
 
 
-def _train(step: "Sft | Dpo", train: Any, workspace: Workspace) -> dict[str, Any]:
+def run_training(step: "Sft | Dpo", train: Any, workspace: Workspace) -> dict[str, Any]:
     from weakteach.training.launch import launch
     from weakteach.training.worker import TrainingJob
 

@@ -2,14 +2,12 @@
 
 import json
 import logging
-import os
 import tempfile
 import threading
 import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, TuneConfig
 from rich.console import Console
@@ -33,17 +31,6 @@ LOGGER = logging.getLogger(__name__)
 TRIAL_RETRIES = 2
 # Drivers of a cluster's arms hold no CPU; this puts them on the head, away from spot nodes.
 ON_THE_HEAD = {"cpu": 0, "node:__internal_head__": 0.001}
-# Set for every worker; a value that the user's environment has wins.
-WORKER_ENVIRONMENT = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "TOKENIZERS_PARALLELISM": "false",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
 
 
 @dataclass(frozen=True)
@@ -53,34 +40,6 @@ class Outcome:
     computed: int
     failures: dict[str, dict[str, str]]
     interrupted: bool
-
-
-def start_ray(address: str | None, concurrent: int, resources: Resources, verbose: bool) -> None:
-    """Join the cluster at ``address`` (or in the environment), or start Ray in this process.
-
-    A local Ray has a logical CPU for each trial and one for each trial's labeling, whatever the
-    machine has: a trial waits while its labeling runs.
-    """
-    environment = WORKER_ENVIRONMENT | {"OMP_NUM_THREADS": str(resources.threads)}
-    os.environ.update({k: os.environ.get(k, v) for k, v in environment.items()})
-    address = address or os.environ.get("RAY_ADDRESS")
-    options: dict[str, Any] = {"address": address} if address else _local(concurrent, resources)
-    ray.init(
-        runtime_env={"env_vars": {name: os.environ[name] for name in environment}},
-        log_to_driver=verbose,
-        logging_level=logging.INFO if verbose else logging.ERROR,
-        **options,
-    )
-
-
-def _local(concurrent: int, resources: Resources) -> dict[str, Any]:
-    per_trial = 1 + max(resources.label_tasks, resources.label_actors) * resources.cpus
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    return {
-        "num_cpus": int(concurrent * (per_trial + resources.train_workers * resources.cpus)),
-        "include_dashboard": False,
-        "address": "local",
-    }
 
 
 def run_study(
@@ -191,6 +150,9 @@ class Recorder(Callback):
         self._study, self._arms, self._store, self._steps = study, arms, store, steps
         self._console = console
         self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune keeps a copy of its callbacks for a restore; the store is ours
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any

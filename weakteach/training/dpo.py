@@ -30,9 +30,14 @@ class TokenizedDpoTrainer(DPOTrainer):
 def train_dpo(config: dict[str, Any]) -> dict[str, Any]:
     """Train on ``config["job"]``, a TrainingJob with a DpoRecipe. Returns facts for the record."""
     job: TrainingJob = config["job"]
+    return train_and_save(dpo_trainer(job), job)
+
+
+def dpo_trainer(job: TrainingJob) -> TokenizedDpoTrainer:
+    """The model that training starts from is the reference."""
     recipe: DpoRecipe = job.recipe
     model, tokenizer = load_start(job)
-    _, tokens = load_preferences(job, tokenizer)
+    tokens = load_preferences(job, tokenizer)
     dataset = Dataset.from_dict(
         {
             "prompt_ids": [pair.prompt for pair in tokens],
@@ -40,7 +45,7 @@ def train_dpo(config: dict[str, Any]) -> dict[str, Any]:
             "rejected_ids": [pair.response_2 for pair in tokens],
         }
     )
-    trainer = TokenizedDpoTrainer(
+    return TokenizedDpoTrainer(
         model=model,
         # With adapters the reference is the model without them; else it is loaded a second time.
         ref_model=None if recipe.lora else load_start(job)[0],
@@ -53,4 +58,3 @@ def train_dpo(config: dict[str, Any]) -> dict[str, Any]:
         processing_class=tokenizer,
         peft_config=lora_config(recipe.lora),
     )
-    return train_and_save(trainer, job, len(tokens))

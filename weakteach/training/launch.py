@@ -1,22 +1,23 @@
 """Running a training function under Ray Train: in this process, or on a group of workers."""
 
 import logging
-import os
 from collections.abc import Callable
 from typing import Any
 
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import (
+    CheckpointConfig,
+    ControllerError,
+    FailureConfig,
+    RunConfig,
+    ScalingConfig,
+    WorkerGroupError,
+)
 from ray.train.torch import TorchTrainer
 
 from weakteach.artifacts.store import StepError
 from weakteach.models.resources import Resources
 from weakteach.training.worker import TrainingJob
 
-# Ray Train's own defaults cost seconds per run or flood the logs; a user's setting stays.
-RAY_TRAIN_ENVIRONMENT = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-}
 CONTROLLER_FAILURES = 2
 
 
@@ -33,8 +34,6 @@ def launch(
     checkpoint that it reported. Raises StepError with the cause when training fails for good.
     """
     resources = job.resources
-    for key, value in RAY_TRAIN_ENVIRONMENT.items():
-        os.environ.setdefault(key, value)
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     trainer = TorchTrainer(
         train,
@@ -53,9 +52,13 @@ def launch(
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )
-    result = trainer.fit()
-    if result.error is not None:
-        raise StepError(f"Training of {name} failed: {result.error}")
+    try:
+        result = trainer.fit()
+    except WorkerGroupError as error:
+        cause = error.worker_failures[min(error.worker_failures)]
+        raise StepError(f"Training of {name} failed: {cause}") from error
+    except ControllerError as error:
+        raise StepError(f"Training of {name} failed: {error.controller_failure}") from error
     if not isinstance(result.return_value, dict):
         raise StepError(f"Training of {name} ended without a result")
     return result.return_value

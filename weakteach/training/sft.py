@@ -20,23 +20,26 @@ IGNORED = -100
 
 
 def train_sft(config: dict[str, Any]) -> dict[str, Any]:
-    """Train on ``config["job"]``, a TrainingJob with an SftRecipe; the loss is on the chosen
-    responses' tokens (EOS included) alone. Returns facts for the record."""
+    """Train on ``config["job"]``, a TrainingJob with an SftRecipe. Returns facts for the record."""
     job: TrainingJob = config["job"]
+    return train_and_save(sft_trainer(job), job)
+
+
+def sft_trainer(job: TrainingJob) -> SFTTrainer:
+    """The loss is on the chosen responses' tokens (EOS included) alone."""
     recipe: SftRecipe = job.recipe
     model, tokenizer = load_start(job)
-    _, tokens = load_preferences(job, tokenizer)
+    tokens = load_preferences(job, tokenizer)
     dataset = Dataset.from_dict(
         {
             "input_ids": [pair.prompt + pair.response_1 for pair in tokens],
             "labels": [[IGNORED] * len(pair.prompt) + pair.response_1 for pair in tokens],
         }
     )
-    trainer = SFTTrainer(
+    return SFTTrainer(
         model=model,
         args=SFTConfig(**trainer_arguments(job, recipe.schedule)),
         train_dataset=dataset,
         processing_class=tokenizer,
         peft_config=lora_config(recipe.lora),
     )
-    return train_and_save(trainer, job, len(tokens))

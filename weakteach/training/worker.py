@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.train
 import torch
@@ -37,8 +36,8 @@ from weakteach.training.recipes import Lora, Schedule
 
 LOGGER = logging.getLogger(__name__)
 TRAINER_STATE = "trainer_state.json"
-# Logged values that differ from run to run, so that the artifact does not.
-TIMINGS = ("runtime", "per_second", "flos")
+# A count since the last start of the process: it would tell a resumed run from another.
+SINCE_START = "num_tokens"
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,8 @@ def load_start(job: TrainingJob) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
 
 def load_preferences(
     job: TrainingJob, tokenizer: PreTrainedTokenizerBase
-) -> tuple[pa.Table, list[PairTokens]]:
-    """The preference set of the job and its tokens, ``response_1`` being the chosen one."""
+) -> list[PairTokens]:
+    """The tokens of the job's preference set, ``response_1`` being the chosen one."""
     filesystem = job.store.filesystem
     pairs = pq.read_table(job.pairs, filesystem=filesystem)
     labels = pq.read_table(job.labels, filesystem=filesystem, columns=["pair_id", "choice"])
@@ -78,7 +77,7 @@ def load_preferences(
     if not len(table):
         raise StepError("There is no labeled pair to train on")
     prompts, chosen, rejected = (table[c].to_pylist() for c in ("prompt", "chosen", "rejected"))
-    return table, pair_tokens(tokenizer, prompts, chosen, rejected)
+    return pair_tokens(tokenizer, prompts, chosen, rejected)
 
 
 def trainer_arguments(job: TrainingJob, schedule: Schedule) -> dict[str, Any]:
@@ -86,7 +85,7 @@ def trainer_arguments(job: TrainingJob, schedule: Schedule) -> dict[str, Any]:
 
     Raises StepError if the global batch cannot be cut evenly over workers.
     """
-    workers = ray.train.get_context().get_world_size()
+    workers = world_size()
     if schedule.batch % workers:
         raise StepError(f"A batch of {schedule.batch} cannot be shared evenly by {workers} workers")
     share = schedule.batch // workers
@@ -136,8 +135,22 @@ def lora_config(lora: Lora | None) -> LoraConfig | None:
     )
 
 
+def world_size() -> int:
+    """Workers of this training; 1 where no group was formed."""
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
+
+def rank() -> int:
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+
+
 class ReportProgress(TrainerCallback):
-    """Hands logged metrics and checkpoints to Ray Train; only rank 0 uploads a checkpoint."""
+    """Logs metrics, stops at a loss that is not finite, and, in a group of workers, hands metrics
+    and checkpoints to Ray Train. Local mode has no such door inside a Tune trial: there the
+    trainer's own checkpoints are what a new try goes on from."""
+
+    def __init__(self, in_group: bool) -> None:
+        self._in_group = in_group
 
     def on_log(
         self,
@@ -154,35 +167,38 @@ class ReportProgress(TrainerCallback):
             raise StepError(
                 f"The loss is {loss} at update {state.global_step}: lower the learning rate"
             )
-        ray.train.report(logs)
+        if self._in_group:
+            ray.train.report(logs)
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        context = ray.train.get_context()
+        if not self._in_group:
+            return
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         metrics = {key: value for row in state.log_history for key, value in row.items()}
-        checkpoint = Checkpoint.from_directory(folder) if context.get_world_rank() == 0 else None
+        checkpoint = Checkpoint.from_directory(folder) if rank() == 0 else None
         ray.train.report(metrics, checkpoint=checkpoint)
 
 
-def train_and_save(trainer: Trainer, job: TrainingJob, pairs: int) -> dict[str, Any]:
+def train_and_save(trainer: Trainer, job: TrainingJob) -> dict[str, Any]:
     """Train from the last checkpoint, if there is one; rank 0 writes model and metrics to the
     stage. Returns facts for the record."""
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(ReportProgress())
-    checkpoint = ray.train.get_checkpoint()
+    in_group = job.resources.train_workers > 0
+    trainer.add_callback(ReportProgress(in_group))
+    checkpoint = ray.train.get_checkpoint() if in_group else None
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             trainer.train(resume_from_checkpoint=folder)
     else:
         trainer.train(resume_from_checkpoint=_last_complete(Path(job.run_folder)))
     history = [
-        {key: value for key, value in row.items() if not any(word in key for word in TIMINGS)}
+        {key: value for key, value in row.items() if key != SINCE_START}
         for row in trainer.state.log_history
+        if "loss" in row
     ]
-    context = ray.train.get_context()
-    if context.get_world_rank() == 0:
+    if rank() == 0:
         with tempfile.TemporaryDirectory() as folder:
             model = trainer.accelerator.unwrap_model(trainer.model)
             model.save_pretrained(folder)
@@ -190,13 +206,13 @@ def train_and_save(trainer: Trainer, job: TrainingJob, pairs: int) -> dict[str, 
             lines = "".join(json.dumps(row, sort_keys=True) + "\n" for row in history)
             Path(folder, "metrics.jsonl").write_text(lines)
             fs.copy_files(folder, job.stage, destination_filesystem=job.store.filesystem)
-    losses = [row["loss"] for row in history if "loss" in row]
+    losses = [row["loss"] for row in history]
     return {
-        "pairs": pairs,
+        "pairs": len(trainer.train_dataset),  # type: ignore[arg-type]
         "updates": trainer.state.global_step,
         "first_loss": losses[0] if losses else None,
         "last_loss": losses[-1] if losses else None,
-        "devices": context.get_world_size(),
+        "devices": world_size(),
     }
 
 

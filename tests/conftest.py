@@ -1,0 +1,38 @@
+"""What many tests need: quiet libraries, a Ray of their own, tiny models of every family."""
+
+import os
+
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from weakteach.models.family import base_folder
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def ray_here() -> Iterator[None]:
+    """A Ray with 4 logical CPUs in this process, as a laptop run has."""
+    import ray
+
+    from weakteach.models.resources import Resources
+    from weakteach.study.cluster import start_ray
+
+    start_ray(None, 2, Resources(), verbose=False)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Path:
+    """The folder of the smallest shipped model."""
+    return base_folder("opt-45k")

@@ -1,0 +1,209 @@
+import hashlib
+import json
+import multiprocessing as mp
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import ray.cloudpickle
+import ray.train
+from transformers import TrainerCallback
+
+from weakteach.artifacts.store import StepError, Store
+from weakteach.models.loading import load_causal, weights_of
+from weakteach.models.resources import Resources
+from weakteach.models.spec import find_model
+from weakteach.preferences.sources import WorldSource
+from weakteach.study.steps import Dpo, HumanLabels, Pairs, Sft, run_training
+from weakteach.training.recipes import DpoRecipe, Lora, Schedule, SftRecipe
+from weakteach.training.sft import IGNORED, sft_trainer
+from weakteach.training.worker import train_and_save
+
+# Workers cannot import this module, so what they run of it is sent whole.
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+HERE = Resources()
+GROUP = Resources(train_workers=2, cpus=1)
+
+
+def labels_of(pairs=96):
+    return HumanLabels(Pairs(WorldSource(pairs), (find_model("opt-45k"),)).all)
+
+
+def sft(labels, **schedule):
+    options = {"learning_rate": 1e-3, "batch": 16, **schedule}
+    return Sft(find_model("opt-45k"), labels, SftRecipe(Schedule(**options)), seed=0)
+
+
+def dpo(labels, lora=None, start=None, **schedule):
+    options = {"learning_rate": 6e-4, "batch": 16, **schedule}
+    recipe = DpoRecipe(Schedule(**options), beta=0.2, lora=lora)
+    return Dpo(start or find_model("opt-45k"), labels, recipe, seed=0)
+
+
+def file_hashes(store, step):
+    return {
+        file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in store.local(step).iterdir()
+        if file.name != "record.json"
+    }
+
+
+def loss_history(store, step):
+    lines = (store.local(step) / "metrics.jsonl").read_text().splitlines()
+    return [row["loss"] for row in map(json.loads, lines) if "loss" in row]
+
+
+def test_training_lowers_the_loss_and_the_same_step_gives_the_same_bytes(tmp_path):
+    labels = labels_of(256)
+    step = dpo(labels, start=sft(labels), epochs=3)
+    first, second = Store(tmp_path / "1"), Store(tmp_path / "2")
+    record = first.obtain(step, HERE)
+    assert record["facts"]["pairs"] == 256
+    assert record["facts"]["updates"] == 48
+    losses = loss_history(first, step)
+    assert losses[-1] < losses[0] - 0.05
+    second.obtain(step, HERE)
+    assert file_hashes(first, step) == file_hashes(second, step)
+    other = replace(step, seed=1)
+    first.obtain(other, HERE)
+    assert file_hashes(first, other)["model.safetensors"] != (
+        file_hashes(first, step)["model.safetensors"]
+    )
+
+
+def test_gradient_accumulation_and_checkpoints_change_no_parameter_beyond_rounding(tmp_path):
+    step = sft(labels_of())
+    whole, cut = Store(tmp_path / "1"), Store(tmp_path / "2")
+    whole.obtain(step, HERE)
+    cut.obtain(step, replace(HERE, device_batch=4, checkpoint_steps=2))
+    one, other = (load_causal(weights_of(store, step)) for store in (whole, cut))
+    for a, b in zip(one.parameters(), other.parameters(), strict=True):
+        assert (a - b).abs().max() < 2e-3
+
+
+def test_adapters_are_stored_alone_and_load_on_their_base(tmp_path):
+    store, labels = Store(tmp_path), labels_of()
+    step = dpo(labels, lora=Lora(rank=4), start=sft(labels))
+    store.obtain(step, HERE)
+    names = {file.name for file in store.local(step).iterdir()}
+    assert "adapter_model.safetensors" in names
+    assert "model.safetensors" not in names
+    weights = weights_of(store, step)
+    assert weights.adapters == (str(store.local(step)),)
+    start = load_causal(weights_of(store, step.start))
+    changed = [
+        bool((a - b).abs().max() > 1e-5)
+        for a, b in zip(
+            start.parameters(), load_causal(weights).parameters(), strict=True
+        )
+    ]
+    assert any(changed)
+    assert not all(changed)
+
+
+def train_until_killed(storage, step):
+    Store(storage).obtain(step, replace(HERE, checkpoint_steps=10))
+
+
+def test_killed_training_goes_on_from_its_checkpoint_to_the_same_bytes(tmp_path):
+    step, storage = dpo(labels_of(256), epochs=4), str(tmp_path / "killed")
+    process = mp.get_context("spawn").Process(target=train_until_killed, args=(storage, step))
+    process.start()
+    scratch = Path(storage, "Dpo", f".{step.fingerprint}.scratch", "trainer")
+    deadline = time.monotonic() + 120
+    while not (scratch / "checkpoint-20" / "trainer_state.json").exists():
+        assert time.monotonic() < deadline
+        assert process.is_alive()
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    store, whole = Store(storage), Store(tmp_path / "whole")
+    assert store.record(step) is None
+    assert (scratch / "checkpoint-20").exists()
+    store.obtain(step, replace(HERE, checkpoint_steps=10))
+    assert [p.name for p in scratch.parent.parent.iterdir()] == [step.fingerprint]
+    whole.obtain(step, replace(HERE, checkpoint_steps=10))
+    assert file_hashes(store, step) == file_hashes(whole, step)
+
+
+def note_rows(config):
+    """A training function that notes which rows its rank is given, in place of training."""
+    trainer = sft_trainer(config["job"])
+    rows = [
+        [token for token in row if token != IGNORED]
+        for batch in trainer.get_train_dataloader()
+        for row in batch["labels"].tolist()
+    ]
+    rank = ray.train.get_context().get_world_rank()
+    Path(config["job"].stage, f"rows-{rank}.json").write_text(json.dumps(rows))
+    return {"rows": len(rows)}
+
+
+@dataclass(frozen=True)
+class NoteRows(Sft):
+    def compute(self, workspace):
+        return run_training(self, note_rows, workspace)
+
+
+def test_two_workers_are_given_every_row_once_between_them(tmp_path, ray_here):
+    labels = labels_of(256)
+    step = NoteRows(find_model("opt-45k"), labels, SftRecipe(Schedule(1e-3, batch=16)), seed=0)
+    given = []
+    for name, resources in (("one", HERE), ("two", GROUP)):
+        store = Store(tmp_path / name)
+        store.obtain(step, resources)
+        files = sorted(store.local(step).glob("rows-*.json"))
+        given.append([json.loads(file.read_text()) for file in files])
+    (alone,), (first, second) = given
+    assert len(alone) == 256
+    assert sorted(alone) == sorted(first + second)
+    assert len(first) == len(second)
+
+
+def kill_rank_1(config):
+    """Training whose rank 1 dies once, after the first checkpoint was reported."""
+    job = config["job"]
+    marker = Path(job.run_folder).parent / "killed"
+    trainer = sft_trainer(job)
+
+    class Kill(TrainerCallback):
+        def on_step_end(self, args, state, control, **_):
+            rank = ray.train.get_context().get_world_rank()
+            if rank == 1 and state.global_step == 20 and not marker.exists():
+                marker.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    trainer.add_callback(Kill())
+    resumed_at = ray.train.get_checkpoint()
+    return {**train_and_save(trainer, job), "resumed": resumed_at is not None}
+
+
+@dataclass(frozen=True)
+class KilledOnce(Sft):
+    def compute(self, workspace):
+        return run_training(self, kill_rank_1, workspace)
+
+
+def test_a_killed_worker_is_replaced_and_training_resumes(tmp_path, ray_here):
+    store, schedule = Store(tmp_path), Schedule(1e-3, batch=16, epochs=2)
+    step = KilledOnce(find_model("opt-45k"), labels_of(256), SftRecipe(schedule), seed=0)
+    record = store.obtain(step, replace(GROUP, checkpoint_steps=8))
+    assert record["facts"]["resumed"]
+    assert record["facts"]["updates"] == 32
+    assert record["device_seconds"] == 2 * record["seconds"]
+
+
+def test_a_loss_that_is_not_finite_stops_with_a_remedy(tmp_path):
+    step = sft(labels_of(), learning_rate=1e30, clip=1e30, epochs=40)
+    with pytest.raises(StepError, match="lower the learning rate"):
+        Store(tmp_path).obtain(step, HERE)
+
+
+def test_a_batch_that_workers_cannot_share_is_refused(tmp_path, ray_here):
+    step = sft(labels_of(), batch=15)
+    with pytest.raises(StepError, match="shared evenly"):
+        Store(tmp_path).obtain(step, replace(GROUP, max_failures=0))

@@ -1,0 +1,50 @@
+"""Joining a Ray cluster, or starting Ray on this machine."""
+
+import logging
+import os
+from typing import Any
+
+import ray
+
+from weakteach.models.resources import Resources
+
+# Set for every worker; a value that the user's environment has wins. Ray Train's own defaults cost
+# seconds per run (health checks) or flood the logs (print patch).
+WORKER_ENVIRONMENT = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+def start_ray(address: str | None, concurrent: int, resources: Resources, verbose: bool) -> None:
+    """Join the cluster at ``address`` (or in the environment), or start Ray in this process.
+
+    A local Ray has a logical CPU for each trial and one for each trial's labeling, whatever the
+    machine has: a trial waits while its labeling runs.
+    """
+    environment = WORKER_ENVIRONMENT | {"OMP_NUM_THREADS": str(resources.threads)}
+    os.environ.update({k: os.environ.get(k, v) for k, v in environment.items()})
+    address = address or os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {"address": address} if address else _local(concurrent, resources)
+    ray.init(
+        runtime_env={"env_vars": {name: os.environ[name] for name in environment}},
+        log_to_driver=verbose,
+        logging_level=logging.INFO if verbose else logging.ERROR,
+        **options,
+    )
+
+
+def _local(concurrent: int, resources: Resources) -> dict[str, Any]:
+    per_trial = 1 + max(resources.label_tasks, resources.label_actors) * resources.cpus
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    return {
+        "num_cpus": int(concurrent * (per_trial + resources.train_workers * resources.cpus)),
+        "include_dashboard": False,
+        "address": "local",
+    }
