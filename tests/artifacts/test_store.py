@@ -144,9 +144,7 @@ def test_of_many_processes_one_computes_and_all_get_it(tmp_path):
     step = Slow(str(tmp_path))
     context = mp.get_context("spawn")
     storage = str(tmp_path / "store")
-    workers = [
-        context.Process(target=obtain_in_process, args=(storage, step)) for _ in range(4)
-    ]
+    workers = [context.Process(target=obtain_in_process, args=(storage, step)) for _ in range(4)]
     for worker in workers:
         worker.start()
     wait_for(lambda: list(tmp_path.glob("began-*")))

@@ -70,8 +70,9 @@ def test_training_lowers_the_loss_and_the_same_step_gives_the_same_bytes(tmp_pat
     assert file_hashes(first, step) == file_hashes(second, step)
     other = replace(step, seed=1)
     first.obtain(other, HERE)
-    assert file_hashes(first, other)["model.safetensors"] != (
-        file_hashes(first, step)["model.safetensors"]
+    assert (
+        file_hashes(first, other)["model.safetensors"]
+        != (file_hashes(first, step)["model.safetensors"])
     )
 
 
@@ -97,9 +98,7 @@ def test_adapters_are_stored_alone_and_load_on_their_base(tmp_path):
     start = load_causal(weights_of(store, step.start))
     changed = [
         bool((a - b).abs().max() > 1e-5)
-        for a, b in zip(
-            start.parameters(), load_causal(weights).parameters(), strict=True
-        )
+        for a, b in zip(start.parameters(), load_causal(weights).parameters(), strict=True)
     ]
     assert any(changed)
     assert not all(changed)

@@ -84,4 +84,6 @@ class Scoring:
             }
         from weakteach.models.scoring import score_responses  # torch: workers only
 
-        return {"reward": score_responses(*loaded, prompts, responses, self.batch_tokens)}
+        model, tokenizer = loaded
+        rewards = score_responses(model, tokenizer, prompts, responses, self.batch_tokens)
+        return {"reward": rewards}

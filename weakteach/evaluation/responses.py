@@ -34,8 +34,10 @@ class Sampling:
         from weakteach.models.generation import generate_responses
 
         ids = chunk["prompt_id"].to_pylist()
+        model, tokenizer = loaded
         responses = generate_responses(
-            *loaded,
+            model,
+            tokenizer,
             chunk["prompt"].to_pylist(),
             [self._prompt_seed(prompt_id) for prompt_id in ids],
             self.temperature,

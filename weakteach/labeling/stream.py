@@ -6,7 +6,7 @@ its chunk and nothing else, no row is there twice, and the result does not depen
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
@@ -25,7 +25,7 @@ STALLED_AFTER_SECONDS = 300
 BLOCK_BYTES = 4 << 20
 
 
-class ChunkWork(Protocol):
+class ChunkWork(Hashable, Protocol):
     """What is done to a chunk. Hashable and small; the model is loaded where the work is done."""
 
     def load(self) -> Any:
@@ -82,7 +82,7 @@ def _finished(stream: Stream, chunks: list[int], resources: Resources) -> Iterat
     options: dict[str, Any] = {"num_cpus": resources.cpus, "batch_size": 1}
     if resources.gpus:
         options["num_gpus"] = resources.gpus
-    dataset = ray.data.from_items(
+    dataset: ray.data.Dataset = ray.data.from_items(
         [{"chunk": chunk} for chunk in chunks], override_num_blocks=len(chunks)
     )
     if resources.label_actors:
@@ -94,7 +94,7 @@ def _finished(stream: Stream, chunks: list[int], resources: Resources) -> Iterat
         )
     else:
         dataset = dataset.map_batches(
-            _process_in_task,
+            _process_in_task,  # type: ignore[arg-type]  # takes the arguments below as well
             fn_args=(stream, resources.threads),
             compute=TaskPoolStrategy(size=resources.label_tasks),
             **options,

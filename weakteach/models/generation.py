@@ -54,7 +54,7 @@ def generate_responses(
         attended = torch.tensor([[0] * (longest - len(ids[i])) + [1] * len(ids[i]) for i in rows])
         room = min(max_new_tokens, _context(model) - longest)
         draw = SeededDraw([seeds[i] for i in rows], temperature, max_new_tokens)
-        output = model.generate(
+        output = model.generate(  # type: ignore[operator]
             input_ids=padded.to(model.device),
             attention_mask=attended.to(model.device),
             generation_config=GenerationConfig(

@@ -80,7 +80,13 @@ def load_causal(weights: Weights, dtype: str = "float32") -> PreTrainedModel:
     )
     for adapter in weights.adapters:
         model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-    return model.to(device()).eval()
+    return _placed(model)
+
+
+def _placed(model: PreTrainedModel) -> PreTrainedModel:
+    """In eval mode on this process's device."""
+    torch.nn.Module.to(model, device())
+    return model.eval()
 
 
 def no_dropout(config: Any) -> dict[str, float]:
@@ -109,7 +115,7 @@ def load_reward_model(folder: str | Path, dtype: str = "float32") -> PreTrainedM
         raise ModelError(
             f"{Path(folder).name} has {model.config.num_labels} outputs, not one reward"
         )
-    return model.to(device()).eval()
+    return _placed(model)
 
 
 def weights_of(store: Store, policy: Model | Step) -> Weights:

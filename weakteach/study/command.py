@@ -34,9 +34,15 @@ EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 DEFAULT_STORAGE = "runs"
 
 
-PresetName = StrEnum("PresetName", {name: name for name in PRESETS})
-DEFAULT_PRESET = PresetName("embedded")
 T = TypeVar("T")
+
+
+class PresetName(StrEnum):
+    """The keys of PRESETS, as choices of an option."""
+
+    EMBEDDED = "embedded"
+    LAPTOP = "laptop"
+    PAPER = "paper"
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ def sweep(name: str, title: str) -> Callable[[Callable[[Grid], list[Arm]]], type
         def command(
             preset: Annotated[
                 PresetName, typer.Option(help="Scale of the study: models, data and recipes.")
-            ] = DEFAULT_PRESET,
+            ] = PresetName.EMBEDDED,
             storage: Annotated[
                 str,
                 typer.Option(

@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO, StringIO
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -56,19 +57,18 @@ class SizeFigure:
     @property
     def supervisors(self) -> list[tuple[str, str]]:
         """Role and weak model of each place on the x axis."""
-        gold = [("gold", "")] if (self.rows["role"] == "gold").any() else []
+        gold = [("gold", "")] if "gold" in set(self.rows["role"]) else []
         return [("human", ""), *(("weak", name) for name in self.weak), *gold]
 
     @property
     def limits(self) -> tuple[float, float]:
         values, errors = self.rows[self.outcome], Z95 * self.rows[f"{self.outcome}_se"].fillna(0)
-        ends = [values - errors, values + errors]
-        ends += [self.summary[f"{self.outcome}_{end}"] for end in ("low", "high")]
-        known = pd.concat(ends).dropna()
-        if known.empty:
+        means = [self.summary[f"{self.outcome}{end}"] for end in ("", "_low", "_high")]
+        low, high = _range([values - errors, values + errors, *means])
+        if np.isnan(low):
             return 0.0, 1.0
-        margin = 0.06 * (known.max() - known.min()) or 0.1
-        return float(known.min() - margin), float(known.max() + margin)
+        margin = 0.06 * (high - low) or 0.1
+        return low - margin, high + margin
 
 
 def size_svgs(figure: SizeFigure) -> list[Markup]:
@@ -115,10 +115,10 @@ def share_svgs(
         ("teacher_accuracy", "Teacher accuracy on test pairs"),
     )
     ends = [summary[f"{column}_{end}"] for column, _ in panels for end in ("low", "high")]
-    known = pd.concat(ends).dropna()
-    if known.empty:
+    low, high = _range(ends)
+    if np.isnan(low):
         return []
-    limits = min(0.48, float(known.min()) - 0.02), min(1.0, float(known.max()) + 0.02)
+    limits = min(0.48, low - 0.02), min(1.0, high + 0.02)
 
     def draw(ax: Axes, column: str, title: str) -> None:
         _style(ax, title, "share of pairs")
@@ -130,6 +130,13 @@ def share_svgs(
         _svg(lambda ax, c=column, t=title: draw(ax, c, t), column, f"{title} by weak size", 4.2)
         for column, title in panels
     ]
+
+
+def _range(columns: Sequence[Any]) -> tuple[float, float]:
+    """The least and the greatest known value; NaN if none is known."""
+    values = np.concatenate([np.asarray(column, float) for column in columns])
+    known = values[~np.isnan(values)]
+    return (float(known.min()), float(known.max())) if len(known) else (np.nan, np.nan)
 
 
 def _panel_width(figure: SizeFigure) -> float:
@@ -202,13 +209,14 @@ def _share_panel(
         known = rows[column].notna().to_numpy()
         if not known.any():
             continue
-        x, values = np.arange(len(fractions))[known] + offsets[number], rows[column][known]
-        below = (values - rows[f"{column}_low"][known]).clip(lower=0)
-        above = (rows[f"{column}_high"][known] - values).clip(lower=0)
+        x = np.arange(len(fractions))[known] + offsets[number]
+        values, low, high = (
+            np.asarray(rows[f"{column}{end}"], float)[known] for end in ("", "_low", "_high")
+        )
         ax.errorbar(
             x,
             values,
-            yerr=[below, above],
+            yerr=np.maximum([values - low, high - values], 0),
             fmt=marker,
             linestyle=line,
             color=COLORS[color],
@@ -216,7 +224,7 @@ def _share_panel(
             linewidth=1.4,
             capsize=3,
         )
-        ends.append((float(values.iloc[-1]), names[name].replace("\n", ""), color))
+        ends.append((values.item(-1), names[name].replace("\n", ""), color))
     ax.axhline(0.5, color=COLORS["muted"], linestyle=(0, (6, 3)), linewidth=1.3, zorder=1)
     ax.set_xticks(range(len(fractions)), list(fractions), parse_math=False)
     ax.set_xlim(-0.4, len(fractions) - 0.6)

@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 from filelock import Timeout
@@ -37,7 +38,7 @@ class LeaseKeeper:
 @contextmanager
 def ray_lease(key: str, wait: bool) -> Iterator[None]:
     """A lease on the key, renewed in the background; see ``store.Leases``. Needs a running Ray."""
-    keeper = (
+    keeper: Any = (
         ray.remote(LeaseKeeper)
         .options(
             name=KEEPER,

@@ -85,7 +85,7 @@ EMBEDDED = Preset(
     teacher_recipes=tiny_teacher,
     student_recipes=tiny_student,
     resources=Resources(),
-    scale=Scale(1536, 500, 30, 20, "CPU core", 1e9),
+    scale=Scale(1536, 500, 30, 20, "CPU core", 1.2e10),
 )
 
 

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -76,23 +76,21 @@ def write_report(folder: Path, study: StudyInfo, results: pa.Table, final: bool)
     """
     rows, summary, outcome = student_rows(results), summarize(results), outcome_of(results)
     figure = SizeFigure(rows, summary, outcome, OUTCOMES[outcome], study.weak, study.fractions)
-    any_value = bool(summary[[outcome, "agreement", "teacher_accuracy"]].notna().any(axis=None))
+    any_value = bool(summary[[outcome, *SHARES]].notna().to_numpy().any())
     statuses = list(_arms(results).values())
     page = _template().render(
         study=study,
         final=final,
-        written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        started=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(study.started)),
+        written=time.time(),
         arms={status: statuses.count(status) for status in ("done", "failed", "pending")},
         outcome=outcome,
-        outcome_label=OUTCOMES[outcome],
         answer=answer(results),
         verdicts=_verdicts_at_largest(summary) if len(study.weak) > 1 else [],
-        few_seeds=0 < summary["seeds"].max() < MIN_SEEDS_FOR_SPREAD if len(summary) else False,
-        size_figures=size_svgs(figure) if rows[outcome].notna().any() else [],
+        few_seeds=max(summary["seeds"].tolist(), default=0) < MIN_SEEDS_FOR_SPREAD,
+        size_figures=size_svgs(figure) if results[outcome].null_count < len(results) else [],
         share_figures=share_svgs(summary, study.weak, study.fractions) if any_value else [],
         summary=_by_fraction(summary) if any_value else [],
-        show_garbage=bool(summary["garbage"].notna().any()),
+        show_garbage=results["garbage"].null_count < len(results),
         columns=results.column_names,
         results=results.to_pylist(),
         failures=_failures(results),
@@ -141,14 +139,14 @@ def summarize(results: pa.Table) -> pd.DataFrame:
     counts the students with an outcome, ``verdict`` is of ``minus_human`` and only in weak rows.
     """
     rows, outcome = student_rows(results), outcome_of(results)
-    groups = rows.groupby(["fraction", "fraction_text", "role", "weak"], sort=False)
+    keys = ["fraction", "fraction_text", "role", "weak"]
     made = [
-        dict(zip(groups.keys, key, strict=True)) | _summary_of(group, outcome)
-        for key, group in groups
+        group.iloc[0][keys].to_dict() | _summary_of(group, outcome)
+        for _, group in rows.groupby(keys, sort=False)
     ]
     order = {name: place for place, name in enumerate(dict.fromkeys(rows["weak"]))}
     made.sort(key=lambda row: (row["fraction"], ROLES.index(row["role"]), order[row["weak"]]))
-    columns = [*groups.keys, *_summary_of(rows.iloc[:0], outcome)]
+    columns = [*keys, *_summary_of(rows.iloc[:0], outcome)]
     return pd.DataFrame(made, columns=columns)
 
 
@@ -227,17 +225,21 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
 
 
+def moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
+
+
 def _summary_of(rows: pd.DataFrame, outcome: str) -> dict[str, Any]:
     known = rows.dropna(subset=[outcome])
     compared = rows.dropna(subset=["minus_human"])
     difference = _mean(compared, "minus_human")
-    weak = (compared["role"] == "weak").any()
+    weak = "weak" in set(compared["role"])
     made: dict[str, Any] = {
         "seeds": len(known),
         "test_prompts": rows["test_prompts"].max() if len(known) else np.nan,
         **_flat("gold_reward", _mean(rows, "gold_reward")),
         **_flat("minus_human", difference),
-        "verdict": _verdict(difference, compared["minus_human"]) if weak else "",
+        "verdict": _verdict(difference, compared["minus_human"].tolist()) if weak else "",
     }
     for column, counts in SHARES.items():
         seen = rows.dropna(subset=[column])
@@ -260,12 +262,17 @@ def _flat(column: str, estimate: Estimate) -> dict[str, float]:
 
 def _pooled(rows: pd.DataFrame) -> Estimate:
     """Mean over seeds of each seed's mean over arms, which share their prompts and baseline."""
-    return _mean(rows.groupby("seed")[["minus_human", "minus_human_se"]].mean(), "minus_human")
+    return _mean(_by_seed(rows), "minus_human")
 
 
-def _verdict(difference: Estimate, seeds: pd.Series) -> str:
+def _by_seed(rows: pd.DataFrame) -> pd.DataFrame:
+    means = rows.pivot_table(["minus_human", "minus_human_se"], "seed", aggfunc="mean")
+    return means.reindex(columns=["minus_human", "minus_human_se"])
+
+
+def _verdict(difference: Estimate, seeds: Sequence[float]) -> str:
     """Decided only if the interval leaves out 0, and few seeds do not contradict each other."""
-    few_differ = len(seeds) < MIN_SEEDS_FOR_SPREAD and (seeds > 0).nunique() > 1
+    few_differ = len(seeds) < MIN_SEEDS_FOR_SPREAD and len({value > 0 for value in seeds}) > 1
     if few_differ or not (difference.low > 0 or difference.high < 0):
         return NOT_DECIDED
     return WEAK_BETTER if difference.low > 0 else HUMAN_BETTER
@@ -273,26 +280,20 @@ def _verdict(difference: Estimate, seeds: pd.Series) -> str:
 
 def _difference(rows: pd.DataFrame, outcome: str) -> str:
     pooled = _pooled(rows)
-    verdict = _verdict(pooled, rows.groupby("seed")["minus_human"].mean())
+    verdict = _verdict(pooled, _by_seed(rows)["minus_human"].tolist())
     means = {
         WEAK_BETTER: "weak labels are better",
         HUMAN_BETTER: "human labels are better",
         NOT_DECIDED: "not decided at this n",
     }[verdict]
-    tests = {"gold_reward": "test_prompts", "student_accuracy": "student_accuracy_pairs"}[outcome]
-    n = [
-        _count(len(rows), "arm"),
-        _count(rows["seed"].nunique(), "seed"),
-        f"{rows[tests].max():,.0f} {tests.replace('student_accuracy', 'test').replace('_', ' ')}",
-    ]
+    tests = "test_prompts" if outcome == "gold_reward" else SHARES[outcome]
+    counts = {"arm": len(rows), "seed": len(set(rows["seed"]))}
+    n = [f"{count} {word}{'s' * (count > 1)}" for word, count in counts.items()]
+    n.append(f"{rows[tests].max():,.0f} test {tests.rpartition('_')[2]}")
     return (
         f"{number(pooled.value)} (95% interval {number(pooled.low)} to {number(pooled.high)}; "
         f"{', '.join(n)}): {means}"
     )
-
-
-def _count(n: int, word: str) -> str:
-    return f"{n} {word}" if n == 1 else f"{n} {word}s"
 
 
 def _verdicts_at_largest(summary: pd.DataFrame) -> list[dict[str, Any]]:
@@ -338,13 +339,8 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters: dict[str, Callable[..., str]] = {
-        "number": number,
-        "interval": interval,
-        "percent": percent,
-        "duration": duration,
-    }
-    environment.filters |= filters
+    for shown in (number, interval, percent, duration, moment):
+        environment.filters[shown.__name__] = shown
     return environment.get_template("report.html")
 
 

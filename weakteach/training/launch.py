@@ -36,7 +36,7 @@ def launch(
     resources = job.resources
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     trainer = TorchTrainer(
-        train,
+        train,  # type: ignore[arg-type]  # what it returns is in the result
         train_loop_config={"job": job},
         scaling_config=ScalingConfig(
             num_workers=resources.train_workers,
@@ -46,7 +46,7 @@ def launch(
         run_config=RunConfig(
             name=name,
             storage_path=storage,
-            failure_config=FailureConfig(
+            failure_config=FailureConfig(  # type: ignore[call-arg]  # typed as Train's first version
                 max_failures=resources.max_failures, controller_failure_limit=CONTROLLER_FAILURES
             ),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
@@ -59,9 +59,10 @@ def launch(
         raise StepError(f"Training of {name} failed: {cause}") from error
     except ControllerError as error:
         raise StepError(f"Training of {name} failed: {error.controller_failure}") from error
-    if not isinstance(result.return_value, dict):
+    facts: Any = result.return_value  # type: ignore[attr-defined]  # as above
+    if not isinstance(facts, dict):
         raise StepError(f"Training of {name} ended without a result")
-    return result.return_value
+    return facts
 
 
 def _per_worker(resources: Resources) -> dict[str, float]:

@@ -6,7 +6,7 @@ import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow.parquet as pq
 import ray.train
@@ -202,7 +202,7 @@ def train_and_save(trainer: Trainer, job: TrainingJob) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             model = trainer.accelerator.unwrap_model(trainer.model)
             model.save_pretrained(folder)
-            trainer.processing_class.save_pretrained(folder)
+            cast(PreTrainedTokenizerBase, trainer.processing_class).save_pretrained(folder)
             lines = "".join(json.dumps(row, sort_keys=True) + "\n" for row in history)
             Path(folder, "metrics.jsonl").write_text(lines)
             fs.copy_files(folder, job.stage, destination_filesystem=job.store.filesystem)

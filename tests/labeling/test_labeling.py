@@ -1,0 +1,193 @@
+import os
+import signal
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray.cloudpickle
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from weakteach.artifacts.store import StepError, Store
+from weakteach.labeling.annotators import LABEL_SCHEMA, label_table
+from weakteach.labeling.stream import Stream, stream_chunks
+from weakteach.models.loading import load_causal, weights_of
+from weakteach.models.resources import Resources
+from weakteach.models.spec import find_model
+from weakteach.models.tokens import load_tokenizer
+from weakteach.preferences.sources import WorldSource, file_source
+from weakteach.study.steps import Dpo, HumanLabels, Pairs, Sft, WeakLabels, read_labels
+from weakteach.training.recipes import DpoRecipe, Lora, Schedule, SftRecipe
+
+TASKS, ACTORS = Resources(), Resources(label_actors=2)
+BETA = 0.2
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return Store(tmp_path_factory.mktemp("store"))
+
+
+def teacher_of(lora=None):
+    model = find_model("opt-45k")
+    labels = HumanLabels(Pairs(WorldSource(200, seed=9), (model,)).all)
+    sft = Sft(model, labels, SftRecipe(Schedule(1e-3, batch=16)), seed=0)
+    recipe = DpoRecipe(Schedule(1e-3, batch=16), beta=BETA, lora=lora)
+    return Dpo(sft, labels, recipe, seed=0)
+
+
+def labels_of(store, source, teacher=None, resources=TASKS):
+    pairs = Pairs(source, (find_model("opt-45k"),))
+    step = WeakLabels(teacher or teacher_of(), pairs.all)
+    store.obtain(step, resources)
+    return pairs.all.read(store), read_labels(store, step)
+
+
+def plain_reward(policy, reference, tokenizer, prompt, response):
+    """The implicit reward of one response, one unpadded sequence at a time."""
+    start = len(tokenizer(prompt)["input_ids"])
+    ids = torch.tensor([[*tokenizer(prompt + response)["input_ids"], tokenizer.eos_token_id]])
+    sums = []
+    for model in (policy, reference):
+        with torch.no_grad():
+            logs = model(ids).logits[0, :-1].log_softmax(-1)
+        sums.append(logs.gather(-1, ids[0, 1:, None])[start - 1 :].sum().item())
+    return BETA * (sums[0] - sums[1])
+
+
+@pytest.mark.parametrize("lora", [None, Lora(rank=4)], ids=["full", "adapters"])
+def test_labels_equal_the_plain_computation(store, ray_here, lora):
+    teacher = teacher_of(lora)
+    pairs, labels = labels_of(store, WorldSource(30, seed=1), teacher)
+    policy = load_causal(weights_of(store, teacher))
+    reference = load_causal(weights_of(store, teacher.start))
+    tokenizer = load_tokenizer(find_model("opt-45k").location)
+    assert labels["pair_id"].to_pylist() == pairs["pair_id"].to_pylist()
+    for pair, label in zip(pairs.to_pylist(), labels.to_pylist(), strict=True):
+        for side in (1, 2):
+            plain = plain_reward(
+                policy, reference, tokenizer, pair["prompt"], pair[f"response_{side}"]
+            )
+            assert label[f"reward_{side}"] == pytest.approx(plain, abs=1e-4)
+
+
+def test_tasks_and_actors_give_the_same_rows_and_the_schema_of_a_label(store, ray_here):
+    source = WorldSource(1200, seed=2)
+    pairs, by_tasks = labels_of(store, source)
+    other = Store(Path(store.root, "other"))
+    _, by_actors = labels_of(other, source, resources=ACTORS)
+    assert by_tasks.equals(by_actors)
+    assert by_tasks.schema.equals(LABEL_SCHEMA)
+    assert by_tasks["pair_id"].to_pylist() == pairs["pair_id"].to_pylist()
+    assert by_tasks.schema.metadata[b"annotator"] == teacher_of().fingerprint.encode()
+
+
+def test_swapping_chosen_and_rejected_in_the_input_changes_no_label(store, ray_here, tmp_path):
+    prompts, first, second = _texts(60)
+    kept = {}
+    for name, chosen, rejected in (("a", first, second), ("b", second, first)):
+        table = pa.table({"prompt": prompts, "chosen": chosen, "rejected": rejected})
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+        pairs, labels = labels_of(store, file_source(tmp_path / f"{name}.parquet"))
+        texts = pairs.to_pylist()
+        kept[name] = {
+            pair["prompt"]: pair[f"response_{choice}"]
+            for pair, choice in zip(texts, labels["choice"].to_pylist(), strict=True)
+        }
+    assert kept["a"] == kept["b"]
+
+
+def _texts(count):
+    from weakteach.preferences.world import world_pair
+
+    pairs = {p.prompt: p for p in (world_pair(4, i) for i in range(count))}.values()
+    return [[getattr(p, n) for p in pairs] for n in ("prompt", "response_1", "response_2")]
+
+
+def test_a_tie_goes_to_the_second_response():
+    table = label_table(["a", "b", "c"], np.array([[1.0, 1.0], [2.0, 1.0], [1.0, 2.0]]))
+    assert table["choice"].to_pylist() == [2, 1, 2]
+    assert table["confidence"].to_pylist()[0] == 0
+
+
+@given(st.lists(st.tuples(st.floats(-50, 50), st.floats(-50, 50)), min_size=1, max_size=20))
+def test_margin_and_confidence_follow_from_the_rewards(rewards):
+    table = label_table([str(i) for i in range(len(rewards))], np.array(rewards))
+    for row, (one, two) in zip(table.to_pylist(), rewards, strict=True):
+        assert row["margin"] == one - two
+        assert row["choice"] == (1 if one > two else 2)
+        expected = 2 * (1 / (1 + np.exp(-abs(one - two))) - 0.5)
+        assert row["confidence"] == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_reward_that_is_not_finite_names_its_pair(value):
+    with pytest.raises(StepError, match="pair b"):
+        label_table(["a", "b"], np.array([[0.0, 1.0], [value, 0.0]]))
+
+
+@dataclass(frozen=True)
+class Count:
+    """Work that notes each chunk that it does, and can be made to die or to fail in one."""
+
+    folder: str
+    dies_once_at: int = -1
+    fails_at: int = -1
+
+    def load(self):
+        return None
+
+    def process(self, loaded, chunk):
+        first = chunk["number"][0].as_py()
+        marker = Path(self.folder, "died")
+        if first == self.dies_once_at and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if first == self.fails_at:
+            raise StepError(f"number {first} is bad")
+        with open(Path(self.folder, "done"), "a") as file:
+            file.write(f"{first}\n")
+        return chunk.append_column("double", pa.array([2 * n for n in chunk["number"].to_pylist()]))
+
+
+ray.cloudpickle.register_pickle_by_value(__import__("sys").modules[__name__])
+
+
+def numbers(tmp_path):
+    pq.write_table(pa.table({"number": range(100)}), tmp_path / "in.parquet", row_group_size=10)
+    return Stream(
+        Store(tmp_path),
+        str(tmp_path / "in.parquet"),
+        str(tmp_path / "shards"),
+        Count(str(tmp_path)),
+    )
+
+
+@pytest.mark.parametrize("resources", [TASKS, ACTORS], ids=["tasks", "actors"])
+def test_a_killed_worker_loses_nothing_and_doubles_nothing(tmp_path, ray_here, resources):
+    stream = numbers(tmp_path)
+    stream = replace(stream, work=replace(stream.work, dies_once_at=50))
+    told = []
+    table = stream_chunks(stream, resources, lambda done, rows: told.append((done, rows)))
+    assert (tmp_path / "died").exists()
+    assert table["number"].to_pylist() == list(range(100))
+    assert table["double"].to_pylist() == list(range(0, 200, 2))
+    assert told[-1] == (100, 100)
+
+
+def test_finished_shards_survive_a_failure_and_are_not_made_again(tmp_path, ray_here):
+    stream = numbers(tmp_path)
+    bad = replace(stream, work=replace(stream.work, fails_at=70))
+    with pytest.raises(StepError, match="number 70 is bad"):
+        stream_chunks(bad, TASKS)
+    before = (tmp_path / "done").read_text().split()
+    assert stream_chunks(stream, TASKS)["number"].to_pylist() == list(range(100))
+    done = (tmp_path / "done").read_text().split()
+    assert "70" not in before
+    assert sorted(set(done), key=int) == [str(n) for n in range(0, 100, 10)]
+    finished = {path.stem for path in (tmp_path / "shards").iterdir()}
+    assert len(finished) == 10
