@@ -72,12 +72,12 @@ def label(
     """
     console = Console()
     with user_errors(verbose):
-        from weakteach.study.cluster import start_ray  # slow to import
+        from weakteach.study.cluster import shared, start_ray  # slow to import
 
         model = find_model(teacher)
         tokenizers = (policy_of(model),)
         resources = LAPTOP.resources
-        store = Store(storage)
+        store = shared(Store(storage))
         store.check_writable()
         few = Pairs(file_source(labeled), tokenizers, max_tokens)
         many = Pairs(file_source(unlabeled), tokenizers, max_tokens)

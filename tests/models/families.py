@@ -1,4 +1,4 @@
-"""Tiny random models of every family that is supported, with the embedded tokenizer's vocabulary."""
+"""Tiny random models of every supported family, with the embedded tokenizer's vocabulary."""
 
 import torch
 from transformers import (

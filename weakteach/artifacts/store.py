@@ -77,7 +77,7 @@ class Workspace:
     @property
     def scratch_url(self) -> str:
         """``scratch`` as a URL, for libraries that open storages themselves."""
-        return self.store.url + self.scratch[len(self.store.root) :]
+        return self.store.url_of(self.scratch)
 
 
 class Store:
@@ -134,6 +134,11 @@ class Store:
     def path(self, step: Step) -> str:
         """Where the artifact of the step lies (or will lie), on ``filesystem``."""
         return f"{self.root}/{type(step).__name__}/{step.fingerprint}"
+
+    def url_of(self, path: str) -> str:
+        """The URL of a path under ``root``; options after a ``?`` stay at its end."""
+        url, mark, options = self.url.partition("?")
+        return f"{url.rstrip('/')}{path[len(self.root) :]}{mark}{options}"
 
     def record(self, step: Step) -> dict[str, Any] | None:
         """The record of the step's artifact, or None if there is no artifact."""

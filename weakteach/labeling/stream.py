@@ -5,6 +5,7 @@ or actor and written as one shard; a shard that is there is not made again. So a
 its chunk and nothing else, no row is there twice, and the result does not depend on who did what.
 """
 
+import logging
 import os
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 from weakteach.artifacts.store import Progress, StepError, Store
 from weakteach.models.resources import Resources
 
+LOGGER = logging.getLogger(__name__)
 STALLED_AFTER_SECONDS = 300
 BLOCK_BYTES = 4 << 20
 
@@ -94,56 +96,56 @@ def _finished(stream: Stream, chunks: list[int], resources: Resources) -> Iterat
         )
     else:
         dataset = dataset.map_batches(
-            _process_in_task,  # type: ignore[arg-type]  # takes the arguments below as well
+            _process_batch,  # type: ignore[arg-type]  # takes the arguments below as well
             fn_args=(stream, resources.threads),
             compute=TaskPoolStrategy(size=resources.label_tasks),
             **options,
         )
-    try:
-        for batch in dataset.iter_batches(batch_size=None):
-            yield from map(int, batch["chunk"])
-    except ray.exceptions.RayError as error:
-        cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
-        raise StepError(f"{type(stream.work).__name__} failed: {cause}") from error
+    for batch in dataset.iter_batches(batch_size=None):
+        for chunk, error in zip(batch["chunk"], batch["error"], strict=True):
+            if error:
+                raise StepError(f"{type(stream.work).__name__}: {error}")
+            yield int(chunk)
 
 
 class ChunkActor:
-    """A Ray Data actor that holds the models of the work."""
+    """A Ray Data actor; the models of the work stay in its process."""
 
     def __init__(self, stream: Stream, threads: int) -> None:
-        self._stream = stream
-        _set_threads(threads)
-        self._loaded = stream.work.load()
+        self._stream, self._threads = stream, threads
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return _process_batch(self._stream, self._loaded, batch)
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        return _process_batch(batch, self._stream, self._threads)
 
 
-def _process_in_task(
-    batch: dict[str, np.ndarray], stream: Stream, threads: int
-) -> dict[str, np.ndarray]:
+def _process_batch(batch: dict[str, np.ndarray], stream: Stream, threads: int) -> dict[str, Any]:
+    """An error is handed on as a value: Ray Data would lose what lies below its own message."""
     _set_threads(threads)
-    return _process_batch(stream, _loaded(stream.work), batch)
+    errors = []
+    for chunk in map(int, batch["chunk"]):
+        try:
+            _write_shard(stream, chunk)
+            errors.append("")
+        except Exception as error:
+            LOGGER.exception("chunk %d of %s", chunk, stream.input)
+            errors.append(str(error) or type(error).__name__)
+    return {"chunk": batch["chunk"], "error": np.array(errors, dtype=object)}
+
+
+def _write_shard(stream: Stream, chunk: int) -> None:
+    filesystem = stream.store.filesystem
+    with filesystem.open_input_file(stream.input) as file:
+        rows = pq.ParquetFile(file).read_row_group(chunk)
+    result = stream.work.process(_loaded(stream.work), rows)
+    partial = f"{stream.shards}/.{chunk:06d}-{os.getpid()}.partial"
+    pq.write_table(result, partial, filesystem=filesystem)
+    filesystem.move(partial, stream.shard(chunk))
 
 
 @lru_cache(maxsize=1)
 def _loaded(work: ChunkWork) -> Any:
-    """Ray reuses worker processes, so that the models of one step are loaded once in each."""
+    """The models of one step are loaded once in each process, which Ray reuses."""
     return work.load()
-
-
-def _process_batch(
-    stream: Stream, loaded: Any, batch: dict[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    for chunk in map(int, batch["chunk"]):
-        filesystem = stream.store.filesystem
-        with filesystem.open_input_file(stream.input) as file:
-            rows = pq.ParquetFile(file).read_row_group(chunk)
-        result = stream.work.process(loaded, rows)
-        partial = f"{stream.shards}/.{chunk:06d}-{os.getpid()}.partial"
-        pq.write_table(result, partial, filesystem=filesystem)
-        filesystem.move(partial, stream.shard(chunk))
-    return {"chunk": batch["chunk"]}
 
 
 def _quiet_context() -> None:

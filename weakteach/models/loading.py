@@ -118,6 +118,12 @@ def load_reward_model(folder: str | Path, dtype: str = "float32") -> PreTrainedM
     return _placed(model)
 
 
+def context_length(weights: Weights) -> int | None:
+    """Tokens that the model can read at most, where its config tells."""
+    config = AutoConfig.from_pretrained(weights.base, trust_remote_code=False)
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
 def weights_of(store: Store, policy: Model | Step) -> Weights:
     """Local folders of a pretrained model or of a training step's artifact."""
     if isinstance(policy, Model):

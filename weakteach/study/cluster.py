@@ -6,7 +6,9 @@ from typing import Any
 
 import ray
 
+from weakteach.artifacts.store import Store
 from weakteach.models.resources import Resources
+from weakteach.study.leases import ray_lease
 
 # Set for every worker; a value that the user's environment has wins. Ray Train's own defaults cost
 # seconds per run (health checks) or flood the logs (print patch).
@@ -21,6 +23,11 @@ WORKER_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
+
+
+def shared(store: Store) -> Store:
+    """The store with leases that hold across the cluster, where its storage has none itself."""
+    return store if store.is_local else Store(store.url, ray_lease)
 
 
 def start_ray(address: str | None, concurrent: int, resources: Resources, verbose: bool) -> None:

@@ -161,7 +161,7 @@ def run_sweep(name: str, title: str, arms_of: Callable[[Grid], list[Arm]], optio
     store.check_writable()
 
     # Ray and torch take seconds to import, which plans and help texts do not wait for.
-    from weakteach.study.cluster import start_ray
+    from weakteach.study.cluster import shared, start_ray
     from weakteach.study.report import StudyInfo, terminal_table
     from weakteach.study.results import read_results, study_folder
     from weakteach.study.sweep import describe, run_study
@@ -175,8 +175,9 @@ def run_sweep(name: str, title: str, arms_of: Callable[[Grid], list[Arm]], optio
     concurrent = options.max_concurrent or preset.max_concurrent
     study: StudyInfo = describe(name, title, grid, store, shlex.join(sys.argv))
     console.print(f"{title}: {len(arms)} arms. {plan_sentence(made)}", highlight=False)
-    start_ray(options.address, concurrent, resources, options.verbose)
-    outcome = run_study(study, arms, store, resources, concurrent, console)
+    if made.existing < made.unique:
+        start_ray(options.address, concurrent, resources, options.verbose)
+    outcome = run_study(study, arms, shared(store), resources, concurrent, console)
 
     console.print(terminal_table(read_results(store, name)))
     for arm, failed in outcome.failures.items():

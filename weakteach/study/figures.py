@@ -2,7 +2,7 @@
 
 import re
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO, StringIO
 from typing import Any
@@ -15,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 # Inline SVG refers to these by name, so that the page's style sheet can turn them dark.
 COLORS = {
     "ink": "#1b1e23",
@@ -35,7 +36,7 @@ TEACHER_STYLES = (
     ("ink", "v", "-."),
 )
 Z95 = 1.96
-PANEL_HEIGHT, PANELS_PER_ROW = 3.3, 4
+PANEL_HEIGHT, PANELS_PER_ROW = 3.4, 4
 LABEL_HEIGHT = 0.07  # of a line of text, in heights of the axes
 
 
@@ -71,6 +72,16 @@ class SizeFigure:
         return low - margin, high + margin
 
 
+def number(value: float | None, digits: int = 2) -> str:
+    """A number as the report writes it: a dash if missing, a third digit rather than a zero that
+    hides a sign."""
+    if value is None or np.isnan(value):
+        return DASH
+    digits += round(value, digits) == 0 != round(value, digits + 1)
+    rounded = round(float(value), digits) + 0.0  # no negative zero
+    return f"{rounded:.{digits}f}".replace("-", MINUS)
+
+
 def size_svgs(figure: SizeFigure) -> list[Markup]:
     """One inline SVG per label fraction, all with the same y axis."""
     width = _panel_width(figure)
@@ -90,7 +101,7 @@ def size_png(figure: SizeFigure) -> bytes:
     columns = max(1, min(len(figure.fractions), PANELS_PER_ROW))
     rows = max(1, -(-len(figure.fractions) // columns))
     size = columns * _panel_width(figure), 0.3 + rows * PANEL_HEIGHT
-    canvas = Figure(size, layout="constrained")
+    canvas = Figure(size, dpi=160, layout="constrained")
     canvas.supxlabel(
         "small marks: seeds, diamonds: means over seeds, both with 95% intervals",
         fontsize=8,
@@ -127,7 +138,7 @@ def share_svgs(
         ax.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
 
     return [
-        _svg(lambda ax, c=column, t=title: draw(ax, c, t), column, f"{title} by weak size", 4.2)
+        _svg(lambda ax, c=column, t=title: draw(ax, c, t), column, f"{title} by weak size", 4.6)
         for column, title in panels
     ]
 
@@ -152,13 +163,14 @@ def _size_panel(ax: Axes, figure: SizeFigure, fraction: str) -> None:
     for place, (role, weak) in enumerate(figure.supervisors):
         mean = means.loc[(means["role"] == role) & (means["weak"] == weak)]
         value = float(mean[figure.outcome].iloc[0]) if len(mean) else float("nan")
-        shown = "no result" if np.isnan(value) else f"{value:.2f}"
-        labels.append(f"{names.get(weak, f'{role} labels')}\n{shown}")
+        shown = "no result" if np.isnan(value) else number(value)
+        labels.append(f"{names.get(weak, role)}\n{shown}")
         students = at.loc[(at["role"] == role) & (at["weak"] == weak)].sort_values("seed")
         _draw_students(ax, place, role, students, figure.outcome)
         if not np.isnan(value):
-            _draw_mean(ax, place + 0.2, mean.iloc[0], figure.outcome)
+            _draw_mean(ax, place + 0.2, mean.iloc[0].to_dict(), figure.outcome)
     ax.set_xticks(range(len(labels)), labels, parse_math=False)
+    ax.set_xlabel("student aligned on labels of", fontsize=10, color=COLORS["ink"])
     ax.set_xlim(-0.5, len(labels) - 0.5)
     ax.set_ylim(*figure.limits)
     lines = []
@@ -167,7 +179,7 @@ def _size_panel(ax: Axes, figure: SizeFigure, fraction: str) -> None:
         if len(mean):
             value = float(mean.iloc[0])
             ax.axhline(value, color=COLORS["muted"], linestyle=dashes, linewidth=1.3, zorder=1)
-            lines.append((value, f"{role} {value:.2f}", "muted"))
+            lines.append((value, f"{role} {number(value)}", "muted"))
     _label_at_right(ax, lines)
 
 
@@ -190,8 +202,8 @@ def _draw_students(ax: Axes, place: int, role: str, rows: pd.DataFrame, outcome:
     )
 
 
-def _draw_mean(ax: Axes, x: float, mean: pd.Series, outcome: str) -> None:
-    value, low, high = (float(mean[f"{outcome}{end}"]) for end in ("", "_low", "_high"))
+def _draw_mean(ax: Axes, x: float, mean: Mapping[str, float], outcome: str) -> None:
+    value, low, high = (mean[f"{outcome}{end}"] for end in ("", "_low", "_high"))
     if not np.isnan(low):
         ax.plot([x, x], [low, high], color=COLORS["ink"], linewidth=2.6, solid_capstyle="butt")
     ax.plot([x], [value], marker="D", color=COLORS["ink"], markersize=7, zorder=4)
@@ -228,7 +240,7 @@ def _share_panel(
     ax.axhline(0.5, color=COLORS["muted"], linestyle=(0, (6, 3)), linewidth=1.3, zorder=1)
     ax.set_xticks(range(len(fractions)), list(fractions), parse_math=False)
     ax.set_xlim(-0.4, len(fractions) - 0.6)
-    ax.set_xlabel("labeled fraction", color=COLORS["ink"])
+    ax.set_xlabel("labeled fraction", fontsize=10, color=COLORS["ink"])
     _label_at_right(ax, [(0.5, "chance", "muted"), *ends])
 
 

@@ -12,6 +12,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -23,7 +24,7 @@ from weakteach.evaluation.statistics import (
     share_se,
 )
 from weakteach.study.arms import ROLES
-from weakteach.study.figures import SizeFigure, share_svgs, size_png, size_svgs
+from weakteach.study.figures import DASH, SizeFigure, number, share_svgs, size_png, size_svgs
 
 OUTCOMES = {
     "gold_reward": "gold reward of the student",
@@ -38,7 +39,6 @@ SHARES = {
     "teacher_accuracy_gold": "teacher_accuracy_pairs",
 }
 WEAK_BETTER, HUMAN_BETTER, NOT_DECIDED = "weak better", "human better", "not decided"
-DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 
 
 @dataclass(frozen=True)
@@ -174,38 +174,32 @@ def answer(results: pa.Table) -> list[str]:
             "For scale, alignment on human labels itself changed the student's gold reward by "
             f"{number(gain.value)} (95% interval {number(gain.low)} to {number(gain.high)}){moved}."
         )
-    if compared["seed"].nunique() < MIN_SEEDS_FOR_SPREAD:
+    if len(set(compared["seed"])) < MIN_SEEDS_FOR_SPREAD:
         sentences.append(
-            f"With fewer than {MIN_SEEDS_FOR_SPREAD} seeds these intervals cover the choice of "
-            "test prompts alone: how much training itself varies is not known."
+            f"With fewer than {MIN_SEEDS_FOR_SPREAD} seeds these intervals cover the choice of the "
+            "test part alone: how much training itself varies is not known."
         )
     return sentences
 
 
 def terminal_table(results: pa.Table) -> Table:
-    """The summary for a terminal."""
+    """The summary for a terminal, with half the width of each 95% interval."""
     summary, outcome = summarize(results), outcome_of(results)
-    table = Table(title="Means over seeds [95% interval]", title_justify="left")
-    headings = ("labeled", "student on", outcome.replace("_", " "), "minus human", "verdict")
-    for heading in (*headings, "agreement", "teacher accuracy"):
-        table.add_column(heading, justify="left" if heading in headings[:2] else "right")
+    title = Text("Means over seeds, ± half their 95% interval", justify="left")
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    columns = (outcome, "minus_human", "verdict", "agreement", "teacher_accuracy")
+    for heading in ("labeled", "labels of", *columns):
+        justify = "right" if heading in columns else "left"
+        table.add_column(heading.replace("_", "\n"), justify=justify)
     for fraction, rows in _by_fraction(summary):
         for row in rows:
-            cells = (
-                fraction, row["name"], interval(row, outcome), interval(row, "minus_human"),
-                row["verdict"], percent(row, "agreement"), percent(row, "teacher_accuracy"),
-            )  # fmt: skip
+            values = _half(row, outcome), _half(row, "minus_human"), row["verdict"]
+            shares = (_half(row, column, "%") for column in columns[3:])
+            cells = (fraction, row["weak"] or row["role"], *values, *shares)
             # Text, because names may hold what rich would read as markup.
             table.add_row(*(Text(cell) for cell in cells))
         table.add_section()
     return table
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    if value is None or np.isnan(value):
-        return DASH
-    rounded = round(float(value), digits) + 0.0  # no negative zero
-    return f"{rounded:.{digits}f}".replace("-", MINUS)
 
 
 def interval(row: Mapping[str, Any], column: str, scale: float = 1, digits: int = 2) -> str:
@@ -215,8 +209,13 @@ def interval(row: Mapping[str, Any], column: str, scale: float = 1, digits: int 
     return shown if np.isnan(low) else f"{shown} [{number(low, digits)}, {number(high, digits)}]"
 
 
-def percent(row: Mapping[str, Any], column: str) -> str:
-    return interval(row, column, scale=100, digits=1).replace(" [", "% [")
+def _half(row: Mapping[str, Any], column: str, unit: str = "") -> str:
+    scale, digits = (100, 1) if unit else (1, 2)
+    value, low, high = (row[f"{column}{end}"] * scale for end in ("", "_low", "_high"))
+    if np.isnan(value):
+        return DASH
+    shown = number(value, digits) + unit
+    return shown if np.isnan(low) else f"{shown} ±{number((high - low) / 2, digits)}"
 
 
 def duration(seconds: float) -> str:
@@ -281,9 +280,10 @@ def _verdict(difference: Estimate, seeds: Sequence[float]) -> str:
 def _difference(rows: pd.DataFrame, outcome: str) -> str:
     pooled = _pooled(rows)
     verdict = _verdict(pooled, _by_seed(rows)["minus_human"].tolist())
+    reach = " for these seeds" if len(set(rows["seed"])) < MIN_SEEDS_FOR_SPREAD else ""
     means = {
-        WEAK_BETTER: "weak labels are better",
-        HUMAN_BETTER: "human labels are better",
+        WEAK_BETTER: f"weak labels are better{reach}",
+        HUMAN_BETTER: f"human labels are better{reach}",
         NOT_DECIDED: "not decided at this n",
     }[verdict]
     tests = "test_prompts" if outcome == "gold_reward" else SHARES[outcome]
@@ -339,7 +339,7 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for shown in (number, interval, percent, duration, moment):
+    for shown in (number, interval, duration, moment):
         environment.filters[shown.__name__] = shown
     return environment.get_template("report.html")
 

@@ -23,6 +23,8 @@ from weakteach.preferences.sources import Source
 from weakteach.preferences.split import hold_out, split_pairs
 from weakteach.training.recipes import DpoRecipe, SftRecipe
 
+TEXT_COLUMNS = ("prompt", "response_1", "response_2")
+
 # The step that holds a policy, or a pretrained model as it is.
 Policy = Model | Step
 
@@ -77,14 +79,20 @@ class Pairs(Step):
         return Part(self, "pairs")
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
-        from weakteach.models.loading import weights_of
+        from weakteach.models.loading import context_length, weights_of
         from weakteach.models.tokens import load_tokenizer, pair_tokens
 
-        folders = {weights_of(workspace.store, model).base for model in self.tokenizers}
-        tokenizers = [load_tokenizer(folder) for folder in sorted(folders)]
+        weights = [weights_of(workspace.store, model) for model in self.tokenizers]
+        for model, found in zip(self.tokenizers, weights, strict=True):
+            if (context_length(found) or self.max_tokens) < self.max_tokens:
+                raise DataError(
+                    f"Pairs of up to {self.max_tokens} tokens are too long for {model}, which "
+                    f"reads {context_length(found)}: lower the limit"
+                )
+        tokenizers = [load_tokenizer(folder) for folder in sorted({w.base for w in weights})]
 
         def count_tokens(pairs: list[Any]) -> list[int]:
-            texts = [[getattr(p, name) for p in pairs] for name in RESPONSE_COLUMNS]
+            texts = [[getattr(p, name) for p in pairs] for name in TEXT_COLUMNS]
             counts = [[t.longest for t in pair_tokens(tok, *texts)] for tok in tokenizers]
             return [max(lengths) for lengths in zip(*counts, strict=True)]
 
@@ -97,9 +105,6 @@ class Pairs(Step):
                 "quarantine (see `weakteach label` for their reasons)"
             )
         return counts
-
-
-RESPONSE_COLUMNS = ("prompt", "response_1", "response_2")
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,23 @@ def run_study(
         started=time.time(),
     )
     recorder = Recorder(study, arms, store, steps, console)
-    recorder.write(final=False)
+    interrupted = False
+    if study.steps_existing_at_start < len(steps):
+        recorder.write(final=False)
+        interrupted = not _fit(study.name, arms, store, resources, concurrent, recorder)
+    recorder.write(final=True)
+    return Outcome(recorder.computed, recorder.failures, interrupted)
+
+
+def _fit(
+    name: str,
+    arms: list[Arm],
+    store: Store,
+    resources: Resources,
+    concurrent: int,
+    recorder: "Recorder",
+) -> bool:
+    """Let Ray Tune walk the arms; whether it came to its end."""
     trainable = tune.with_resources(
         tune.with_parameters(run_arm, arms=arms, store=store, resources=resources),
         ON_THE_HEAD if resources.train_workers else {"cpu": 1},
@@ -77,23 +93,21 @@ def run_study(
                 max_concurrent_trials=concurrent, reuse_actors=True, metric="steps", mode="max"
             ),
             run_config=RunConfig(
-                name=study.name,
-                storage_path=f"{store.url}/.tune" if not store.is_local else folder,
+                name=name,
+                storage_path=folder if store.is_local else store.url_of(f"{store.root}/.tune"),
                 callbacks=[recorder],
                 failure_config=FailureConfig(max_failures=TRIAL_RETRIES),
                 checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,
             ),
         )
-        interrupted = False
         with recorder.following():
             try:
                 tuner.fit()
             except KeyboardInterrupt:
-                interrupted = True
-    interrupted = interrupted or recorder.open_arms > 0
-    recorder.write(final=True)
-    return Outcome(recorder.computed, recorder.failures, interrupted)
+                return False
+    # Tune catches a first Ctrl-C itself and stops with arms left.
+    return recorder.open_arms == 0
 
 
 def run_arm(config: dict[str, Any], arms: list[Arm], store: Store, resources: Resources) -> None:

@@ -66,9 +66,7 @@ def load_start(job: TrainingJob) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
     return load_causal(weights, job.resources.dtype), load_tokenizer(weights.base)
 
 
-def load_preferences(
-    job: TrainingJob, tokenizer: PreTrainedTokenizerBase
-) -> list[PairTokens]:
+def load_preferences(job: TrainingJob, tokenizer: PreTrainedTokenizerBase) -> list[PairTokens]:
     """The tokens of the job's preference set, ``response_1`` being the chosen one."""
     filesystem = job.store.filesystem
     pairs = pq.read_table(job.pairs, filesystem=filesystem)

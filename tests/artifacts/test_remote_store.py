@@ -1,0 +1,107 @@
+"""The store on an object store: a real S3 server on loopback, reached through pyarrow."""
+
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from weakteach.artifacts.step import Step
+from weakteach.artifacts.store import LEASE_SECONDS, StorageError, Store
+from weakteach.study.leases import KEEPER, NAMESPACE, LeaseKeeper, ray_lease
+
+
+@dataclass(frozen=True)
+class Write(Step):
+    text: str
+    log: str
+
+    def compute(self, workspace):
+        with open(self.log, "a") as file:
+            file.write(f"{self.text}\n")
+        (workspace.out / "deep").mkdir()
+        (workspace.out / "deep" / "text.txt").write_text(self.text)
+        with workspace.store.filesystem.open_output_stream(f"{workspace.stage}/far.txt") as file:
+            file.write(self.text.encode())
+        return {"rows": 1}
+
+
+@pytest.fixture
+def bucket(monkeypatch, tmp_path):
+    """The URL of an empty bucket."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("WEAKTEACH_CACHE", str(tmp_path / "cache"))
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1").create_bucket(
+        Bucket="weakteach"
+    )
+    yield f"s3://weakteach/studies?endpoint_override={host}%3A{port}&scheme=http&region=us-east-1"
+    server.stop()
+
+
+def no_lease(key, wait):
+    return nullcontext()
+
+
+def test_an_artifact_on_s3_is_committed_read_back_and_computed_once(bucket, tmp_path):
+    store, step = Store(bucket, no_lease), Write("a", str(tmp_path / "log"))
+    store.check_writable()
+    assert store.existing([step]) == set()
+    record = store.obtain(step)
+    assert Store(bucket, no_lease).obtain(step) == record
+    assert store.existing([step]) == {step.fingerprint}
+    assert store.find(step.fingerprint[:9]) == record
+    folder = store.local(step)
+    assert (folder / "deep" / "text.txt").read_text() == "a"
+    assert (folder / "far.txt").read_text() == "a"
+    assert (tmp_path / "log").read_text() == "a\n"
+    assert store.local(step) == folder
+    assert Store(store.url_of(store.path(step))).root == store.path(step)
+
+
+def test_half_written_files_on_s3_are_no_artifact_and_are_swept(bucket, tmp_path):
+    store, step = Store(bucket, no_lease), Write("a", str(tmp_path / "log"))
+    with store.filesystem.open_output_stream(f"{store.path(step)}/leftover.txt") as file:
+        file.write(b"half")
+    assert store.existing([step]) == set()
+    store.obtain(step)
+    assert not (store.local(step) / "leftover.txt").exists()
+
+
+def test_an_object_store_without_leases_is_refused(bucket, tmp_path):
+    with pytest.raises(StorageError, match="needs leases"):
+        Store(bucket).obtain(Write("a", str(tmp_path / "log")))
+
+
+def test_the_keeper_gives_a_key_to_one_holder_until_it_runs_out_or_is_released():
+    keeper = LeaseKeeper()
+    assert keeper.claim("k", "one", 0.2)
+    assert keeper.claim("k", "one", 0.2)
+    assert not keeper.claim("k", "two", 5)
+    deadline = time.monotonic() + 5
+    while not keeper.claim("k", "two", 5):
+        assert time.monotonic() < deadline
+    keeper.release("k", "one")
+    assert not keeper.claim("k", "one", 5)
+    keeper.release("k", "two")
+    assert keeper.claim("k", "one", 5)
+
+
+def test_leases_of_a_cluster_let_one_in_at_a_time_and_expire(ray_here):
+    from filelock import Timeout
+
+    with ray_lease("key", wait=False), pytest.raises(Timeout), ray_lease("key", wait=False):
+        pass
+    import ray
+
+    keeper = ray.get_actor(KEEPER, namespace=NAMESPACE)
+    assert ray.get(keeper.claim.remote("gone", "a holder that died", 0.5))
+    started = time.monotonic()
+    with ray_lease("gone", wait=True):
+        assert time.monotonic() - started < LEASE_SECONDS

@@ -1,0 +1,195 @@
+"""The sweep as its user runs it: a process, its output, its exit code, its files."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from weakteach.models.family import base_folder
+from weakteach.study.results_schema import RESULTS_SCHEMA
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["--data", "world:300", "--test-pairs", "40", "--student", "opt-45k", "--seeds", "0"]
+
+
+def command(storage, *options):
+    return [sys.executable, "sweeps/size_grid.py", "--storage", str(storage), *options]
+
+
+def sweep(storage, *options, **environment):
+    run = subprocess.run(
+        command(storage, *options),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "200", **environment},
+    )
+    return run.returncode, run.stdout, run.stderr
+
+
+def results_of(storage):
+    return pq.read_table(Path(storage, "studies", "size_grid", "results.parquet"))
+
+
+@pytest.fixture(scope="module")
+def broken_model(tmp_path_factory):
+    """A model folder whose weights are NaN: training on it cannot succeed."""
+    folder = tmp_path_factory.mktemp("models") / "broken"
+    shutil.copytree(base_folder("opt-45k"), folder)
+    weights = load_file(folder / "model.safetensors")
+    nan = {name: torch.full_like(weight, float("nan")) for name, weight in weights.items()}
+    save_file(nan, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, broken_model):
+    """A study of two arms, the second of which has a teacher that cannot be trained."""
+    storage = tmp_path_factory.mktemp("storage")
+    weak = f"opt-45k,{broken_model}"
+    return storage, weak, sweep(storage, *SMALL, "--weak", weak, "--fractions", "1/2")
+
+
+def test_every_role_of_a_sound_arm_is_a_row_with_documented_columns(finished):
+    storage, _, _ = finished
+    results = results_of(storage)
+    assert results.schema.equals(RESULTS_SCHEMA, check_metadata=True)
+    assert all(b"doc" in field.metadata for field in results.schema)
+    rows = results.to_pandas().query("weak == 'opt-45k'").set_index("role")
+    assert list(rows.index) == ["base", "sft", "human", "gold", "weak"]
+    assert (rows["status"] == "done").all()
+    assert rows["gold_reward"].notna().all()
+    weak = rows.loc["weak"]
+    assert weak[["agreement", "teacher_accuracy", "teacher_accuracy_gold"]].between(0, 1).all()
+    assert weak["minus_human"] == pytest.approx(
+        weak["gold_reward"] - rows.loc["human", "gold_reward"]
+    )
+
+
+def test_numbers_are_those_of_the_artifacts_recomputed_with_pandas(finished):
+    storage, _, _ = finished
+    row = results_of(storage).to_pandas().query("weak == 'opt-45k' and role == 'weak'").iloc[0]
+    rewards = pd.read_parquet(Path(storage, "GoldReward", row["fingerprint"], "rewards.parquet"))
+    assert row["gold_reward"] == pytest.approx(rewards["reward"].mean())
+    assert row["gold_reward_se"] == pytest.approx(rewards["reward"].sem())
+    assert row["test_prompts"] == len(rewards)
+    split = next(Path(storage, "Split").glob("[0-9a-f]*"))
+    unlabeled = pd.read_parquet(split / "unlabeled.parquet")
+    human = pd.read_parquet(split / "choices.parquet")
+    for folder in Path(storage, "WeakLabels").glob("[0-9a-f]*"):
+        labels = pd.read_parquet(folder / "labels.parquet")
+        if set(labels["pair_id"]) == set(unlabeled["pair_id"]):
+            both = labels.merge(human, on="pair_id", suffixes=("_weak", "_human"))
+            agreement = (both["choice_weak"] == both["choice_human"]).mean()
+            assert row["agreement"] == pytest.approx(agreement)
+            assert row["agreement_pairs"] == len(both)
+
+
+def test_a_failed_arm_is_rows_with_a_reason_and_the_others_go_on(finished):
+    storage, _, (code, out, err) = finished
+    rows = results_of(storage).to_pandas().query("weak == 'broken'").set_index("role")
+    assert code == 1
+    assert rows.loc["weak", "status"] == "failed"
+    assert "lower the learning rate" in rows.loc["weak", "error"]
+    assert (rows.drop("weak")["status"] == "done").all()
+    assert "failed: broken 1/2 seed 0, weak:" in out
+    assert "Traceback" not in out + err
+    page = Path(storage, "studies", "size_grid", "report.html").read_text()
+    assert "lower the learning rate" in page
+
+
+def test_the_same_command_again_computes_only_what_failed(finished):
+    storage, _, _ = finished
+    sound = [*SMALL, "--weak", "opt-45k", "--fractions", "1/2"]
+    # Another tokenizer in the study would be another filter, so this study has pairs of its own.
+    code, out, _ = sweep(storage, *sound, "--plan")
+    assert code == 0
+    assert "0 of which exist" not in out
+    code, _, _ = sweep(storage, *sound)
+    assert code == 0
+    before = results_of(storage)
+    code, out, _ = sweep(storage, *sound)
+    assert code == 0
+    assert "0 steps computed" in out
+    assert results_of(storage).equals(before)
+
+
+def test_a_plan_runs_nothing_and_needs_no_hub(tmp_path):
+    code, out, err = sweep(tmp_path / "store", "--preset", "paper", "--plan", HF_HUB_OFFLINE="1")
+    assert code == 0, err
+    assert "60 arms" in out
+    assert "A100-hours" in out
+    assert not list((tmp_path / "store").glob("*/*"))
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_goes_on_to_the_results_of_an_undisturbed_one(tmp_path):
+    options = [*SMALL, "--weak", "opt-45k", "--fractions", "1/4,1/2"]
+    assert sweep(tmp_path / "whole", *options)[0] == 0
+    killed = subprocess.Popen(
+        command(tmp_path / "killed", *options), cwd=ROOT, stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 200
+    while len(list((tmp_path / "killed").glob("Dpo/[0-9a-f]*/record.json"))) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    records = list((tmp_path / "killed").glob("*/[0-9a-f]*/record.json"))
+    written = {record: record.stat().st_mtime_ns for record in records}
+    assert sweep(tmp_path / "killed", *options)[0] == 0
+    assert {record: record.stat().st_mtime_ns for record in records} == written
+    assert results_of(tmp_path / "killed").equals(results_of(tmp_path / "whole"))
+
+
+BAD = {
+    "unknown model": (["--weak", "opt-45q"], "Unknown model 'opt-45q'"),
+    "size that is not shipped": (["--weak", "opt-4m"], "weakteach pretrain opt-4m"),
+    "missing file": (["--data", "nowhere.jsonl"], "nowhere.jsonl"),
+    "fraction of one": (["--fractions", "1"], "between 0 and 1"),
+    "fraction that is none": (["--fractions", "half"], "--fractions half"),
+    "negative seed": (["--seeds", "-1"], "--seeds"),
+    "storage that cannot be written": (["--storage", "/proc/nothing"], "/proc/nothing"),
+    "laptop without data": (["--preset", "laptop"], "--data FILE"),
+    "world gold for other data": (
+        ["--data", "tests/study/rows.jsonl", "--gold", "world"],
+        "--data world:<pairs>",
+    ),
+}
+
+
+@pytest.mark.parametrize(("options", "sentence"), BAD.values(), ids=BAD)
+def test_a_users_mistake_is_one_sentence_and_exit_code_2(tmp_path, options, sentence):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps({"prompt": "p", "chosen": "a", "rejected": "b"}) + "\n")
+    options = [str(rows) if option.endswith("rows.jsonl") else option for option in options]
+    code, out, err = sweep(tmp_path / "store", *options)
+    assert code == 2, out + err
+    assert sentence in err
+    assert "Traceback" not in out + err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_a_reward_model_without_a_head_is_refused_and_what_was_computed_stays(tmp_path):
+    options = [*SMALL, "--weak", "opt-45k", "--fractions", "1/2", "--gold", "opt-45k"]
+    code, out, _ = sweep(tmp_path, *options)
+    assert code == 1
+    assert "is no reward model: it has no trained head" in out
+    assert list(tmp_path.glob("Dpo/[0-9a-f]*/record.json"))
+
+
+def test_a_fraction_that_leaves_no_pair_on_one_side_says_so(tmp_path):
+    options = [*SMALL, "--weak", "opt-45k", "--fractions", "999/1000", "--test-pairs", "299"]
+    code, out, _ = sweep(tmp_path, *options)
+    assert code == 1
+    assert "part would be empty" in out
