@@ -17,12 +17,18 @@ from weakteach.preferences.world import gold_reward
 class WorldGold:
     """The exact gold reward of the embedded world."""
 
+    def __str__(self) -> str:
+        return "the world's own"
+
 
 @dataclass(frozen=True)
 class RewardModel:
     """A sequence-classification model with one output that reads prompt + response."""
 
     model: Model | Step
+
+    def __str__(self) -> str:
+        return str(self.model)
 
 
 Gold = WorldGold | RewardModel

@@ -4,6 +4,7 @@ import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO, StringIO
 from typing import Any
 
@@ -87,7 +88,7 @@ def size_svgs(figure: SizeFigure) -> list[Markup]:
     width = _panel_width(figure)
     return [
         _svg(
-            lambda ax, text=text: _size_panel(ax, figure, text),
+            partial(_size_panel, figure=figure, text=text),
             f"size{number}",
             f"{figure.label} by supervisor at labeled fraction {text}",
             width,
@@ -138,7 +139,7 @@ def share_svgs(
         ax.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
 
     return [
-        _svg(lambda ax, c=column, t=title: draw(ax, c, t), column, f"{title} by weak size", 4.6)
+        _svg(partial(draw, column=column, title=title), column, f"{title} by weak size", 4.6)
         for column, title in panels
     ]
 

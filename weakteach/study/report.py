@@ -189,8 +189,8 @@ def terminal_table(results: pa.Table) -> Table:
     table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     columns = (outcome, "minus_human", "verdict", "agreement", "teacher_accuracy")
     for heading in ("labeled", "labels of", *columns):
-        justify = "right" if heading in columns else "left"
-        table.add_column(heading.replace("_", "\n"), justify=justify)
+        name = heading.replace("_", "\n")
+        table.add_column(name, justify="right" if heading in columns else "left")
     for fraction, rows in _by_fraction(summary):
         for row in rows:
             values = _half(row, outcome), _half(row, "minus_human"), row["verdict"]

@@ -26,6 +26,7 @@ from weakteach.models.resources import Resources
 from weakteach.study.arms import Arm, Grid
 from weakteach.study.report import StudyInfo
 from weakteach.study.results import StoredStudy, collect, publish_results
+from weakteach.study.steps import Pairs
 
 LOGGER = logging.getLogger(__name__)
 TRIAL_RETRIES = 2
@@ -198,6 +199,7 @@ class Recorder(Callback):
         with self._lock:
             info = replace(
                 self._study,
+                data=self._study.data | data_counts(self._store, self._steps),
                 steps_computed=self.computed,
                 seconds=time.time() - self._study.started,
                 device_seconds=device_seconds(self._store, self._steps) if final else 0.0,
@@ -245,6 +247,12 @@ class _Following:
         while not self._stop.wait(1.0):
             self._progress.update(task, completed=len(self._store.existing(self._steps)))
         self._progress.update(task, completed=len(self._store.existing(self._steps)))
+
+
+def data_counts(store: Store, steps: list[Step]) -> dict[str, int]:
+    """Rows, pairs, choices and quarantined rows of the study's source, once it was read."""
+    records = [store.record(step) for step in steps if isinstance(step, Pairs)]
+    return {name: count for record in records if record for name, count in record["facts"].items()}
 
 
 def device_seconds(store: Store, steps: list[Step]) -> float:
