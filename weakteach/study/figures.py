@@ -88,7 +88,7 @@ def size_svgs(figure: SizeFigure) -> list[Markup]:
     width = _panel_width(figure)
     return [
         _svg(
-            partial(_size_panel, figure=figure, text=text),
+            partial(_size_panel, figure=figure, fraction=text),
             f"size{number}",
             f"{figure.label} by supervisor at labeled fraction {text}",
             width,

@@ -192,14 +192,22 @@ class Recorder(Callback):
         cause = f"the trial's process died: {reason(trial.get_error() or RuntimeError('unknown'))}"
         self.failures[arm.name] = dict.fromkeys(arm.roles, cause)
         self._say(f"{arm.name}: {cause}")
-        self.write(final=False)
+        self._try_to_write()
+
+    def _try_to_write(self) -> None:
+        """A report that fails now must not stop the study; at its end it is an error."""
+        try:
+            self.write(final=False)
+        except Exception as error:
+            LOGGER.exception("report")
+            self._say(f"The report could not be written now: {reason(error)}")
 
     def write(self, final: bool) -> None:
         """Write results.parquet, report.html and the figure to <storage>/studies/<name>/."""
         with self._lock:
             info = replace(
                 self._study,
-                data=self._study.data | data_counts(self._store, self._steps),
+                data={**self._study.data, **data_counts(self._store, self._steps)},
                 steps_computed=self.computed,
                 seconds=time.time() - self._study.started,
                 device_seconds=device_seconds(self._store, self._steps) if final else 0.0,
