@@ -29,7 +29,7 @@ from weakteach.models.family import tiny_opt
 from weakteach.models.spec import find_model
 from weakteach.preferences.pair import DataError, preference_set
 from weakteach.preferences.sources import WorldSource, file_source
-from weakteach.study.arms import policy_of
+from weakteach.study.arms import policy_of, tokenizers_of
 from weakteach.study.command import DEFAULT_STORAGE, user_errors
 from weakteach.study.presets import LAPTOP
 from weakteach.study.steps import Agreement, Dpo, HeldOut, HumanLabels, Pairs, Sft, WeakLabels
@@ -75,7 +75,7 @@ def label(
         from weakteach.study.cluster import shared, start_ray  # slow to import
 
         model = find_model(teacher)
-        tokenizers = (policy_of(model),)
+        tokenizers = tokenizers_of(model)
         resources = LAPTOP.resources
         store = shared(Store(storage))
         store.check_writable()

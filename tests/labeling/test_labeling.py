@@ -17,7 +17,7 @@ from weakteach.labeling.annotators import LABEL_SCHEMA, label_table
 from weakteach.labeling.stream import Stream, stream_chunks
 from weakteach.models.loading import load_causal, weights_of
 from weakteach.models.resources import Resources
-from weakteach.models.spec import find_model
+from weakteach.models.spec import find_model, tokenizer_of
 from weakteach.models.tokens import load_tokenizer
 from weakteach.preferences.sources import WorldSource, file_source
 from weakteach.study.steps import Dpo, HumanLabels, Pairs, Sft, WeakLabels, read_labels
@@ -34,14 +34,14 @@ def store(tmp_path_factory):
 
 def teacher_of(lora=None):
     model = find_model("opt-45k")
-    labels = HumanLabels(Pairs(WorldSource(200, seed=9), (model,)).all)
+    labels = HumanLabels(Pairs(WorldSource(200, seed=9), (tokenizer_of(model),)).all)
     sft = Sft(model, labels, SftRecipe(Schedule(1e-3, batch=16)), seed=0)
     recipe = DpoRecipe(Schedule(1e-3, batch=16), beta=BETA, lora=lora)
     return Dpo(sft, labels, recipe, seed=0)
 
 
 def labels_of(store, source, teacher=None, resources=TASKS):
-    pairs = Pairs(source, (find_model("opt-45k"),))
+    pairs = Pairs(source, (tokenizer_of(find_model("opt-45k")),))
     step = WeakLabels(teacher or teacher_of(), pairs.all)
     store.obtain(step, resources)
     return pairs.all.read(store), read_labels(store, step)

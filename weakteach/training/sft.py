@@ -6,6 +6,7 @@ from datasets import Dataset
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
+from weakteach.models.loading import context_length
 from weakteach.training.recipes import SftRecipe
 from weakteach.training.worker import (
     TrainingJob,
@@ -29,7 +30,7 @@ def sft_trainer(job: TrainingJob) -> SFTTrainer:
     """The loss is on the chosen responses' tokens (EOS included) alone."""
     recipe: SftRecipe = job.recipe
     model, tokenizer = load_start(job)
-    tokens = load_preferences(job, tokenizer)
+    tokens = load_preferences(job, tokenizer, context_length(model))
     dataset = Dataset.from_dict(
         {
             "input_ids": [pair.prompt + pair.response_1 for pair in tokens],

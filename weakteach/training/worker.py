@@ -66,8 +66,13 @@ def load_start(job: TrainingJob) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
     return load_causal(weights, job.resources.dtype), load_tokenizer(weights.base)
 
 
-def load_preferences(job: TrainingJob, tokenizer: PreTrainedTokenizerBase) -> list[PairTokens]:
-    """The tokens of the job's preference set, ``response_1`` being the chosen one."""
+def load_preferences(
+    job: TrainingJob, tokenizer: PreTrainedTokenizerBase, context: int
+) -> list[PairTokens]:
+    """The tokens of the job's preference set, ``response_1`` being the chosen one.
+
+    Raises StepError if there is no pair, or one longer than the model's ``context``.
+    """
     filesystem = job.store.filesystem
     pairs = pq.read_table(job.pairs, filesystem=filesystem)
     labels = pq.read_table(job.labels, filesystem=filesystem, columns=["pair_id", "choice"])
@@ -75,7 +80,11 @@ def load_preferences(job: TrainingJob, tokenizer: PreTrainedTokenizerBase) -> li
     if not len(table):
         raise StepError("There is no labeled pair to train on")
     prompts, chosen, rejected = (table[c].to_pylist() for c in ("prompt", "chosen", "rejected"))
-    return pair_tokens(tokenizer, prompts, chosen, rejected)
+    tokens = pair_tokens(tokenizer, prompts, chosen, rejected)
+    longest = max(pair.longest for pair in tokens)
+    if longest > context:
+        raise StepError(f"A pair has {longest} tokens, but the model reads {context} at most")
+    return tokens
 
 
 def trainer_arguments(job: TrainingJob, schedule: Schedule) -> dict[str, Any]:
@@ -113,6 +122,7 @@ def trainer_arguments(job: TrainingJob, schedule: Schedule) -> dict[str, Any]:
         "save_steps": job.resources.checkpoint_steps,
         "save_total_limit": 2,
         "logging_steps": 10,
+        "logging_nan_inf_filter": False,  # a NaN is to be seen, not averaged away
         "report_to": "none",
         "disable_tqdm": True,
         "ddp_find_unused_parameters": False,
@@ -160,11 +170,7 @@ class ReportProgress(TrainerCallback):
     ) -> None:
         logs = logs or {}
         LOGGER.info("update %d of %d: %s", state.global_step, state.max_steps, logs)
-        loss = logs.get("loss", 0.0)
-        if not math.isfinite(loss):
-            raise StepError(
-                f"The loss is {loss} at update {state.global_step}: lower the learning rate"
-            )
+        _require_finite(logs.get("loss", 0.0), state)
         if self._in_group:
             ray.train.report(logs)
 
@@ -188,9 +194,10 @@ def train_and_save(trainer: Trainer, job: TrainingJob) -> dict[str, Any]:
     checkpoint = ray.train.get_checkpoint() if in_group else None
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
-            trainer.train(resume_from_checkpoint=folder)
+            trained = trainer.train(resume_from_checkpoint=folder)
     else:
-        trainer.train(resume_from_checkpoint=_last_complete(Path(job.run_folder)))
+        trained = trainer.train(resume_from_checkpoint=_last_complete(Path(job.run_folder)))
+    _require_finite(trained.training_loss, trainer.state)
     history = [
         {key: value for key, value in row.items() if key != SINCE_START}
         for row in trainer.state.log_history
@@ -212,6 +219,14 @@ def train_and_save(trainer: Trainer, job: TrainingJob) -> dict[str, Any]:
         "last_loss": losses[-1] if losses else None,
         "devices": world_size(),
     }
+
+
+def _require_finite(loss: float, state: TrainerState) -> None:
+    if not math.isfinite(loss):
+        raise StepError(
+            f"The loss is {loss} at update {state.global_step}: lower the learning rate, or check "
+            "the weights that training starts from"
+        )
 
 
 def _last_complete(run_folder: Path) -> str | None:
