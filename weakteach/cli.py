@@ -23,8 +23,9 @@ from rich.progress import (
 from rich.table import Table
 from rich.tree import Tree
 
+from weakteach.artifacts.errors import StorageError
 from weakteach.artifacts.step import Step
-from weakteach.artifacts.store import StorageError, Store
+from weakteach.artifacts.store import Store
 from weakteach.models.family import tiny_opt
 from weakteach.models.spec import find_model
 from weakteach.preferences.pair import DataError, preference_set

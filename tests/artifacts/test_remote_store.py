@@ -8,8 +8,9 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from weakteach.artifacts.errors import StorageError
 from weakteach.artifacts.step import Step
-from weakteach.artifacts.store import LEASE_SECONDS, StorageError, Store
+from weakteach.artifacts.store import LEASE_SECONDS, Store
 from weakteach.study.leases import KEEPER, NAMESPACE, LeaseKeeper, ray_lease
 
 

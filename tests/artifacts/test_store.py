@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from weakteach.artifacts.errors import StepError, StorageError
 from weakteach.artifacts.step import Step
-from weakteach.artifacts.store import StepError, StorageError, Store
+from weakteach.artifacts.store import Store
 
 
 @dataclass(frozen=True)

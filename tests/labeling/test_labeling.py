@@ -12,7 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weakteach.artifacts.store import StepError, Store
+from weakteach.artifacts.errors import StepError
+from weakteach.artifacts.store import Store
 from weakteach.labeling.annotators import LABEL_SCHEMA, label_table
 from weakteach.labeling.stream import Stream, stream_chunks
 from weakteach.models.loading import load_causal, weights_of

@@ -13,7 +13,8 @@ import ray.cloudpickle
 import ray.train
 from transformers import TrainerCallback
 
-from weakteach.artifacts.store import StepError, Store
+from weakteach.artifacts.errors import StepError
+from weakteach.artifacts.store import Store
 from weakteach.models.loading import load_causal, weights_of
 from weakteach.models.resources import Resources
 from weakteach.models.spec import find_model, tokenizer_of

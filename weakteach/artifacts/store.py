@@ -25,6 +25,7 @@ from filelock import SoftFileLease, Timeout
 from pyarrow import fs
 
 import weakteach
+from weakteach.artifacts.errors import StepError, StorageError
 from weakteach.artifacts.step import Step, jsonable
 
 RECORD = "record.json"
@@ -41,14 +42,6 @@ Leases = Callable[[str, bool], AbstractContextManager[Any]]
 
 
 Progress = Callable[[int, int], None]
-
-
-class StorageError(RuntimeError):
-    """The storage cannot be read or written; the message names it and the remedy."""
-
-
-class StepError(RuntimeError):
-    """A step could not be computed; the message is one sentence for the user."""
 
 
 class _InOtherHands(Exception):

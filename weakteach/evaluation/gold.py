@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from weakteach.artifacts.errors import StepError
 from weakteach.artifacts.step import Step
-from weakteach.artifacts.store import StepError, Store
+from weakteach.artifacts.store import Store
 from weakteach.models.spec import Model
 from weakteach.preferences.world import gold_reward
 

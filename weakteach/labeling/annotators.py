@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from weakteach.artifacts.errors import StepError
 from weakteach.artifacts.step import Step
-from weakteach.artifacts.store import StepError, Store
+from weakteach.artifacts.store import Store
 from weakteach.models.spec import Model
 
 LABEL_SCHEMA = pa.schema(

@@ -19,7 +19,8 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
-from weakteach.artifacts.store import Progress, StepError, Store
+from weakteach.artifacts.errors import StepError
+from weakteach.artifacts.store import Progress, Store
 from weakteach.models.resources import Resources
 
 LOGGER = logging.getLogger(__name__)

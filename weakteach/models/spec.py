@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from importlib import util
 from pathlib import Path
 
+from weakteach.artifacts.errors import UserError
 from weakteach.artifacts.step import EXECUTION
 from weakteach.models.family import FAMILY, base_folder
 
@@ -21,8 +22,8 @@ TOKENIZER_FILES = (
 )  # fmt: skip
 
 
-class ModelError(ValueError):
-    """A model that cannot be found or used; the message says what to do."""
+class ModelError(UserError):
+    """A model that cannot be found or used."""
 
 
 @dataclass(frozen=True)

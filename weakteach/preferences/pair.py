@@ -9,6 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from weakteach.artifacts.errors import UserError
+
 PAIR_SCHEMA = pa.schema(
     [
         ("pair_id", pa.string()),
@@ -37,8 +39,8 @@ CHUNK_ROWS = 512
 TokenCounter = Callable[[list["Pair"]], list[int]]
 
 
-class DataError(ValueError):
-    """Input data that cannot be used; the message names the file, the row and the remedy."""
+class DataError(UserError):
+    """Input data that cannot be used; the message names the file and the row."""
 
 
 @dataclass(frozen=True)

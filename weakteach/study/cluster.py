@@ -1,11 +1,13 @@
 """Joining a Ray cluster, or starting Ray on this machine."""
 
 import logging
+import math
 import os
 from typing import Any
 
 import ray
 
+from weakteach.artifacts.errors import UserError
 from weakteach.artifacts.store import Store
 from weakteach.models.resources import Resources
 from weakteach.study.leases import ray_lease
@@ -25,6 +27,10 @@ WORKER_ENVIRONMENT = {
 }
 
 
+class ClusterError(UserError):
+    """The cluster cannot be reached or is too small."""
+
+
 def shared(store: Store) -> Store:
     """The store with leases that hold across the cluster, where its storage has none itself."""
     return store if store.is_local else Store(store.url, ray_lease)
@@ -34,25 +40,51 @@ def start_ray(address: str | None, concurrent: int, resources: Resources, verbos
     """Join the cluster at ``address`` (or in the environment), or start Ray in this process.
 
     A local Ray has a logical CPU for each trial and one for each trial's labeling, whatever the
-    machine has: a trial waits while its labeling runs.
+    machine has: a trial waits while its labeling runs. Raises ClusterError.
     """
     environment = WORKER_ENVIRONMENT | {"OMP_NUM_THREADS": str(resources.threads)}
     os.environ.update({k: os.environ.get(k, v) for k, v in environment.items()})
     address = address or os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"address": address} if address else _local(concurrent, resources)
-    ray.init(
-        runtime_env={"env_vars": {name: os.environ[name] for name in environment}},
-        log_to_driver=verbose,
-        logging_level=logging.INFO if verbose else logging.ERROR,
-        **options,
-    )
+    try:
+        ray.init(
+            runtime_env={"env_vars": {name: os.environ[name] for name in environment}},
+            log_to_driver=verbose,
+            logging_level=logging.INFO if verbose else logging.ERROR,
+            **options,
+        )
+    except (ConnectionError, ray.exceptions.RayError) as error:
+        raise ClusterError(f"The Ray cluster at {address} cannot be joined: {error}") from error
+
+
+def arms_at_once(wanted: int, resources: Resources) -> int:
+    """How many arms of those wanted can run on the cluster without starving each other.
+
+    A trial that trains in its own process keeps a CPU while it waits for its labeling: if trials
+    held every CPU, none of them would go on. Raises ClusterError if the
+    cluster is too small for one.
+    """
+    if resources.train_workers:
+        return wanted
+    available = ray.cluster_resources().get("CPU", 0.0)
+    fitting = int(available // _cpus_of_a_trial(resources))
+    if fitting < 1:
+        raise ClusterError(
+            f"The cluster has {available:g} CPUs, but an arm needs {_cpus_of_a_trial(resources):g}:"
+            " start Ray with more (--num-cpus may be more than the machine has)"
+        )
+    return min(wanted, fitting)
+
+
+def _cpus_of_a_trial(resources: Resources) -> float:
+    return 1 + max(resources.label_tasks, resources.label_actors) * resources.cpus
 
 
 def _local(concurrent: int, resources: Resources) -> dict[str, Any]:
-    per_trial = 1 + max(resources.label_tasks, resources.label_actors) * resources.cpus
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    training = resources.train_workers * resources.cpus
     return {
-        "num_cpus": int(concurrent * (per_trial + resources.train_workers * resources.cpus)),
+        "num_cpus": math.ceil(concurrent * (_cpus_of_a_trial(resources) + training)),
         "include_dashboard": False,
         "address": "local",
     }

@@ -5,18 +5,19 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
 
-from weakteach.artifacts.store import StepError, StorageError, Store
+from weakteach.artifacts.errors import StepError, UserError
+from weakteach.artifacts.store import Store
 from weakteach.evaluation.gold import Gold, RewardModel, WorldGold
-from weakteach.models.spec import UNRESOLVED, ModelError, find_model
+from weakteach.models.spec import UNRESOLVED, find_model
 from weakteach.preferences.pair import DataError
 from weakteach.preferences.sources import (
     FILE_FORMATS,
@@ -35,6 +36,13 @@ DEFAULT_STORAGE = "runs"
 
 
 T = TypeVar("T")
+
+
+class DtypeName(StrEnum):
+    """The values of ``resources.Dtype``, as choices of an option."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
 
 
 class PresetName(StrEnum):
@@ -58,8 +66,7 @@ class Options:
     data: str | None = None
     gold: str | None = None
     test_pairs: int | None = None
-    train_workers: int | None = None
-    label_actors: int | None = None
+    execution: dict[str, Any] = field(default_factory=dict)
     max_concurrent: int | None = None
     address: str | None = None
     plan: bool = False
@@ -114,6 +121,13 @@ def sweep(name: str, title: str) -> Callable[[Callable[[Grid], list[Arm]]], type
                 int | None,
                 typer.Option(min=0, help="Actors that label; 0 labels in Ray tasks."),
             ] = None,
+            threads: Annotated[
+                int | None, typer.Option(min=1, help="Torch threads of each process.")
+            ] = None,
+            dtype: Annotated[
+                DtypeName | None,
+                typer.Option(help="Of computations; trained weights stay in float32."),
+            ] = None,
             max_concurrent: Annotated[
                 int | None, typer.Option(min=1, help="Arms that run at a time.")
             ] = None,
@@ -132,7 +146,9 @@ def sweep(name: str, title: str) -> Callable[[Callable[[Grid], list[Arm]]], type
         ) -> None:
             options = Options(
                 PRESETS[preset.value], storage, weak, student, fractions, seeds, data, gold,
-                test_pairs, train_workers, label_actors, max_concurrent, address, plan, verbose,
+                test_pairs,
+                execution_options(train_workers, label_actors, threads, dtype),
+                max_concurrent, address, plan, verbose,
             )  # fmt: skip
             with user_errors(verbose):
                 code = run_sweep(name, title, arms_of, options)
@@ -161,22 +177,19 @@ def run_sweep(name: str, title: str, arms_of: Callable[[Grid], list[Arm]], optio
     store.check_writable()
 
     # Ray and torch take seconds to import, which plans and help texts do not wait for.
-    from weakteach.study.cluster import shared, start_ray
+    from weakteach.study.cluster import arms_at_once, shared, start_ray
     from weakteach.study.report import StudyInfo, terminal_table
     from weakteach.study.results import read_results, study_folder
     from weakteach.study.sweep import describe, run_study
 
     logging.basicConfig(level=logging.INFO if options.verbose else logging.ERROR)
-    resources = preset.resources
-    if options.train_workers is not None:
-        resources = replace(resources, train_workers=options.train_workers)
-    if options.label_actors is not None:
-        resources = replace(resources, label_actors=options.label_actors)
+    resources = replace(preset.resources, **options.execution)
     concurrent = options.max_concurrent or preset.max_concurrent
     study: StudyInfo = describe(name, title, grid, store, shlex.join(sys.argv))
     console.print(f"{title}: {len(arms)} arms. {plan_sentence(made)}", highlight=False)
     if made.existing < made.unique:
         start_ray(options.address, concurrent, resources, options.verbose)
+        concurrent = arms_at_once(concurrent, resources)
     outcome = run_study(study, arms, shared(store), resources, concurrent, console)
 
     console.print(terminal_table(read_results(store, name)))
@@ -192,12 +205,25 @@ def run_sweep(name: str, title: str, arms_of: Callable[[Grid], list[Arm]], optio
     return EXIT_FAILED if outcome.failures else 0
 
 
+def execution_options(
+    train_workers: int | None, label_actors: int | None, threads: int | None, dtype: str | None
+) -> dict[str, Any]:
+    """Fields of Resources that the user set."""
+    given = {
+        "train_workers": train_workers,
+        "label_actors": label_actors,
+        "threads": threads,
+        "dtype": None if dtype is None else str(dtype),
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
 @contextmanager
 def user_errors(verbose: bool) -> Iterator[None]:
     """Turn errors that a user can mend into one sentence and an exit code."""
     try:
         yield
-    except (DataError, ModelError, StorageError, StepError) as error:
+    except UserError as error:
         if verbose:
             raise
         Console(stderr=True).print(f"Error: {error}", markup=False, highlight=False)

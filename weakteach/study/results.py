@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from weakteach.artifacts.store import StorageError, Store
+from weakteach.artifacts.errors import StorageError
+from weakteach.artifacts.store import Store
 from weakteach.study.arms import Arm
 from weakteach.study.report import StudyInfo, write_report
 from weakteach.study.results_schema import RESULTS_SCHEMA

@@ -14,7 +14,7 @@ from ray.train import (
 )
 from ray.train.torch import TorchTrainer
 
-from weakteach.artifacts.store import StepError
+from weakteach.artifacts.errors import StepError
 from weakteach.models.resources import Resources
 from weakteach.training.worker import TrainingJob
 

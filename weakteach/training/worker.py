@@ -25,8 +25,9 @@ from transformers import (
     TrainingArguments,
 )
 
+from weakteach.artifacts.errors import StepError
 from weakteach.artifacts.step import Step
-from weakteach.artifacts.store import StepError, Store
+from weakteach.artifacts.store import Store
 from weakteach.models.loading import load_causal, weights_of
 from weakteach.models.resources import Resources
 from weakteach.models.spec import Model
@@ -60,10 +61,15 @@ class TrainingJob:
 
 
 def load_start(job: TrainingJob) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model that training starts from, and its tokenizer."""
+    """The model that training starts from, and its tokenizer.
+
+    Weights that are trained stay in float32, whatever the dtype of the computation; those below
+    adapters are frozen and take less room in the dtype.
+    """
     torch.set_num_threads(job.resources.threads)
     weights = weights_of(job.store, job.start)
-    return load_causal(weights, job.resources.dtype), load_tokenizer(weights.base)
+    dtype = job.resources.dtype if job.recipe.lora else "float32"
+    return load_causal(weights, dtype), load_tokenizer(weights.base)
 
 
 def load_preferences(
@@ -113,7 +119,7 @@ def trainer_arguments(job: TrainingJob, schedule: Schedule) -> dict[str, Any]:
         "max_grad_norm": schedule.clip,
         "seed": job.seed,
         "data_seed": job.seed,
-        "bf16": job.resources.dtype == "bfloat16" and not on_cpu,
+        "bf16": job.resources.dtype == "bfloat16",
         "use_cpu": on_cpu,
         "activation_checkpointing": False,
         "gradient_checkpointing": False,
