@@ -121,11 +121,7 @@ def test_human_choices_of_the_unlabeled_file_change_no_label(labeled, tmp_path):
 
 def test_show_prints_the_record_and_the_lineage(labeled):
     folder, _ = labeled
-    (labels,) = {
-        path.name
-        for path in (folder / "store" / "WeakLabels").iterdir()
-        if pq.read_table(path / "labels.parquet").num_rows == 200
-    }
+    labels = min(path.name for path in (folder / "store" / "WeakLabels").iterdir())
     code, out, _ = weakteach("show", labels[:10], "--storage", folder / "store")
     assert code == 0
     assert f'"fingerprint": "{labels}"' in out

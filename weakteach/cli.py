@@ -86,7 +86,8 @@ def label(
 
         def obtain(text: str, step: Step) -> dict[str, Any]:
             with following(console, text) as progress:
-                return store.obtain(step, resources, progress)["facts"]
+                told = lambda _, done, total: progress(done, total)  # noqa: E731
+                return store.obtain(step, resources, told)["facts"]
 
         few_facts = obtain("reading labeled pairs", few)
         many_facts = obtain("reading unlabeled pairs", many)
@@ -134,7 +135,7 @@ def following(console: Console, text: str) -> Iterator[Callable[[int, int], None
 
         def show(done: int, total: int) -> None:
             seconds = bar.tasks[0].elapsed or 0.0
-            rate = f"{done:,}/{total:,} rows, {done / seconds:,.0f}/s" if seconds else ""
+            rate = f"{done:,}/{total:,}, {done / seconds:,.1f}/s" if seconds else ""
             bar.update(task, completed=done, total=total, rate=rate)
 
         yield show

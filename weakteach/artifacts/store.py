@@ -1,22 +1,23 @@
 """Where artifacts lie, and how each is computed once.
 
-<storage>/<StepName>/<fingerprint>/…             the artifact; it exists when record.json does
-<storage>/<StepName>/.<fingerprint>.stage/…      being written; swept by the next try
-<storage>/<StepName>/.<fingerprint>.scratch/…    survives a kill (checkpoints, shards), so that
-                                                 the next try can go on from it
+<storage>/<StepName>/<fingerprint>/…                the artifact; it exists when record.json does
+<storage>/<StepName>/.<fingerprint>.<try>.stage/…   being written; swept by the next try
+<storage>/<StepName>/.<fingerprint>.scratch/…       survives a kill (checkpoints, shards), so that
+                                                    the next try can go on from it
 """
 
 import hashlib
 import json
 import os
 import platform
+import secrets
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,9 @@ RECORDED_PACKAGES = (
 Leases = Callable[[str, bool], AbstractContextManager[Any]]
 
 
+# Told how much of a step's work is done, and how much there is in all.
 Progress = Callable[[int, int], None]
+StepProgress = Callable[[Step, int, int], None]
 
 
 class _InOtherHands(Exception):
@@ -55,8 +58,7 @@ class Workspace:
     ``out`` is a local folder whose files become the artifact, ``stage`` the folder on the storage
     to which they go: what other hosts write there becomes part of it too. ``scratch`` is a folder
     on the storage, ``run_folder`` one of this host, that outlive a killed try. ``execution`` says
-    how to run (devices, workers), which never changes what is computed. ``progress`` is told the
-    rows done and the rows in all of a step that goes row by row.
+    how to run (devices, workers), which never changes what is computed.
     """
 
     store: "Store"
@@ -200,7 +202,7 @@ class Store:
         return cached
 
     def obtain(
-        self, step: Step, execution: Any = None, progress: Progress | None = None
+        self, step: Step, execution: Any = None, progress: StepProgress | None = None
     ) -> dict[str, Any]:
         """The record of the step's artifact, computing it and what it reads where missing."""
         outcome = self.obtain_each([step], execution, progress=progress)[step]
@@ -213,13 +215,14 @@ class Store:
         targets: Iterable[Step],
         execution: Any = None,
         computed: Callable[[Step], None] | None = None,
-        progress: Progress | None = None,
+        progress: StepProgress | None = None,
     ) -> dict[Step, dict[str, Any] | Exception]:
         """For each target its record, or the exception with which it failed.
 
         Of all processes that want one step at a time, one computes it. The others go on with
         another target meanwhile, and wait only when every missing one is in other hands.
-        ``computed`` is called after each step that this call computed itself.
+        ``computed`` is called after each step that this call computed itself, ``progress`` while
+        a step goes on.
         """
         outcomes: dict[Step, dict[str, Any] | Exception] = {}
         failed: dict[Step, Exception] = {}
@@ -240,6 +243,8 @@ class Store:
             except Timeout:
                 raise _InOtherHands from None
             except Exception as error:
+                if record := self.record(step):
+                    return record  # another process took our lease for lost, and was first
                 failed[step] = error
                 raise
             if computed:
@@ -260,20 +265,18 @@ class Store:
             wait = not moved
         return outcomes
 
-    def _compute(self, step: Step, execution: Any, progress: Progress | None) -> dict[str, Any]:
+    def _compute(self, step: Step, execution: Any, progress: StepProgress | None) -> dict[str, Any]:
         hidden = f"{self.root}/{type(step).__name__}/.{step.fingerprint}"
-        stage, scratch = f"{hidden}.stage", f"{hidden}.scratch"
-        for leftover in (stage, self.path(step)):
-            self._delete(leftover)
+        stage, scratch = f"{hidden}.{secrets.token_hex(4)}.stage", f"{hidden}.scratch"
+        self._sweep(step, hidden)
         self.filesystem.create_dir(scratch, recursive=True)
         self.filesystem.create_dir(stage, recursive=True)
         run_folder = Path(scratch) if self.is_local else cache_folder() / "runs" / step.fingerprint
         out = Path(stage) if self.is_local else Path(tempfile.mkdtemp(prefix="weakteach-"))
         started = time.time()
         try:
-            facts = step.compute(
-                Workspace(self, out, stage, scratch, run_folder, execution, progress)
-            )
+            told = partial(progress, step) if progress else None
+            facts = step.compute(Workspace(self, out, stage, scratch, run_folder, execution, told))
             record = self._describe(step, facts, started)
             if not self.is_local:
                 fs.copy_files(str(out), stage, destination_filesystem=self.filesystem)
@@ -285,6 +288,14 @@ class Store:
         self._delete(scratch)
         shutil.rmtree(run_folder, ignore_errors=True)
         return record
+
+    def _sweep(self, step: Step, hidden: str) -> None:
+        """Delete what earlier tries left half-written."""
+        kind = fs.FileSelector(os.path.dirname(hidden), allow_not_found=True)
+        for info in self.filesystem.get_file_info(kind):
+            if info.path.startswith(f"{hidden}.") and info.path.endswith(".stage"):
+                self._delete(info.path)
+        self._delete(self.path(step))
 
     def _commit(self, step: Step, stage: str, record: dict[str, Any]) -> None:
         """Move the staged files to their place and write the record last."""

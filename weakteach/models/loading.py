@@ -49,9 +49,9 @@ def dequantize(model: Model, out: Path) -> None:
         raise ModelError(f"To read {file}: the file must exist, and pip install 'weakteach[gguf]'")
     options: dict[str, Any] = {"gguf_file": file.name, "trust_remote_code": False}
     loaded = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **options)
-    # Trainers refuse a model that calls itself quantized.
-    if hasattr(loaded.config, "quantization_config"):
-        del loaded.config.quantization_config
+    # It is quantized no more, but would call itself so: saving and training would refuse it.
+    loaded.hf_quantizer = None  # type: ignore[assignment]
+    del loaded.config.quantization_config
     loaded.save_pretrained(out)
     AutoTokenizer.from_pretrained(file.parent, **options).save_pretrained(out)
 

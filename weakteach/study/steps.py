@@ -362,5 +362,6 @@ def run_training(step: "Sft | Dpo", train: Any, workspace: Workspace) -> dict[st
         resources=_resources(workspace),
         stage=workspace.stage,
         run_folder=str(workspace.run_folder / "trainer"),
+        progress=None if _resources(workspace).train_workers else workspace.progress,
     )
     return launch(train, job, str(step).replace("/", "-"), workspace.scratch_url)

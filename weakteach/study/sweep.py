@@ -30,6 +30,7 @@ from weakteach.study.steps import Pairs
 
 LOGGER = logging.getLogger(__name__)
 TRIAL_RETRIES = 2
+SECONDS_BETWEEN_REPORTS = 2.0
 # Drivers of a cluster's arms hold no CPU; this puts them on the head, away from spot nodes.
 ON_THE_HEAD = {"cpu": 0, "node:__internal_head__": 0.001}
 
@@ -116,19 +117,29 @@ def run_arm(config: dict[str, Any], arms: list[Arm], store: Store, resources: Re
     arm = arms[config["arm"]]
     computed = 0
 
-    def report(step: Step) -> None:
+    told = time.monotonic()
+
+    def finished(step: Step) -> None:
         nonlocal computed
         computed += 1
-        tune.report({"steps": computed, "step": str(step), "failures": {}})
+        tune.report({"steps": computed, "step": str(step), "doing": "", "failures": {}})
 
-    outcomes = store.obtain_each(arm.targets, resources, report)
+    def doing(step: Step, done: int, total: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= SECONDS_BETWEEN_REPORTS:
+            told = time.monotonic()
+            text = f"{type(step).__name__} {done}/{total}"
+            tune.report({"steps": computed, "step": "", "doing": text, "failures": {}})
+
+    outcomes = store.obtain_each(arm.targets, resources, finished, doing)
     reasons = {
         step: reason(error) for step, error in outcomes.items() if isinstance(error, Exception)
     }
     for step, error in outcomes.items():
         if isinstance(error, Exception):
             LOGGER.error("%s of %s failed", step, arm.name, exc_info=error)
-    tune.report({"steps": computed, "step": "", "failures": failures_by_role(arm, reasons)})
+    failures = failures_by_role(arm, reasons)
+    tune.report({"steps": computed, "step": "", "doing": "", "failures": failures})
 
 
 def reason(error: BaseException) -> str:
@@ -164,6 +175,7 @@ class Recorder(Callback):
         self.open_arms = len(arms)
         self._study, self._arms, self._store, self._steps = study, arms, store, steps
         self._console = console
+        self._doing: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -174,6 +186,7 @@ class Recorder(Callback):
     ) -> None:
         if result["step"]:
             self.computed += 1
+        self._doing[trial.trial_id] = result["doing"]
         if result["failures"]:
             self.failures[self._arms[trial.config["arm"]].name] = result["failures"]
 
@@ -217,16 +230,19 @@ class Recorder(Callback):
             publish_results(self._store, StoredStudy(info, kinds), results, final)
 
     def following(self) -> "_Following":
-        return _Following(self._console, self._store, self._steps)
+        return _Following(self._console, self._store, self._steps, self._doing)
 
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False)
 
 
 class _Following:
-    """A progress bar of the study's steps, read off the store, while the body runs."""
+    """A progress bar of the study's steps, read off the store, while the body runs; beside it
+    what the trials are doing."""
 
-    def __init__(self, console: Console, store: Store, steps: list[Step]) -> None:
+    def __init__(
+        self, console: Console, store: Store, steps: list[Step], doing: dict[str, str]
+    ) -> None:
         self._progress = Progress(
             TextColumn("steps"),
             BarColumn(),
@@ -234,8 +250,10 @@ class _Following:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
+            TextColumn("{task.description}"),
             console=console,
         )
+        self._doing = doing
         self._store, self._steps = store, steps
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
@@ -253,7 +271,9 @@ class _Following:
         existing = len(self._store.existing(self._steps))
         task = self._progress.add_task("", total=len(self._steps), completed=existing)
         while not self._stop.wait(1.0):
-            self._progress.update(task, completed=len(self._store.existing(self._steps)))
+            doing = ", ".join(text for text in self._doing.values() if text)
+            done = len(self._store.existing(self._steps))
+            self._progress.update(task, completed=done, description=doing)
         self._progress.update(task, completed=len(self._store.existing(self._steps)))
 
 

@@ -27,7 +27,7 @@ from transformers import (
 
 from weakteach.artifacts.errors import StepError
 from weakteach.artifacts.step import Step
-from weakteach.artifacts.store import Store
+from weakteach.artifacts.store import Progress, Store
 from weakteach.models.loading import load_causal, weights_of
 from weakteach.models.resources import Resources
 from weakteach.models.spec import Model
@@ -46,7 +46,8 @@ class TrainingJob:
     """All that a worker needs, small enough to send: it fetches data and weights itself.
 
     ``pairs`` and ``labels`` are Parquet files, ``stage`` the folder for the trained model, all on
-    the store's file system; ``run_folder`` is a folder of this host for checkpoints.
+    the store's file system; ``run_folder`` is a folder of this host for checkpoints. ``progress``
+    is told updates; it is there in local mode alone, since it cannot be sent.
     """
 
     store: Store
@@ -58,6 +59,7 @@ class TrainingJob:
     resources: Resources
     stage: str
     run_folder: str
+    progress: Progress | None = None
 
 
 def load_start(job: TrainingJob) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -163,8 +165,15 @@ class ReportProgress(TrainerCallback):
     and checkpoints to Ray Train. Local mode has no such door inside a Tune trial: there the
     trainer's own checkpoints are what a new try goes on from."""
 
-    def __init__(self, in_group: bool) -> None:
+    def __init__(self, in_group: bool, progress: Progress | None) -> None:
         self._in_group = in_group
+        self._progress = progress
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if self._progress:
+            self._progress(state.global_step, state.max_steps)
 
     def on_log(
         self,
@@ -196,7 +205,7 @@ def train_and_save(trainer: Trainer, job: TrainingJob) -> dict[str, Any]:
     stage. Returns facts for the record."""
     trainer.remove_callback(PrinterCallback)
     in_group = job.resources.train_workers > 0
-    trainer.add_callback(ReportProgress(in_group))
+    trainer.add_callback(ReportProgress(in_group, job.progress))
     checkpoint = ray.train.get_checkpoint() if in_group else None
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
