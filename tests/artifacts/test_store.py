@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from weakteach.artifacts.errors import StepError, StorageError
-from weakteach.artifacts.step import Step
+from weakteach.artifacts.step import Step, jsonable
 from weakteach.artifacts.store import Store
 
 
@@ -97,6 +97,8 @@ def test_the_record_says_what_was_computed_how_and_where(tmp_path):
     assert record["step"] == "Join"
     assert record["fingerprint"] == step.fingerprint
     assert record["inputs"] == [{"step": "Write", "fingerprint": step.parts[0].fingerprint}]
+    assert record["parameters"]["parts"] == [jsonable(step.parts[0])]
+    assert store.record(step.parts[0])["parameters"] == {"text": "a", "log": step.parts[0].log}
     assert {"host", "seconds", "device_seconds", "packages", "code", "facts"} <= set(record)
     assert store.record(step.parts[0])["facts"] == {"rows": 1}
     assert store.find(step.fingerprint[:8]) == record

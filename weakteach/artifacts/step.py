@@ -40,6 +40,11 @@ class Step(ABC):
         """What the fingerprint hashes, as JSON values; input steps stand in it by fingerprint."""
         return {"step": type(self).__name__, "version": self.VERSION, **_parameters(self)}
 
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """All fields as JSON values, defaults and those of execution (names, paths) too."""
+        return _parameters(self, complete=True)
+
     @cached_property
     def fingerprint(self) -> str:
         """The same for equal steps in every process and on every Python version."""
@@ -71,10 +76,10 @@ def walk(targets: Iterable[Step]) -> list[Step]:
     return list(ordered.values())
 
 
-def jsonable(value: Any) -> Any:
+def jsonable(value: Any, complete: bool = False) -> Any:
     """The canonical JSON form of a parameter; equal values have equal forms.
 
-    Raises TypeError for what has no stable identity (sets, dicts, functions, paths) and
+    ``complete`` adds to dataclasses what does not enter a fingerprint. Raises TypeError for what has no stable identity (sets, dicts, functions, paths) and
     ValueError for NaN and infinity.
     """
     if isinstance(value, Step):
@@ -86,9 +91,9 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, int | float | Fraction):
         return _number(value)
     if isinstance(value, tuple):
-        return [jsonable(item) for item in value]
+        return [jsonable(item, complete) for item in value]
     if is_dataclass(value) and not isinstance(value, type):
-        return {"class": type(value).__name__, **_parameters(value)}
+        return {"class": type(value).__name__, **_parameters(value, complete)}
     raise TypeError(f"{value!r} ({type(value).__name__}) cannot be a parameter of a step")
 
 
@@ -103,12 +108,12 @@ def _number(value: int | float | Fraction) -> Any:
     return value
 
 
-def _parameters(instance: Any) -> dict[str, Any]:
-    return {
-        field.name: jsonable(value)
-        for field, value in _identity_fields(instance)
-        if not _is_default(field, value)
-    }
+def _parameters(instance: Any, complete: bool = False) -> dict[str, Any]:
+    if complete:
+        named = {field.name: getattr(instance, field.name) for field in fields(instance)}
+    else:
+        named = {f.name: v for f, v in _identity_fields(instance) if not _is_default(f, v)}
+    return {name: jsonable(value, complete) for name, value in named.items()}
 
 
 def _identity_fields(instance: Any) -> Iterator[tuple[Field[Any], Any]]:

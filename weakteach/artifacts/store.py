@@ -320,6 +320,7 @@ class Store:
             "step": type(step).__name__,
             "fingerprint": step.fingerprint,
             "identity": step.identity,
+            "parameters": step.parameters,
             "inputs": [jsonable(parent) for parent in step.inputs],
             "facts": facts,
             "code": code_version(),

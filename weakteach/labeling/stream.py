@@ -24,7 +24,8 @@ from weakteach.artifacts.store import Progress, Store
 from weakteach.models.resources import Resources
 
 LOGGER = logging.getLogger(__name__)
-STALLED_AFTER_SECONDS = 300
+# A chunk of a large model on a slow device may take many minutes; a deadlock takes for ever.
+STALLED_AFTER_SECONDS = 3600
 BLOCK_BYTES = 4 << 20
 
 

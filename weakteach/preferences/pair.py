@@ -33,7 +33,7 @@ PREFERENCE_SCHEMA = pa.schema(
 
 # Rows of a Parquet row group: what is held in memory while a source is read, and the unit in which
 # pairs are labeled.
-CHUNK_ROWS = 512
+CHUNK_ROWS = 128
 
 # Tokens of the longer of prompt + response_1 and prompt + response_2, for many pairs at once.
 TokenCounter = Callable[[list["Pair"]], list[int]]

@@ -1,0 +1,84 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+from weakteach.evaluation.agreement import compare_labels
+from weakteach.evaluation.gold import Scoring, WorldGold
+from weakteach.models.loading import load_reward_model
+from weakteach.models.scoring import score_responses
+from weakteach.models.spec import ModelError
+from weakteach.models.tokens import load_tokenizer
+from weakteach.preferences.pair import DataError
+from weakteach.preferences.world import gold_reward, world_pair
+
+PAIRS = [world_pair(8, index) for index in range(12)]
+
+
+def reward_model_folder(tiny, folder, outputs=1):
+    """A random reward model on the tiny architecture, with the tiny models' tokenizer."""
+    torch.manual_seed(0)
+    config = AutoConfig.from_pretrained(tiny, num_labels=outputs)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    load_tokenizer(tiny).save_pretrained(folder)
+    return folder
+
+
+def test_rewards_do_not_depend_on_the_batch(tiny, tmp_path):
+    folder = reward_model_folder(tiny, tmp_path)
+    model, tokenizer = load_reward_model(folder), load_tokenizer(folder)
+    prompts, responses = [p.prompt for p in PAIRS], [p.response_1 for p in PAIRS]
+    together = score_responses(model, tokenizer, prompts, responses, 4096)
+    alone = score_responses(model, tokenizer, prompts, responses, 1)
+    assert np.abs(together - alone).max() < 1e-5
+    ids = [*tokenizer(prompts[0] + responses[0])["input_ids"], tokenizer.eos_token_id]
+    with torch.no_grad():
+        plain = model(torch.tensor([ids])).logits.item()
+    assert together[0] == pytest.approx(plain, abs=1e-5)
+    assert together.std() > 0
+
+
+def test_a_model_with_several_outputs_or_no_head_is_refused(tiny, tmp_path):
+    with pytest.raises(ModelError, match="3 outputs"):
+        load_reward_model(reward_model_folder(tiny, tmp_path, outputs=3))
+    with pytest.raises(ModelError, match="no trained head"):
+        load_reward_model(tiny)
+
+
+def test_world_gold_is_the_worlds_reward_of_each_response(tmp_path):
+    chunk = pa.table(
+        {
+            "pair_id": [str(i) for i in range(len(PAIRS))],
+            "prompt": [p.prompt for p in PAIRS],
+            "response_1": [p.response_1 for p in PAIRS],
+            "response_2": [p.response_2 for p in PAIRS],
+        }
+    )
+    columns = ("response_1", "response_2")
+    scored = Scoring(None, WorldGold(), "pair_id", columns, "float32", 1).process(None, chunk)
+    for pair, row in zip(PAIRS, scored.to_pylist(), strict=True):
+        assert row["response_1_reward"] == gold_reward(pair.prompt, pair.response_1).reward
+        assert row["response_2_reward"] == gold_reward(pair.prompt, pair.response_2).reward
+
+
+def table(**choices):
+    return pa.table({"pair_id": list(choices), "choice": list(choices.values())})
+
+
+def test_labels_are_compared_by_pair_and_counted():
+    weak = table(a=1, b=1, c=2, d=2)
+    human = table(d=2, c=1, b=2, a=1)
+    gold = table(a=1, b=1, c=1, d=1)
+    counts = compare_labels(weak, human, gold)
+    assert (counts.labeled, counts.compared, counts.agreed) == (4, 4, 2)
+    assert counts.gold_with_weak == 1  # of b and c, on which they differ
+    assert (counts.weak_right, counts.human_right) == (2, 2)
+
+
+def test_pairs_without_a_human_choice_are_not_compared():
+    counts = compare_labels(table(a=1, b=1), table(b=2))
+    assert (counts.labeled, counts.compared, counts.agreed) == (2, 1, 0)
+    assert counts.gold_with_weak is None
+    with pytest.raises(DataError, match="No pair has both"):
+        compare_labels(table(a=1), table(b=2))

@@ -1,0 +1,45 @@
+import shutil
+
+import pytest
+
+from weakteach.models.spec import UNRESOLVED, Model, ModelError, find_model, tokenizer_of
+
+
+def test_a_folders_identity_is_its_content_and_never_its_place(tiny, tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    shutil.copytree(tiny, here)
+    shutil.copytree(tiny, there)
+    assert find_model(str(here)) == find_model(str(there)) == find_model("opt-45k")
+    config = (there / "config.json").read_text()
+    (there / "config.json").write_text(config + "\n")
+    assert find_model(str(here)) != find_model(str(there))
+
+
+def test_models_of_a_family_share_one_tokenizer():
+    names = ("opt-45k", "opt-230k", "opt-1m")
+    assert len({tokenizer_of(find_model(name)) for name in names}) == 1
+
+
+def test_a_hub_id_is_planned_without_asking_the_hub():
+    model = find_model("facebook/opt-125m", resolve=False)
+    assert model == Model(f"facebook/opt-125m@{UNRESOLVED}")
+    assert tokenizer_of(model).content == model.content
+
+
+BAD = {
+    "gpt-9": "Unknown model 'gpt-9': give one of opt-45k",
+    "opt-4m": "weakteach pretrain opt-4m",
+    "nowhere.gguf": "no GGUF file",
+    "somebody/model": "cannot be looked up on the hub",
+}
+
+
+@pytest.mark.parametrize(("name", "sentence"), BAD.items())
+def test_what_cannot_be_found_is_said_with_a_remedy(name, sentence):
+    with pytest.raises(ModelError, match=sentence):
+        find_model(name)
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path):
+    with pytest.raises(ModelError, match=r"no config\.json"):
+        find_model(str(tmp_path))
