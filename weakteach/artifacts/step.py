@@ -79,8 +79,8 @@ def walk(targets: Iterable[Step]) -> list[Step]:
 def jsonable(value: Any, complete: bool = False) -> Any:
     """The canonical JSON form of a parameter; equal values have equal forms.
 
-    ``complete`` adds to dataclasses what does not enter a fingerprint. Raises TypeError for what has no stable identity (sets, dicts, functions, paths) and
-    ValueError for NaN and infinity.
+    ``complete`` adds to dataclasses what does not enter a fingerprint. Raises TypeError for what
+    has no stable identity (sets, dicts, functions, paths), ValueError for NaN and infinity.
     """
     if isinstance(value, Step):
         return {"step": type(value).__name__, "fingerprint": value.fingerprint}
