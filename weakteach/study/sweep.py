@@ -274,7 +274,8 @@ class _Following:
             doing = ", ".join(text for text in self._doing.values() if text)
             done = len(self._store.existing(self._steps))
             self._progress.update(task, completed=done, description=doing)
-        self._progress.update(task, completed=len(self._store.existing(self._steps)))
+        done = len(self._store.existing(self._steps))
+        self._progress.update(task, completed=done, description="")
 
 
 def data_counts(store: Store, steps: list[Step]) -> dict[str, int]:
