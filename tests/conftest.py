@@ -6,7 +6,6 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,7 +26,6 @@ def ray_here() -> Iterator[None]:
     from weakteach.study.cluster import start_ray
 
     start_ray(None, 2, Resources(), verbose=False)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     yield
     ray.shutdown()
 

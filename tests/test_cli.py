@@ -64,6 +64,7 @@ def test_label_writes_a_label_for_every_pair_and_says_how_good_the_teacher_is(la
     assert "Teacher accuracy on held-out human choices" in out
     assert "Agreement with the human choices of the unlabeled file" in out
     assert "95 % interval" in out
+    assert "INFO" not in out + err
     labels = pq.read_table(folder / "out" / "labels.parquet").to_pandas()
     assert len(labels) == 200
     assert labels["pair_id"].is_unique

@@ -151,6 +151,8 @@ def _loaded(work: ChunkWork) -> Any:
 
 
 def _quiet_context() -> None:
+    if not LOGGER.isEnabledFor(logging.INFO):  # Ray Data tells its plans on the terminal
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_no_progress_timeout_s = STALLED_AFTER_SECONDS

@@ -42,6 +42,7 @@ def start_ray(address: str | None, concurrent: int, resources: Resources, verbos
     A local Ray has a logical CPU for each trial and one for each trial's labeling, whatever the
     machine has: a trial waits while its labeling runs. Raises ClusterError.
     """
+    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR)
     environment = WORKER_ENVIRONMENT | {"OMP_NUM_THREADS": str(resources.threads)}
     os.environ.update({k: os.environ.get(k, v) for k, v in environment.items()})
     address = address or os.environ.get("RAY_ADDRESS")

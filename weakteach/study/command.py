@@ -1,6 +1,5 @@
 """The command line that all sweeps share."""
 
-import logging
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -182,7 +181,6 @@ def run_sweep(name: str, title: str, arms_of: Callable[[Grid], list[Arm]], optio
     from weakteach.study.results import read_results, study_folder
     from weakteach.study.sweep import describe, run_study
 
-    logging.basicConfig(level=logging.INFO if options.verbose else logging.ERROR)
     resources = replace(preset.resources, **options.execution)
     concurrent = options.max_concurrent or preset.max_concurrent
     study: StudyInfo = describe(name, title, grid, store, shlex.join(sys.argv))
