@@ -146,6 +146,7 @@ BAD = {
     "no such file": (["--labeled", "none.jsonl"], "none.jsonl"),
     "empty file": (["--labeled", "empty.jsonl"], "empty"),
     "no choice": (["--labeled", "plain.jsonl"], "no row says which response a human chose"),
+    "all rows bad": (["--labeled", "bad.jsonl"], "the first (bad.jsonl:1) for: bad JSON"),
     "unknown model": (["--teacher", "gpt-9"], "Unknown model 'gpt-9'"),
     "unknown columns": (["--unlabeled", "odd.csv"], "odd.csv"),
 }
@@ -155,6 +156,7 @@ BAD = {
 def test_a_users_mistake_is_one_sentence(labeled, tmp_path, options, sentence):
     folder, _ = labeled
     (tmp_path / "empty.jsonl").touch()
+    (tmp_path / "bad.jsonl").write_text("not json\n")
     (tmp_path / "odd.csv").write_text("a,b\n1,2\n")
     plain = {"prompt": "p", "response_1": "a", "response_2": "b"}
     (tmp_path / "plain.jsonl").write_text(json.dumps(plain) + "\n")

@@ -95,9 +95,11 @@ class Pairs(Step):
             self.source.read(), workspace.out, self.source.name, count_tokens, self.max_tokens
         )
         if not counts["pairs"]:
+            first = pq.read_table(workspace.out / "quarantine.parquet").slice(0, 1).to_pylist()
+            why = "".join(f", the first ({row['place']}) for: {row['reason']}" for row in first)
             raise DataError(
-                f"{self.source.name} holds no usable pair: {counts['rows']} rows, all of them in "
-                "quarantine (see `weakteach label` for their reasons)"
+                f"{self.source.name} holds no usable pair: all of its {counts['rows']} rows are in "
+                f"quarantine{why}"
             )
         return counts
 
