@@ -33,7 +33,10 @@ from weakteach.preferences.sources import WorldSource, file_source
 from weakteach.study.arms import policy_of, tokenizers_of
 from weakteach.study.command import DEFAULT_STORAGE, user_errors
 from weakteach.study.presets import LAPTOP
-from weakteach.study.steps import Agreement, Dpo, HeldOut, HumanLabels, Pairs, Sft, WeakLabels
+from weakteach.study.steps.data import HeldOut, Pairs
+from weakteach.study.steps.evaluation import Agreement
+from weakteach.study.steps.labels import HumanLabels, WeakLabels
+from weakteach.study.steps.training import Dpo, Sft
 
 HELP = "Can a weak language model teach a strong one? Studies run from the scripts in sweeps/."
 LARGEST_HELD_OUT = 500

@@ -21,7 +21,9 @@ from weakteach.models.resources import Resources
 from weakteach.models.spec import find_model, tokenizer_of
 from weakteach.models.tokens import load_tokenizer
 from weakteach.preferences.sources import WorldSource, file_source
-from weakteach.study.steps import Dpo, HumanLabels, Pairs, Sft, WeakLabels, read_labels
+from weakteach.study.steps.data import Pairs, read_labels
+from weakteach.study.steps.labels import HumanLabels, WeakLabels
+from weakteach.study.steps.training import Dpo, Sft
 from weakteach.training.recipes import DpoRecipe, Lora, Schedule, SftRecipe
 
 TASKS, ACTORS = Resources(), Resources(label_actors=2)

@@ -6,7 +6,7 @@ from weakteach.artifacts.store import Store
 from weakteach.models.loading import load_causal, weights_of
 from weakteach.models.spec import find_model
 from weakteach.models.tokens import load_tokenizer
-from weakteach.study.steps import Dequantized
+from weakteach.study.steps.data import Dequantized
 
 HIDDEN, LAYERS, HEADS, FFN = 32, 1, 2, 64
 

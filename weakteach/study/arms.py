@@ -11,22 +11,10 @@ from weakteach.evaluation.gold import Gold
 from weakteach.models.spec import Model, Tokenizer, tokenizer_of
 from weakteach.preferences.sources import Source
 from weakteach.study.presets import Preset
-from weakteach.study.steps import (
-    Agreement,
-    Dequantized,
-    Dpo,
-    Generate,
-    GoldLabels,
-    GoldReward,
-    HeldOut,
-    HumanLabels,
-    Labels,
-    Pairs,
-    Policy,
-    Sft,
-    Split,
-    WeakLabels,
-)
+from weakteach.study.steps.data import Dequantized, HeldOut, Labels, Pairs, Policy, Split
+from weakteach.study.steps.evaluation import Agreement, Generate, GoldReward
+from weakteach.study.steps.labels import GoldLabels, HumanLabels, WeakLabels
+from weakteach.study.steps.training import Dpo, Sft
 
 # Roles of the student, in the order in which tables show them.
 ROLES = ("base", "sft", "human", "gold", "weak")

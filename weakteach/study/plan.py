@@ -15,19 +15,10 @@ from weakteach.models.family import FAMILY
 from weakteach.models.spec import Model
 from weakteach.study.arms import Arm
 from weakteach.study.presets import Scale
-from weakteach.study.steps import (
-    Dequantized,
-    Dpo,
-    Generate,
-    GoldLabels,
-    GoldReward,
-    HeldOut,
-    Part,
-    Policy,
-    Sft,
-    Split,
-    WeakLabels,
-)
+from weakteach.study.steps.data import Dequantized, HeldOut, Part, Policy, Split
+from weakteach.study.steps.evaluation import Generate, GoldReward
+from weakteach.study.steps.labels import GoldLabels, WeakLabels
+from weakteach.study.steps.training import Dpo, Sft
 
 SIZE_IN_NAME = re.compile(r"(\d+(?:\.\d+)?)([kmb])(?![a-z])", re.IGNORECASE)
 UNITS = {"k": 1e3, "m": 1e6, "b": 1e9}

@@ -16,7 +16,7 @@ from weakteach.artifacts.store import Store
 from weakteach.study.arms import Arm
 from weakteach.study.report import StudyInfo, write_report
 from weakteach.study.results_schema import RESULTS_SCHEMA
-from weakteach.study.steps import Agreement, GoldReward
+from weakteach.study.steps.evaluation import Agreement, GoldReward
 
 
 def collect(store: Store, arms: list[Arm], failures: dict[str, dict[str, str]]) -> pa.Table:

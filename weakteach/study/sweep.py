@@ -26,7 +26,7 @@ from weakteach.models.resources import Resources
 from weakteach.study.arms import Arm, Grid
 from weakteach.study.report import StudyInfo
 from weakteach.study.results import StoredStudy, collect, publish_results
-from weakteach.study.steps import Pairs
+from weakteach.study.steps.data import Pairs
 
 LOGGER = logging.getLogger(__name__)
 TRIAL_RETRIES = 2

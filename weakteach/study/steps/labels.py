@@ -1,0 +1,78 @@
+"""Steps that label the pairs of a part."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from weakteach.artifacts.store import Workspace
+from weakteach.evaluation.gold import Gold, Scoring
+from weakteach.preferences.pair import DataError
+from weakteach.study.steps.data import Labels, Part, resources_of
+from weakteach.study.steps.training import Dpo
+
+
+@dataclass(frozen=True)
+class HumanLabels(Labels):
+    """The human choices of a part."""
+
+    part: Part
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        choices = self.part.human_choices(workspace.store)
+        if not len(choices):
+            raise DataError(f"No pair of the {self.part.name} part has a human choice")
+        pq.write_table(choices, workspace.out / "labels.parquet")
+        return {"rows": len(choices)}
+
+
+@dataclass(frozen=True)
+class GoldLabels(Labels):
+    """For each pair of a part the response with the higher gold reward, the second on a tie."""
+
+    part: Part
+    gold: Gold
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        from weakteach.labeling.annotators import label_table
+        from weakteach.labeling.stream import Stream, stream_chunks
+
+        store, resources = workspace.store, resources_of(workspace)
+        columns = ("response_1", "response_2")
+        work = Scoring(
+            store, self.gold, "pair_id", columns, resources.dtype, resources.batch_tokens
+        )
+        stream = Stream(store, self.part.file(store), f"{workspace.scratch}/shards", work)
+        scored = stream_chunks(stream, resources, workspace.progress)
+        rewards = np.stack([scored[f"{name}_reward"].to_numpy() for name in columns], axis=1)
+        labels = label_table(scored["pair_id"].to_pylist(), rewards)
+        pq.write_table(labels, workspace.out / "labels.parquet")
+        return {"rows": len(labels)}
+
+
+@dataclass(frozen=True)
+class WeakLabels(Labels):
+    """Labels of a part by the teacher's implicit reward."""
+
+    teacher: Dpo
+    part: Part
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        from weakteach.labeling.annotators import ImplicitReward
+        from weakteach.labeling.stream import Stream, stream_chunks
+
+        store, resources = workspace.store, resources_of(workspace)
+        annotator = ImplicitReward(
+            store,
+            self.teacher,
+            self.teacher.start,
+            self.teacher.recipe.beta,
+            resources.dtype,
+            resources.batch_tokens,
+        )
+        stream = Stream(store, self.part.file(store), f"{workspace.scratch}/shards", annotator)
+        labels = stream_chunks(stream, resources, workspace.progress)
+        labels = labels.replace_schema_metadata({"annotator": self.teacher.fingerprint})
+        pq.write_table(labels, workspace.out / "labels.parquet")
+        return {"rows": len(labels)}
