@@ -83,9 +83,7 @@ def stream_chunks(
 def _finished(stream: Stream, chunks: list[int], resources: Resources) -> Iterator[int]:
     """Process the chunks with Ray Data; each is given when its shard is there."""
     _quiet_context()
-    options: dict[str, Any] = {"num_cpus": resources.cpus, "batch_size": 1}
-    if resources.gpus:
-        options["num_gpus"] = resources.gpus
+    options: dict[str, Any] = {**resources.device_options(), "batch_size": 1}
     dataset: ray.data.Dataset = ray.data.from_items(
         [{"chunk": chunk} for chunk in chunks], override_num_blocks=len(chunks)
     )

@@ -1,7 +1,7 @@
 """How to run: devices, workers, batch sizes. Never part of a step's identity."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -14,7 +14,8 @@ class Resources:
     process start; from 1 on, a group of that many data-parallel workers is started.
     ``label_actors`` 0 runs labeling and generation as Ray tasks in reused worker processes,
     ``label_tasks`` of them at a time; from 1 on, a fixed pool of that many actors holds the model.
-    ``gpus`` and ``cpus`` are per worker, task or actor. ``threads`` are torch threads in each.
+    ``gpus`` and ``cpus`` are per worker, task or actor; ``gpu_type`` is a GPU's name in Ray, such
+    as A100, and empty where any will do. ``threads`` are torch threads in each.
     ``device_batch`` is the largest number of rows that one device takes at once in training;
     ``batch_tokens`` the tokens of one labeling or generation batch, padding included.
     """
@@ -23,6 +24,7 @@ class Resources:
     label_actors: int = 0
     label_tasks: int = 1
     gpus: float = 0.0
+    gpu_type: str = ""
     cpus: float = 1.0
     threads: int = 1
     device_batch: int = 32
@@ -30,3 +32,12 @@ class Resources:
     dtype: Dtype = "float32"
     checkpoint_steps: int = 200
     max_failures: int = 2
+
+    def device_options(self) -> dict[str, Any]:
+        """Ray's options for a task or actor that uses these devices."""
+        options: dict[str, Any] = {"num_cpus": self.cpus}
+        if self.gpus:
+            options["num_gpus"] = self.gpus
+        if self.gpu_type:
+            options["accelerator_type"] = self.gpu_type
+        return options

@@ -29,6 +29,7 @@ from weakteach.preferences.sources import (
 from weakteach.study.arms import Arm, Grid, policy_of
 from weakteach.study.plan import make_plan, plan_sentence, plan_table
 from weakteach.study.presets import PRESETS, Preset
+from weakteach.study.prices import check_cost, cost_sentence, cost_table, costs, read_prices
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 DEFAULT_STORAGE = "runs"
@@ -69,6 +70,9 @@ class Options:
     max_concurrent: int | None = None
     address: str | None = None
     plan: bool = False
+    prices: Path | None = None
+    node_types: str | None = None
+    max_cost: float | None = None
     verbose: bool = False
 
 
@@ -120,6 +124,10 @@ def sweep(name: str, title: str) -> Callable[[Callable[[Grid], list[Arm]]], type
                 int | None,
                 typer.Option(min=0, help="Actors that label; 0 labels in Ray tasks."),
             ] = None,
+            gpu_type: Annotated[
+                str | None,
+                typer.Option(help="GPU by its name in Ray, such as A100 or L4; any for any."),
+            ] = None,
             threads: Annotated[
                 int | None, typer.Option(min=1, help="Torch threads of each process.")
             ] = None,
@@ -139,6 +147,20 @@ def sweep(name: str, title: str) -> Callable[[Callable[[Grid], list[Arm]]], type
             plan: Annotated[
                 bool, typer.Option("--plan", help="Say what would be computed; run nothing.")
             ] = False,
+            prices: Annotated[
+                Path | None,
+                typer.Option(help="Price table of node types (TOML), in place of the one shipped."),
+            ] = None,
+            node_types: Annotated[
+                str | None,
+                typer.Option(help="Node types of the price table that you run on; all without it."),
+            ] = None,
+            max_cost: Annotated[
+                float | None,
+                typer.Option(
+                    min=0, help="Do not start if the planned cost on any of those is higher."
+                ),
+            ] = None,
             verbose: Annotated[
                 bool, typer.Option("--verbose", "-v", help="Show workers' logs and tracebacks.")
             ] = False,
@@ -146,8 +168,8 @@ def sweep(name: str, title: str) -> Callable[[Callable[[Grid], list[Arm]]], type
             options = Options(
                 PRESETS[preset.value], storage, weak, student, fractions, seeds, data, gold,
                 test_pairs,
-                execution_options(train_workers, label_actors, threads, dtype),
-                max_concurrent, address, plan, verbose,
+                execution_options(train_workers, label_actors, gpu_type, threads, dtype),
+                max_concurrent, address, plan, prices, node_types, max_cost, verbose,
             )  # fmt: skip
             with user_errors(verbose):
                 code = run_sweep(name, title, arms_of, options)
@@ -168,10 +190,22 @@ def run_sweep(name: str, title: str, arms_of: Callable[[Grid], list[Arm]], optio
     grid = make_grid(options)
     arms = arms_of(grid)
     store = Store(options.storage)
+    resources = replace(preset.resources, **options.execution)
+    if resources.gpu_type and not resources.gpus:
+        raise DataError(f"--gpu-type: the preset {preset.name} runs without GPUs")
     made = make_plan(arms, store, preset.scale)
+    prices = read_prices(options.prices)
+    found = costs(
+        made, prices, resources.gpu_type, _listed(options.node_types, str, "--node-types")
+    )
     if options.plan:
         console.print(plan_table(made))
         console.print(plan_sentence(made), highlight=False)
+        console.print(cost_table(found, prices))
+        console.print(cost_sentence(found, prices), highlight=False)
+    if options.max_cost is not None:
+        check_cost(made, found, prices, options.max_cost)
+    if options.plan:
         return 0
     store.check_writable()
 
@@ -181,7 +215,6 @@ def run_sweep(name: str, title: str, arms_of: Callable[[Grid], list[Arm]], optio
     from weakteach.study.results import read_results, study_folder
     from weakteach.study.sweep import describe, run_study
 
-    resources = replace(preset.resources, **options.execution)
     concurrent = options.max_concurrent or preset.max_concurrent
     study: StudyInfo = describe(name, title, grid, store, shlex.join(sys.argv))
     console.print(f"{title}: {len(arms)} arms. {plan_sentence(made)}", highlight=False)
@@ -204,12 +237,17 @@ def run_sweep(name: str, title: str, arms_of: Callable[[Grid], list[Arm]], optio
 
 
 def execution_options(
-    train_workers: int | None, label_actors: int | None, threads: int | None, dtype: str | None
+    train_workers: int | None,
+    label_actors: int | None,
+    gpu_type: str | None,
+    threads: int | None,
+    dtype: str | None,
 ) -> dict[str, Any]:
     """Fields of Resources that the user set."""
     given = {
         "train_workers": train_workers,
         "label_actors": label_actors,
+        "gpu_type": "" if gpu_type == "any" else gpu_type,
         "threads": threads,
         "dtype": None if dtype is None else str(dtype),
     }

@@ -40,11 +40,13 @@ class PlanRow:
 
 @dataclass(frozen=True)
 class Plan:
-    """The unique steps of a study by kind."""
+    """The unique steps of a study by kind. ``unsized`` are the models of missing steps whose size
+    is not known: their steps count as nothing."""
 
     arms: int
     rows: tuple[PlanRow, ...]
     device: str
+    unsized: tuple[str, ...] = ()
 
     @property
     def unique(self) -> int:
@@ -72,12 +74,15 @@ def make_plan(arms: Iterable[Arm], store: Store, scale: Scale) -> Plan:
     existing = store.existing(unique)
     used = Counter(type(step).__name__ for steps in per_arm for step in steps)
     rows = []
+    unsized: dict[str, None] = {}
     for kind in dict.fromkeys(type(step).__name__ for step in unique):
         steps = [step for step in unique if type(step).__name__ == kind]
         missing = [step for step in steps if step.fingerprint not in existing]
         seconds = sum(operations(step, scale) for step in missing) / scale.flops_per_second
         rows.append(PlanRow(kind, used[kind], len(steps), len(steps) - len(missing), seconds))
-    return Plan(len(arms), tuple(rows), scale.device)
+        models = [model for step in missing if (model := model_of(step))]
+        unsized |= {model.label: None for model in models if not parameters(model)}
+    return Plan(len(arms), tuple(rows), scale.device, tuple(unsized))
 
 
 def plan_table(plan: Plan) -> Table:
@@ -86,71 +91,93 @@ def plan_table(plan: Plan) -> Table:
         table.add_column(heading, justify="left" if heading == "step" else "right")
     for row in plan.rows:
         missing = row.unique - row.existing
-        hours = _hours(row.device_seconds / 3600)
+        hours = hours_text(row.device_seconds / 3600)
         table.add_row(row.kind, *map(str, (row.used, row.unique, row.existing, missing)), hours)
     table.add_section()
     missing = plan.unique - plan.existing
     counts = map(str, (plan.used, plan.unique, plan.existing, missing))
-    table.add_row("all", *counts, _hours(plan.device_hours))
+    table.add_row("all", *counts, hours_text(plan.device_hours))
     return table
 
 
 def plan_sentence(plan: Plan) -> str:
     shared = plan.used - plan.unique
+    unknown = f", without {', '.join(plan.unsized)} of unknown size" if plan.unsized else ""
     return (
         f"{plan.unique} unique steps, {plan.existing} of which exist. Sharing saves {shared} of "
         f"{plan.used} steps ({shared / plan.used:.0%}). To compute: about "
-        f"{_hours(plan.device_hours)} {plan.device}-hours (estimated from model and data sizes)."
+        f"{hours_text(plan.device_hours)} {plan.device}-hours (estimated from model and data "
+        f"sizes{unknown})."
     )
 
 
-def _hours(hours: float) -> str:
+def hours_text(hours: float) -> str:
     return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
 
 
 def operations(step: Step, scale: Scale) -> float:
     """Estimated floating-point operations of a step (Kaplan et al. 2020: 2 per parameter and
     token forward, 6 with the backward pass)."""
+    model = model_of(step)
+    if model is None:
+        return 0.0
+    size = parameters(model)
     sequence = scale.prompt_tokens + scale.response_tokens
     match step:
         case Sft():
-            return TRAIN * parameters(step.start) * sequence * _examples(step, scale)
+            return TRAIN * size * sequence * _examples(step, scale)
         case Dpo():  # two responses, and the reference's forward pass
-            per_token = (TRAIN + FORWARD) * parameters(step.start)
-            return per_token * 2 * sequence * _examples(step, scale)
+            return (TRAIN + FORWARD) * size * 2 * sequence * _examples(step, scale)
         case WeakLabels():  # two responses under two models
-            return FORWARD * parameters(step.teacher) * 4 * sequence * _pairs(step.part, scale)
+            return FORWARD * size * 4 * sequence * _pairs(step.part, scale)
         case Generate():
             tokens = scale.prompt_tokens + step.max_new_tokens
-            return FORWARD * parameters(step.policy) * tokens * scale.test_prompts
+            return FORWARD * size * tokens * scale.test_prompts
         case GoldReward():
-            return FORWARD * _gold_parameters(step) * sequence * scale.test_prompts
+            return FORWARD * size * sequence * scale.test_prompts
         case GoldLabels():
-            return FORWARD * _gold_parameters(step) * 2 * sequence * _pairs(step.part, scale)
+            return FORWARD * size * 2 * sequence * _pairs(step.part, scale)
         case _:
             return 0.0
 
 
-def parameters(policy: Policy) -> float:
-    """Parameters of the model behind a policy: from its shape, its file or the size in its name;
-    0 where none of them tells."""
-    if isinstance(policy, Dequantized):
-        return parameters(policy.model)
-    if isinstance(policy, Sft | Dpo):
-        return parameters(policy.start)
-    if not isinstance(policy, Model):
-        return 0.0
-    if policy.label in FAMILY:
-        return FAMILY[policy.label].parameters
-    if found := SIZE_IN_NAME.findall(policy.label):
+def parameters(model: Model) -> float:
+    """Parameters of a model: from its shape, the size in its name or its file; 0 where none of
+    them tells."""
+    if model.label in FAMILY:
+        return FAMILY[model.label].parameters
+    if found := SIZE_IN_NAME.findall(model.label):
         number, unit = found[-1]
         return float(number) * UNITS[unit.lower()]
-    files = Path(policy.location).glob("*.safetensors")
+    files = Path(model.location).glob("*.safetensors")
     return sum(file.stat().st_size for file in files) / 4
 
 
-def _gold_parameters(step: GoldReward | GoldLabels) -> float:
-    return parameters(step.gold.model) if isinstance(step.gold, RewardModel) else 0.0
+def model_of(step: Step) -> Model | None:
+    """The model that a step trains or runs, if it does."""
+    match step:
+        case Sft() | Dpo():
+            return _base(step.start)
+        case WeakLabels():
+            return _base(step.teacher)
+        case Generate():
+            return _base(step.policy)
+        case GoldReward(gold=RewardModel(model=model)) | GoldLabels(gold=RewardModel(model=model)):
+            return _base(model)
+        case _:
+            return None
+
+
+def _base(policy: Policy) -> Model | None:
+    match policy:
+        case Model():
+            return policy
+        case Dequantized():
+            return policy.model
+        case Sft() | Dpo():
+            return _base(policy.start)
+        case _:
+            return None
 
 
 def _examples(step: Sft | Dpo, scale: Scale) -> float:

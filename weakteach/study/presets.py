@@ -144,6 +144,7 @@ PAPER = Preset(
         train_workers=4,
         label_actors=4,
         gpus=1,
+        gpu_type="A100",
         cpus=4,
         threads=4,
         device_batch=4,

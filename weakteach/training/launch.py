@@ -41,6 +41,7 @@ def launch(
         scaling_config=ScalingConfig(
             num_workers=resources.train_workers,
             use_gpu=resources.gpus > 0,
+            accelerator_type=resources.gpu_type or None,
             resources_per_worker=None if resources.train_workers == 0 else _per_worker(resources),
         ),
         run_config=RunConfig(
