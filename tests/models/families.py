@@ -1,5 +1,7 @@
 """Tiny random models of every supported family, with the embedded tokenizer's vocabulary."""
 
+from typing import Any
+
 import torch
 from transformers import (
     AutoModelForCausalLM,
@@ -10,6 +12,7 @@ from transformers import (
     LlamaConfig,
     MistralConfig,
     OPTConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     Qwen2Config,
 )
@@ -66,10 +69,16 @@ CONFIGS = {
 }
 
 
-def random_model(family: str) -> PreTrainedModel:
-    """The same weights at every call, wide enough apart that errors show."""
+def random_model(family: str, **changes: Any) -> PreTrainedModel:
+    """The same weights at every call, wide enough apart that errors show; ``changes`` are config
+    values."""
+    config = CONFIGS[family]
+    return randomized(type(config)(**{**config.to_dict(), **changes}))
+
+
+def randomized(config: PreTrainedConfig) -> PreTrainedModel:
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(CONFIGS[family])
+    model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:

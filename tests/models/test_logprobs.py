@@ -2,15 +2,19 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from families import CONFIGS, random_model
-from hypothesis import given, settings
+from families import CONFIGS, LLAMA_LIKE, VOCABULARY, random_model, randomized
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import CohereConfig, Gemma2Config, GraniteConfig
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
+from weakteach.models import logprobs
 from weakteach.models.embedded import build_tokenizer
 from weakteach.models.logprobs import pair_logprobs
-from weakteach.models.tokens import pair_tokens
+from weakteach.models.spec import ModelError
+from weakteach.models.tokens import PairTokens, pair_tokens
 from weakteach.preferences.world import world_pair
 
 TOKENIZER = build_tokenizer()
@@ -30,18 +34,170 @@ def plain_logprob(model, prompt_ids, response_ids):
     ids = torch.tensor([prompt_ids + response_ids])
     with torch.no_grad():
         logits = model(ids).logits[0].double().log_softmax(-1)
-    places = range(len(prompt_ids), ids.shape[1])
+    places = range(max(1, len(prompt_ids)), ids.shape[1])
     return float(sum(logits[i - 1, ids[0, i]] for i in places))
+
+
+def assert_plain(model, tokens, *batch_tokens):
+    plain = np.array(
+        [[plain_logprob(model, t.prompt, r) for r in (t.response_1, t.response_2)] for t in tokens]
+    )
+    for size in batch_tokens:
+        ours = pair_logprobs(model, tokens, size)
+        assert ours.dtype == np.float64
+        assert np.abs(ours - plain).max() < 1e-4
 
 
 @pytest.mark.parametrize("family", CONFIGS)
 def test_logprobs_equal_the_plain_computation_however_batched(family):
-    model, tokens = random_model(family), pair_tokens(TOKENIZER, *columns(TEXTS))
-    plain = np.array(
-        [[plain_logprob(model, t.prompt, r) for r in (t.response_1, t.response_2)] for t in tokens]
+    tokens = pair_tokens(TOKENIZER, *columns(TEXTS))
+    assert_plain(random_model(family), tokens, 1, 300, 100_000)
+
+
+def random_pair(rng, prompt, *responses):
+    draw = lambda count: rng.integers(3, VOCABULARY, count).tolist()  # noqa: E731
+    return PairTokens(draw(prompt), *map(draw, responses))
+
+
+VARIANTS = {
+    "sliding window": ("mistral", {"sliding_window": 16}),
+    "sliding window in one layer": (
+        "qwen2",
+        {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1,
+         "layer_types": None},
+    ),
+    "local layers": ("gpt-neo", {"window_size": 16}),
+    "projected embeddings": ("opt", {"word_embed_proj_dim": 16}),
+    "norm after attention": ("opt", {"do_layer_norm_before": False}),
+    "parallel residual off": ("pythia", {"use_parallel_residual": False}),
+    "one key head": ("gemma", {"num_key_value_heads": 1}),
+    "scaled by layer": ("gpt2", {"scale_attn_by_inverse_layer_idx": True}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_variants_of_a_family_beyond_their_window(variant):
+    family, changes = VARIANTS[variant]
+    rng = np.random.default_rng(0)
+    shapes = [(40, 30, 20), (5, 60, 1), (0, 33, 50), (17, 2, 2), (90, 9, 40)]
+    tokens = [random_pair(rng, *shape) for shape in shapes]
+    model = random_model(family, **changes)
+    assert_plain(model, tokens, 120, 1000)
+    if changes.keys() & {"sliding_window", "window_size"}:  # the window does matter here
+        open_window = random_model(family, **dict.fromkeys(changes.keys() & WINDOWS, 500))
+        assert np.abs(pair_logprobs(model, tokens, 500) - pair_logprobs(open_window, tokens, 500)
+                      ).max() > 0.01  # fmt: skip
+
+
+WINDOWS = {"sliding_window", "window_size"}
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_responses_up_to_the_last_position_of_the_model(family):
+    rng = np.random.default_rng(1)
+    tokens = [random_pair(rng, 300, 212, 212), random_pair(rng, 511, 1, 1)]
+    assert_plain(random_model(family), tokens, 4000)
+
+
+IDS = st.lists(st.integers(3, VOCABULARY - 1), max_size=12)
+PAIRS = st.builds(
+    lambda prompt, shared, first, second: PairTokens(
+        prompt, [*shared, *first, 2], [*shared, *second, 2]
+    ),
+    prompt=IDS, shared=IDS, first=IDS, second=IDS,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+@settings(max_examples=15, deadline=None)
+@given(pairs=st.lists(PAIRS, min_size=1, max_size=4), batch_tokens=st.integers(1, 200))
+@example(pairs=[PairTokens([], [2], [2])], batch_tokens=10)
+@example(pairs=[PairTokens([7], [2], [2])], batch_tokens=10)
+@example(pairs=[PairTokens([], [5, 2], [6, 2])], batch_tokens=10)
+@example(pairs=[PairTokens([7], [5, 2], [5, 5, 2]), PairTokens([], [2], [5, 2])], batch_tokens=99)
+def test_logprobs_of_any_pairs_equal_the_plain_computation(family, pairs, batch_tokens):
+    assert_plain(random_model(family), pairs, batch_tokens)
+
+
+def test_no_pairs():
+    assert pair_logprobs(random_model("llama"), [], 100).shape == (0, 2)
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_the_head_runs_at_response_tokens_alone_and_in_chunks(family, monkeypatch):
+    monkeypatch.setattr(logprobs, "CHUNK_LOGITS", 7 * VOCABULARY)
+    rng = np.random.default_rng(2)
+    tokens = [random_pair(rng, 20, 10, 6) for _ in range(5)]
+    model, head_rows, widest = random_model(family), [], []
+
+    class Watch(TorchDispatchMode):
+        """The rows of everything as wide as the vocabulary that is computed."""
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor) and out.shape[-1:] == (VOCABULARY,):
+                widest.append(out.numel() // VOCABULARY)
+            return out
+
+    model.get_output_embeddings().register_forward_pre_hook(
+        lambda _, inputs: head_rows.append(inputs[0].numel() // inputs[0].shape[-1])
     )
-    for batch_tokens in (1, 300, 100_000):
-        assert np.abs(pair_logprobs(model, tokens, batch_tokens) - plain).max() < 1e-4
+    with Watch():
+        pair_logprobs(model, tokens, 10_000)
+    assert sum(head_rows) == 5 * 16
+    assert max(head_rows) == 7
+    width = model.get_output_embeddings().in_features  # the head's weight, transposed, is as wide
+    assert max(rows for rows in widest if rows != width) == 7
+
+
+def test_attention_is_the_models_own_again_afterwards():
+    model, ids = random_model("llama"), torch.arange(3, 40)[None]
+    before = model(ids).logits
+    pair_logprobs(model, [PairTokens([5], [6], [7])], 10)
+    assert model.config._attn_implementation == "sdpa"
+    assert torch.equal(model(ids).logits, before)
+
+
+SMALL = {**LLAMA_LIKE, "head_dim": 8}
+OTHERS = {
+    "softcapped": Gemma2Config(**SMALL, final_logit_softcapping=3.0, sliding_window=16),
+    "divided": GraniteConfig(**LLAMA_LIKE, logits_scaling=8.0),
+    "multiplied": CohereConfig(**LLAMA_LIKE, logit_scale=0.25),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_another_family_is_read_response_by_response_and_says_so(kind, caplog):
+    logprobs._warn_of_separate_rows.cache_clear()
+    rng = np.random.default_rng(3)
+    assert_plain(randomized(OTHERS[kind]), [random_pair(rng, 20, 30, 10)], 1, 100)
+    assert [
+        r.levelname for r in caplog.records if "read the prompt once for each" in r.message
+    ] == ["WARNING"]
+
+
+def test_logits_of_an_unknown_making_are_refused():
+    model = randomized(OTHERS["divided"])
+    forward = model.forward
+
+    def other(*args, **kwargs):
+        out = forward(*args, **kwargs)
+        out.logits = out.logits + torch.arange(VOCABULARY)
+        return out
+
+    model.forward = other
+    with pytest.raises(ModelError, match="granite make their logits in a way of their own"):
+        pair_logprobs(model, [PairTokens([5], [6], [7])], 10)
+
+
+def test_bfloat16_weights_sum_in_float32():
+    rng = np.random.default_rng(4)
+    tokens = [random_pair(rng, 20, 30, 10) for _ in range(4)]
+    exact = pair_logprobs(random_model("llama"), tokens, 1000)
+    rough = pair_logprobs(random_model("llama").to(torch.bfloat16), tokens, 1000)
+    assert 1e-4 < np.abs(rough - exact).max() < 0.05 * np.abs(exact).max()
+    # Sums of bfloat16 would be multiples of 1/2 up here.
+    assert np.abs(rough * 2 - np.round(rough * 2)).max() > 1e-3
 
 
 @pytest.mark.parametrize("family", CONFIGS)

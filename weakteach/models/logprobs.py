@@ -1,12 +1,32 @@
 """Log-probabilities of the responses of pairs under a causal language model."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from functools import lru_cache
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from weakteach.models.tokens import PairTokens, length_batches
+from weakteach.models.pair_layout import (
+    Batch,
+    attending_in_pairs,
+    branch_point,
+    packed_batch,
+    separate_batch,
+)
+from weakteach.models.spec import ModelError
+from weakteach.models.tokens import PairTokens
+
+LOGGER = logging.getLogger(__name__)
+# Families whose attention takes our layout, and those that keep their own: GPT-Neo's local layers
+# count places in a row, not positions. For any other, the head is compared with the model's own.
+PACKED = {"opt", "gpt2", "gpt_neox", "llama", "mistral", "gemma", "qwen2"}
+SEPARATE = {"gpt_neo"}
+# Logits that exist at a time. 16 MiB in float32: they stay in a CPU's cache, and are not so few
+# that the matrix product runs below its speed.
+CHUNK_LOGITS = 1 << 22
 
 
 @torch.inference_mode()
@@ -15,37 +35,94 @@ def pair_logprobs(
 ) -> np.ndarray:
     """Summed log p(response | prompt), float64 of shape [pairs, 2].
 
-    Sequences of similar length go together, in batches of at most ``batch_tokens`` tokens with
-    padding (one longer sequence is a batch of its own). Sums run in float32 or better.
+    The prompt is read once per pair where the model's family allows, else once per response, with
+    a warning. Pairs of similar length go together, in batches of at most ``batch_tokens`` tokens
+    (one longer pair is a batch of its own). Logits exist at response tokens only, a chunk at a
+    time; log-probabilities are in float32 and their sums in float64. The first token of a response
+    without any prompt has nothing before it and counts as 0. Raises ModelError if the model
+    computes its logits in a way that is not known here.
     """
-    sequences = [
-        (pair.prompt, response) for pair in pairs for response in (pair.response_1, pair.response_2)
-    ]
-    sums = np.zeros(len(sequences))
-    for batch in length_batches([len(p) + len(r) for p, r in sequences], batch_tokens):
-        sums[batch] = _response_sums(model, [sequences[i] for i in batch])
-    return sums.reshape(len(pairs), 2)
+    kind = model.config.model_type
+    packed = kind in PACKED
+    if not packed:
+        _warn_of_separate_rows(kind)
+    if kind not in PACKED | SEPARATE:
+        _check_head(model)
+    sums = torch.zeros(len(pairs), 2, dtype=torch.float64, device=model.device)
+    lay_out = packed_batch if packed else separate_batch
+    lengths = [_packed_length(pair) if packed else 2 * pair.longest for pair in pairs]
+    with attending_in_pairs(model) if packed else nullcontext():
+        for rows in _cut(lengths, batch_tokens, padded=not packed):
+            batch = lay_out([pairs[i] for i in rows], model.device)
+            scores = _scores(model, batch).double()[:, None] * batch.sides
+            there = torch.tensor(rows, device=model.device)
+            sums.index_add_(0, there[batch.pairs], scores)
+    return sums.cpu().numpy()
 
 
-def _response_sums(
-    model: PreTrainedModel, sequences: list[tuple[list[int], list[int]]]
-) -> np.ndarray:
-    longest = max(len(prompt) + len(response) for prompt, response in sequences)
-    ids = torch.zeros(len(sequences), longest, dtype=torch.long)
-    attended = torch.zeros_like(ids)
-    scored = torch.zeros(len(sequences), longest, dtype=torch.bool)
-    for row, (prompt, response) in enumerate(sequences):
-        length = len(prompt) + len(response)
-        ids[row, :length] = torch.tensor(prompt + response)
-        attended[row, :length] = 1
-        scored[row, len(prompt) : length] = True
-    ids, attended, scored = (t.to(model.device) for t in (ids, attended, scored))
-    # The head runs on no position before the first that predicts a response token.
-    kept = longest - min(len(prompt) for prompt, _ in sequences) + 1
-    logits = model(input_ids=ids, attention_mask=attended, logits_to_keep=kept, use_cache=False)
-    predicting, targets, mask = logits.logits[:, :-1], ids[:, -kept + 1 :], scored[:, -kept + 1 :]
-    chosen = predicting[mask].float()
-    tokens = chosen.gather(-1, targets[mask][:, None])[:, 0] - chosen.logsumexp(-1)
-    rows = mask.nonzero()[:, 0]
-    sums = torch.zeros(len(sequences), dtype=torch.float64, device=model.device)
-    return sums.index_add_(0, rows, tokens.double()).cpu().numpy()
+def _packed_length(pair: PairTokens) -> int:
+    """Tokens of the pair where it is packed."""
+    return len(pair.prompt) + len(pair.response_1) + len(pair.response_2) - branch_point(pair)
+
+
+def _cut(lengths: Sequence[int], batch_tokens: int, padded: bool) -> Iterator[list[int]]:
+    """Indices in batches of similar length, shortest first, each of at most ``batch_tokens``
+    tokens or of one index; ``padded`` counts each as long as the longest."""
+    batch: list[int] = []
+    total = 0
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        total = (len(batch) + 1) * lengths[index] if padded else total + lengths[index]
+        if batch and total > batch_tokens:
+            yield batch
+            batch, total = [], lengths[index]
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def _scores(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """Log-probabilities of the batch's targets, float32, shape [targets]."""
+    hidden = model.base_model(**batch.inputs, use_cache=False).last_hidden_state
+    hidden = hidden.flatten(0, 1)
+    scores = torch.empty(len(batch.targets), device=hidden.device)
+    step = max(1, CHUNK_LOGITS // model.get_output_embeddings().weight.shape[0])
+    for start in range(0, len(scores), step):
+        chunk = slice(start, start + step)
+        logits = _logits(model, hidden[batch.predictors[chunk]])
+        scores[chunk] = -torch.nn.functional.cross_entropy(
+            logits.float(), batch.targets[chunk], reduction="none"
+        )
+    return scores
+
+
+def _logits(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
+    """What the model's own forward makes of hidden states of shape [tokens, width]."""
+    logits = model.get_output_embeddings()(hidden)
+    config = model.config.get_text_config()
+    if divisor := getattr(config, "logits_scaling", None):  # Granite
+        logits = logits / divisor
+    if factor := getattr(config, "logit_scale", None):  # Cohere
+        logits = logits * factor
+    if cap := getattr(config, "final_logit_softcapping", None):  # Gemma 2
+        logits = (logits / cap).tanh() * cap
+    return logits
+
+
+def _check_head(model: PreTrainedModel) -> None:
+    ids = torch.arange(2, device=model.device)[None]
+    own = model(input_ids=ids, use_cache=False).logits[0].float()
+    hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]
+    if not torch.allclose(_logits(model, hidden).float(), own, rtol=1e-2, atol=1e-3):
+        raise ModelError(
+            f"Models of type {model.config.model_type} make their logits in a way of their own: "
+            "weakteach does not know it"
+        )
+
+
+@lru_cache
+def _warn_of_separate_rows(kind: str) -> None:
+    LOGGER.warning(
+        "Models of type %s read the prompt once for each response: their attention takes no mask "
+        "by position, or was never tried with one",
+        kind,
+    )
