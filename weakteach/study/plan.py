@@ -15,10 +15,11 @@ from weakteach.models.family import FAMILY
 from weakteach.models.spec import Model
 from weakteach.study.arms import Arm
 from weakteach.study.presets import Scale
-from weakteach.study.steps.data import Dequantized, HeldOut, Part, Policy, Split
+from weakteach.study.steps.data import Dequantized, HeldOut, Labels, Part, Policy, Split
 from weakteach.study.steps.evaluation import Generate, GoldReward
 from weakteach.study.steps.labels import GoldLabels, WeakLabels
 from weakteach.study.steps.training import Dpo, Sft
+from weakteach.study.steps.views import TopMargin
 
 SIZE_IN_NAME = re.compile(r"(\d+(?:\.\d+)?)([kmb])(?![a-z])", re.IGNORECASE)
 UNITS = {"k": 1e3, "m": 1e6, "b": 1e9}
@@ -181,10 +182,17 @@ def _base(policy: Policy) -> Model | None:
 
 
 def _examples(step: Sft | Dpo, scale: Scale) -> float:
+    """Pairs that training reads, an epoch's pairs counted again in the next."""
     schedule = step.recipe.schedule
     if schedule.steps:
         return schedule.steps * schedule.batch
-    return schedule.epochs * _pairs(step.labels.part, scale)
+    return schedule.epochs * _labeled_pairs(step.as_long_as or step.labels, scale)
+
+
+def _labeled_pairs(labels: Labels, scale: Scale) -> float:
+    """An estimate; views that keep the matched or the mismatched pairs count as a whole."""
+    share = float(labels.share) if isinstance(labels, TopMargin) else 1.0
+    return share * sum(_pairs(part, scale) for part in labels.parts)
 
 
 def _pairs(part: Part, scale: Scale) -> float:

@@ -1,5 +1,6 @@
 """What a training run does, as values; part of a step's identity."""
 
+import math
 from dataclasses import dataclass
 
 
@@ -29,6 +30,11 @@ class Schedule:
     warmup: float = 0.0
     weight_decay: float = 0.0
     clip: float = 1.0
+
+    def updates(self, pairs: int) -> int:
+        """Updates that training on that many pairs takes; the last batch of an epoch may be
+        smaller."""
+        return self.steps or math.ceil(self.epochs * math.ceil(pairs / self.batch))
 
 
 @dataclass(frozen=True)

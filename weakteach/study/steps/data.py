@@ -47,7 +47,8 @@ class Part:
 
 
 class Labels(Step):
-    """A step whose artifact holds ``labels.parquet``: a choice for pairs of ``part``."""
+    """A step whose artifact holds ``labels.parquet``: ``pair_id, choice`` of pairs of ``part``,
+    and the columns of LABEL_SCHEMA where rewards are known."""
 
     if TYPE_CHECKING:
 
@@ -55,6 +56,11 @@ class Labels(Step):
         def part(self) -> Part:
             """The pairs that the labels are of; a field or a property of each class."""
             ...
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Where the texts of the labeled pairs are: one part, but for a union of labels."""
+        return (self.part,)
 
 
 @dataclass(frozen=True)
@@ -162,8 +168,12 @@ def _write_parts(workspace: Workspace, whole: Part, parts: dict[str, pa.Table]) 
     return {name: len(table) for name, table in parts.items()}
 
 
+def labels_file(store: Store, labels: Labels) -> str:
+    return f"{store.path(labels)}/labels.parquet"
+
+
 def read_labels(store: Store, labels: Labels) -> pa.Table:
-    return pq.read_table(f"{store.path(labels)}/labels.parquet", filesystem=store.filesystem)
+    return pq.read_table(labels_file(store, labels), filesystem=store.filesystem)
 
 
 def resources_of(workspace: Workspace) -> Resources:

@@ -1,11 +1,15 @@
-"""Steps that train a policy on labels."""
+"""Steps that train a policy on labels.
 
-from dataclasses import dataclass
+``as_long_as`` asks for as many updates as the same recipe makes on those other labels, whatever the
+number of the step's own: where arms differ in the number of labels, it keeps the training equal.
+"""
+
+from dataclasses import dataclass, replace
 from typing import Any
 
 from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Workspace
-from weakteach.study.steps.data import Labels, Policy, resources_of
+from weakteach.study.steps.data import Labels, Policy, labels_file, read_labels, resources_of
 from weakteach.training.recipes import DpoRecipe, SftRecipe
 
 
@@ -17,6 +21,7 @@ class Sft(Step):
     labels: Labels
     recipe: SftRecipe
     seed: int
+    as_long_as: Labels | None = None
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
         from weakteach.training.sft import train_sft
@@ -32,6 +37,7 @@ class Dpo(Step):
     labels: Labels
     recipe: DpoRecipe
     seed: int
+    as_long_as: Labels | None = None
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
         from weakteach.training.dpo import train_dpo
@@ -43,13 +49,16 @@ def run_training(step: "Sft | Dpo", train: Any, workspace: Workspace) -> dict[st
     from weakteach.training.launch import launch
     from weakteach.training.worker import TrainingJob
 
-    store = workspace.store
+    store, recipe = workspace.store, step.recipe
+    if step.as_long_as:
+        updates = recipe.schedule.updates(len(read_labels(store, step.as_long_as)))
+        recipe = replace(recipe, schedule=replace(recipe.schedule, steps=updates))
     job = TrainingJob(
         store=store,
         start=step.start,
-        pairs=step.labels.part.file(store),
-        labels=f"{store.path(step.labels)}/labels.parquet",
-        recipe=step.recipe,
+        pairs=tuple(part.file(store) for part in step.labels.parts),
+        labels=labels_file(store, step.labels),
+        recipe=recipe,
         seed=step.seed,
         resources=resources_of(workspace),
         stage=workspace.stage,
