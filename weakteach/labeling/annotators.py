@@ -64,20 +64,22 @@ class ImplicitReward:
     batch_tokens: int
 
     def load(self) -> Any:
-        from weakteach.models.loading import load_causal, weights_of  # torch: in workers only
+        # torch: in workers only
+        from weakteach.models.loading import load_policy_and_reference, weights_of
         from weakteach.models.tokens import load_tokenizer
 
         policy, reference = (weights_of(self.store, m) for m in (self.policy, self.reference))
-        models = [load_causal(weights, self.dtype) for weights in (policy, reference)]
-        return (*models, load_tokenizer(policy.base))
+        both = load_policy_and_reference(policy, reference, self.dtype)
+        return both, load_tokenizer(policy.base)
 
     def process(self, loaded: Any, chunk: pa.Table) -> pa.Table:
         from weakteach.models.logprobs import pair_logprobs
         from weakteach.models.tokens import pair_tokens
 
-        policy, reference, tokenizer = loaded
+        both, tokenizer = loaded
         texts = (chunk[name].to_pylist() for name in ("prompt", "response_1", "response_2"))
         tokens = pair_tokens(tokenizer, *texts)
-        trained = pair_logprobs(policy, tokens, self.batch_tokens)
-        untrained = pair_logprobs(reference, tokens, self.batch_tokens)
+        trained = pair_logprobs(both.policy, tokens, self.batch_tokens)
+        with both.reference() as reference:
+            untrained = pair_logprobs(reference, tokens, self.batch_tokens)
         return label_table(chunk["pair_id"].to_pylist(), self.beta * (trained - untrained))

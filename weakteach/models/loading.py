@@ -1,6 +1,8 @@
 """The weights behind a model, an artifact or an adapter, loaded on this process's device."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
@@ -73,6 +75,41 @@ def load_causal(weights: Weights, dtype: str = "float32") -> PreTrainedModel:
     for adapter in weights.adapters:
         model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
     return _placed(model)
+
+
+@dataclass(frozen=True)
+class PolicyAndReference:
+    """A trained model and the one that its training started from; one set of weights in memory
+    where the policy is an adapter on the reference."""
+
+    policy: PreTrainedModel
+    _other: PreTrainedModel | PeftModel
+
+    @contextmanager
+    def reference(self) -> Iterator[PreTrainedModel]:
+        """The reference, to be used within the context alone."""
+        if isinstance(self._other, PeftModel):
+            with self._other.disable_adapter():
+                yield self.policy
+        else:
+            yield self._other
+
+
+def load_policy_and_reference(
+    policy: Weights, reference: Weights, dtype: str = "float32"
+) -> PolicyAndReference:
+    """Both in eval mode on this process's device.
+
+    Where the policy is the reference with one more adapter, that adapter stays unmerged, to be
+    switched on and off; else they are two models.
+    """
+    other = load_causal(reference, dtype)
+    extra = policy.adapters[len(reference.adapters) :]
+    if len(extra) != 1 or policy != Weights(reference.base, (*reference.adapters, *extra)):
+        return PolicyAndReference(load_causal(policy, dtype), other)
+    adapted = PeftModel.from_pretrained(other, extra[0])
+    adapted.eval()
+    return PolicyAndReference(other, adapted)
 
 
 def _placed(model: PreTrainedModel) -> PreTrainedModel:

@@ -17,7 +17,8 @@ class Resources:
     ``gpus`` and ``cpus`` are per worker, task or actor; ``gpu_type`` is a GPU's name in Ray, such
     as A100, and empty where any will do. ``threads`` are torch threads in each.
     ``device_batch`` is the largest number of rows that one device takes at once in training;
-    ``batch_tokens`` the tokens of one labeling or generation batch, padding included.
+    ``batch_tokens`` the tokens of one labeling or generation batch, padding included
+    where there is any.
     """
 
     train_workers: int = 0
