@@ -1,7 +1,7 @@
 """Intervals for shares and for means over seeds."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 from scipy import stats
@@ -13,11 +13,21 @@ MIN_SEEDS_FOR_SPREAD = 3
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95% interval; the ends are NaN where they are not known."""
+    """A value with its 95% interval; the ends are NaN where they are not known.
+
+    ``p`` is two-sided, of a true value of 0 (NaN where nothing is tested). ``seeds`` and
+    ``prompts`` count what the value was taken over. Unless ``covers_seeds``, interval and p hold
+    for new prompts, but for these seeds alone.
+    """
 
     value: float
     low: float
     high: float
+    _: KW_ONLY
+    p: float = float("nan")
+    seeds: int = 0
+    prompts: int = 0
+    covers_seeds: bool = False
 
 
 def wilson_interval(successes: int, n: int) -> tuple[float, float]:
