@@ -1,0 +1,111 @@
+"""Several Ray nodes on this machine, for trying a cluster out: python cluster/local.py --nodes 2
+
+Nodes are processes of one machine, each with CPUs and GPUs of its own in Ray's eyes. All of them
+listen on loopback alone and refuse who has no token. Ctrl-C (or SIGTERM) ends them all.
+"""
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+LOOPBACK = "127.0.0.1"
+EXIT_FAILED, EXIT_USAGE = 1, 2
+
+
+def main(
+    nodes: Annotated[int, typer.Option(min=0, help="Nodes besides the head.")] = 2,
+    cpus: Annotated[int, typer.Option(min=1, help="CPUs that each node has in Ray's eyes.")] = 4,
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs of each node besides the head.")] = 0,
+    gpu_type: Annotated[str, typer.Option(help="What they are called, such as L4.")] = "",
+    port: Annotated[int, typer.Option(help="Port of the head.")] = 6379,
+    dashboard_port: Annotated[int, typer.Option(help="Port of the dashboard and of jobs.")] = 8265,
+) -> None:
+    """Raise a head and more Ray nodes on this machine, until Ctrl-C."""
+    for wanted in (port, dashboard_port):
+        if not free(wanted):
+            say(f"Error: port {wanted} is taken: give another with --port and --dashboard-port")
+            raise typer.Exit(EXIT_USAGE)
+    signal.signal(signal.SIGTERM, interrupt)
+    # Short: paths of sockets below it may not exceed 107 characters.
+    folder = Path(tempfile.mkdtemp(prefix="wt-ray-", dir="/tmp"))
+    try:
+        token = folder / "auth_token"
+        token.touch(mode=0o600)
+        token.write_text(secrets.token_hex(32))
+        os.environ.pop("RAY_AUTH_TOKEN", None)
+        os.environ.update(
+            RAY_AUTH_MODE="token",
+            RAY_AUTH_TOKEN_PATH=str(token),
+            RAY_TMPDIR=str(folder),
+            RAY_USAGE_STATS_ENABLED="0",
+            # A job's `python` is this one, whether or not its environment is activated.
+            PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+            # With this, Ray takes 127.0.0.1 for the address of a node on Linux too.
+            RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
+        )
+        # Reads the environment above when it is imported, and takes seconds.
+        from ray.cluster_utils import Cluster
+
+        cluster = Cluster()
+        try:
+            say(f"Starting {nodes + 1} Ray nodes …")
+            cluster.add_node(
+                num_cpus=cpus,
+                gcs_server_port=port,
+                include_dashboard=True,
+                dashboard_host=LOOPBACK,
+                dashboard_port=dashboard_port,
+            )
+            resources: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus}
+            if gpu_type:
+                resources["resources"] = {f"accelerator_type:{gpu_type}": 1}
+            for _ in range(nodes):
+                cluster.add_node(**resources)
+            signal.signal(signal.SIGTERM, interrupt)  # Ray put its own handler in its place
+            say("They are up. In another terminal:\n")
+            say(f"export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={token}")
+            say(f"export RAY_API_SERVER_ADDRESS=http://{LOOPBACK}:{dashboard_port}")
+            say("ray job submit --working-dir . -- python sweeps/size_grid.py --storage FOLDER\n")
+            say("Ctrl-C here ends all nodes.")
+            while True:
+                signal.pause()
+        except KeyboardInterrupt:
+            say("Ending the nodes …")
+        except Exception as error:  # Ray raises bare ones, mostly for want of time or memory
+            say(f"Error: the Ray nodes cannot be started: {error}")
+            raise typer.Exit(EXIT_FAILED) from error
+        finally:
+            cluster.shutdown()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    say("All nodes have ended.")
+
+
+def interrupt(*_: Any) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,394 @@
+"""The cluster files against the schemas of Ray, Kubernetes and KubeRay, and against the project."""
+
+import gzip
+import ipaddress
+import json
+import re
+import subprocess
+import sys
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import cfnlint.api
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+from cluster.check import groups_of, shortfalls
+from weakteach.study.presets import PAPER, PRESETS
+from weakteach.study.prices import read_prices
+
+ROOT = Path(__file__).parents[2]
+CLUSTER = ROOT / "cluster"
+CLOUDS = {name: CLUSTER / f"{name}.yaml" for name in ("aws", "gcp", "azure")}
+RAYCLUSTER = CLUSTER / "kuberay" / "raycluster.yaml"
+CRDS = ROOT.parent / "shared" / "data" / "kuberay"
+BOOT_MINUTES = 10
+KUBERNETES = "1.32"
+
+# The parameters of a node's launch in each cloud's interface that the files may use: Ray hands a
+# misspelt one on, and the cloud refuses it, or worse, does not.
+NODE_CONFIG_KEYS = {
+    "aws": {
+        "InstanceType", "ImageId", "IamInstanceProfile", "MetadataOptions", "BlockDeviceMappings",
+        "InstanceMarketOptions",
+    },
+    "gcp": {
+        "machineType", "disks", "networkInterfaces", "metadata", "scheduling", "serviceAccounts",
+    },
+    "azure": {"azure_arm_parameters"},
+}  # fmt: skip
+
+
+def read(file: Path):
+    return yaml.safe_load(file.read_text())
+
+
+def pinned(package: str) -> str:
+    return re.search(rf"^{package}==(.+)$", (ROOT / "constraints.txt").read_text(), re.M)[1]
+
+
+@pytest.fixture(params=CLOUDS)
+def cloud(request):
+    return request.param
+
+
+@pytest.fixture
+def config(cloud):
+    return read(CLOUDS[cloud])
+
+
+def workers(config):
+    head = config["head_node_type"]
+    return {k: v for k, v in config["available_node_types"].items() if k != head}
+
+
+def test_ray_accepts_the_file(config):
+    validate_config(prepare_config(config))
+
+
+def test_node_parameters_are_those_that_the_cloud_knows(cloud, config):
+    provider = config["provider"]
+    assert provider["type"] == cloud
+    assert provider.get("region") or provider.get("location")
+    for name, node in config["available_node_types"].items():
+        assert node["node_config"].keys() <= NODE_CONFIG_KEYS[cloud], name
+    if cloud == "azure":
+        template = json.loads(
+            (Path(sys.modules["ray"].__file__).parent
+             / "autoscaler/_private/_azure/azure-vm-template.json").read_text()
+        )  # fmt: skip
+        for node in config["available_node_types"].values():
+            parameters = node["node_config"]["azure_arm_parameters"].keys()
+            assert parameters <= template["parameters"].keys()
+
+
+def test_spot_gpus_of_two_types_grow_from_nothing_and_the_head_is_on_demand(cloud, config):
+    def is_spot(node):
+        settings = node["node_config"]
+        return {
+            "aws": settings.get("InstanceMarketOptions", {}).get("MarketType") == "spot",
+            "gcp": settings.get("scheduling", {}).get("provisioningModel") == "SPOT",
+            "azure": settings.get("azure_arm_parameters", {}).get("priority") == "Spot",
+        }[cloud]
+
+    assert not is_spot(config["available_node_types"][config["head_node_type"]])
+    assert "GPU" not in config["available_node_types"][config["head_node_type"]]["resources"]
+    groups = workers(config)
+    assert len({key for node in groups.values() for key in node["resources"] if ":" in key}) >= 2
+    for name, node in groups.items():
+        assert node["min_workers"] == 0 < node["max_workers"], name
+        assert node["resources"]["GPU"] >= 1, name
+        assert is_spot(node), name
+    assert sum(node["max_workers"] for node in groups.values()) <= config["max_workers"]
+    assert config["idle_timeout_minutes"] > BOOT_MINUTES
+
+
+def test_nodes_refuse_who_has_no_token_and_the_dashboard_is_on_loopback(config):
+    assert "--env RAY_AUTH_MODE=token" in config["docker"]["run_options"]
+    assert config["file_mounts"]["/home/ray/.ray/auth_token"] == "~/.ray/auth_token"
+    heads = [line for line in config["head_start_ray_commands"] if "--head" in line]
+    assert heads
+    for line in heads:
+        assert "--dashboard-host=127.0.0.1" in line
+        assert "--ray-client-server-port" not in line
+
+
+def test_what_runs_is_brought_to_the_nodes_and_nothing_else(config):
+    mounts = config["file_mounts"]
+    for remote, local in mounts.items():
+        if local != "~/.ray/auth_token":
+            assert remote == f"/home/ray/weakteach/{local}"
+            assert (ROOT / local).exists()
+    assert {"pyproject.toml", "constraints.txt", "weakteach", "sweeps"} <= set(mounts.values())
+    (setup,) = config["setup_commands"]
+    assert setup.endswith("-c /home/ray/weakteach/constraints.txt /home/ray/weakteach")
+
+
+def test_no_file_opens_a_port_to_the_world():
+    files = [p for p in CLUSTER.rglob("*") if p.suffix in (".yaml", ".sh", ".py")]
+    assert len(files) >= 10
+    for file in files:
+        for number, line in enumerate(file.read_text().splitlines(), 1):
+            if "0.0.0.0" in line:  # a pod's own address, behind the network policy
+                assert file == RAYCLUSTER, f"{file}:{number}"
+                assert "dashboard-host" in line, f"{file}:{number}"
+            for block in re.findall(r"\d+\.\d+\.\d+\.\d+/\d+", line):
+                assert ipaddress.ip_network(block).is_private, f"{file}:{number}"
+    for name in ("gcp", "azure"):
+        assert '"$address/32"' in (CLUSTER / f"{name}-account.sh").read_text()
+
+
+def test_the_aws_account_is_valid_and_what_the_cluster_refers_to():
+    text = (CLUSTER / "aws-account.yaml").read_text()
+    assert [str(m) for m in cfnlint.api.lint_all(text) if not m.rule.id.startswith("I")] == []
+    config = read(CLOUDS["aws"])
+    assert f"GroupName: {config['provider']['security_group']['GroupName']}\n" in text
+    # The rights of the head end at nodes whose tag is the cluster's name.
+    assert f'"aws:ResourceTag/ray-cluster-name": {config["cluster_name"]}}}' in text
+    for node in config["available_node_types"].values():
+        name = node["node_config"]["IamInstanceProfile"]["Name"]
+        assert f"InstanceProfileName: {name}," in text
+    pattern = re.search(r"AllowedPattern: '(.+)'", text)[1]
+    assert re.fullmatch(pattern, "203.0.113.7/32")
+    assert not re.fullmatch(pattern, "0.0.0.0/0")
+
+
+def test_the_other_accounts_make_what_their_clusters_refer_to():
+    gcp, azure = ((CLUSTER / f"{name}-account.sh").read_text() for name in ("gcp", "azure"))
+    config = read(CLOUDS["gcp"])
+    for node in config["available_node_types"].values():
+        (interface,) = node["node_config"]["networkInterfaces"]
+        assert interface["subnetwork"].endswith("/us-central1/subnetworks/weakteach")
+    assert "subnets create weakteach " in gcp
+    assert f"region={config['provider']['region']}\n" in gcp
+    provider = read(CLOUDS["azure"])["provider"]
+    network = f"ray-weakteach-{provider['unique_id']}"
+    assert f"--name {network}-vnet" in azure
+    assert f"--subnet-name {network}-subnet" in azure
+    assert f"--subnet-prefixes {provider['subnet_mask']}" in azure
+    assert f"identity create --name {provider['msi_name']}" in azure
+    assert f"group={provider['resource_group']} location={provider['location']}\n" in azure
+    for script in ("gcp-account.sh", "azure-account.sh"):
+        subprocess.run(["bash", "-n", CLUSTER / script], check=True)
+        refused = subprocess.run(["bash", CLUSTER / script], capture_output=True, text=True)
+        assert refused.returncode != 0
+        assert "PROJECT" in refused.stderr or "ACCOUNT" in refused.stderr
+
+
+# Kubernetes
+
+
+def closed(schema):
+    """The schema with unknown fields refused where it lists the known ones."""
+    if isinstance(schema, list):
+        return [closed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    schema = {key: closed(value) for key, value in schema.items()}
+    preserves = schema.get("x-kubernetes-preserve-unknown-fields")
+    if "properties" in schema and "additionalProperties" not in schema and not preserves:
+        schema["additionalProperties"] = False
+    return schema
+
+
+def spec_schema(kind: str):
+    file = CRDS / f"ray.io_{kind.lower()}s.yaml.gz"
+    if not CRDS.is_dir():
+        pytest.skip(f"KubeRay's definitions are not beside the project: {CRDS}")
+    # A megabyte of YAML takes the loader written in Python half a minute.
+    definition = yaml.load(gzip.decompress(file.read_bytes()), yaml.CSafeLoader)
+    (version,) = [v for v in definition["spec"]["versions"] if v["name"] == "v1"]
+    return closed(version["schema"]["openAPIV3Schema"]["properties"]["spec"])
+
+
+@pytest.mark.parametrize(("file", "kind"), [("raycluster", "RayCluster"), ("rayjob", "RayJob")])
+def test_kuberay_knows_every_field(file, kind):
+    manifest = read(CLUSTER / "kuberay" / f"{file}.yaml")
+    assert (manifest["apiVersion"], manifest["kind"]) == ("ray.io/v1", kind)
+    schema = spec_schema(kind)
+    jsonschema.validate(manifest["spec"], schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**manifest["spec"], "rayVerison": "2"}, schema)
+
+
+def pod_templates():
+    spec = read(RAYCLUSTER)["spec"]
+    return [spec["headGroupSpec"]["template"]] + [
+        group["template"] for group in spec["workerGroupSpecs"]
+    ]
+
+
+def test_pods_and_account_are_valid_for_kubernetes():
+    documents = list(yaml.safe_load_all((CLUSTER / "kuberay" / "account.yaml").read_text()))
+    assert {d["kind"] for d in documents} == {
+        "Namespace", "ServiceAccount", "PersistentVolumeClaim", "NetworkPolicy",
+    }  # fmt: skip
+    pods = [
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, **template}
+        for template in pod_templates()
+    ]
+    for document in (*documents, *pods):
+        kubernetes_validate.validate(document, KUBERNETES, strict=True)
+    misspelt = deepcopy(pods[0])
+    misspelt["spec"]["containers"][0]["volumeMount"] = []
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(misspelt, KUBERNETES, strict=True)
+
+
+def test_pods_refer_to_what_the_account_makes_and_hold_no_secret():
+    documents = {
+        d["kind"]: d for d in yaml.safe_load_all((CLUSTER / "kuberay/account.yaml").read_text())
+    }
+    names = {kind: document["metadata"]["name"] for kind, document in documents.items()}
+    for template in pod_templates():
+        spec = template["spec"]
+        assert spec["serviceAccountName"] == names["ServiceAccount"]
+        claims = [v["persistentVolumeClaim"] for v in spec["volumes"] if len(v) == 2 and
+                  "persistentVolumeClaim" in v]  # fmt: skip
+        assert [claim["claimName"] for claim in claims] == [names["PersistentVolumeClaim"]]
+        (container,) = spec["containers"]
+        assert all("TOKEN" not in variable["name"] for variable in container["env"])
+        assert container["envFrom"] == [
+            {"secretRef": {"name": "weakteach-secrets", "optional": True}}
+        ]
+    cluster = read(RAYCLUSTER)
+    assert cluster["spec"]["authOptions"] == {"mode": "token", "secretName": "weakteach-ray-token"}
+    policy = documents["NetworkPolicy"]["spec"]
+    assert policy["podSelector"]["matchLabels"] == {"ray.io/cluster": cluster["metadata"]["name"]}
+    assert all("ipBlock" not in peer for rule in policy["ingress"] for peer in rule["from"])
+
+
+def test_pods_scale_from_nothing_on_spot_nodes():
+    spec = read(RAYCLUSTER)["spec"]
+    assert spec["enableInTreeAutoscaling"]
+    assert spec["autoscalerOptions"]["version"] == "v2"
+    assert spec["autoscalerOptions"]["idleTimeoutSeconds"] > BOOT_MINUTES * 60
+    assert len(spec["workerGroupSpecs"]) >= 2
+    for template in pod_templates():
+        assert template["spec"]["restartPolicy"] == "Never"  # what autoscaler v2 asks for
+    for group in spec["workerGroupSpecs"]:
+        assert group["replicas"] == group["minReplicas"] == 0 < group["maxReplicas"]
+        keys = {toleration["key"] for toleration in group["template"]["spec"]["tolerations"]}
+        assert {"nvidia.com/gpu", "cloud.google.com/gke-spot"} <= keys
+
+
+def test_the_job_runs_on_that_cluster_within_what_the_script_knows():
+    job = read(CLUSTER / "kuberay" / "rayjob.yaml")["spec"]
+    assert job["clusterSelector"] == {"ray.io/cluster": read(RAYCLUSTER)["metadata"]["name"]}
+    words = job["entrypoint"].split()
+    script = ROOT / words[1].removeprefix("/home/ray/weakteach/")
+    options = words[2:]
+    assert script.is_file()
+    helped = subprocess.run(
+        [sys.executable, script, "--help"], capture_output=True, text=True, cwd=ROOT, check=True
+    ).stdout
+    assert options
+    for option in (word for word in options if word.startswith("--")):
+        assert option in helped
+
+
+# The project
+
+
+def test_every_version_is_the_pinned_one():
+    ray = pinned("ray")
+    for file in CLOUDS.values():
+        docker = read(file)["docker"]
+        for image in (docker["head_image"], docker["worker_image"]):
+            assert re.fullmatch(rf"rayproject/ray:{re.escape(ray)}-py311-(cpu|gpu)", image)
+    spec = read(RAYCLUSTER)["spec"]
+    assert spec["rayVersion"] == ray
+    for template in pod_templates():
+        assert template["spec"]["containers"][0]["image"] == f"REGISTRY/weakteach:ray-{ray}"
+    dockerfile = (CLUSTER / "Dockerfile").read_text()
+    assert f"ARG RAY_VERSION={ray}\n" in dockerfile
+    everywhere = [*CLUSTER.glob("*.*"), *CLUSTER.glob("kuberay/*"), CLUSTER / "Dockerfile"]
+    for file in everywhere:
+        for version in re.findall(
+            r"(?:rayproject/ray:|ray-|ray==)(\d+\.\d+\.\d+)", file.read_text()
+        ):
+            assert version == ray, file
+
+
+def test_the_image_is_made_of_files_that_are_there():
+    lines = (CLUSTER / "Dockerfile").read_text().splitlines()
+    copied = [word for line in lines if line.startswith("COPY") for word in line.split()[2:-1]]
+    let_in = [
+        line.removeprefix("!")
+        for line in (CLUSTER / "Dockerfile.dockerignore").read_text().splitlines()
+        if line.startswith("!")
+    ]
+    assert sorted(copied) == sorted(let_in)
+    for name in copied:
+        assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("file", [*CLOUDS.values(), RAYCLUSTER], ids=lambda file: file.stem)
+def test_every_preset_finds_its_nodes(file):
+    groups = groups_of(file)
+    for preset in PRESETS.values():
+        assert shortfalls(preset.resources, groups) == []
+
+
+def test_a_preset_that_asks_for_nodes_that_are_not_there_is_an_error():
+    groups = groups_of(CLOUDS["gcp"])
+    wanted = PAPER.resources
+    for changed, sentence in [
+        ({"gpu_type": "H100"}, "no node group can hold a worker with 1 H100 GPU and 4 CPUs"),
+        ({"gpus": 2}, "no node group can hold a worker with 2 A100 GPU and 4 CPUs"),
+        ({"cpus": 16}, "no node group can hold a worker with 1 A100 GPU and 16 CPUs"),
+        ({"train_workers": 5}, "training asks for 5 times a worker with 1 A100 GPU"),
+        ({"label_actors": 9}, "labeling asks for 9 times a worker with 1 A100 GPU"),
+    ]:
+        (found,) = shortfalls(replace(wanted, **changed), groups)
+        assert sentence in found
+
+
+@pytest.mark.parametrize(("gpu_type", "code"), [("A100", 0), ("T4", 2)])
+def test_the_check_as_a_command(gpu_type, code):
+    run = subprocess.run(
+        [sys.executable, "cluster/check.py", "cluster/aws.yaml", "--gpu-type", gpu_type],
+        cwd=ROOT, capture_output=True, text=True, env={"PATH": "", "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert run.returncode == code, run.stderr
+    assert "l4 0-8: 8 CPUs, 1 L4 GPU" in run.stdout
+    assert ("no node group can hold" in run.stderr) == bool(code)
+
+
+def test_every_node_of_the_clouds_has_a_price_and_the_devices_it_is_priced_for(cloud):
+    nodes = {node.name: node for node in read_prices().nodes if node.cloud == cloud}
+    groups = groups_of(CLOUDS[cloud])
+    assert {group.instance for group in groups} == nodes.keys()
+    for group in groups:
+        if group.gpus:
+            priced = nodes[group.instance]
+            assert (priced.device, priced.devices) == (group.gpu_type, group.gpus)
+            assert priced.spot is not None
+
+
+def test_the_dashboard_asks_for_the_metrics_that_there_are():
+    board = json.loads((CLUSTER / "grafana.json").read_text())
+    asked = " ".join(t["expr"] for panel in board["panels"] for t in panel["targets"])
+    own = set(re.findall(r"ray_(weakteach_\w+)", asked))
+    assert own == {
+        "weakteach_pairs_total", "weakteach_tokens_total", "weakteach_steps",
+        "weakteach_store_bytes", "weakteach_cost",
+    }  # fmt: skip
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+
+
+def test_the_page_names_files_and_options_that_there_are():
+    page = (CLUSTER / "README.md").read_text()
+    for name in re.findall(r"cluster/[\w./-]+\w", page):
+        assert (ROOT / name).exists(), name
+    helped = subprocess.run(
+        [sys.executable, "sweeps/size_grid.py", "--help"],
+        capture_output=True, text=True, cwd=ROOT, check=True,
+    ).stdout  # fmt: skip
+    for command in re.findall(r"sweeps/size_grid\.py(.*)", page):
+        for option in re.findall(r"--[\w-]+", command):
+            assert option in helped, option
