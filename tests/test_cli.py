@@ -13,6 +13,7 @@ from trl.trainer.dpo_trainer import DPOTrainer
 from weakteach.models.family import base_folder
 from weakteach.models.loading import Weights, load_causal
 from weakteach.models.tokens import load_tokenizer
+from weakteach.preferences.embedded import POSTS
 from weakteach.preferences.world import gold_reward
 
 
@@ -55,6 +56,15 @@ def test_world_writes_trl_rows_from_any_index(tmp_path):
     assert list(c[0]) == ["prompt", "response_1", "response_2"]
     assert {c[0]["response_1"], c[0]["response_2"]} == {b[0]["chosen"], b[0]["rejected"]}
     assert all(isinstance(gold_reward(r["prompt"], r["chosen"]).reward, float) for r in a)
+
+
+def test_world_writes_posts_too(tmp_path):
+    code, _, err = weakteach("world", 3, "--domain", "posts", "--out", tmp_path / "a.jsonl")
+    assert code == 0, err
+    for line in (tmp_path / "a.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        assert row["prompt"].startswith("\n\nPost: ")
+        assert isinstance(POSTS.gold(row["prompt"], row["chosen"]).reward, float)
 
 
 def test_label_writes_a_label_for_every_pair_and_says_how_good_the_teacher_is(labeled):

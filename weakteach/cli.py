@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,6 +29,7 @@ from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Store
 from weakteach.models.family import tiny_opt
 from weakteach.models.spec import find_model
+from weakteach.preferences.embedded import DOMAINS
 from weakteach.preferences.pair import DataError, preference_set
 from weakteach.preferences.sources import WorldSource, file_source
 from weakteach.study.arms import policy_of, tokenizers_of
@@ -47,6 +49,15 @@ app = typer.Typer(
 StorageOption = Annotated[
     str, typer.Option(envvar="WEAKTEACH_STORAGE", help="Where artifacts lie: a folder or a URL.")
 ]
+
+
+class DomainName(StrEnum):
+    """The keys of DOMAINS, as choices of an option."""
+
+    WORLD = "world"
+    POSTS = "posts"
+
+
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show logs and tracebacks.")]
 
 
@@ -290,6 +301,9 @@ def pretrain(
 def world(
     pairs: Annotated[int, typer.Argument(min=1, help="How many pairs.")],
     out: Annotated[Path, typer.Option(help="The .jsonl file to write.")],
+    domain: Annotated[
+        DomainName, typer.Option(help="Requests and answers, or posts and summaries.")
+    ] = DomainName.WORLD,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     start: Annotated[int, typer.Option(min=0, help="Index of the first pair.")] = 0,
     choices: Annotated[
@@ -297,9 +311,9 @@ def world(
     ] = True,
     verbose: Verbose = False,
 ) -> None:
-    """Write pairs of the embedded world as JSONL."""
+    """Write pairs of an embedded domain as JSONL."""
     with user_errors(verbose):
-        source = WorldSource(start + pairs, seed)
+        source = WorldSource(start + pairs, seed, domain=DOMAINS[domain])
         try:
             with out.open("w", encoding="utf-8") as file:
                 for row in islice(source.read(), start, None):

@@ -4,14 +4,16 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
+from weakteach.artifacts.errors import StepError
 from weakteach.evaluation.agreement import compare_labels
 from weakteach.evaluation.gold import Scoring, WorldGold
 from weakteach.models.loading import load_reward_model
 from weakteach.models.scoring import score_responses
 from weakteach.models.spec import ModelError
 from weakteach.models.tokens import load_tokenizer
+from weakteach.preferences.embedded import POSTS, WORLD
 from weakteach.preferences.pair import DataError
-from weakteach.preferences.world import gold_reward, world_pair
+from weakteach.preferences.world import world_pair
 
 PAIRS = [world_pair(8, index) for index in range(12)]
 
@@ -46,20 +48,24 @@ def test_a_model_with_several_outputs_or_no_head_is_refused(tiny, tmp_path):
         load_reward_model(tiny)
 
 
-def test_world_gold_is_the_worlds_reward_of_each_response(tmp_path):
-    chunk = pa.table(
-        {
-            "pair_id": [str(i) for i in range(len(PAIRS))],
-            "prompt": [p.prompt for p in PAIRS],
-            "response_1": [p.response_1 for p in PAIRS],
-            "response_2": [p.response_2 for p in PAIRS],
-        }
-    )
+def scored(domain, pairs):
     columns = ("response_1", "response_2")
-    scored = Scoring(None, WorldGold(), "pair_id", columns, "float32", 1).process(None, chunk)
-    for pair, row in zip(PAIRS, scored.to_pylist(), strict=True):
-        assert row["response_1_reward"] == gold_reward(pair.prompt, pair.response_1).reward
-        assert row["response_2_reward"] == gold_reward(pair.prompt, pair.response_2).reward
+    chunk = pa.Table.from_pylist([{"pair_id": str(i), **vars(p)} for i, p in enumerate(pairs)])
+    work = Scoring(None, WorldGold(domain), "pair_id", columns, "float32", 1)
+    return work.process(None, chunk).to_pylist()
+
+
+@pytest.mark.parametrize("domain", [WORLD, POSTS], ids=str)
+def test_a_domains_gold_is_its_own_reward_of_each_response(domain):
+    pairs = [domain.pair(8, index) for index in range(12)]
+    for pair, row in zip(pairs, scored(domain, pairs), strict=True):
+        assert row["response_1_reward"] == domain.gold(pair.prompt, pair.response_1).reward
+        assert row["response_2_reward"] == domain.gold(pair.prompt, pair.response_2).reward
+
+
+def test_a_domains_gold_refuses_the_prompts_of_another():
+    with pytest.raises(StepError, match="gold of posts knows its own prompts alone"):
+        scored(POSTS, PAIRS)
 
 
 def table(**choices):

@@ -26,7 +26,8 @@ from weakteach.models.embedded import (
     training_losses,
 )
 from weakteach.models.family import BASES, FAMILY, base_folder
-from weakteach.preferences.world import VOCABULARY, world_pair
+from weakteach.preferences.world import world_pair
+from weakteach.preferences.world_words import WORLD_VOCABULARY as VOCABULARY
 
 SHIPPED = ("opt-45k", "opt-230k", "opt-1m")
 TOKENIZER = build_tokenizer()

@@ -14,6 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weakteach.artifacts.step import jsonable
+from weakteach.preferences.embedded import POSTS, WORLD
+from weakteach.preferences.noise import BradleyTerry, UniformFlip
 from weakteach.preferences.pair import (
     Comparison,
     DataError,
@@ -30,7 +32,6 @@ from weakteach.preferences.sources import (
     file_source,
     hub_source,
 )
-from weakteach.preferences.world import BradleyTerry, UniformFlip, gold_reward
 
 HH_FILE = Path(__file__).parents[3] / "shared/data/hh-rlhf/harmless-base.jsonl.gz"
 
@@ -394,7 +395,7 @@ def test_a_file_of_bad_rows_only_is_quarantined_and_no_error(tmp_path):
         ("f.csv", b'"prompt"x,chosen\n', "header of f.csv is not CSV"),
         ("f.csv", b"\xff\xfe\x00\n", "cannot hold pairs"),
         ("f.jsonl.gz", b"{}\n", "f.jsonl.gz is damaged"),
-        ("f.jsonl.gz", gzip.compress(os.urandom(99))[:40], "f.jsonl.gz is damaged"),
+        ("f.jsonl.gz", gzip.compress(bytes(range(128, 227)))[:40], "f.jsonl.gz is damaged"),
         ("f.parquet", b"PAR1 no", "f.parquet is damaged"),
         ("f.parquet", b"", "f.parquet is damaged"),
     ],
@@ -621,39 +622,54 @@ def test_offline_an_unresolved_revision_is_an_error_with_a_remedy(monkeypatch):
         hub_source("someone/pairs")
 
 
-# The embedded world
+# The embedded domains
 
 
-def test_the_world_gives_the_same_comparisons_every_time():
-    source = WorldSource(50, seed=3)
+@pytest.mark.parametrize("domain", [WORLD, POSTS], ids=str)
+def test_a_domain_gives_the_same_comparisons_every_time(domain):
+    source = WorldSource(50, seed=3, domain=domain)
     rows = list(source.read())
     assert rows == list(source.read())
-    assert rows == list(WorldSource(80, seed=3).read())[:50]
-    assert [row.place for row in rows] == [f"world:3:{index}" for index in range(50)]
-    assert source.name == "world:3"
-    assert rows != list(WorldSource(50, seed=4).read())
+    assert rows == list(WorldSource(80, seed=3, domain=domain).read())[:50]
+    name = f"{domain.name}:3"
+    assert [row.place for row in rows] == [f"{name}:{index}" for index in range(50)]
+    assert source.name == name
+    assert rows != list(WorldSource(50, seed=4, domain=domain).read())
 
 
-def test_the_choice_of_a_world_pair_hangs_on_its_texts_alone():
-    for row in WorldSource(50).read():
+def test_domains_are_different_sources_in_steps():
+    assert jsonable(WorldSource(5)) == {"class": "WorldSource", "pairs": 5}
+    known = {"class": "WorldSource", "pairs": 5, "domain": {"class": "Posts"}}
+    assert jsonable(WorldSource(5, domain=POSTS)) == known
+
+
+@pytest.mark.parametrize("domain", [WORLD, POSTS], ids=str)
+def test_the_choice_of_a_pair_hangs_on_its_texts_alone(domain):
+    for row in WorldSource(50, domain=domain).read():
         pair, choice = canonical_pair(row)
         assert (row.first, row.second) == (pair.response_1, pair.response_2)
         assert choice == row.preferred
 
 
+@pytest.mark.parametrize("domain", [WORLD, POSTS], ids=str)
 @pytest.mark.parametrize(
     ("noise", "low", "high"),
-    [(UniformFlip(0.0), 1.0, 1.0), (UniformFlip(0.28), 0.69, 0.75), (BradleyTerry(), 0.67, 0.77)],
+    [
+        (UniformFlip(0.0), 1.0, 1.0),
+        (UniformFlip(0.28), 0.69, 0.75),
+        (BradleyTerry(0.1), 0.95, 1.0),
+        (None, 0.69, 0.76),
+    ],
 )
-def test_choices_agree_with_the_gold_reward_as_the_noise_says(noise, low, high):
+def test_choices_agree_with_the_gold_reward_as_the_noise_says(domain, noise, low, high):
     agreed = []
-    for row in WorldSource(3000, noise=noise).read():
-        gold_1, gold_2 = (gold_reward(row.prompt, t).reward for t in (row.first, row.second))
+    for row in WorldSource(3000, noise=noise, domain=domain).read():
+        gold_1, gold_2 = (domain.gold(row.prompt, t).reward for t in (row.first, row.second))
         if gold_1 != gold_2:
             agreed.append((row.preferred == 1) == (gold_1 > gold_2))
     assert low <= sum(agreed) / len(agreed) <= high
 
 
-def test_an_empty_world_is_an_error():
+def test_an_empty_domain_is_an_error():
     with pytest.raises(DataError, match="at least one"):
         WorldSource(0)

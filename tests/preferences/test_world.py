@@ -13,17 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weakteach.preferences.world import (
-    VOCABULARY,
-    BradleyTerry,
-    Gold,
-    Noise,
-    UniformFlip,
-    WorldPair,
-    gold_reward,
-    pretraining_document,
-    world_pair,
-)
+from weakteach.preferences.domain import DomainPair, Gold
+from weakteach.preferences.noise import BradleyTerry, Noise, UniformFlip
+from weakteach.preferences.world import gold_reward, pretraining_document, world_pair
+from weakteach.preferences.world_words import WORLD_VOCABULARY as VOCABULARY
 
 LIST = "\n\nHuman: my name is anna . please name two fruits but not pear .\n\nAssistant:"
 KIND = "\n\nHuman: what kind of thing is hammer ?\n\nAssistant:"
@@ -33,7 +26,7 @@ HARM = "\n\nHuman: how can i steal the car ?\n\nAssistant:"
 
 
 @cache
-def judged_pairs() -> list[tuple[WorldPair, Gold, Gold]]:
+def judged_pairs() -> list[tuple[DomainPair, Gold, Gold]]:
     pairs = [world_pair(0, index) for index in range(6000)]
     return [
         (pair, gold_reward(pair.prompt, pair.response_1), gold_reward(pair.prompt, pair.response_2))
@@ -166,7 +159,7 @@ def test_an_earlier_exchange_is_not_the_task_but_gives_the_name() -> None:
 
 
 def test_pairs_and_documents_never_change() -> None:
-    assert world_pair(0, 6) == WorldPair(
+    assert world_pair(0, 6) == DomainPair(
         "\n\nHuman: please name two birds .\n\nAssistant:",
         " eagle . as everyone can see . in other words and so on .",
         " that is a good question . i am not sure about that . even a child knows this .",

@@ -160,6 +160,8 @@ BAD = {
         ["--data", "tests/study/rows.jsonl", "--gold", "world"],
         "--data world:<pairs>",
     ),
+    "gold of another domain": (["--data", "posts:300", "--gold", "world"], "--data world:<pairs>"),
+    "posts without a number": (["--data", "posts:many"], "posts:<number of pairs>"),
 }
 
 

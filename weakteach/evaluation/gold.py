@@ -1,4 +1,4 @@
-"""Gold rewards: the embedded world's own, or a reward model's."""
+"""Gold rewards: an embedded domain's own, or a reward model's."""
 
 import hashlib
 from dataclasses import dataclass
@@ -11,15 +11,18 @@ from weakteach.artifacts.errors import StepError
 from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Store
 from weakteach.models.spec import Model
-from weakteach.preferences.world import gold_reward
+from weakteach.preferences.domain import Domain
+from weakteach.preferences.embedded import WORLD
 
 
 @dataclass(frozen=True)
 class WorldGold:
-    """The exact gold reward of the embedded world."""
+    """The exact gold reward of an embedded domain."""
+
+    domain: Domain = WORLD
 
     def __str__(self) -> str:
-        return "the world's own"
+        return f"{self.domain.name}, exact"
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Scoring:
     """Work on a stream: gold rewards of text pairs or of generated responses.
 
     ``columns`` are the chunk's response columns. The result has ``key`` and ``<column>_reward``
-    for each; with the world's gold also ``<column>_garbage``, the share of unreadable words.
+    for each; with a domain's gold also ``<column>_garbage``, the share of unreadable words.
     """
 
     store: Store
@@ -82,9 +85,13 @@ class Scoring:
     ) -> dict[str, np.ndarray]:
         if isinstance(self.gold, WorldGold):
             try:
-                golds = [gold_reward(p, r) for p, r in zip(prompts, responses, strict=True)]
+                golds = [
+                    self.gold.domain.gold(p, r) for p, r in zip(prompts, responses, strict=True)
+                ]
             except ValueError as error:
-                raise StepError(f"The world's gold knows the world's prompts: {error}") from error
+                raise StepError(
+                    f"The gold of {self.gold.domain.name} knows its own prompts alone: {error}"
+                ) from error
             return {
                 "reward": np.array([gold.reward for gold in golds]),
                 "garbage": np.array([gold.garbage for gold in golds]),

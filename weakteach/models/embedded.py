@@ -20,7 +20,8 @@ from tokenizers.models import BPE
 from transformers import GenerationConfig, OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 
 from weakteach.models.family import tiny_opt
-from weakteach.preferences.world import VOCABULARY, pretraining_document
+from weakteach.preferences.world import pretraining_document
+from weakteach.preferences.world_words import WORLD_VOCABULARY
 
 MAX_TOKENS = 512
 
@@ -64,7 +65,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     # Bytes and words in the alphabet of byte-level BPE, in which every byte is a visible character.
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    words = [to_bytes.pre_tokenize_str(piece)[0][0] for piece in VOCABULARY]
+    words = [to_bytes.pre_tokenize_str(piece)[0][0] for piece in WORLD_VOCABULARY]
     pieces = dict.fromkeys((*_SPECIALS, *words, *alphabet))
     vocabulary = {piece: token for token, piece in enumerate(pieces)}
     # Without merges, a piece of text is a token if it is in the vocabulary and is bytes otherwise.

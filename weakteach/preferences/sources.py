@@ -1,4 +1,4 @@
-"""Where comparisons come from: the embedded world, a file, a folder or data set of the hub.
+"""Where comparisons come from: an embedded domain, a file, a folder or data set of the hub.
 
 A source is a value that may stand in a cached step: its content is its identity, and the path
 where the content lies is not. ``read`` streams; nothing holds a whole source in memory.
@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from weakteach.artifacts.step import EXECUTION
+from weakteach.preferences.domain import Domain
+from weakteach.preferences.embedded import WORLD
+from weakteach.preferences.noise import Noise
 from weakteach.preferences.pair import Comparison, DataError, canonical_pair
 from weakteach.preferences.readers import csv_rows, json_rows, parquet_rows
 from weakteach.preferences.rows import COLUMNS, Row, require_columns, row_comparison
-from weakteach.preferences.world import BradleyTerry, Noise, gold_reward, world_pair
 
 FileFormat = Literal["jsonl", "jsonl.gz", "csv", "parquet"]
 
@@ -26,7 +28,6 @@ FILE_FORMATS: dict[str, FileFormat] = {
     ".csv": "csv",
     ".parquet": "parquet",
 }
-HUMAN_NOISE = BradleyTerry()
 COMMIT_HASH = re.compile(r"[0-9a-f]{40}")
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
@@ -46,30 +47,33 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class WorldSource:
-    """The first pairs of the embedded world, each with a noisy reading of its gold rewards."""
+    """The first pairs of an embedded domain, each with a noisy reading of its gold rewards; the
+    noise is the domain's own if None is given."""
 
     pairs: int
     seed: int = 0
-    noise: Noise = HUMAN_NOISE
+    noise: Noise | None = None
+    domain: Domain = WORLD
 
     def __post_init__(self) -> None:
         if self.pairs < 1:
-            raise DataError(f"a world of {self.pairs} pairs is empty; ask for at least one")
+            raise DataError(f"{self.domain.name}:{self.pairs} is empty; ask for at least one pair")
 
     @property
     def name(self) -> str:
-        return f"world:{self.seed}"
+        return f"{self.domain.name}:{self.seed}"
 
     def read(self) -> Iterator[Comparison]:
         """One comparison an index, its responses in canonical order."""
+        noise = self.noise or self.domain.noise
         for index in range(self.pairs):
-            drawn = world_pair(self.seed, index)
+            drawn = self.domain.pair(self.seed, index)
             place = f"{self.name}:{index}"
             unordered = Comparison(place, drawn.prompt, drawn.response_1, drawn.response_2, None)
             pair, _ = canonical_pair(unordered)
-            choice = self.noise.choice(
-                gold_reward(pair.prompt, pair.response_1).reward,
-                gold_reward(pair.prompt, pair.response_2).reward,
+            choice = noise.choice(
+                self.domain.gold(pair.prompt, pair.response_1).reward,
+                self.domain.gold(pair.prompt, pair.response_2).reward,
                 _uniform(pair.pair_id),
             )
             yield Comparison(place, pair.prompt, pair.response_1, pair.response_2, choice)

@@ -1,14 +1,23 @@
-"""Reading the embedded world's texts: what a prompt asks for and what a response says.
+"""Reading the world's texts: what a prompt asks for and what a response says.
 
 A response is read once, from left to right, as phrases that each have a slot: opener, address,
 answer, reason, redirection, closer. Slots only move forward, so phrases count in a sensible order
 and are waste in any other.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from weakteach.preferences.domain import (
+    CLOSER,
+    OPENER,
+    Phrase,
+    Reading,
+    fixed_phrase,
+    phrase_table,
+    places,
+    read_phrases,
+)
 from weakteach.preferences.world_words import (
     ADDRESS,
     AIDS,
@@ -39,22 +48,6 @@ from weakteach.preferences.world_words import (
     RUDE_CLOSERS,
     RUDE_OPENERS,
 )
-
-
-def _places(template: str, words: Sequence[str], at: int = 0) -> tuple[str, ...] | None:
-    """The words that stand in the `{}` of a template read at `at`, or None if it is not there."""
-    parts = template.split()
-    if len(words) < at + len(parts):
-        return None
-    found = []
-    for offset, part in enumerate(parts):
-        word = words[at + offset]
-        if part == "{}":
-            found.append(word)
-        elif part != word:
-            return None
-    return tuple(found)
-
 
 # ---- What a prompt asks -------------------------------------------------------------------------
 
@@ -125,7 +118,7 @@ def _task_asked(turn: list[str]) -> Task | None:
 
     def asked(template: str) -> tuple[str, ...] | None:
         start = len(turn) - len(template.split())
-        return _places(template, turn, start) if start >= 0 else None
+        return places(template, turn, start) if start >= 0 else None
 
     for opening in LIST_REQUESTS:
         for ending in (" .", f" {LIST_EXCEPTION} ."):
@@ -147,7 +140,7 @@ def _task_asked(turn: list[str]) -> Task | None:
 
 def _name_given(words: list[str]) -> str | None:
     for at in range(len(words)):
-        match _places(INTRODUCTION, words, at):
+        match places(INTRODUCTION, words, at):
             case (name,) if name in NAMES:
                 return name
     return None
@@ -159,7 +152,7 @@ _AIDS = frozenset(AIDS.values())
 
 # ---- What a response says -----------------------------------------------------------------------
 
-OPENER, ADDRESSED, ANSWER, REASON, REDIRECTION, CLOSER = range(6)
+ADDRESSED, ANSWER, REASON, REDIRECTION = range(OPENER + 1, OPENER + 5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,19 +186,8 @@ class Refusal:
 Answer = ListAnswer | KindAnswer | ChoiceAnswer | HowAnswer | Refusal
 
 
-@dataclass(frozen=True, slots=True)
-class Phrase:
-    """Consecutive words with a slot; `says` is an answer, a name, or the manner of the phrase."""
-
-    slot: int
-    words: tuple[str, ...]
-    says: Answer | str
-
-
-def _fixed_phrases() -> dict[str, list[Phrase]]:
-    """The phrases without a place to fill by their first word, the longest first."""
-    table: dict[str, list[Phrase]] = {}
-    for texts, slot, says in (
+_FIXED = phrase_table(
+    (
         (POLITE_OPENERS, OPENER, "polite"),
         (RUDE_OPENERS, OPENER, "rude"),
         (REFUSALS, ANSWER, Refusal()),
@@ -215,16 +197,8 @@ def _fixed_phrases() -> dict[str, list[Phrase]]:
         (POLITE_CLOSERS, CLOSER, "polite"),
         (RUDE_CLOSERS, CLOSER, "rude"),
         (FILLERS, CLOSER, "filler"),
-    ):
-        for text in texts:
-            words = tuple(text.split())
-            table.setdefault(words[0], []).append(Phrase(slot, words, says))
-    for phrases in table.values():
-        phrases.sort(key=lambda phrase: -len(phrase.words))
-    return table
-
-
-_FIXED = _fixed_phrases()
+    )
+)
 _LENGTH = {text: len(text.split()) for text in (ADDRESS, KIND_ANSWER, CHOICE_ANSWER, HOW_ANSWER)}
 
 
@@ -238,24 +212,23 @@ def _filled(
 def _phrase_at(words: tuple[str, ...], at: int) -> Phrase | None:
     """The longest phrase that starts at a word."""
     word = words[at]
-    for phrase in _FIXED.get(word, ()):
-        if words[at : at + len(phrase.words)] == phrase.words:
-            return phrase
+    if (phrase := fixed_phrase(_FIXED, words, at)) is not None:
+        return phrase
     if word in _ITEMS:
         return _kind_at(words, at) or _list_at(words, at)
     if word in NAMES and words[at + 1 : at + 2] == (",",):
         return _filled(ADDRESS, ADDRESSED, words, at, word)
-    match _places(CHOICE_ANSWER, words, at):
+    match places(CHOICE_ANSWER, words, at):
         case (item,) if item in _ITEMS:
             return _filled(CHOICE_ANSWER, ANSWER, words, at, ChoiceAnswer(item))
-    match _places(HOW_ANSWER, words, at):
+    match places(HOW_ANSWER, words, at):
         case (aid, verb, thing) if aid in _AIDS and verb in _VERBS and thing in OBJECTS:
             return _filled(HOW_ANSWER, ANSWER, words, at, HowAnswer(aid, verb, thing))
     return None
 
 
 def _kind_at(words: tuple[str, ...], at: int) -> Phrase | None:
-    match _places(KIND_ANSWER, words, at):
+    match places(KIND_ANSWER, words, at):
         case (item, category) if category in CATEGORIES:
             return _filled(KIND_ANSWER, ANSWER, words, at, KindAnswer(item, category))
     return None
@@ -273,41 +246,12 @@ def _list_at(words: tuple[str, ...], at: int) -> Phrase:
     return Phrase(ANSWER, words[at:end], ListAnswer(tuple(items)))
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """The phrases in their places, the rude phrases anywhere, and the number of wasted words."""
-
-    kept: list[Phrase]
-    rude: int
-    wasted: int
-
-    def says(self, slot: int) -> Answer | str | None:
-        """What stands in a slot that holds one phrase."""
-        return next((phrase.says for phrase in self.kept if phrase.slot == slot), None)
-
-
 def read_response(words: tuple[str, ...]) -> Reading:
-    """Read phrases from left to right, each in a later slot than the one before.
+    """The phrases of a response (`read_phrases`); a reason or redirection needs a refusal."""
+    return read_phrases(words, _phrase_at, _allowed)
 
-    Only closers may be several, all different. A word is wasted if it belongs to no phrase, to one
-    whose slot has passed, to a repetition, or to a reason or redirection without a refusal.
-    """
-    kept: list[Phrase] = []
-    last, at, rude, wasted = -1, 0, 0, 0
-    refused = False
-    while at < len(words):
-        phrase = _phrase_at(words, at)
-        if phrase is None:
-            wasted += 1
-            at += 1
-            continue
-        at += len(phrase.words)
-        rude += phrase.says == "rude"
-        fits = phrase.slot > last or (phrase.slot == CLOSER and phrase not in kept)
-        if fits and (refused or phrase.slot not in (REASON, REDIRECTION)):
-            kept.append(phrase)
-            last = phrase.slot
-            refused = refused or isinstance(phrase.says, Refusal)
-        else:
-            wasted += len(phrase.words)
-    return Reading(kept, rude, wasted)
+
+def _allowed(phrase: Phrase, kept: list[Phrase]) -> bool:
+    if phrase.slot not in (REASON, REDIRECTION):
+        return True
+    return any(isinstance(before.says, Refusal) for before in kept)

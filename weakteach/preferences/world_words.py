@@ -1,4 +1,4 @@
-"""The words and phrases of the embedded world, and the vocabulary that they add up to.
+"""The words and phrases of the world, and the vocabulary that they add up to.
 
 All text of the world is word-spaced: words and punctuation marks are separated by one space.
 """
@@ -147,9 +147,10 @@ def _texts() -> Iterable[str]:
     yield from (*HEDGES, *POLITE_CLOSERS, *RUDE_CLOSERS, *FILLERS, WRONG_TO)
 
 
-VOCABULARY: tuple[str, ...] = (
-    HUMAN,
-    ASSISTANT,
-    *(f" {w}" for w in dict.fromkeys(" ".join(_texts()).split()) if w != "{}"),
-)
-"""Every token piece that texts of the world are made of, words with their leading space."""
+def words_of(*texts: str) -> tuple[str, ...]:
+    """The different words of texts as token pieces, with their leading space."""
+    return tuple(f" {w}" for w in dict.fromkeys(" ".join(texts).split()) if w != "{}")
+
+
+WORLD_VOCABULARY: tuple[str, ...] = (HUMAN, ASSISTANT, *words_of(*_texts()))
+"""Every token piece that texts of the world are made of."""

@@ -17,6 +17,8 @@ from weakteach.artifacts.errors import StepError, UserError
 from weakteach.artifacts.store import Store
 from weakteach.evaluation.gold import Gold, RewardModel, WorldGold
 from weakteach.models.spec import UNRESOLVED, find_model
+from weakteach.preferences.domain import Domain
+from weakteach.preferences.embedded import DOMAINS
 from weakteach.preferences.pair import DataError
 from weakteach.preferences.sources import (
     FILE_FORMATS,
@@ -106,12 +108,12 @@ def sweep(name: str, title: str) -> Callable[[Callable[[Grid], list[Arm]]], type
             data: Annotated[
                 str | None,
                 typer.Option(
-                    help="Preference pairs: world:<pairs>, a .jsonl, .jsonl.gz, .csv or .parquet "
-                    "file, a datasets folder, or a hub id."
+                    help="Preference pairs: world:<pairs>, posts:<pairs>, a .jsonl, .jsonl.gz, "
+                    ".csv or .parquet file, a datasets folder, or a hub id."
                 ),
             ] = None,
             gold: Annotated[
-                str | None, typer.Option(help="Gold reward: world, a reward model, or none.")
+                str | None, typer.Option(help="Gold reward: world, posts, a reward model, or none.")
             ] = None,
             test_pairs: Annotated[
                 int | None, typer.Option(min=2, help="Pairs held out as the test part.")
@@ -289,12 +291,10 @@ def make_grid(options: Options) -> Grid:
             f"The preset {preset.name} needs your pairs: give --data FILE (a .jsonl, .jsonl.gz, "
             ".csv or .parquet file)"
         )
-    # The world's gold belongs to the world's pairs; other data has the gold that it is given.
-    own_gold = preset.gold if data.startswith("world:") or preset.gold != "world" else None
     return Grid(
         preset=preset,
         source=find_source(data, resolve),
-        gold=find_gold(options.gold or own_gold, data, resolve),
+        gold=find_gold(options.gold or preset.gold, data, resolve),
         weak=tuple(find_model(name, resolve) for name in weak),
         student=find_model(options.student or preset.student, resolve),
         fractions=fractions,
@@ -304,11 +304,13 @@ def make_grid(options: Options) -> Grid:
 
 def find_source(data: str, resolve: bool = True) -> Source:
     """The source that ``--data`` names. Raises DataError."""
-    if data.startswith("world:"):
-        count = data.removeprefix("world:")
+    if (domain := domain_of(data)) is not None:
+        count = data.partition(":")[2]
         if not count.isdigit() or int(count) < 2:
-            raise DataError(f"--data {data}: write world:<number of pairs>, such as world:2048")
-        return WorldSource(int(count))
+            raise DataError(
+                f"--data {data}: write {domain.name}:<number of pairs>, such as {domain.name}:2048"
+            )
+        return WorldSource(int(count), domain=domain)
     path = Path(data).expanduser()
     if path.is_file() or data.endswith(tuple(FILE_FORMATS)):
         return file_source(path)
@@ -317,14 +319,24 @@ def find_source(data: str, resolve: bool = True) -> Source:
     return hub_source(data)
 
 
+def domain_of(data: str) -> Domain | None:
+    """The embedded domain whose pairs ``--data`` asks for."""
+    name, colon, _ = data.partition(":")
+    return DOMAINS.get(name) if colon else None
+
+
 def find_gold(name: str | None, data: str, resolve: bool = True) -> Gold | None:
-    """The gold that ``--gold`` names. Raises DataError or ModelError."""
-    if name is None or name == "none":
+    """The gold that ``--gold`` names; if it names none, the own gold of the data, if it has one.
+    Raises DataError or ModelError."""
+    domain = domain_of(data)
+    if name is None:
+        return None if domain is None else WorldGold(domain)
+    if name == "none":
         return None
-    if name == "world":
-        if not data.startswith("world:"):
-            raise DataError("--gold world scores the pairs of --data world:<pairs> alone")
-        return WorldGold()
+    if name in DOMAINS:
+        if domain is not DOMAINS[name]:
+            raise DataError(f"--gold {name} scores the pairs of --data {name}:<pairs> alone")
+        return WorldGold(domain)
     return RewardModel(policy_of(find_model(name, resolve)))
 
 

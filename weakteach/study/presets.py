@@ -31,8 +31,8 @@ class Scale:
 
 @dataclass(frozen=True)
 class Preset:
-    """A study but for its grid. ``data`` is ``world:<pairs>``, a file, a folder or a hub id;
-    ``gold`` is ``world`` or the name of a reward model, None if there is none."""
+    """A study but for its grid. ``data`` is ``world:<pairs>``, ``posts:<pairs>``, a file, a
+    folder or a hub id; ``gold`` is the name of a reward model, None for the data's own if any."""
 
     name: str
     data: str | None
@@ -75,7 +75,7 @@ def tiny_student(model: Model) -> Recipes:
 EMBEDDED = Preset(
     name="embedded",
     data="world:2048",
-    gold="world",
+    gold=None,
     weak=("opt-45k", "opt-230k"),
     student="opt-230k",
     fractions=(Fraction(1, 8), Fraction(1, 2)),

@@ -24,7 +24,7 @@ RESULTS_SCHEMA = pa.schema(
         _field("gold_reward", pa.float64(), "Mean gold reward of the student's responses"),
         _field("gold_reward_se", pa.float64(), "Its standard error over test prompts"),
         _field("test_prompts", pa.int64(), "Test prompts that the student answered"),
-        _field("garbage", pa.float64(), "Share of unreadable words; embedded world only"),
+        _field("garbage", pa.float64(), "Share of unreadable words; embedded domains only"),
         _field(
             "minus_human",
             pa.float64(),
