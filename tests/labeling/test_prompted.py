@@ -1,0 +1,497 @@
+import json
+import logging
+import math
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from chat_servers import Response, completion, scripted, tiny_chat_model, transformers_server
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from weakteach.artifacts.errors import StepError
+from weakteach.artifacts.store import Store
+from weakteach.labeling.annotators import LABEL_SCHEMA
+from weakteach.labeling.prompted import annotation_question, read_answer
+from weakteach.models import chat as chat_module
+from weakteach.models.chat import Chat, ChatError, Reply, named_option
+from weakteach.models.spec import find_model, tokenizer_of
+from weakteach.preferences.sources import WorldSource
+from weakteach.study.steps.data import Pairs, read_labels
+from weakteach.study.steps.judging import PromptedLabels
+
+PAIRS = 6
+
+
+def part_of(pairs=PAIRS):
+    return Pairs(WorldSource(pairs, seed=3), (tokenizer_of(find_model("opt-45k")),)).all
+
+
+def chat_at(server, **fields):
+    url = server if isinstance(server, str) else server.url
+    fields = {"timeout": 5.0, "retries": 0, "concurrency": 4} | fields
+    return Chat(fields.pop("model", "judge"), base_url=url, **fields)
+
+
+def obtain(tmp_path, server, part=None, **fields):
+    store, step = Store(tmp_path / "store"), PromptedLabels(chat_at(server, **fields), part or PART)
+    return store.obtain(step)["facts"], read_labels(store, step), step
+
+
+PART = part_of()
+
+
+def shown(request):
+    """The two responses in the order in which the question shows them."""
+    text = request.user.split("\n\nReply 1:\n")[1]
+    first, rest = text.split("\n\nReply 2:\n")
+    return first, rest.split("\n\nWhich reply")[0]
+
+
+def prefers_longer(request, before):
+    first, second = shown(request)
+    return completion("1" if len(first) >= len(second) else "2")
+
+
+@pytest.fixture(scope="module")
+def tiny_chat(tmp_path_factory):
+    folder = tiny_chat_model(tmp_path_factory.mktemp("chat") / "model")
+    with transformers_server(folder) as url:
+        yield url, folder
+
+
+def test_a_real_model_labels_as_its_own_logits_say(tmp_path, tiny_chat):
+    url, folder = tiny_chat
+    facts, labels, step = obtain(tmp_path, url, model=str(folder), concurrency=2)
+    tokenizer, model = (
+        kind.from_pretrained(folder) for kind in (AutoTokenizer, AutoModelForCausalLM)
+    )
+    options = tokenizer.convert_tokens_to_ids(["1", "2"])
+    prompt_tokens, one_better = 0, []
+    for pair in step.part.read(Store(tmp_path / "store")).to_pylist():
+        texts, drawn = [pair["response_1"], pair["response_2"]], []
+        for order in (1, 2):
+            asked = annotation_question("dialogue", pair["prompt"], *texts, seed=0)
+            # The template puts two line breaks after each message.
+            text = f"{asked.system}\n\n{asked.user}\n\nAssistant:"
+            ids = tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"]
+            prompt_tokens += ids.shape[1]
+            with torch.no_grad():
+                first, second = model(ids).logits[0, -1, options].tolist()
+            drawn.append(0.75 if (first > second) == (order == 1) else 0.25)
+            texts.reverse()
+        one_better.append(np.mean(drawn))
+    assert np.exp(labels["reward_1"].to_numpy()) == pytest.approx(one_better)
+    assert labels["choice"].to_pylist() == [1 if p > 0.5 else 2 for p in one_better]
+    assert (facts["rows"], facts["missing"]) == (PAIRS, 0)
+    assert facts["prompt_tokens"] == prompt_tokens
+    assert facts["completion_tokens"] == facts["requests"] == 2 * PAIRS
+    assert facts["by_logprobs"] == 0  # this server leaves them out
+
+
+def test_log_probabilities_are_averaged_over_both_orders(tmp_path):
+    def script(request, before):
+        first, second = shown(request)
+        chance = 0.9 if len(first) > len(second) else 0.6  # drawn to what is shown first
+        said = {"1": math.log(chance), "2": math.log(1 - chance)}
+        return completion("1", [("1", said)])
+
+    with scripted(script) as server:
+        facts, labels, step = obtain(tmp_path, server)
+    assert labels.schema.equals(LABEL_SCHEMA)
+    assert labels.schema.metadata[b"annotator"] == step.fingerprint.encode()
+    for pair, label in zip(
+        step.part.read(Store(tmp_path / "store")).to_pylist(), labels.to_pylist(), strict=True
+    ):
+        longer = len(pair["response_1"]) > len(pair["response_2"])
+        shorter = len(pair["response_1"]) < len(pair["response_2"])
+        one = 0.65 if longer else 0.35 if shorter else 0.5
+        assert label["pair_id"] == pair["pair_id"]
+        assert math.exp(label["reward_1"]) == pytest.approx(one)
+        assert 1 / (1 + math.exp(-label["margin"])) == pytest.approx(one)
+        assert label["confidence"] == pytest.approx(abs(2 * one - 1))
+    assert facts["by_logprobs"] == 2 * PAIRS
+    assert facts["position_bias"] == pytest.approx(0.25, abs=0.06)
+    assert facts["flips"] == PAIRS  # "1" is likelier in either order
+
+
+@pytest.mark.parametrize(
+    ("reply", "first_better"),
+    [
+        (Reply("1", ((("1", math.log(0.6)), ("2", math.log(0.2))),)), 0.75),
+        (Reply(" 2", (((" 2", math.log(0.6)), ("1", math.log(0.2))),)), 0.25),
+        # " 1" and "1" are one answer
+        (Reply("1", ((("1", math.log(0.3)), (" 1", math.log(0.3)), ("2", math.log(0.2))),)), 0.75),
+        # "2" is not listed: it has at most what is left, or as much as the least listed
+        (Reply("1", ((("1", math.log(0.8)),),)), 0.8),
+        (Reply("1", ((("1", math.log(0.9)), ("Reply", math.log(0.06))),)), 0.9 / 0.94),
+        # the answer is not the first token
+        (Reply("**1", ((("**", 0.0),), (("1", math.log(0.6)), ("2", math.log(0.2))))), 0.75),
+        (Reply("Reply 2.", ()), 0.25),
+        (Reply("1\n\n1 is better", ()), 0.75),
+        (Reply("1 is better than 2", ()), None),
+        (Reply("10", ((("1", -0.1),), (("0", -0.1),))), None),
+        (Reply("Both are good.", ()), None),
+        (Reply("", ()), None),
+        (None, None),
+    ],
+)
+def test_what_a_reply_says(reply, first_better):
+    answer = read_answer(reply)
+    assert (answer and answer.first_better) == (first_better and pytest.approx(first_better))
+
+
+WORDS = {"1": 1, "2": 2, "(1)": 1, "2.": 2, "**1**": 1, "10": 10, "1.5": 15, "a1": 0, "is": 0}
+
+
+@given(st.lists(st.sampled_from(sorted(WORDS)), max_size=6))
+def test_an_option_is_named_when_it_is_the_only_number(words):
+    numbers = {WORDS[word] for word in words} - {0}
+    named = numbers.pop() if len(numbers) == 1 and numbers <= {1, 2} else None
+    assert named_option(" ".join(words), "12") == (named and str(named))
+
+
+def once(fault):
+    """Every question meets the fault first, and is answered when it comes again."""
+    return lambda request, before: prefers_longer(request, before) if before else fault
+
+
+RETRIED = {
+    "429": Response({"error": {"message": "slow down"}}, 429, {"Retry-After": "0.2"}),
+    "500": Response({"error": {"message": "oops"}}, 500, {"Retry-After": "0.05"}),
+    "503, no JSON": Response("<html>busy</html>", 503, {"Retry-After": "0.05"}),
+}
+
+
+@pytest.mark.parametrize("fault", RETRIED.values(), ids=RETRIED)
+def test_a_passing_fault_is_retried_after_the_time_that_the_server_names(tmp_path, fault):
+    with scripted(once(fault)) as server:
+        facts, _, _ = obtain(tmp_path, server, retries=1)
+    assert (facts["rows"], facts["missing"], facts["failures"]) == (PAIRS, 0, {})
+    assert facts["requests"] == 4 * PAIRS
+    wait = float(fault.headers["Retry-After"])
+    for first in server.requests:
+        times = [r.at for r in server.requests if r.body == first.body]
+        assert times[1] - times[0] >= wait
+
+
+LASTING = {
+    "http 429": Response({"error": {"message": "quota"}}, 429, {"Retry-After": "0.02"}),
+    "http 500": Response({"error": {"message": "oops"}}, 500, {"Retry-After": "0.02"}),
+    "http 400": Response({"error": {"message": "too long"}}, 400),
+    "malformed": Response("<html>Please sign in</html>"),
+}
+LASTING_BODIES = {
+    "cut JSON": Response('{"choices": [{"message": {"content": "1'),
+    "no choices": Response({"choices": []}),
+    "other JSON": Response(["1"]),
+    "no text": completion(None),
+    "broken log-probabilities": completion("1", [("1", {"1": None})]),
+}
+
+
+def broken_for_one_pair(fault):
+    """The fault meets one pair, in one order; all others are answered."""
+    chosen = PART_TEXTS[0]
+
+    def script(request, before):
+        return fault if shown(request) == chosen else prefers_longer(request, before)
+
+    return script
+
+
+PART_TEXTS = []
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _texts(tmp_path_factory):
+    store = Store(tmp_path_factory.mktemp("texts"))
+    store.obtain(PART.step)
+    rows = PART.read(store).to_pylist()
+    PART_TEXTS[:] = [(r["response_1"].strip(), r["response_2"].strip()) for r in rows]
+    assert len(set(PART_TEXTS)) == PAIRS
+
+
+@pytest.mark.parametrize(
+    ("cause", "fault"),
+    [*LASTING.items(), *(("malformed", fault) for fault in LASTING_BODIES.values())],
+    ids=[*LASTING, *LASTING_BODIES],
+)
+def test_a_lasting_fault_is_a_missing_label_and_no_guess(tmp_path, cause, fault):
+    with scripted(broken_for_one_pair(fault)) as server:
+        facts, labels, step = obtain(tmp_path, server, retries=1)
+    assert (facts["rows"], facts["missing"], facts["failures"]) == (PAIRS - 1, 1, {cause: 1})
+    first = step.part.read(Store(tmp_path / "store"))["pair_id"][0].as_py()
+    assert first not in labels["pair_id"].to_pylist()
+    answers = pq.read_table(
+        tmp_path / "store/PromptedLabels" / step.fingerprint / "answers.parquet"
+    )
+    assert answers["first_better"].to_pylist()[0] is None
+    assert answers["first_better"].null_count == 1
+
+
+def test_a_reply_that_names_neither_is_missing_too(tmp_path):
+    with scripted(broken_for_one_pair(completion("I cannot decide."))) as server:
+        facts, _, _ = obtain(tmp_path, server)
+    assert (facts["rows"], facts["missing"], facts["failures"]) == (PAIRS - 1, 1, {})
+
+
+def test_a_server_that_does_not_answer_in_time_is_a_missing_label(tmp_path):
+    over = threading.Event()
+
+    def script(request, before):
+        if shown(request) == PART_TEXTS[0]:
+            over.wait(20)
+        return prefers_longer(request, before)
+
+    with scripted(script) as server:
+        facts, _, _ = obtain(tmp_path, server, timeout=0.5)
+        over.set()
+    assert (facts["rows"], facts["missing"], facts["failures"]) == (PAIRS - 1, 1, {"timeout": 1})
+
+
+def test_an_annotator_that_says_nothing_clear_makes_no_artifact(tmp_path):
+    with (
+        scripted(lambda request, before: completion("as you like")) as server,
+        pytest.raises(StepError, match=r"labeled none of 6 pairs: .*'as you like'"),
+    ):
+        obtain(tmp_path, server)
+    assert not list((tmp_path / "store/PromptedLabels").glob("*/record.json"))
+
+
+def test_a_server_that_is_down_is_given_up(tmp_path):
+    with scripted(prefers_longer) as server:
+        url = server.url
+    with pytest.raises(ChatError, match="20 questions in a row, last by connection"):
+        obtain(tmp_path, url, part_of(30))
+
+
+@pytest.mark.parametrize(
+    ("status", "message"), [(401, "refuses the key"), (404, "knows no model judge")]
+)
+def test_a_refusal_of_key_or_model_ends_the_step_at_once(tmp_path, status, message):
+    refusal = Response({"error": {"message": "no"}}, status)
+    with (
+        scripted(lambda request, before: refusal) as server,
+        pytest.raises(ChatError, match=message),
+    ):
+        obtain(tmp_path, server, concurrency=1, retries=3)
+    assert len(server.requests) == 1
+
+
+def test_the_cost_cap_ends_the_step_and_keeps_what_was_answered(tmp_path):
+    priced = {"concurrency": 1, "input_price": 10_000.0, "output_price": 5_000.0}
+    each = (100 * 10_000 + 2 * 5_000) / 1e6
+    with scripted(prefers_longer) as server:
+        with pytest.raises(ChatError, match=r"cap of 4 is reached: 4 of 12 questions.*for 4\.04"):
+            obtain(tmp_path, server, max_cost=4.0, **priced)
+        with pytest.raises(ChatError, match="cap of 4 is reached"):
+            obtain(tmp_path, server, max_cost=4.0, **priced)
+        assert len(server.requests) == 4
+        facts, _, _ = obtain(tmp_path, server, max_cost=100.0, **priced)
+    assert server.times_asked() == [1] * 2 * PAIRS
+    assert (facts["reused"], facts["answered"], facts["requests"]) == (4, 8, 8)
+    assert facts["cost"] == pytest.approx(2 * PAIRS * each)
+
+
+def test_a_cap_needs_an_endpoint_that_counts_tokens(tmp_path):
+    def uncounted(request, before):
+        return completion("1", usage=None)
+
+    with scripted(uncounted) as server:
+        with pytest.raises(ChatError, match="does not tell how many tokens"):
+            obtain(tmp_path, server, max_cost=1.0, input_price=1.0)
+        facts, _, _ = obtain(tmp_path, server)
+    assert facts["unmetered_replies"] == 2 * PAIRS
+
+
+CHILD = """
+import sys
+from weakteach.artifacts.store import Store
+from weakteach.models.chat import Chat
+from weakteach.models.spec import find_model, tokenizer_of
+from weakteach.preferences.sources import WorldSource
+from weakteach.study.steps.data import Pairs
+from weakteach.study.steps.judging import PromptedLabels
+
+part = Pairs(WorldSource(int(sys.argv[1]), seed=3), (tokenizer_of(find_model("opt-45k")),)).all
+chat = Chat("judge", base_url=sys.argv[2], concurrency=1, retries=0)
+Store(sys.argv[3]).obtain(PromptedLabels(chat, part))
+"""
+
+
+def test_a_killed_run_asks_nothing_twice_that_was_answered(tmp_path):
+    answered, arrived = 5, threading.Event()
+
+    def script(request, before):
+        if len(server.requests) == answered + 1 and not arrived.is_set():
+            arrived.set()
+            gone.wait(60)
+        return prefers_longer(request, before)
+
+    gone = threading.Event()
+    with scripted(script) as server:
+        Store(tmp_path / "store").obtain(PART.step)
+        arguments = [str(PAIRS), server.url, str(tmp_path / "store")]
+        child = subprocess.Popen([sys.executable, "-c", CHILD, *arguments])
+        try:
+            assert arrived.wait(120)
+        finally:
+            child.kill()
+            child.wait()
+        gone.set()
+        facts, _, _ = obtain(tmp_path, server)
+    assert sorted(server.times_asked()) == [1] * (2 * PAIRS - 1) + [2]
+    assert (facts["reused"], facts["answered"]) == (answered, 2 * PAIRS - answered)
+
+
+def test_an_answer_that_a_kill_cut_short_is_asked_again(tmp_path):
+    priced = {"concurrency": 1, "input_price": 10_000.0}
+    with scripted(prefers_longer) as server:
+        with pytest.raises(ChatError, match="cap"):
+            obtain(tmp_path, server, max_cost=2.0, **priced)
+        kept = sorted((tmp_path / "store/PromptedLabels").rglob("answers/*.json"))
+        assert len(kept) == 2
+        kept[0].write_bytes(kept[0].read_bytes()[:10])
+        facts, _, _ = obtain(tmp_path, server, **priced)
+    assert (facts["reused"], facts["answered"]) == (1, 2 * PAIRS - 1)
+
+
+def test_the_key_reaches_the_server_and_no_file_or_log(tmp_path, monkeypatch, caplog):
+    secret = "sk-very-secret-0123456789"
+    monkeypatch.setenv("SOME_KEY", secret)
+    caplog.set_level(logging.DEBUG)
+
+    def echoes(request, before):
+        if shown(request) == PART_TEXTS[0]:
+            return Response({"error": {"message": f"{request.authorization} is odd"}}, 400)
+        return completion(f"1 {request.authorization}")
+
+    with scripted(echoes) as server:
+        obtain(tmp_path, server, key_variable="SOME_KEY")
+        assert {r.authorization for r in server.requests} == {f"Bearer {secret}"}
+        refusal = Response({"error": {"message": f"wrong key {secret}"}}, 404)
+        server.script = lambda request, before: refusal
+        with pytest.raises(ChatError, match=r"wrong key \*\*\*"):
+            obtain(tmp_path, server, model="other", key_variable="SOME_KEY")
+    assert secret not in caplog.text
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert any(file.name == "record.json" for file in files)
+    for file in files:
+        assert secret.encode() not in file.read_bytes(), file
+    answers = next(file for file in files if file.name == "answers.parquet")
+    replies = pq.read_table(answers)["reply"].to_pylist()
+    assert secret not in str(replies)
+    assert "1 Bearer ***" in replies
+
+
+def test_without_a_named_variable_no_key_of_the_environment_is_sent(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-another-service")
+    with scripted(prefers_longer) as server:
+        obtain(tmp_path, server)
+    assert "sk-of-another-service" not in str([r.authorization for r in server.requests])
+
+
+def test_a_named_variable_that_is_not_set_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.delenv("SOME_KEY", raising=False)
+    with scripted(prefers_longer) as server, pytest.raises(ChatError, match="SOME_KEY"):
+        obtain(tmp_path, server, key_variable="SOME_KEY")
+    assert not server.requests
+
+
+def test_the_rate_limit_holds_for_retries_too(tmp_path):
+    fault = Response({"error": {"message": "slow down"}}, 429, {"Retry-After": "0.01"})
+    with scripted(once(fault)) as server:
+        obtain(tmp_path, server, requests_per_minute=1200, retries=1, concurrency=8)
+    times = sorted(request.at for request in server.requests)
+    assert len(times) == 4 * PAIRS
+    assert times[-1] - times[0] >= 0.05 * (len(times) - 1) - 0.05
+
+
+def test_no_more_requests_are_under_way_than_allowed(tmp_path):
+    lock, under_way, most = threading.Lock(), 0, 0
+
+    def script(request, before):
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        threading.Event().wait(0.02)
+        with lock:
+            under_way -= 1
+        return prefers_longer(request, before)
+
+    with scripted(script) as server:
+        obtain(tmp_path, server, concurrency=3)
+    assert most == 3
+
+
+def test_identity_is_what_is_asked_and_not_how():
+    plain = PromptedLabels(Chat("m"), PART)
+    hosted = Chat(
+        "m",
+        base_url="http://host/v1",
+        key_variable="KEY",
+        concurrency=2,
+        requests_per_minute=5,
+        timeout=1.0,
+        retries=9,
+        input_price=1.0,
+        output_price=2.0,
+        max_cost=3.0,
+    )
+    assert PromptedLabels(hosted, PART).fingerprint == plain.fingerprint
+    assert PromptedLabels(hosted, PART) == plain
+    others = [
+        PromptedLabels(Chat("n"), PART),
+        PromptedLabels(Chat("m", temperature=1.0), PART),
+        PromptedLabels(Chat("m", logprobs=False), PART),
+        PromptedLabels(Chat("m"), PART, domain="summary"),
+        PromptedLabels(Chat("m"), PART, seed=1),
+    ]
+    assert len({step.fingerprint for step in (plain, *others)}) == 6
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"base_url": "http://user:pass@host/v1"}, "environment variable"),
+        ({"base_url": "http://host/v1?key=abc"}, "environment variable"),
+        ({"base_url": "host:8000"}, "not a URL"),
+        ({"max_cost": 1.0}, "needs the prices"),
+        ({"concurrency": 0}, "concurrency"),
+        ({"requests_per_minute": -1.0}, "requests_per_minute"),
+        ({"temperature": -0.1}, "temperature"),
+        ({"model": ""}, "name of the model"),
+    ],
+)
+def test_what_cannot_be_an_endpoint(fields, message):
+    with pytest.raises(ChatError, match=message) as error:
+        Chat(**{"model": "m"} | fields)
+    assert "pass@" not in str(error.value)
+    assert "abc" not in str(error.value)
+
+
+def test_what_is_asked_for(tmp_path):
+    with scripted(prefers_longer) as server:
+        obtain(tmp_path, server, temperature=0.5)
+    body = server.requests[0].body
+    assert (body["model"], body["temperature"], body["logprobs"]) == ("judge", 0.5, True)
+    assert len({r.body["seed"] for r in server.requests}) == 2 * PAIRS
+    assert [m["role"] for m in body["messages"]] == ["system", "user"]
+    with scripted(prefers_longer) as server:
+        obtain(tmp_path, server, logprobs=False)
+    assert not {"logprobs", "top_logprobs", "seed"} & set(server.requests[0].body)
+    assert "summary" in annotation_question("summary", "p", "a", "b", 0).user.lower()
+
+
+def test_planning_imports_no_client():
+    code = "import weakteach.study.steps.judging, sys, json; print(json.dumps(list(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"openai", "torch", "ray", "scipy.stats"} & set(json.loads(out.stdout))
+    assert chat_module.GIVE_UP_AFTER == 20
