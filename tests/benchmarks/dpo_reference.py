@@ -1,4 +1,4 @@
-"""DPO with reference log-probabilities computed once against TRL running the reference in each step.
+"""DPO with the reference's log-probabilities computed once, against TRL running it in each step.
 
     python tests/benchmarks/dpo_reference.py --model opt-230k
 
@@ -85,9 +85,10 @@ def run(build: Any, job: TrainingJob) -> Run:
 
 
 def job_of(store: Store, model: Model, pairs: int, recipe: DpoRecipe) -> TrainingJob:
-    labels = HumanLabels(Pairs(WorldSource(pairs), (tokenizer_of(model),)).all)
-    store.obtain(labels.part.pairs, Resources())
-    store.obtain(labels, Resources())
+    world = Pairs(WorldSource(pairs), (tokenizer_of(model),))
+    labels = HumanLabels(world.all)
+    for step in (world, labels):
+        store.obtain(step, Resources())
     return TrainingJob(
         store=store,
         start=model,
@@ -118,6 +119,10 @@ def main(
             recipe = DpoRecipe(schedule, lora=lora)
             job = job_of(Store(storage), find_model(model), pairs, recipe)
             runs: dict[Any, list[Run]] = {ours: [], trl: []}
+            for build in runs:  # warm: one update each
+                run(
+                    build, replace(job, recipe=replace(recipe, schedule=replace(schedule, steps=1)))
+                )
             for _ in range(repeats):
                 for build, done in runs.items():
                     done.append(run(build, job))
