@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -138,7 +139,7 @@ def compare(
         OURS: lambda: pair_logprobs(model, pairs, batch_tokens)
     }
     for batch in batches:
-        systems[f"TRL, batch {batch}"] = lambda batch=batch: trl_pass(trainer, batch)
+        systems[f"TRL, batch {batch}"] = partial(trl_pass, trainer, batch)
     pair_logprobs(model, pairs[:1], batch_tokens)  # warm
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in systems}
     results: dict[str, np.ndarray] = {}
