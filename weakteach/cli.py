@@ -1,7 +1,8 @@
 """The ``weakteach`` command."""
 
 import json
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from enum import StrEnum
@@ -26,6 +27,7 @@ from rich.tree import Tree
 
 from weakteach.artifacts.errors import StorageError
 from weakteach.artifacts.step import Step
+from weakteach.artifacts.store import Progress as Told
 from weakteach.artifacts.store import Store
 from weakteach.models.family import tiny_opt
 from weakteach.models.spec import find_model
@@ -100,7 +102,10 @@ def label(
 
         def obtain(text: str, step: Step) -> dict[str, Any]:
             with following(console, text) as progress:
-                told = lambda _, done, total: progress(done, total)  # noqa: E731
+
+                def told(step: Step, done: int, total: int, tokens: int = 0) -> None:
+                    progress(done, total, tokens)
+
                 return store.obtain(step, resources, told)["facts"]
 
         few_facts = obtain("reading labeled pairs", few)
@@ -134,8 +139,11 @@ def label(
 
 
 @contextmanager
-def following(console: Console, text: str) -> Iterator[Callable[[int, int], None]]:
-    """A line with the time a step takes; with rows, rate and time left once it tells them."""
+def following(console: Console, text: str) -> Iterator[Told]:
+    """A line with the time a step takes; with rows, rates and time left once it tells them.
+
+    Rates are those of this run: what an earlier one left done counts for none.
+    """
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -146,10 +154,18 @@ def following(console: Console, text: str) -> Iterator[Callable[[int, int], None
     )
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(text, total=None, rate="")
+        first: tuple[int, float] | None = None
 
-        def show(done: int, total: int) -> None:
-            seconds = bar.tasks[0].elapsed or 0.0
-            rate = f"{done:,}/{total:,}, {done / seconds:,.1f}/s" if seconds else ""
+        def show(done: int, total: int, tokens: int = 0) -> None:
+            nonlocal first
+            now = time.monotonic()
+            first = first or (done, now)
+            seconds = now - first[1]
+            rate = f"{done:,}/{total:,}"
+            if seconds:
+                rate += f", {(done - first[0]) / seconds:,.1f}/s"
+            if seconds and tokens:
+                rate += f", {tokens / seconds:,.0f} tokens/s"
             bar.update(task, completed=done, total=total, rate=rate)
 
         yield show

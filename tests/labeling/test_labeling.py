@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from weakteach.artifacts.errors import StepError
 from weakteach.artifacts.store import Store
-from weakteach.labeling.annotators import LABEL_SCHEMA, label_table
-from weakteach.labeling.stream import Stream, stream_chunks
+from weakteach.labeling.annotators import LABEL_SCHEMA, ImplicitReward, label_table
+from weakteach.labeling.shards import MAX_SHARDS, Stream
+from weakteach.labeling.stream import stream_chunks
 from weakteach.models.loading import load_causal, weights_of
 from weakteach.models.resources import Resources
 from weakteach.models.spec import find_model, tokenizer_of
@@ -139,7 +140,7 @@ class Count:
 
     folder: str
     dies_once_at: int = -1
-    fails_at: int = -1
+    poison: tuple[int, ...] = ()
 
     def load(self):
         return None
@@ -150,8 +151,9 @@ class Count:
         if first == self.dies_once_at and not marker.exists():
             marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        if first == self.fails_at:
-            raise StepError(f"number {first} is bad")
+        bad = set(self.poison).intersection(chunk["number"].to_pylist())
+        if bad:
+            raise StepError(f"number {min(bad)} is bad")
         with open(Path(self.folder, "done"), "a") as file:
             file.write(f"{first}\n")
         return chunk.append_column("double", pa.array([2 * n for n in chunk["number"].to_pylist()]))
@@ -161,13 +163,19 @@ ray.cloudpickle.register_pickle_by_value(__import__("sys").modules[__name__])
 
 
 def numbers(tmp_path):
-    pq.write_table(pa.table({"number": range(100)}), tmp_path / "in.parquet", row_group_size=10)
+    pq.write_table(pa.table({"number": range(100)}), tmp_path / "in.parquet", row_group_size=7)
     return Stream(
         Store(tmp_path),
         str(tmp_path / "in.parquet"),
         str(tmp_path / "shards"),
         Count(str(tmp_path)),
+        key="number",
+        chunk_rows=10,
     )
+
+
+def rows_of(shards):
+    return pa.concat_tables(shards.tables())
 
 
 @pytest.mark.parametrize("resources", [TASKS, ACTORS], ids=["tasks", "actors"])
@@ -175,22 +183,80 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(tmp_path, ray_here, r
     stream = numbers(tmp_path)
     stream = replace(stream, work=replace(stream.work, dies_once_at=50))
     told = []
-    table = stream_chunks(stream, resources, lambda done, rows: told.append((done, rows)))
+    shards = stream_chunks(stream, resources, lambda done, rows, _: told.append((done, rows)))
+    table = rows_of(shards)
     assert (tmp_path / "died").exists()
     assert table["number"].to_pylist() == list(range(100))
     assert table["double"].to_pylist() == list(range(0, 200, 2))
+    assert told[0] == (0, 100)
     assert told[-1] == (100, 100)
 
 
 def test_finished_shards_survive_a_failure_and_are_not_made_again(tmp_path, ray_here):
     stream = numbers(tmp_path)
-    bad = replace(stream, work=replace(stream.work, fails_at=70))
-    with pytest.raises(StepError, match="number 70 is bad"):
+    bad = replace(stream, work=replace(stream.work, poison=tuple(range(70, 80))))
+    with pytest.raises(StepError, match=r"all 10 rows of a chunk failed, .*number 70 is bad"):
         stream_chunks(bad, TASKS)
     before = (tmp_path / "done").read_text().split()
-    assert stream_chunks(stream, TASKS)["number"].to_pylist() == list(range(100))
+    assert rows_of(stream_chunks(stream, TASKS))["number"].to_pylist() == list(range(100))
     done = (tmp_path / "done").read_text().split()
     assert "70" not in before
-    assert sorted(set(done), key=int) == [str(n) for n in range(0, 100, 10)]
+    assert sorted(done, key=int) == [str(n) for n in range(0, 100, 10)]
     finished = {path.stem for path in (tmp_path / "shards").iterdir()}
     assert len(finished) == 10
+
+
+def test_a_poison_row_ends_in_quarantine_and_all_others_are_processed(tmp_path, ray_here):
+    stream = numbers(tmp_path)
+    stream = replace(stream, work=replace(stream.work, poison=(13, 14, 99)))
+    facts = stream_chunks(stream, ACTORS).write(tmp_path / "out.parquet")
+    assert facts == {"rows": 97, "quarantined": 3}
+    kept = pq.read_table(tmp_path / "out.parquet")
+    assert kept["number"].to_pylist() == [n for n in range(100) if n not in (13, 14, 99)]
+    assert pq.read_table(tmp_path / "quarantine.parquet").to_pylist() == [
+        {"number": str(n), "reason": f"number {n} is bad"} for n in (13, 14, 99)
+    ]
+    shards = sorted((tmp_path / "shards").iterdir())
+    written = [shard.stat().st_mtime_ns for shard in shards]
+    assert stream_chunks(stream, ACTORS).write(tmp_path / "out.parquet") == facts
+    assert [shard.stat().st_mtime_ns for shard in shards] == written
+
+
+def test_poison_rows_beyond_their_share_are_an_error_and_are_tried_again(tmp_path, ray_here):
+    stream = numbers(tmp_path)
+    bad = replace(stream, work=replace(stream.work, poison=(5, 15, 25, 35, 45, 55)))
+    with pytest.raises(StepError, match=r"6 of 100 rows failed .*number 55: number 55 is bad"):
+        stream_chunks(bad, TASKS)
+    shards = stream_chunks(stream, TASKS)
+    assert shards.write(tmp_path / "out.parquet") == {"rows": 100, "quarantined": 0}
+    assert pq.read_table(tmp_path / "out.parquet")["number"].to_pylist() == list(range(100))
+
+
+def test_an_input_of_one_row_that_fails_is_an_error(tmp_path, ray_here):
+    stream = numbers(tmp_path)
+    pq.write_table(pa.table({"number": [3]}), stream.input)
+    bad = replace(stream, work=replace(stream.work, poison=(3,)))
+    with pytest.raises(StepError, match="1 of 1 rows failed"):
+        stream_chunks(bad, TASKS)
+
+
+def test_a_model_that_cannot_be_loaded_is_an_error_that_names_it(store, ray_here, tmp_path):
+    pairs = Pairs(WorldSource(40, seed=3), (tokenizer_of(find_model("opt-45k")),))
+    store.obtain(pairs)
+    gone = replace(find_model("opt-45k"), location=str(tmp_path / "gone"))
+    work = ImplicitReward(store, gone, gone, BETA, "float32", 8192)
+    stream = Stream(store, pairs.all.file(store), str(tmp_path / "shards"), work)
+    with pytest.raises(StepError, match=r"ImplicitReward: .*gone of model opt-45k"):
+        stream_chunks(stream, TASKS)
+
+
+@given(
+    rows=st.integers(1, 3_000_000),
+    chunk_rows=st.integers(1, 300),
+)
+def test_shards_are_whole_chunks_and_few(rows, chunk_rows):
+    stream = Stream(Store("unused"), "", "", Count(""), chunk_rows=chunk_rows)
+    size = stream.shard_rows(rows)
+    assert size % chunk_rows == 0
+    assert -(-rows // size) <= MAX_SHARDS
+    assert size == chunk_rows or -(-rows // (size - chunk_rows)) > MAX_SHARDS

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from weakteach.preferences.pair import (
     CHOICE_SCHEMA,
-    CHUNK_ROWS,
+    GROUP_ROWS,
     PAIR_SCHEMA,
     QUARANTINE_SCHEMA,
     Comparison,
@@ -123,9 +123,9 @@ def test_duplicates_are_quarantined_even_when_they_contradict(tmp_path):
 
 
 def test_a_duplicate_far_from_its_first_is_found(tmp_path):
-    rows = [comparison(prompt=f"p{n % CHUNK_ROWS}") for n in range(CHUNK_ROWS + 5)]
+    rows = [comparison(prompt=f"p{n % GROUP_ROWS}") for n in range(GROUP_ROWS + 5)]
     counts, *_ = write(rows, tmp_path)
-    assert counts["pairs"] == CHUNK_ROWS
+    assert counts["pairs"] == GROUP_ROWS
     assert counts["quarantined"] == 5
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from filelock import SoftFileLease, Timeout
 from pyarrow import fs
@@ -42,9 +42,14 @@ RECORDED_PACKAGES = (
 Leases = Callable[[str, bool], AbstractContextManager[Any]]
 
 
-# Told how much of a step's work is done, and how much there is in all.
-Progress = Callable[[int, int], None]
-StepProgress = Callable[[Step, int, int], None]
+class Progress(Protocol):
+    """Told how much of a step's work is done, how much there is in all, and the tokens read."""
+
+    def __call__(self, done: int, total: int, tokens: int = 0) -> None: ...
+
+
+class StepProgress(Protocol):
+    def __call__(self, step: Step, done: int, total: int, tokens: int = 0) -> None: ...
 
 
 class _InOtherHands(Exception):

@@ -1,151 +1,206 @@
 """Streaming the rows of a Parquet file through models, with Ray Data.
 
-A chunk is a row group of the file, so the chunks are always the same. Each is processed by one task
-or actor and written as one shard; a shard that is there is not made again. So a killed worker loses
-its chunk and nothing else, no row is there twice, and the result does not depend on who did what.
+Ray Data hands out shards (see ``shards.py``) by their numbers of rows; the task or actor that has
+one reads its rows, processes them and writes them. Rows pass neither through the driver nor through
+the object store, so neither grows with the input. A killed worker loses its shard and nothing else,
+and no row is there twice.
+
+Tokenization is part of the work: it takes a sixth of the time even of the smallest model, and tasks
+of its own would send all tokens through the object store.
 """
 
 import logging
-import os
-from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Protocol
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
+from ray.util import metrics
 
 from weakteach.artifacts.errors import StepError
-from weakteach.artifacts.store import Progress, Store
+from weakteach.artifacts.store import Progress
+from weakteach.labeling.shards import (
+    QUARANTINE_SHARE,
+    ChunkWork,
+    Made,
+    Shards,
+    Stream,
+    cut,
+    make_shard,
+    quarantined_in,
+)
 from weakteach.models.resources import Resources
 
 LOGGER = logging.getLogger(__name__)
-# A chunk of a large model on a slow device may take many minutes; a deadlock takes for ever.
+# A shard of a large model on a slow device may take many minutes; a deadlock takes for ever.
 STALLED_AFTER_SECONDS = 3600
 BLOCK_BYTES = 4 << 20
-
-
-class ChunkWork(Hashable, Protocol):
-    """What is done to a chunk. Hashable and small; the model is loaded where the work is done."""
-
-    def load(self) -> Any:
-        """Load models; called once per actor, or once per worker process of a task pool."""
-        ...
-
-    def process(self, loaded: Any, chunk: pa.Table) -> pa.Table:
-        """The rows that the chunk's rows become."""
-        ...
-
-
-@dataclass(frozen=True)
-class Stream:
-    """A Parquet file of the store and the folder where its shards go."""
-
-    store: Store
-    input: str
-    shards: str
-    work: ChunkWork
-
-    def shard(self, chunk: int) -> str:
-        return f"{self.shards}/{chunk:06d}.parquet"
 
 
 def stream_chunks(
     stream: Stream,
     resources: Resources,
     progress: Progress | None = None,
-) -> pa.Table:
-    """Process every chunk and return the shards' rows as one table, in the order of the input.
+) -> Shards:
+    """Process every chunk; the shards in which the results lie.
 
-    ``progress`` is told the rows done and the rows in all. Raises StepError with the cause when a
-    chunk fails.
+    ``progress`` is told the rows done, the rows in all, and the tokens that this call read. Raises
+    StepError with the cause of a failure that is not of single rows.
     """
     filesystem = stream.store.filesystem
-    with filesystem.open_input_file(stream.input) as file:
-        metadata = pq.read_metadata(file)
-    sizes = [metadata.row_group(chunk).num_rows for chunk in range(metadata.num_row_groups)]
     filesystem.create_dir(stream.shards, recursive=True)
-    paths = [stream.shard(chunk) for chunk in range(len(sizes))]
-    missing = [i for i, info in enumerate(filesystem.get_file_info(paths)) if not info.is_file]
-    done = metadata.num_rows - sum(sizes[chunk] for chunk in missing)
-    if missing:
-        for chunk in _finished(stream, missing, resources):
-            done += sizes[chunk]
-            if progress:
-                progress(done, metadata.num_rows)
-    return pa.concat_tables(pq.read_table(path, filesystem=filesystem) for path in paths)
+    shards = cut(stream)
+    infos = filesystem.get_file_info([stream.path(shard) for shard in shards])
+    found = [shard for shard, info in zip(shards, infos, strict=True) if info.is_file]
+    missing = [shard for shard, info in zip(shards, infos, strict=True) if not info.is_file]
+    quarantining = [shard for shard in found if quarantined_in(stream, shard)]
+    rows, done, tokens = shards[-1].stop, sum(map(len, found)), 0
+    _follow(stream, done, rows, tokens, progress)
+    for shard, made in _made(stream, missing, resources):
+        done += len(shard)
+        tokens += made.tokens
+        if made.quarantined:
+            quarantining.append(shard)
+            _check_quarantine(stream, quarantining, rows)
+        _follow(stream, done, rows, tokens, progress)
+    return Shards(stream, shards)
 
 
-def _finished(stream: Stream, chunks: list[int], resources: Resources) -> Iterator[int]:
-    """Process the chunks with Ray Data; each is given when its shard is there."""
+def _follow(stream: Stream, done: int, rows: int, tokens: int, progress: Progress | None) -> None:
+    _chunks_waiting().set(-(-(rows - done) // stream.chunk_rows), _tags(stream.work))
+    if progress:
+        progress(done, rows, tokens)
+
+
+def _check_quarantine(stream: Stream, quarantining: list[range], rows: int) -> None:
+    """Raises StepError if too many rows are in quarantine; the next try does their shards again."""
+    refused = [row for shard in quarantining for row in quarantined_in(stream, shard)]
+    if len(refused) == rows or len(refused) > max(1, QUARANTINE_SHARE * rows):
+        for shard in quarantining:
+            stream.store.filesystem.delete_file(stream.path(shard))
+        key, reason = refused[-1]
+        raise StepError(
+            f"{type(stream.work).__name__}: {len(refused)} of {rows} rows failed (at most "
+            f"{QUARANTINE_SHARE:.0%} may), such as {stream.key} {key}: {reason}"
+        )
+
+
+def _made(
+    stream: Stream, shards: list[range], resources: Resources
+) -> Iterator[tuple[range, Made]]:
+    """Make the shards with Ray Data; each is given when it is there."""
+    if not shards:
+        return
     _quiet_context()
     options: dict[str, Any] = {**resources.device_options(), "batch_size": 1}
     dataset: ray.data.Dataset = ray.data.from_items(
-        [{"chunk": chunk} for chunk in chunks], override_num_blocks=len(chunks)
+        [{"start": shard.start, "stop": shard.stop} for shard in shards],
+        override_num_blocks=len(shards),
     )
     if resources.label_actors:
         dataset = dataset.map_batches(
-            ChunkActor,
+            ShardActor,
             fn_constructor_args=(stream, resources.threads),
-            compute=ActorPoolStrategy(size=resources.label_actors),
+            compute=_pool(resources),
             **options,
         )
     else:
         dataset = dataset.map_batches(
-            _process_batch,  # type: ignore[arg-type]  # takes the arguments below as well
+            _make_shards,  # type: ignore[arg-type]  # takes the arguments below as well
             fn_args=(stream, resources.threads),
             compute=TaskPoolStrategy(size=resources.label_tasks),
             **options,
         )
-    for batch in dataset.iter_batches(batch_size=None):
-        for chunk, error in zip(batch["chunk"], batch["error"], strict=True):
-            if error:
-                raise StepError(f"{type(stream.work).__name__}: {error}")
-            yield int(chunk)
+    for row in dataset.iter_rows():
+        if row["error"]:
+            raise StepError(f"{type(stream.work).__name__}: {row['error']}")
+        yield (
+            range(row["start"], row["stop"]),
+            Made(row["rows"], row["quarantined"], row["tokens"]),
+        )
 
 
-class ChunkActor:
+def _pool(resources: Resources) -> ActorPoolStrategy:
+    if not resources.label_actors_max:
+        return ActorPoolStrategy(size=resources.label_actors)
+    return ActorPoolStrategy(min_size=resources.label_actors, max_size=resources.label_actors_max)
+
+
+class ShardActor:
     """A Ray Data actor; the models of the work stay in its process."""
 
     def __init__(self, stream: Stream, threads: int) -> None:
         self._stream, self._threads = stream, threads
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        return _process_batch(batch, self._stream, self._threads)
+        return _make_shards(batch, self._stream, self._threads)
 
 
-def _process_batch(batch: dict[str, np.ndarray], stream: Stream, threads: int) -> dict[str, Any]:
+def _make_shards(batch: dict[str, np.ndarray], stream: Stream, threads: int) -> dict[str, Any]:
     """An error is handed on as a value: Ray Data would lose what lies below its own message."""
     _set_threads(threads)
-    errors = []
-    for chunk in map(int, batch["chunk"]):
+    shards = [range(int(a), int(b)) for a, b in zip(batch["start"], batch["stop"], strict=True)]
+    made, errors = [], []
+    for shard in shards:
         try:
-            _write_shard(stream, chunk)
+            made.append(make_shard(stream, _loaded(stream.work), shard, _count(stream.work)))
             errors.append("")
         except Exception as error:
-            LOGGER.exception("chunk %d of %s", chunk, stream.input)
+            LOGGER.exception("rows %d to %d of %s", shard.start, shard.stop, stream.input)
+            made.append(Made(0, 0, 0))
             errors.append(str(error) or type(error).__name__)
-    return {"chunk": batch["chunk"], "error": np.array(errors, dtype=object)}
+    return {
+        "start": batch["start"],
+        "stop": batch["stop"],
+        "rows": np.array([m.rows for m in made]),
+        "quarantined": np.array([m.quarantined for m in made]),
+        "tokens": np.array([m.tokens for m in made]),
+        "error": np.array(errors, dtype=object),
+    }
 
 
-def _write_shard(stream: Stream, chunk: int) -> None:
-    filesystem = stream.store.filesystem
-    with filesystem.open_input_file(stream.input) as file:
-        rows = pq.ParquetFile(file).read_row_group(chunk)
-    result = stream.work.process(_loaded(stream.work), rows)
-    partial = f"{stream.shards}/.{chunk:06d}-{os.getpid()}.partial"
-    pq.write_table(result, partial, filesystem=filesystem)
-    filesystem.move(partial, stream.shard(chunk))
+_LOADED: dict[ChunkWork, Any] = {}
 
 
-@lru_cache(maxsize=1)
 def _loaded(work: ChunkWork) -> Any:
-    """The models of one step are loaded once in each process, which Ray reuses."""
-    return work.load()
+    """The models of one step are loaded once in each process, which Ray reuses; those of the step
+    before are let go first."""
+    if work not in _LOADED:
+        _LOADED.clear()
+        _LOADED[work] = work.load()
+    return _LOADED[work]
+
+
+def _tags(work: ChunkWork) -> dict[str, str]:
+    return {"work": type(work).__name__}
+
+
+@cache
+def _chunks_waiting() -> metrics.Gauge:
+    return metrics.Gauge("weakteach_chunks_waiting", "Chunks not processed yet", ("work",))
+
+
+@cache
+def _counters() -> tuple[metrics.Counter, metrics.Counter, metrics.Counter]:
+    """Made once in each process: pairs (or prompts) done, those in quarantine, tokens read."""
+    return (
+        metrics.Counter("weakteach_pairs_total", "Rows processed", ("work",)),
+        metrics.Counter("weakteach_quarantined_total", "Rows that failed", ("work",)),
+        metrics.Counter("weakteach_tokens_total", "Tokens read by models", ("work",)),
+    )
+
+
+def _count(work: ChunkWork) -> Any:
+    def count(made: Made) -> None:
+        amounts = (made.rows, made.quarantined, made.tokens)
+        for counter, amount in zip(_counters(), amounts, strict=True):
+            if amount:
+                counter.inc(amount, _tags(work))
+
+    return count
 
 
 def _quiet_context() -> None:

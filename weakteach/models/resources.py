@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from weakteach.artifacts.errors import UserError
+
 Dtype = Literal["float32", "bfloat16"]
 
 
@@ -13,7 +15,8 @@ class Resources:
     ``train_workers`` 0 trains in the calling process (Ray Train's local mode), which pays no
     process start; from 1 on, a group of that many data-parallel workers is started.
     ``label_actors`` 0 runs labeling and generation as Ray tasks in reused worker processes,
-    ``label_tasks`` of them at a time; from 1 on, a fixed pool of that many actors holds the model.
+    ``label_tasks`` of them at a time; from 1 on, a fixed pool of that many actors holds the model,
+    which grows up to ``label_actors_max``, if that is given, where the cluster has room.
     ``gpus`` and ``cpus`` are per worker, task or actor; ``gpu_type`` is a GPU's name in Ray, such
     as A100, and empty where any will do. ``threads`` are torch threads in each.
     ``device_batch`` is the largest number of rows that one device takes at once in training;
@@ -23,6 +26,7 @@ class Resources:
 
     train_workers: int = 0
     label_actors: int = 0
+    label_actors_max: int = 0
     label_tasks: int = 1
     gpus: float = 0.0
     gpu_type: str = ""
@@ -33,6 +37,13 @@ class Resources:
     dtype: Dtype = "float32"
     checkpoint_steps: int = 200
     max_failures: int = 2
+
+    def __post_init__(self) -> None:
+        if self.label_actors_max and not 0 < self.label_actors <= self.label_actors_max:
+            raise UserError(
+                f"A pool of {self.label_actors} labeling actors cannot grow up to "
+                f"{self.label_actors_max}: it must start with at least 1 and at most that many"
+            )
 
     def device_options(self) -> dict[str, Any]:
         """Ray's options for a task or actor that uses these devices."""

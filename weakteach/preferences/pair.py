@@ -1,6 +1,7 @@
 """A preference pair, the table of human choices, and the quarantine for what cannot be a pair."""
 
 import hashlib
+import sqlite3
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
@@ -31,9 +32,11 @@ PREFERENCE_SCHEMA = pa.schema(
     [(n, pa.string()) for n in ("pair_id", "prompt", "chosen", "rejected")]
 )
 
-# Rows of a Parquet row group: what is held in memory while a source is read, and the unit in which
-# pairs are labeled.
+# Pairs that are processed together: what a model is given at once.
 CHUNK_ROWS = 128
+# Rows of a Parquet row group, and of what is held in memory while a source is read. Footers are
+# read whole, so a million pairs must not have thousands of groups.
+GROUP_ROWS = 1024
 
 # Tokens of the longer of prompt + response_1 and prompt + response_2, for many pairs at once.
 TokenCounter = Callable[[list["Pair"]], list[int]]
@@ -118,18 +121,18 @@ def write_pairs(
 ) -> dict[str, int]:
     """Write ``pairs``, ``choices`` and ``quarantine`` tables (Parquet) into the folder ``out``.
 
-    Memory does not grow with the texts, only with the ids seen (about 120 bytes a pair). Returns
+    Memory does not grow with the number of rows: the ids seen lie in a temporary database. Returns
     the counts ``rows``, ``pairs``, ``choices`` and ``quarantined``; rows = pairs + quarantined.
     """
-    seen: set[str] = set()
     counts: dict[str, int] = dict.fromkeys(("rows", "pairs", "choices", "quarantined"), 0)
     remaining = iter(rows)
     with (
+        _SeenIds() as seen,
         pq.ParquetWriter(out / "pairs.parquet", PAIR_SCHEMA) as pairs_file,
         pq.ParquetWriter(out / "choices.parquet", CHOICE_SCHEMA) as choices_file,
         pq.ParquetWriter(out / "quarantine.parquet", QUARANTINE_SCHEMA) as quarantine_file,
     ):
-        while chunk := list(islice(remaining, CHUNK_ROWS)):
+        while chunk := list(islice(remaining, GROUP_ROWS)):
             quarantined: list[Quarantined] = []
             candidates: list[tuple[str, Pair, int | None]] = []
             for row in chunk:
@@ -139,11 +142,10 @@ def write_pairs(
                     quarantined.append(Quarantined(row.place, reason))
                 else:
                     pair, choice = canonical_pair(row)
-                    if pair.pair_id in seen:
-                        quarantined.append(Quarantined(row.place, "duplicate pair", pair.pair_id))
-                    else:
-                        seen.add(pair.pair_id)
+                    if seen.add(pair.pair_id):
                         candidates.append((row.place, pair, choice))
+                    else:
+                        quarantined.append(Quarantined(row.place, "duplicate pair", pair.pair_id))
             lengths = count_tokens([pair for _, pair, _ in candidates]) if candidates else []
             kept = []
             for (place, pair, choice), n_tokens in zip(candidates, lengths, strict=True):
@@ -167,6 +169,25 @@ def write_pairs(
             counts["choices"] += len(chosen)
             counts["quarantined"] += len(quarantined)
     return counts
+
+
+class _SeenIds:
+    """A set of ids on disk, in a file that SQLite deletes itself."""
+
+    def __enter__(self) -> "_SeenIds":
+        self._database = sqlite3.connect("", isolation_level=None)
+        self._database.execute("PRAGMA journal_mode = OFF")
+        self._database.execute("CREATE TABLE seen (id BLOB PRIMARY KEY) WITHOUT ROWID")
+        self._database.execute("BEGIN")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._database.close()
+
+    def add(self, pair_id: str) -> bool:
+        """Whether the id is new."""
+        statement = "INSERT OR IGNORE INTO seen VALUES (?)"
+        return self._database.execute(statement, (bytes.fromhex(pair_id),)).rowcount == 1
 
 
 def preference_set(pairs: pa.Table, labels: pa.Table) -> pa.Table:

@@ -84,8 +84,9 @@ def _cpus_of_a_trial(resources: Resources) -> float:
 def _local(concurrent: int, resources: Resources) -> dict[str, Any]:
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     training = resources.train_workers * resources.cpus
+    growing = max(0, resources.label_actors_max - resources.label_actors) * resources.cpus
     return {
-        "num_cpus": math.ceil(concurrent * (_cpus_of_a_trial(resources) + training)),
+        "num_cpus": math.ceil(concurrent * (_cpus_of_a_trial(resources) + training + growing)),
         "include_dashboard": False,
         "address": "local",
     }

@@ -130,6 +130,10 @@ def sweep(name: str, title: str) -> Callable[[Callable[[Grid], list[Arm]]], type
                 str | None,
                 typer.Option(help="GPU by its name in Ray, such as A100 or L4; any for any."),
             ] = None,
+            label_actors_max: Annotated[
+                int | None,
+                typer.Option(min=1, help="Actors up to which the pool may grow; fixed without."),
+            ] = None,
             threads: Annotated[
                 int | None, typer.Option(min=1, help="Torch threads of each process.")
             ] = None,
@@ -170,7 +174,9 @@ def sweep(name: str, title: str) -> Callable[[Callable[[Grid], list[Arm]]], type
             options = Options(
                 PRESETS[preset.value], storage, weak, student, fractions, seeds, data, gold,
                 test_pairs,
-                execution_options(train_workers, label_actors, gpu_type, threads, dtype),
+                execution_options(
+                    train_workers, label_actors, label_actors_max, gpu_type, threads, dtype
+                ),
                 max_concurrent, address, plan, prices, node_types, max_cost, verbose,
             )  # fmt: skip
             with user_errors(verbose):
@@ -241,6 +247,7 @@ def run_sweep(name: str, title: str, arms_of: Callable[[Grid], list[Arm]], optio
 def execution_options(
     train_workers: int | None,
     label_actors: int | None,
+    label_actors_max: int | None,
     gpu_type: str | None,
     threads: int | None,
     dtype: str | None,
@@ -249,6 +256,7 @@ def execution_options(
     given = {
         "train_workers": train_workers,
         "label_actors": label_actors,
+        "label_actors_max": label_actors_max,
         "gpu_type": "" if gpu_type == "any" else gpu_type,
         "threads": threads,
         "dtype": None if dtype is None else str(dtype),

@@ -124,7 +124,7 @@ def run_arm(config: dict[str, Any], arms: list[Arm], store: Store, resources: Re
         computed += 1
         tune.report({"steps": computed, "step": str(step), "doing": "", "failures": {}})
 
-    def doing(step: Step, done: int, total: int) -> None:
+    def doing(step: Step, done: int, total: int, tokens: int = 0) -> None:
         nonlocal told
         if time.monotonic() - told >= SECONDS_BETWEEN_REPORTS:
             told = time.monotonic()

@@ -15,7 +15,7 @@ from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Store, Workspace
 from weakteach.models.resources import Resources
 from weakteach.models.spec import Model, Tokenizer
-from weakteach.preferences.pair import CHUNK_ROWS, DataError, write_pairs
+from weakteach.preferences.pair import GROUP_ROWS, DataError, write_pairs
 from weakteach.preferences.sources import Source
 from weakteach.preferences.split import hold_out, split_pairs
 
@@ -35,14 +35,15 @@ class Part:
     def file(self, store: Store) -> str:
         return f"{store.path(self.step)}/{self.name}.parquet"
 
-    def read(self, store: Store) -> pa.Table:
-        return pq.read_table(self.file(store), filesystem=store.filesystem)
+    def read(self, store: Store, columns: list[str] | None = None) -> pa.Table:
+        """The whole part in memory, or some columns of it."""
+        return pq.read_table(self.file(store), columns=columns, filesystem=store.filesystem)
 
     def human_choices(self, store: Store) -> pa.Table:
         """``pair_id, choice`` of those pairs of the part that a human labeled."""
         path = f"{store.path(self.step)}/choices.parquet"
         choices = pq.read_table(path, filesystem=store.filesystem)
-        ids = pa.table({"pair_id": self.read(store)["pair_id"]})
+        ids = self.read(store, ["pair_id"])
         return ids.join(choices, "pair_id", join_type="inner").sort_by("pair_id")
 
 
@@ -163,7 +164,7 @@ class Split(Step):
 
 def _write_parts(workspace: Workspace, whole: Part, parts: dict[str, pa.Table]) -> dict[str, Any]:
     for name, table in parts.items():
-        pq.write_table(table, workspace.out / f"{name}.parquet", row_group_size=CHUNK_ROWS)
+        pq.write_table(table, workspace.out / f"{name}.parquet", row_group_size=GROUP_ROWS)
     pq.write_table(whole.human_choices(workspace.store), workspace.out / "choices.parquet")
     return {name: len(table) for name, table in parts.items()}
 

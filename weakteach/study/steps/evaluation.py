@@ -11,7 +11,7 @@ from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Workspace
 from weakteach.evaluation.agreement import compare_labels
 from weakteach.evaluation.gold import Gold, Scoring, prompt_id
-from weakteach.preferences.pair import CHUNK_ROWS, DataError
+from weakteach.preferences.pair import GROUP_ROWS, DataError
 from weakteach.study.steps.data import Part, Policy, read_labels, resources_of
 from weakteach.study.steps.labels import GoldLabels, WeakLabels
 
@@ -45,17 +45,18 @@ class Generate(Step):
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
         from weakteach.evaluation.responses import Sampling
-        from weakteach.labeling.stream import Stream, stream_chunks
+        from weakteach.labeling.shards import Stream
+        from weakteach.labeling.stream import stream_chunks
 
         store, resources = workspace.store, resources_of(workspace)
-        prompts = sorted(set(self.part.read(store)["prompt"].to_pylist()))
+        prompts = sorted(set(self.part.read(store, ["prompt"])["prompt"].to_pylist()))
         table = pa.table({"prompt_id": [prompt_id(p) for p in prompts], "prompt": prompts})
         queue = f"{workspace.scratch}/prompts.parquet"
         pq.write_table(
             table.sort_by("prompt_id"),
             queue,
             filesystem=store.filesystem,
-            row_group_size=CHUNK_ROWS,
+            row_group_size=GROUP_ROWS,
         )
         work = Sampling(
             store,
@@ -66,10 +67,9 @@ class Generate(Step):
             resources.dtype,
             resources.batch_tokens,
         )
-        stream = Stream(store, queue, f"{workspace.scratch}/shards", work)
-        responses = stream_chunks(stream, resources, workspace.progress)
-        pq.write_table(responses, workspace.out / "responses.parquet", row_group_size=CHUNK_ROWS)
-        return {"rows": len(responses)}
+        stream = Stream(store, queue, f"{workspace.scratch}/shards", work, "prompt_id")
+        shards = stream_chunks(stream, resources, workspace.progress)
+        return shards.write(workspace.out / "responses.parquet")
 
 
 @dataclass(frozen=True)
@@ -80,22 +80,27 @@ class GoldReward(Step):
     gold: Gold
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
-        from weakteach.labeling.stream import Stream, stream_chunks
+        from weakteach.labeling.shards import Stream
+        from weakteach.labeling.stream import stream_chunks
 
         store, resources = workspace.store, resources_of(workspace)
         work = Scoring(
             store, self.gold, "prompt_id", ("response",), resources.dtype, resources.batch_tokens
         )
         file = f"{store.path(self.responses)}/responses.parquet"
-        stream = Stream(store, file, f"{workspace.scratch}/shards", work)
-        scored = stream_chunks(stream, resources, workspace.progress)
-        scored = scored.rename_columns([n.removeprefix("response_") for n in scored.column_names])
-        pq.write_table(scored, workspace.out / "rewards.parquet")
+        stream = Stream(store, file, f"{workspace.scratch}/shards", work, "prompt_id")
+
+        def renamed(table: pa.Table) -> pa.Table:
+            return table.rename_columns([n.removeprefix("response_") for n in table.column_names])
+
+        shards = stream_chunks(stream, resources, workspace.progress)
+        counts = shards.write(workspace.out / "rewards.parquet", renamed)
+        scored = pq.read_table(workspace.out / "rewards.parquet")
         rewards = scored["reward"].to_numpy()
         if len(rewards) < 2:
             raise DataError("A mean gold reward needs at least 2 test prompts")
-        facts = {
-            "rows": len(rewards),
+        facts: dict[str, Any] = {
+            **counts,
             "mean": float(rewards.mean()),
             "se": float(rewards.std(ddof=1) / np.sqrt(len(rewards))),
         }

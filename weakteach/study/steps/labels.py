@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from weakteach.artifacts.store import Workspace
@@ -36,7 +37,8 @@ class GoldLabels(Labels):
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
         from weakteach.labeling.annotators import label_table
-        from weakteach.labeling.stream import Stream, stream_chunks
+        from weakteach.labeling.shards import Stream
+        from weakteach.labeling.stream import stream_chunks
 
         store, resources = workspace.store, resources_of(workspace)
         columns = ("response_1", "response_2")
@@ -44,11 +46,13 @@ class GoldLabels(Labels):
             store, self.gold, "pair_id", columns, resources.dtype, resources.batch_tokens
         )
         stream = Stream(store, self.part.file(store), f"{workspace.scratch}/shards", work)
-        scored = stream_chunks(stream, resources, workspace.progress)
-        rewards = np.stack([scored[f"{name}_reward"].to_numpy() for name in columns], axis=1)
-        labels = label_table(scored["pair_id"].to_pylist(), rewards)
-        pq.write_table(labels, workspace.out / "labels.parquet")
-        return {"rows": len(labels)}
+
+        def labels_of(scored: pa.Table) -> pa.Table:
+            rewards = np.stack([scored[f"{name}_reward"].to_numpy() for name in columns], axis=1)
+            return label_table(scored["pair_id"].to_pylist(), rewards)
+
+        shards = stream_chunks(stream, resources, workspace.progress)
+        return shards.write(workspace.out / "labels.parquet", labels_of)
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,8 @@ class WeakLabels(Labels):
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
         from weakteach.labeling.annotators import ImplicitReward
-        from weakteach.labeling.stream import Stream, stream_chunks
+        from weakteach.labeling.shards import Stream
+        from weakteach.labeling.stream import stream_chunks
 
         store, resources = workspace.store, resources_of(workspace)
         annotator = ImplicitReward(
@@ -72,7 +77,6 @@ class WeakLabels(Labels):
             resources.batch_tokens,
         )
         stream = Stream(store, self.part.file(store), f"{workspace.scratch}/shards", annotator)
-        labels = stream_chunks(stream, resources, workspace.progress)
-        labels = labels.replace_schema_metadata({"annotator": self.teacher.fingerprint})
-        pq.write_table(labels, workspace.out / "labels.parquet")
-        return {"rows": len(labels)}
+        shards = stream_chunks(stream, resources, workspace.progress)
+        metadata = {"annotator": self.teacher.fingerprint}
+        return shards.write(workspace.out / "labels.parquet", metadata=metadata)

@@ -1,0 +1,234 @@
+"""The shards of a stream: which rows make one, how it is made, and the artifact that all make.
+
+Rows are processed in chunks of CHUNK_ROWS and kept in shards of whole chunks. Both follow from the
+number of the input's rows alone, so results depend neither on who makes a shard nor on how many
+are at work, and a shard that is there is not made again.
+
+A row that cannot be processed goes to quarantine with its reason, and a stream goes on without it.
+A failure that is not of single rows is an error all the same; it is one if
+
+- the work cannot be loaded,
+- no row of a chunk of several rows can be processed, or
+- more than QUARANTINE_SHARE of the input's rows, and more than one, or all of them, fail.
+"""
+
+import json
+import logging
+import secrets
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from weakteach.artifacts.errors import StepError
+from weakteach.artifacts.store import Store
+from weakteach.preferences.pair import CHUNK_ROWS
+
+LOGGER = logging.getLogger(__name__)
+# A shard is what a kill can lose, a Ray task, and a file: as small as a chunk, but not too many.
+MAX_SHARDS = 1024
+QUARANTINE_SHARE = 0.05
+# Keys of a schema's metadata. A work may tell the tokens that it read in that of its result.
+TOKENS, QUARANTINED = b"tokens", b"quarantined"
+
+Convert = Callable[[pa.Table], pa.Table]
+
+
+class ChunkWork(Hashable, Protocol):
+    """What is done to a chunk. Hashable and small; the model is loaded where the work is done."""
+
+    def load(self) -> Any:
+        """Load models; called once per actor, or once per worker process of a task pool."""
+        ...
+
+    def process(self, loaded: Any, chunk: pa.Table) -> pa.Table:
+        """The rows that the chunk's rows become. Raises when any of them cannot be processed."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A Parquet file of the store and the folder where its shards go.
+
+    ``key`` is the column that names a row in quarantine.
+    """
+
+    store: Store
+    input: str
+    shards: str
+    work: ChunkWork
+    key: str = "pair_id"
+    chunk_rows: int = CHUNK_ROWS
+
+    def rows(self) -> int:
+        """Rows of the input. Raises StepError if there are none."""
+        with self.store.filesystem.open_input_file(self.input) as file:
+            rows = pq.read_metadata(file).num_rows
+        if not rows:
+            raise StepError(f"{self.input} holds no rows to process")
+        return rows
+
+    def shard_rows(self, rows: int) -> int:
+        """Rows of each shard of an input of so many rows; the last one may have fewer."""
+        chunks = -(-rows // self.chunk_rows)
+        return self.chunk_rows * -(-chunks // MAX_SHARDS)
+
+    def path(self, shard: range) -> str:
+        return f"{self.shards}/{shard.start:09d}-{shard.stop:09d}.parquet"
+
+
+@dataclass(frozen=True)
+class Made:
+    """What became of the rows of one shard. ``tokens`` is 0 where the work does not tell them."""
+
+    rows: int
+    quarantined: int
+    tokens: int
+
+
+def cut(stream: Stream) -> list[range]:
+    """The rows of each shard, in the order of the input."""
+    rows = stream.rows()
+    size = stream.shard_rows(rows)
+    return [range(start, min(start + size, rows)) for start in range(0, rows, size)]
+
+
+def make_shard(
+    stream: Stream, loaded: Any, shard: range, made: Callable[[Made], None] = lambda _: None
+) -> Made:
+    """Process the rows of a shard and write it. ``made`` is told of each chunk.
+
+    Raises StepError with the first reason if no row of a chunk of several can be processed.
+    """
+    results, refused, total = [], [], Made(0, 0, 0)
+    rows = _read_rows(stream, shard)
+    for start in range(0, len(rows), stream.chunk_rows):
+        chunk = rows.slice(start, stream.chunk_rows)
+        tables, failed = _process(stream, loaded, chunk)
+        if len(failed) == len(chunk) > 1:
+            key, reason = failed[0]
+            raise StepError(
+                f"all {len(chunk)} rows of a chunk failed, the first ({stream.key} {key}) with: "
+                f"{reason}"
+            )
+        tokens = sum(int((table.schema.metadata or {}).get(TOKENS, 0)) for table in tables)
+        now = Made(len(chunk) - len(failed), len(failed), tokens)
+        total = Made(
+            total.rows + now.rows, total.quarantined + now.quarantined, total.tokens + now.tokens
+        )
+        results += tables
+        refused += failed
+        made(now)
+    _write_shard(stream, shard, results, refused, total)
+    return total
+
+
+def _read_rows(stream: Stream, shard: range) -> pa.Table:
+    with stream.store.filesystem.open_input_file(stream.input) as file:
+        parquet = pq.ParquetFile(file)
+        groups, skipped, position = [], 0, 0
+        for group in range(parquet.num_row_groups):
+            rows = parquet.metadata.row_group(group).num_rows
+            if position + rows <= shard.start:
+                skipped = position + rows
+            elif position < shard.stop:
+                groups.append(group)
+            position += rows
+        return parquet.read_row_groups(groups).slice(shard.start - skipped, len(shard))
+
+
+def _process(
+    stream: Stream, loaded: Any, chunk: pa.Table
+) -> tuple[list[pa.Table], list[tuple[str, str]]]:
+    """Results, and keys and reasons of the rows that fail, found by halving what fails."""
+    try:
+        return [stream.work.process(loaded, chunk)], []
+    except Exception as error:
+        if len(chunk) == 1:
+            key = str(chunk[stream.key][0].as_py())
+            reason = str(error) or type(error).__name__
+            LOGGER.warning("%s %s: %s", stream.key, key, reason, exc_info=error)
+            return [], [(key, reason)]
+    half = len(chunk) // 2
+    tables, failed = _process(stream, loaded, chunk.slice(0, half))
+    more_tables, more_failed = _process(stream, loaded, chunk.slice(half))
+    return tables + more_tables, failed + more_failed
+
+
+def _write_shard(
+    stream: Stream,
+    shard: range,
+    results: list[pa.Table],
+    refused: list[tuple[str, str]],
+    total: Made,
+) -> None:
+    """Rows and quarantine in one file, which is there whole or not at all."""
+    filesystem = stream.store.filesystem
+    # Without results, if a shard is one row and that row fails.
+    table = pa.concat_tables(results) if results else pa.table({})
+    notes = {QUARANTINED: json.dumps(refused), TOKENS: str(total.tokens)}
+    partial = f"{stream.shards}/.{secrets.token_hex(8)}.partial"
+    pq.write_table(table.replace_schema_metadata(notes), partial, filesystem=filesystem)
+    filesystem.move(partial, stream.path(shard))
+
+
+def quarantined_in(stream: Stream, shard: range) -> list[tuple[str, str]]:
+    """Keys and reasons of the rows of a finished shard that failed."""
+    return _refused(pq.read_schema(stream.path(shard), filesystem=stream.store.filesystem))
+
+
+def _refused(schema: pa.Schema) -> list[tuple[str, str]]:
+    return [(key, reason) for key, reason in json.loads(schema.metadata[QUARANTINED])]
+
+
+@dataclass(frozen=True)
+class Shards:
+    """All shards of a stream, each of them there."""
+
+    stream: Stream
+    shards: list[range]
+
+    def tables(self) -> Iterator[pa.Table]:
+        """The rows of one shard after the other, in the order of the input."""
+        for table, _ in self._read():
+            yield table
+
+    def write(
+        self,
+        file: Path,
+        convert: Convert = lambda table: table,
+        metadata: dict[str, str] | None = None,
+    ) -> dict[str, int]:
+        """Write the rows to ``file`` and the failed ones to ``quarantine.parquet`` beside it.
+
+        No more than a shard is in memory. Returns the facts ``rows`` and ``quarantined``, whose
+        sum is the number of the input's rows.
+        """
+        schema = pa.schema([(self.stream.key, pa.string()), ("reason", pa.string())])
+        facts = {"rows": 0, "quarantined": 0}
+        writer = None
+        try:
+            with pq.ParquetWriter(file.with_name("quarantine.parquet"), schema) as quarantine:
+                for rows, refused in self._read():
+                    if refused:
+                        columns = [list(column) for column in zip(*refused, strict=True)]
+                        quarantine.write_table(pa.table(columns, schema))
+                    if len(rows):
+                        table = convert(rows).replace_schema_metadata(metadata)
+                        writer = writer or pq.ParquetWriter(file, table.schema)
+                        writer.write_table(table)
+                    facts["rows"] += len(rows)
+                    facts["quarantined"] += len(refused)
+        finally:
+            if writer:
+                writer.close()
+        return facts
+
+    def _read(self) -> Iterator[tuple[pa.Table, list[tuple[str, str]]]]:
+        for shard in self.shards:
+            path = self.stream.path(shard)
+            table = pq.read_table(path, filesystem=self.stream.store.filesystem)
+            yield table.replace_schema_metadata(None), _refused(table.schema)
