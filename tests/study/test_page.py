@@ -222,6 +222,8 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
+        # A browser ends a paragraph where a block begins.
+        assert "p" not in self.open or tag not in ("p", "div", "details", "table", "ul", "ol")
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -230,7 +232,7 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
-        if tag in ("td", "th", "p", "li", "h2", "caption"):
+        if tag in ("td", "th", "p", "div", "li", "h2", "caption"):
             self.words.append(" ")
 
     def handle_data(self, data: str) -> None:
@@ -295,6 +297,33 @@ def test_the_page_shows_what_was_found(tmp_path: Path) -> None:
         assert words in text, words
     assert "nan" not in text.lower()
     assert "None" not in text
+
+
+def test_an_interval_of_these_seeds_alone_is_marked(tmp_path: Path) -> None:
+    alone = Estimate(0.21, 0.05, 0.37, seeds=2, prompts=500)
+    shown = {
+        seeds: Page(
+            page(
+                tmp_path / str(seeds),
+                findings(
+                    section(
+                        figures=(),
+                        tables=(TableOf("t", ("a", "b"), (("x", estimate),)),),
+                        claims=(claim(estimate=estimate),),
+                    ),
+                    teacher_figures=(),
+                ),
+            )
+        ).text
+        for seeds, estimate in ((2, alone), (3, replace(alone, seeds=3, covers_seeds=True)))
+    }
+    for words in (
+        "0.21 [0.05, 0.37]†",
+        "† The interval is for new prompts",
+        "for these seeds alone",
+    ):
+        assert words in shown[2]
+        assert words not in shown[3]
 
 
 def test_contents_lead_to_every_section(tmp_path: Path) -> None:

@@ -287,7 +287,7 @@ def _labels(figure: Figure) -> tuple[str, str]:
 
 def _style(axes: Axes, figure: Figure) -> None:
     axes.set_facecolor("none")
-    x_label, y_label = (_drawable(one_line(label, LABEL)) for label in _labels(figure))
+    x_label, y_label = (_drawable(_name(label)) for label in _labels(figure))
     axes.set_xlabel(x_label, fontsize=10, color=COLORS["ink"], parse_math=False)
     axes.set_ylabel(y_label, fontsize=10, color=COLORS["ink"], parse_math=False)
     axes.tick_params(colors=COLORS["ink"], labelsize=9, length=0)
@@ -300,7 +300,7 @@ def _style(axes: Axes, figure: Figure) -> None:
 
 
 def _name(text: str) -> str:
-    """A name as the legend shows it, on two lines if it is long."""
+    """A name of an axis or in the legend, on two lines if it is long."""
     return "\n".join(textwrap.wrap(one_line(text, 2 * NAME), NAME)[:2]) or " "
 
 

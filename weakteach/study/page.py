@@ -97,10 +97,12 @@ def write_report(
         script=_script(),
         script_hash=b64encode(hashlib.sha256(_script().encode()).digest()).decode(),
     )
-    files = {Path("report.html"): page.encode()}
-    for place, drawn in drawings.items():
-        for n, drawing in enumerate(drawn, start=1):
-            files[Path("figures") / f"{place}-{n}.png"] = drawing.png
+    files = {
+        Path("figures") / f"{place}-{n}.png": drawing.png
+        for place, drawn in drawings.items()
+        for n, drawing in enumerate(drawn, start=1)
+    }
+    files[Path("report.html")] = page.encode()
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     for file, content in files.items():
         _write_whole(folder / file, content)
@@ -139,6 +141,13 @@ def symbol(verdict: str) -> str:
 def is_text(column: Sequence[Value]) -> bool:
     """Whether the cells of a column are words, which stand at the left."""
     return any(isinstance(value, str) for value in column)
+
+
+def of_seeds_alone(value: Value) -> bool:
+    """Whether an interval is known, but says nothing of seeds that were not tried."""
+    if not isinstance(value, Estimate) or value.covers_seeds or not value.seeds:
+        return False
+    return bool(with_interval(value)[1])
 
 
 def brief(text: str) -> str:
@@ -259,6 +268,7 @@ def _template() -> jinja2.Template:
         "safe_script": Markup,
     }
     environment.tests["estimate"] = lambda value: isinstance(value, Estimate)
+    environment.tests["of_seeds_alone"] = of_seeds_alone
     environment.globals["dash"] = DASH
     return environment.get_template("page.html")
 
