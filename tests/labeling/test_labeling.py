@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import ray.cloudpickle
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from weakteach.artifacts.errors import StepError
 from weakteach.artifacts.store import Store
@@ -260,3 +262,43 @@ def test_shards_are_whole_chunks_and_few(rows, chunk_rows):
     assert size % chunk_rows == 0
     assert -(-rows // size) <= MAX_SHARDS
     assert size == chunk_rows or -(-rows // (size - chunk_rows)) > MAX_SHARDS
+
+
+def test_a_pair_too_long_for_the_model_is_named_and_the_others_are_labeled(store, ray_here):
+    pairs = Pairs(WorldSource(40, seed=5), (tokenizer_of(find_model("opt-45k")),))
+    store.obtain(pairs)
+    table = pairs.all.read(store)
+    long = pa.array([" ".join(["apple"] * 2000) + " ."], pa.string())
+    responses = pa.concat_arrays([table["response_1"].combine_chunks().slice(1), long])
+    table = table.set_column(2, "response_1", pa.chunked_array([responses]))
+    file = f"{store.root}/long.parquet"
+    pq.write_table(table, file)
+    teacher = teacher_of()
+    store.obtain(teacher)
+    work = ImplicitReward(store, teacher, teacher.start, BETA, "float32", 8192)
+    stream = Stream(store, file, f"{store.root}/long-shards", work)
+    told = []
+    shards = stream_chunks(stream, TASKS, lambda *counts: told.append(counts))
+    assert shards.write(Path(store.root, "long-labels.parquet")) == {
+        "rows": len(table) - 1,
+        "quarantined": 1,
+    }
+    (refused,) = pq.read_table(f"{store.root}/quarantine.parquet").to_pylist()
+    assert refused["pair_id"] == table["pair_id"][-1].as_py()
+    assert "tokens, and the model reads at most" in refused["reason"]
+    assert told[-1][2] > 10 * len(table)  # tokens
+
+
+def test_a_broken_teacher_stops_its_labeling(store, ray_here, tmp_path):
+    folder = tmp_path / "broken"
+    shutil.copytree(find_model("opt-45k").location, folder)
+    weights = load_file(folder / "model.safetensors")
+    nan = {name: torch.full_like(weight, float("nan")) for name, weight in weights.items()}
+    save_file(nan, folder / "model.safetensors", metadata={"format": "pt"})
+    pairs = Pairs(WorldSource(40, seed=5), (tokenizer_of(find_model("opt-45k")),))
+    store.obtain(pairs)
+    broken = find_model(str(folder))
+    work = ImplicitReward(store, broken, broken, BETA, "float32", 8192)
+    stream = Stream(store, pairs.all.file(store), str(tmp_path / "shards"), work)
+    with pytest.raises(StepError, match=r"all \d+ rows of a chunk failed.*are \[nan, nan\]"):
+        stream_chunks(stream, TASKS)

@@ -1,6 +1,6 @@
 """Annotators: what turns a pair into a label.
 
-An annotator is a frozen dataclass with ``load`` and ``process`` (see ``stream.ChunkWork``) that
+An annotator is a frozen dataclass with ``load`` and ``process`` (see ``shards.ChunkWork``) that
 reads pairs (``pair_id, prompt, response_1, response_2``) and gives rows of LABEL_SCHEMA.
 """
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 from weakteach.artifacts.errors import StepError
 from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Store
+from weakteach.labeling.shards import TOKENS
 from weakteach.models.spec import Model
 
 LABEL_SCHEMA = pa.schema(
@@ -73,13 +74,22 @@ class ImplicitReward:
         return both, load_tokenizer(policy.base)
 
     def process(self, loaded: Any, chunk: pa.Table) -> pa.Table:
+        from weakteach.models.loading import context_length
         from weakteach.models.logprobs import pair_logprobs
         from weakteach.models.tokens import pair_tokens
 
         both, tokenizer = loaded
+        ids = chunk["pair_id"].to_pylist()
         texts = (chunk[name].to_pylist() for name in ("prompt", "response_1", "response_2"))
         tokens = pair_tokens(tokenizer, *texts)
+        limit = context_length(both.policy)
+        for pair_id, pair in zip(ids, tokens, strict=True):
+            if pair.longest > limit:
+                raise StepError(
+                    f"Pair {pair_id} has {pair.longest} tokens, and the model reads at most {limit}"
+                )
         trained = pair_logprobs(both.policy, tokens, self.batch_tokens)
         with both.reference() as reference:
             untrained = pair_logprobs(reference, tokens, self.batch_tokens)
-        return label_table(chunk["pair_id"].to_pylist(), self.beta * (trained - untrained))
+        labels = label_table(ids, self.beta * (trained - untrained))
+        return labels.replace_schema_metadata({TOKENS: str(sum(pair.total for pair in tokens))})

@@ -25,6 +25,11 @@ class PairTokens:
         """Tokens of the longer of the two sequences."""
         return len(self.prompt) + max(len(self.response_1), len(self.response_2))
 
+    @property
+    def total(self) -> int:
+        """Tokens of the prompt and both responses."""
+        return len(self.prompt) + len(self.response_1) + len(self.response_2)
+
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a model folder; EOS stands in for a pad token that is missing.
