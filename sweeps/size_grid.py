@@ -1,17 +1,19 @@
 """Does a larger teacher give better labels? Weak size x label fraction x seed."""
 
-from weakteach.study.arms import Arm, Grid, size_arm
+from weakteach.study import experiments
 from weakteach.study.command import sweep
+from weakteach.study.experiments import Experiment, Grid
 
 
-@sweep("size_grid", title="Supervisor size and label fraction")
-def size_grid(grid: Grid) -> list[Arm]:
+@sweep("size_grid", title="Supervisor size and label fraction", first=True)
+def size_grid(grid: Grid) -> list[Experiment]:
     """Train a teacher of each size on each labeled fraction, align a student on its labels, and
-    compare with the student before alignment, after SFT alone, and on human and gold labels.
+    compare with the student before alignment, after SFT alone, on human labels of the unlabeled, of
+    all and of the labeled pairs alone, on gold labels, and on as many random errors.
 
     Submit the same command again to go on after an interruption: what is computed is kept.
     """
-    return [size_arm(grid, weak, fraction, seed) for weak, fraction, seed in grid.points()]
+    return [experiments.size_grid(grid)]
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from weakteach.artifacts.errors import StorageError
 from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Progress as Told
 from weakteach.artifacts.store import Store
-from weakteach.models.family import tiny_opt
+from weakteach.models.family import DOCUMENTS, tiny_model
 from weakteach.models.spec import find_model
 from weakteach.preferences.embedded import DOMAINS
 from weakteach.preferences.pair import DataError, preference_set
@@ -116,11 +116,11 @@ def label(
         if not few_facts["choices"]:
             raise DataError(f"{labeled}: no row says which response a human chose")
 
-        recipes = LAPTOP.teacher_recipes(model)
+        recipes = LAPTOP.data.teacher_recipes(str(model))
         test_pairs = max(1, min(LARGEST_HELD_OUT, int(held_out * few_facts["pairs"])))
         parts = HeldOut(few, test_pairs)
         choices = HumanLabels(parts.train)
-        sft = Sft(policy_of(model), choices, recipes.sft, seed)
+        sft = Sft(policy_of(model, LAPTOP.pretraining_documents), choices, recipes.sft, seed)
         dpo = Dpo(sft, choices, recipes.dpo, seed)
         obtain("training the teacher (SFT)", sft)
         obtain("training the teacher (DPO)", dpo)
@@ -211,10 +211,10 @@ def plan(
     What a study that never ran would compute is told by its script: --plan.
     """
     with user_errors(verbose):
-        from weakteach.study.results import read_study  # pandas: slow to import
+        from weakteach.study.manifest import read_manifest  # matplotlib: slow to import
 
         store = Store(storage)
-        steps = read_study(store, study).steps
+        steps = read_manifest(store, study).steps
         table = Table(title=study, title_justify="left")
         for heading in ("step", "unique", "exist", "device-hours so far"):
             table.add_column(heading, justify="left" if heading == "step" else "right")
@@ -232,21 +232,17 @@ def report(
     storage: StorageOption = DEFAULT_STORAGE,
     verbose: Verbose = False,
 ) -> None:
-    """Print a study's results and write its report and figure anew."""
+    """Print a study's results and write its report and figures anew."""
     console = Console()
     with user_errors(verbose):
-        from weakteach.study.report import terminal_table
-        from weakteach.study.results import (
-            publish_results,
-            read_results,
-            read_study,
-            study_folder,
-        )
+        from weakteach.study.manifest import read_manifest, study_folder
+        from weakteach.study.page import terminal_tables
+        from weakteach.study.results import publish_results
 
         store = Store(storage)
-        stored, results = read_study(store, study), read_results(store, study)
-        publish_results(store, stored, results, final=True)
-    console.print(terminal_table(results))
+        findings = publish_results(store, read_manifest(store, study), final=True)
+    for table in terminal_tables(findings):
+        console.print(table)
     console.print(f"Report: {study_folder(store, study)}/report.html", soft_wrap=True)
 
 
@@ -285,17 +281,17 @@ def title_of(record: dict[str, Any]) -> str:
 
 @app.command()
 def pretrain(
-    name: Annotated[str, typer.Argument(help="A size of the embedded family, such as opt-4m.")],
+    name: Annotated[str, typer.Argument(help="An embedded model, such as opt-4m or llama-230k.")],
     out: Annotated[Path, typer.Option(help="Folder for the model; must be empty or new.")],
-    documents: Annotated[int, typer.Option(min=16, help="Documents, each read once.")] = 65536,
+    documents: Annotated[int, typer.Option(min=16, help="Documents, each read once.")] = DOCUMENTS,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     verbose: Verbose = False,
 ) -> None:
-    """Pretrain a model of the embedded family on the world's documents."""
+    """Pretrain an embedded model on documents of the embedded domains."""
     console = Console()
     with user_errors(verbose):
         try:
-            tiny_opt(name)
+            tiny_model(name)
         except ValueError as error:
             raise DataError(str(error)) from error
         if out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -21,6 +21,7 @@ from weakteach.models.spec import find_model, tokenizer_of
 from weakteach.preferences.pair import CHOICE_SCHEMA, DataError
 from weakteach.preferences.sources import WorldSource
 from weakteach.study.steps.data import HeldOut, Labels, Pairs, Part, Split, read_labels
+from weakteach.study.steps.evaluation import LabelGold
 from weakteach.study.steps.labels import HumanLabels
 from weakteach.study.steps.training import Sft
 from weakteach.study.steps.views import Matched, Mismatched, RandomFlips, TopMargin, Union
@@ -150,6 +151,27 @@ def test_view_steps_write_what_the_tables_say(study):
     assert noisy.schema.equals(CHOICE_SCHEMA)
     for step in steps:
         assert records[step]["facts"]["rows"] == len(read_labels(store, step))
+
+
+def test_gold_rewards_of_chosen_and_rejected_are_read_by_the_label(study):
+    store, split = study
+    gold, human = LongerWins(split.unlabeled), HumanLabels(split.unlabeled)
+    steps = [LabelGold(labels, gold) for labels in (human, Matched(gold, human), gold)]
+    records = store.obtain_each(steps)
+    rewards, choices = (read_labels(store, s).to_pandas() for s in (gold, human))
+    both = rewards.merge(choices, on="pair_id", suffixes=("_gold", "_human"))
+    larger = both[["reward_1", "reward_2"]].max(axis=1)
+    smaller = both[["reward_1", "reward_2"]].min(axis=1)
+    agree = both["choice_gold"] == both["choice_human"]
+    facts = [records[step]["facts"] for step in steps]
+    assert facts[0]["chosen"] == pytest.approx(larger.where(agree, smaller).mean())
+    assert facts[0]["rejected"] == pytest.approx(smaller.where(agree, larger).mean())
+    assert facts[1]["chosen"] == pytest.approx(larger[agree].mean())
+    assert facts[1]["rows"] == agree.sum()
+    assert facts[2]["chosen"] == pytest.approx(larger.mean())
+    assert facts[2]["gold_sides"] == (larger > smaller).sum()
+    with pytest.raises(DataError, match="have no gold reward"):
+        store.obtain(LabelGold(HumanLabels(split.labeled), gold))
 
 
 def test_training_on_a_union_reads_the_texts_of_all_its_parts(study):

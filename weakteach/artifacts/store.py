@@ -133,7 +133,11 @@ class Store:
 
     def path(self, step: Step) -> str:
         """Where the artifact of the step lies (or will lie), on ``filesystem``."""
-        return f"{self.root}/{type(step).__name__}/{step.fingerprint}"
+        return self.place(type(step).__name__, step.fingerprint)
+
+    def place(self, kind: str, fingerprint: str) -> str:
+        """``path`` of a step that is known by the name of its class and its fingerprint."""
+        return f"{self.root}/{kind}/{fingerprint}"
 
     def url_of(self, path: str) -> str:
         """The URL of a path under ``root``; options after a ``?`` stay at its end."""
@@ -142,9 +146,13 @@ class Store:
 
     def record(self, step: Step) -> dict[str, Any] | None:
         """The record of the step's artifact, or None if there is no artifact."""
+        return self.record_of(type(step).__name__, step.fingerprint)
+
+    def record_of(self, kind: str, fingerprint: str) -> dict[str, Any] | None:
+        """``record`` of a step that is known by the name of its class and its fingerprint."""
         try:
-            with self.filesystem.open_input_file(f"{self.path(step)}/{RECORD}") as file:
-                return json.loads(file.read())
+            with self.filesystem.open_input_file(f"{self.place(kind, fingerprint)}/{RECORD}") as f:
+                return json.loads(f.read())
         except FileNotFoundError:
             return None
 

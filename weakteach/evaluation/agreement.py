@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from weakteach.preferences.pair import DataError
 
@@ -14,7 +15,9 @@ class LabelComparison:
 
     ``compared`` pairs have a weak label and a human choice; on ``agreed`` of them both are the
     same, on ``gold_with_weak`` of the others gold sides with the weak label. ``weak_right`` and
-    ``human_right`` count the compared pairs on which each sides with gold.
+    ``human_right`` count the compared pairs on which each sides with gold, ``weak_longer`` and
+    ``human_longer`` those on which each chose the longer of two responses that differ in length,
+    of which there are ``different_lengths``.
     """
 
     labeled: int
@@ -23,42 +26,70 @@ class LabelComparison:
     gold_with_weak: int | None
     weak_right: int | None
     human_right: int | None
+    different_lengths: int
+    weak_longer: int
+    human_longer: int
 
 
-def compare_labels(
-    weak: pa.Table, human: pa.Table, gold: pa.Table | None = None
-) -> LabelComparison:
-    """Compare tables with ``pair_id`` and ``choice``, joined by id.
+def join_labels(
+    pairs: pa.Table, weak: pa.Table, human: pa.Table, gold: pa.Table | None = None
+) -> pa.Table:
+    """One row per pair with a weak label and a human choice, in the order of their ids.
 
-    Raises DataError when no pair has both a weak label and a human choice.
+    Columns: ``pair_id``; the choices ``weak``, ``human`` and, where known, ``gold``; ``margin`` and
+    ``confidence`` of the weak label; ``longer``, the response with more characters (0: neither);
+    and ``gold_difference``, gold reward of response 1 minus that of response 2.
+
+    Joined by id. Raises DataError when no pair has both a weak label and a human choice.
     """
-    choices = weak.select(["pair_id", "choice"]).rename_columns(["pair_id", "weak"])
-    human = human.select(["pair_id", "choice"]).rename_columns(["pair_id", "human"])
-    joined = choices.join(human, "pair_id", join_type="inner")
+    joined = (
+        weak.select(["pair_id", "choice", "margin", "confidence"])
+        .rename_columns(["pair_id", "weak", "margin", "confidence"])
+        .join(_choices(human, "human"), "pair_id", join_type="inner")
+    )
     if not len(joined):
         raise DataError("No pair has both a weak label and a human choice")
     if gold is not None:
-        gold = gold.select(["pair_id", "choice"]).rename_columns(["pair_id", "gold"])
-        joined = joined.join(gold, "pair_id", join_type="inner")
+        known = pa.table(
+            {
+                "pair_id": gold["pair_id"],
+                "gold": gold["choice"],
+                "gold_difference": pc.call_function(
+                    "subtract", [gold["reward_1"], gold["reward_2"]]
+                ),
+            }
+        )
+        joined = joined.join(known, "pair_id", join_type="inner")
         if not len(joined):
             raise DataError("The gold labels are of other pairs than the weak ones")
-    weak_choice, human_choice = joined["weak"].to_numpy(), joined["human"].to_numpy()
-    agreed = weak_choice == human_choice
-    gold_choice = None if gold is None else joined["gold"].to_numpy()
+    lengths = [pc.call_function("utf8_length", [pairs[f"response_{side}"]]) for side in (1, 2)]
+    first, second = (length.to_numpy() for length in lengths)
+    longer = np.select([first > second, second > first], [1, 2], 0).astype(np.int8)
+    table = pa.table({"pair_id": pairs["pair_id"], "longer": longer})
+    return joined.join(table, "pair_id", join_type="inner").sort_by("pair_id")
+
+
+def compare_labels(labeled: int, joined: pa.Table) -> LabelComparison:
+    """The counts of ``join_labels``'s table; ``labeled`` pairs have a weak label at all."""
+    weak, human, longer = (joined[name].to_numpy() for name in ("weak", "human", "longer"))
+    gold = joined["gold"].to_numpy() if "gold" in joined.column_names else None
+    differ = longer != 0
     return LabelComparison(
-        labeled=len(weak),
+        labeled=labeled,
         compared=len(joined),
-        agreed=int(agreed.sum()),
-        gold_with_weak=_count(gold_choice, weak_choice, ~agreed),
-        weak_right=_count(gold_choice, weak_choice),
-        human_right=_count(gold_choice, human_choice),
+        agreed=_count(weak == human),
+        gold_with_weak=None if gold is None else _count((gold == weak) & (weak != human)),
+        weak_right=None if gold is None else _count(gold == weak),
+        human_right=None if gold is None else _count(gold == human),
+        different_lengths=_count(differ),
+        weak_longer=_count(differ & (weak == longer)),
+        human_longer=_count(differ & (human == longer)),
     )
 
 
-def _count(
-    gold: np.ndarray | None, choice: np.ndarray, where: np.ndarray | None = None
-) -> int | None:
-    if gold is None:
-        return None
-    sides = gold == choice
-    return int((sides if where is None else sides & where).sum())
+def _choices(labels: pa.Table, name: str) -> pa.Table:
+    return labels.select(["pair_id", "choice"]).rename_columns(["pair_id", name])
+
+
+def _count(where: np.ndarray) -> int:
+    return int(where.sum())

@@ -93,3 +93,31 @@ class ImplicitReward:
             untrained = pair_logprobs(reference, tokens, self.batch_tokens)
         labels = label_table(ids, self.beta * (trained - untrained))
         return labels.replace_schema_metadata({TOKENS: str(sum(pair.total for pair in tokens))})
+
+
+@dataclass(frozen=True)
+class RewardHeadReward:
+    """The reward of a sequence-classification model with one output."""
+
+    store: Store
+    model: Model | Step
+    dtype: str
+    batch_tokens: int
+
+    def load(self) -> Any:
+        from weakteach.models.loading import load_reward_model, weights_of  # torch: as above
+        from weakteach.models.tokens import load_tokenizer
+
+        folder = weights_of(self.store, self.model).base
+        return load_reward_model(folder, self.dtype), load_tokenizer(folder)
+
+    def process(self, loaded: Any, chunk: pa.Table) -> pa.Table:
+        from weakteach.models.scoring import score_responses
+
+        model, tokenizer = loaded
+        prompts = chunk["prompt"].to_pylist()
+        rewards = [
+            score_responses(model, tokenizer, prompts, chunk[name].to_pylist(), self.batch_tokens)
+            for name in ("response_1", "response_2")
+        ]
+        return label_table(chunk["pair_id"].to_pylist(), np.stack(rewards, axis=1))

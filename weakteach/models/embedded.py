@@ -1,27 +1,41 @@
-"""The tiny OPT family: real `OPTForCausalLM` models of the embedded world, small enough to ship,
-and the recipe that pretrains them.
+"""The embedded models: real models of six architectures, tiny enough to pretrain on a laptop and,
+those of OPT, to ship; and the recipe that pretrains them on documents of the embedded domains.
 
-Every size is pretrained on the same documents in the same order, so that size and pretraining are
-not confounded.
+Every size and architecture reads the same documents in the same order, so that neither is
+confounded with pretraining.
 """
 
 import json
 import math
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 import torch
 import transformers
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE
-from transformers import GenerationConfig, OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    GemmaConfig,
+    GenerationConfig,
+    GPTNeoConfig,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    OPTConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
-from weakteach.models.family import tiny_opt
-from weakteach.preferences.world import pretraining_document
-from weakteach.preferences.world_words import WORLD_VOCABULARY
+from weakteach.models.family import DOCUMENTS, tiny_model
+from weakteach.preferences.embedded import DOMAINS, MARKERS, VOCABULARY, pretraining_document
 
 MAX_TOKENS = 512
 
@@ -55,7 +69,8 @@ _SPECIALS = ("<s>", "<pad>", "</s>")
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """The family's tokenizer: a token for every word of the world, and else one for every byte.
+    """The tokenizer of all embedded models: a token for every word of the domains, and else one for
+    every byte.
 
     Any text comes back exactly: `decode(encode(text, add_special_tokens=False)) == text`. Like
     OPT's, it sets `</s>` (id 2) before every text and nothing after it, and pads with `<pad>`
@@ -65,12 +80,13 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     # Bytes and words in the alphabet of byte-level BPE, in which every byte is a visible character.
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    words = [to_bytes.pre_tokenize_str(piece)[0][0] for piece in WORLD_VOCABULARY]
+    words = [to_bytes.pre_tokenize_str(piece)[0][0] for piece in VOCABULARY]
     pieces = dict.fromkeys((*_SPECIALS, *words, *alphabet))
     vocabulary = {piece: token for token, piece in enumerate(pieces)}
     # Without merges, a piece of text is a token if it is in the vocabulary and is bytes otherwise.
     tokenizer = Tokenizer(BPE(vocabulary, merges=[], ignore_merges=True))
-    candidate = Regex(r"\n\n(?:Human|Assistant):| ?[a-z]+| ?[^a-z\s]")
+    markers = "|".join(re.escape(marker.strip()) for marker in MARKERS)
+    candidate = Regex(rf"\n\n(?:{markers})| ?[a-z]+| ?[^a-z\s]")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(candidate, behavior="isolated"), to_bytes]
     )
@@ -93,108 +109,180 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 # ---- Model --------------------------------------------------------------------------------------
 
 
-def build_model(name: str, seed: int) -> OPTForCausalLM:
+def build_model(name: str, seed: int) -> PreTrainedModel:
     """An untrained model, its weights drawn from the seed without touching torch's global one."""
-    size = tiny_opt(name)
-    config = OPTConfig(
-        vocab_size=len(build_tokenizer()),
-        hidden_size=size.hidden,
-        word_embed_proj_dim=size.hidden,
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.heads,
-        ffn_dim=4 * size.hidden,
-        max_position_embeddings=MAX_TOKENS,
-        init_std=size.init_std,
-        dropout=0.0,
-        attention_dropout=0.0,
-        layerdrop=0.0,
-        tie_word_embeddings=True,
-        bos_token_id=2,
-        eos_token_id=2,
-        pad_token_id=1,
-    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return OPTForCausalLM(config)
+        return AutoModelForCausalLM.from_config(model_config(name))
 
 
-def parameter_count(model: OPTForCausalLM) -> int:
+def model_config(name: str) -> PreTrainedConfig:
+    """The configuration of an embedded model: tied embeddings, no dropout, about 12·hidden²
+    weights in a layer, and else what sets its architecture apart."""
+    model = tiny_model(name)
+    size = model.size
+    std: dict[str, Any] = {"initializer_range": size.init_std}
+    shape: dict[str, Any] = {
+        "hidden_size": size.hidden,
+        "num_hidden_layers": size.layers,
+        "num_attention_heads": size.heads,
+    }
+    shared: dict[str, Any] = {
+        "vocab_size": len(build_tokenizer()),
+        "max_position_embeddings": MAX_TOKENS,
+        "tie_word_embeddings": True,
+        "bos_token_id": 2,
+        "eos_token_id": 2,
+        "pad_token_id": 1,
+    }
+    # A gated layer has three matrices where others have two.
+    gated = {**shape, **std, **shared, "intermediate_size": round(8 * size.hidden / 3)}
+    match model.architecture:
+        case "opt":
+            return OPTConfig(
+                **shape,
+                **shared,
+                word_embed_proj_dim=size.hidden,
+                ffn_dim=4 * size.hidden,
+                init_std=size.init_std,
+                dropout=0.0,
+                attention_dropout=0.0,
+                layerdrop=0.0,
+            )
+        case "llama":
+            return LlamaConfig(**gated)
+        case "mistral":  # two queries share a key, so the other matrices may be wider
+            grouped: dict[str, Any] = {
+                "num_key_value_heads": size.heads // 2,
+                "intermediate_size": 3 * size.hidden,
+            }
+            return MistralConfig(**{**gated, **grouped})
+        case "gemma":
+            heads: dict[str, Any] = {
+                "num_key_value_heads": size.heads,
+                "head_dim": size.hidden // size.heads,
+            }
+            return GemmaConfig(**gated, **heads)
+        case "pythia":
+            return GPTNeoXConfig(**shape, **std, **shared, intermediate_size=4 * size.hidden)
+        case _:
+            layers: dict[str, Any] = {"num_layers": size.layers, "num_heads": size.heads}
+            kinds = [[["global", "local"], (size.layers + 1) // 2]]
+            return GPTNeoConfig(
+                **std, **shared, **layers, hidden_size=size.hidden, attention_types=kinds
+            )
+
+
+def parameter_count(model: PreTrainedModel) -> int:
     """The number of weights, without the position embeddings."""
-    return sum(p.numel() for name, p in model.named_parameters() if "embed_positions" not in name)
+    positions = ("embed_positions", "wpe")
+    return sum(
+        p.numel()
+        for name, p in model.named_parameters()
+        if not any(part in positions for part in name.split("."))
+    )
 
 
 # ---- Pretraining --------------------------------------------------------------------------------
 
 
-def document_batches(documents: range, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches of the world's documents at these indices: token ids and labels, (batch, tokens).
+Batch = tuple[torch.Tensor, torch.Tensor]
+"""Token ids and labels, each (documents, tokens). Padding is on the right and labeled -100; as
+attention is causal, no document sees it, so no attention mask is needed."""
 
-    A document stands between two `</s>`. Padding is on the right and labeled -100; as attention
-    is causal, no document sees it, so no attention mask is needed.
+
+def document_batches(documents: range, seed: int) -> Iterator[list[Batch]]:
+    """The domains' documents at these indices, in batches of the recipe's size.
+
+    Each batch comes in two parts, its shorter and its longer documents, for less padding. A
+    document stands between two `</s>`.
     """
     tokenizer = build_tokenizer()
-    for start in range(documents.start, documents.stop, RECIPE.batch_documents):
-        indices = range(start, min(start + RECIPE.batch_documents, documents.stop))
+    for start in range(0, len(documents), RECIPE.batch_documents):
+        indices = documents[start : start + RECIPE.batch_documents]
         texts = [pretraining_document(seed, index) for index in indices]
         rows = [torch.tensor([*ids, 2]) for ids in tokenizer(texts)["input_ids"]]
-        yield (
-            torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=1),
-            torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-100),
-        )
+        rows.sort(key=len)
+        half = len(rows) // 2
+        yield [_padded(part) for part in (rows[:half], rows[half:]) if part]
 
 
-def training_losses(model: OPTForCausalLM, name: str, documents: int, seed: int) -> Iterator[float]:
+def _padded(rows: list[torch.Tensor]) -> Batch:
+    ids, labels = (
+        torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding)
+        for padding in (1, -100)
+    )
+    return ids, labels
+
+
+def _predicted(labels: torch.Tensor) -> int:
+    """How many tokens a loss is the mean of."""
+    return int((labels[:, 1:] != -100).sum())
+
+
+def training_losses(
+    model: PreTrainedModel, name: str, documents: int, seed: int
+) -> Iterator[float]:
     """Train a model in place, yielding the mean loss per token (in nats) of every step.
 
     The schedule is that of `documents` documents; a caller may stop early.
     """
-    size = tiny_opt(name)
+    peak_lr = tiny_model(name).size.peak_lr
     steps = math.ceil(documents / RECIPE.batch_documents)
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=size.peak_lr, betas=RECIPE.betas, weight_decay=RECIPE.weight_decay
+        model.parameters(), lr=peak_lr, betas=RECIPE.betas, weight_decay=RECIPE.weight_decay
     )
     model.train()
-    for step, (ids, labels) in enumerate(document_batches(range(documents), seed)):
+    for step, batch in enumerate(document_batches(range(documents), seed)):
         for group in optimizer.param_groups:
-            group["lr"] = size.peak_lr * RECIPE.lr_share(step, steps)
-        loss = model(input_ids=ids, labels=labels).loss
+            group["lr"] = peak_lr * RECIPE.lr_share(step, steps)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        tokens = sum(_predicted(labels) for _, labels in batch)
+        mean = 0.0
+        for ids, labels in batch:
+            loss = model(input_ids=ids, labels=labels).loss * (_predicted(labels) / tokens)
+            loss.backward()
+            mean += loss.item()
         torch.nn.utils.clip_grad_norm_(model.parameters(), RECIPE.clip_norm)
         optimizer.step()
-        yield loss.item()
+        yield mean
+
+
+def held_out_documents(domain: str, documents: int) -> range:
+    """The indices of a domain's documents among the first ones after those trained on."""
+    offset = list(DOMAINS).index(domain)
+    first = next(
+        i for i in range(documents, documents + len(DOMAINS)) if i % len(DOMAINS) == offset
+    )
+    return range(first, documents + HELD_OUT_DOCUMENTS, len(DOMAINS))
 
 
 @torch.no_grad()
-def held_out_loss(model: OPTForCausalLM, documents: range, seed: int) -> float:
+def held_out_loss(model: PreTrainedModel, documents: range, seed: int) -> float:
     """The mean loss per token (in nats) on documents; the indices must not have been trained on."""
     model.eval()
     total, tokens = 0.0, 0
-    for ids, labels in document_batches(documents, seed):
-        count = int((labels[:, 1:] != -100).sum())
+    for ids, labels in chain.from_iterable(document_batches(documents, seed)):
+        count = _predicted(labels)
         total += model(input_ids=ids, labels=labels).loss.item() * count
         tokens += count
     return total / tokens
 
 
-def pretrain(
-    name: str,
-    out: Path,
-    documents: int = 65536,
-    seed: int = 0,
-    on_step: Callable[[int, int, float], None] | None = None,
-) -> None:
-    """Pretrain a size of the family and write it as a model folder at `out`, whole or not at all.
+OnStep = Callable[[int, int, float], None]
+"""Told the number of steps done, the number of all steps and the loss."""
 
-    The same weights come out on one machine with the same number of threads. `on_step` is told the
-    number of steps done, the number of all steps and the loss. ValueError for an unknown name or
-    less than one document; FileExistsError, before any work, if `out` exists and is not an empty
-    folder.
+
+def pretrained(
+    name: str, documents: int, seed: int, on_step: OnStep | None = None
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """A pretrained embedded model and the record of its training.
+
+    The same weights come out on one machine with the same number of threads. ValueError for an
+    unknown name or less than one document.
     """
     if documents < 1:
         raise ValueError(f"pretraining needs at least one document, not {documents}")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out} already exists: choose another folder or remove it first")
     model = build_model(name, seed)
     steps = math.ceil(documents / RECIPE.batch_documents)
     losses: list[float] = []
@@ -203,31 +291,51 @@ def pretrain(
         if on_step is not None:
             on_step(len(losses), steps, loss)
     last = losses[-200:]
-    held_out = range(documents, documents + HELD_OUT_DOCUMENTS)
-    record = {
-        "model": asdict(tiny_opt(name)),
+    return model, {
+        "model": {"name": name, **asdict(tiny_model(name))},
         "recipe": asdict(RECIPE),
         "documents": documents,
         "seed": seed,
         "parameters": parameter_count(model),
         "first_losses": losses[:50],
         "final_loss": sum(last) / len(last),
-        "held_out_loss": held_out_loss(model, held_out, seed),
+        "held_out_losses": {
+            domain: held_out_loss(model, held_out_documents(domain, documents), seed)
+            for domain in DOMAINS
+        },
         "versions": {
             "torch": torch.__version__,
             "transformers": transformers.__version__,
             "tokenizers": tokenizers.__version__,
         },
     }
-    _write_folder(model, record, out)
 
 
-def _write_folder(model: OPTForCausalLM, record: dict[str, object], out: Path) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
+def write_model(model: PreTrainedModel, record: dict[str, Any], folder: Path) -> None:
+    """Write a pretrained model, the tokenizer and the record as a model folder."""
     model.generation_config = GenerationConfig(bos_token_id=2, eos_token_id=2, pad_token_id=1)
+    model.save_pretrained(folder)
+    build_tokenizer().save_pretrained(folder)
+    (folder / "pretrain.json").write_text(json.dumps(record, indent=2) + "\n")
+
+
+def pretrain(
+    name: str,
+    out: Path,
+    documents: int = DOCUMENTS,
+    seed: int = 0,
+    on_step: OnStep | None = None,
+) -> None:
+    """Pretrain an embedded model into the folder `out`, whole or not at all.
+
+    Raises what `pretrained` raises, and FileExistsError, before any work, if `out` exists and is
+    not an empty folder.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{out} already exists: choose another folder or remove it first")
+    model, record = pretrained(name, documents, seed, on_step)
+    out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
         folder = Path(scratch) / out.name
-        model.save_pretrained(folder)
-        build_tokenizer().save_pretrained(folder)
-        (folder / "pretrain.json").write_text(json.dumps(record, indent=2) + "\n")
+        write_model(model, record, folder)
         folder.rename(out)

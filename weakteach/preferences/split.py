@@ -17,23 +17,24 @@ Numbers = np.ndarray[Any, Any]
 HASHED_TOGETHER = 8192
 
 
-def hold_out(pairs: pa.Table, test_pairs: int) -> tuple[pa.Table, pa.Table]:
-    """The test part and the rest, each sorted by ``pair_id``, no prompt in both.
+def hold_out(pairs: pa.Table, count: int, name: str = "test") -> tuple[pa.Table, pa.Table]:
+    """The part of that name and the rest, each sorted by ``pair_id``, no prompt in both.
 
-    The test part takes whole prompts until it holds ``test_pairs`` pairs, in an order drawn from
-    the prompts alone: all seeds and fractions are judged on the same prompts.
+    The part takes whole prompts until it holds ``count`` pairs, in an order drawn from the prompts
+    alone: all seeds and fractions are judged on the same prompts.
 
     Raises DataError when either would be empty.
     """
+    setting = f"{name}_pairs={count}"
     prompt_of_row, digests = _prompts(pairs)
     order = sorted(range(len(digests)), key=digests.__getitem__)
     counted = f"{pairs.num_rows:,} pairs of {len(digests):,} prompts"
-    in_test = _first_pairs(order, prompt_of_row, test_pairs)
-    if not in_test.any():
-        _refuse("test", counted, f"{test_pairs=}", "Give more pairs, and test_pairs of at least 1")
-    if in_test.all():
-        _refuse("training", counted, f"{test_pairs=}", "Lower test_pairs or give more pairs")
-    return _part(pairs, in_test), _part(pairs, ~in_test)
+    is_held = _first_pairs(order, prompt_of_row, count)
+    if not is_held.any():
+        _refuse(name, counted, setting, f"Give more pairs, and {name}_pairs of at least 1")
+    if is_held.all():
+        _refuse("training", counted, setting, f"Lower {name}_pairs or give more pairs")
+    return _part(pairs, is_held), _part(pairs, ~is_held)
 
 
 def split_pairs(pairs: pa.Table, fraction: Fraction, seed: int) -> tuple[pa.Table, pa.Table]:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,17 +14,20 @@ from weakteach.evaluation.gold import RewardModel
 from weakteach.models.family import FAMILY
 from weakteach.models.spec import Model
 from weakteach.study.arms import Arm
+from weakteach.study.experiments import Experiment, arms_of
 from weakteach.study.presets import Scale
-from weakteach.study.steps.data import Dequantized, HeldOut, Labels, Part, Policy, Split
-from weakteach.study.steps.evaluation import Generate, GoldReward
+from weakteach.study.steps.data import Dequantized, HeldOut, Labels, Part, Policy, Pretrained, Split
+from weakteach.study.steps.evaluation import Generate, GoldReward, Similarity
 from weakteach.study.steps.labels import GoldLabels, WeakLabels
-from weakteach.study.steps.training import Dpo, Sft
+from weakteach.study.steps.training import Dpo, RewardHead, Sft
 from weakteach.study.steps.views import TopMargin
 
 SIZE_IN_NAME = re.compile(r"(\d+(?:\.\d+)?)([kmb])(?![a-z])", re.IGNORECASE)
 UNITS = {"k": 1e3, "m": 1e6, "b": 1e9}
 # Floating-point operations per parameter and token: a forward pass, and one with its backward.
 FORWARD, TRAIN = 2, 6
+# Of the documents that embedded models are pretrained on, in the mean and with padding.
+DOCUMENT_TOKENS = 55
 
 
 @dataclass(frozen=True)
@@ -125,10 +128,16 @@ def operations(step: Step, scale: Scale) -> float:
     size = parameters(model)
     sequence = scale.prompt_tokens + scale.response_tokens
     match step:
+        case Pretrained():
+            return TRAIN * size * DOCUMENT_TOKENS * step.documents
         case Sft():
             return TRAIN * size * sequence * _examples(step, scale)
         case Dpo():  # two responses, and the reference's forward pass
             return (TRAIN + FORWARD) * size * 2 * sequence * _examples(step, scale)
+        case RewardHead():  # two responses
+            return TRAIN * size * 2 * sequence * _examples(step, scale)
+        case WeakLabels(teacher=RewardHead()):  # two responses
+            return FORWARD * size * 2 * sequence * _pairs(step.part, scale)
         case WeakLabels():  # two responses under two models
             return FORWARD * size * 4 * sequence * _pairs(step.part, scale)
         case Generate():
@@ -138,6 +147,8 @@ def operations(step: Step, scale: Scale) -> float:
             return FORWARD * size * sequence * scale.test_prompts
         case GoldLabels():
             return FORWARD * size * 2 * sequence * _pairs(step.part, scale)
+        case Similarity():  # the generated and the chosen response
+            return FORWARD * size * 2 * scale.response_tokens * scale.test_prompts
         case _:
             return 0.0
 
@@ -157,7 +168,9 @@ def parameters(model: Model) -> float:
 def model_of(step: Step) -> Model | None:
     """The model that a step trains or runs, if it does."""
     match step:
-        case Sft() | Dpo():
+        case Pretrained():
+            return step.model
+        case Sft() | Dpo() | RewardHead():
             return _base(step.start)
         case WeakLabels():
             return _base(step.teacher)
@@ -165,6 +178,8 @@ def model_of(step: Step) -> Model | None:
             return _base(step.policy)
         case GoldReward(gold=RewardModel(model=model)) | GoldLabels(gold=RewardModel(model=model)):
             return _base(model)
+        case Similarity():
+            return step.model
         case _:
             return None
 
@@ -173,15 +188,15 @@ def _base(policy: Policy) -> Model | None:
     match policy:
         case Model():
             return policy
-        case Dequantized():
+        case Dequantized() | Pretrained():
             return policy.model
-        case Sft() | Dpo():
+        case Sft() | Dpo() | RewardHead():
             return _base(policy.start)
         case _:
             return None
 
 
-def _examples(step: Sft | Dpo, scale: Scale) -> float:
+def _examples(step: Sft | Dpo | RewardHead, scale: Scale) -> float:
     """Pairs that training reads, an epoch's pairs counted again in the next."""
     schedule = step.recipe.schedule
     if schedule.steps:
@@ -203,5 +218,25 @@ def _pairs(part: Part, scale: Scale) -> float:
             return (1 - float(fraction)) * scale.train_pairs
         case HeldOut(test_pairs=test_pairs), "test":
             return test_pairs
+        case HeldOut(gold_pairs=gold_pairs), "set_aside":
+            return gold_pairs
         case _:
             return scale.train_pairs
+
+
+def experiments_table(experiments: Sequence[Experiment], store: Store) -> Table:
+    """For each experiment its arms and steps, how many of them an earlier row has too, and how many
+    are still to compute."""
+    table = Table(title=f"{len(experiments)} experiments", title_justify="left")
+    for heading in ("", "experiment", "arms", "steps", "shared", "new", "to compute"):
+        table.add_column(heading, justify="left" if heading in ("", "experiment") else "right")
+    seen: set[str] = set()
+    for experiment in experiments:
+        arms = arms_of([experiment])
+        steps = walk(target for arm in arms for target in arm.targets)
+        new = [step for step in steps if step.fingerprint not in seen]
+        missing = len(new) - len(store.existing(new))
+        seen |= {step.fingerprint for step in new}
+        counts = (len(arms), len(steps), len(steps) - len(new), len(new), missing)
+        table.add_row(experiment.id, experiment.title, *map(str, counts))
+    return table

@@ -5,16 +5,16 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from weakteach.models.resources import Resources
-from weakteach.models.spec import Model
-from weakteach.training.recipes import DpoRecipe, Lora, Schedule, SftRecipe
+from weakteach.training.recipes import DpoRecipe, Lora, RewardRecipe, Schedule, SftRecipe
 
 
 @dataclass(frozen=True)
 class Recipes:
-    """How one model is aligned: SFT, then DPO."""
+    """How one model is aligned, SFT, then DPO; and how it is trained as a reward model."""
 
     sft: SftRecipe
     dpo: DpoRecipe
+    reward: RewardRecipe
 
 
 @dataclass(frozen=True)
@@ -30,116 +30,213 @@ class Scale:
 
 
 @dataclass(frozen=True)
-class Preset:
-    """A study but for its grid. ``data`` is ``world:<pairs>``, ``posts:<pairs>``, a file, a
-    folder or a hub id; ``gold`` is the name of a reward model, None for the data's own if any."""
+class DataPreset:
+    """Pairs and what suits them. ``data`` is ``world:<pairs>``, ``posts:<pairs>``, a file, a
+    folder or a hub id, None if the user must give it. ``golds`` are ``own`` (the exact one of an
+    embedded domain), names of reward models, or ``trained:<model>``, a reward model that the study
+    trains on pairs set aside; the first is the main one."""
 
-    name: str
     data: str | None
-    gold: str | None
+    golds: tuple[str, ...]
+    teacher_recipes: Callable[[str], Recipes]
+    student_recipes: Callable[[str], Recipes]
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """What a sweep goes over where its command line does not say."""
+
     weak: tuple[str, ...]
-    student: str
     fractions: tuple[Fraction, ...]
     seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A study but for its question.
+
+    ``first`` are the ranges of the size grid, the first sweep that anyone runs; ``ranges`` those of
+    all others. ``families`` are students and ``others`` teachers of other architectures.
+    ``set_aside_pairs`` train the golds of the study; ``judged_prompts`` and ``judge_repeats`` are
+    the prompts that a judge compares and how often it repeats a verdict; ``judge_temperature`` is
+    that of the gold that judges where no judge model is given; ``embedding`` names the model
+    behind similarities of responses, None for none.
+    """
+
+    name: str
+    data: DataPreset
+    summaries: DataPreset | None
+    first: Ranges
+    ranges: Ranges
+    student: str
+    students: tuple[str, ...]
+    families: tuple[str, ...]
+    others: tuple[str, ...]
+    betas: tuple[float, ...]
+    more_seeds: tuple[int, ...]
     test_pairs: int
+    set_aside_pairs: int
+    judged_prompts: int
+    judge_repeats: int
+    judge_temperature: float
+    embedding: str | None
     max_new_tokens: int
-    teacher_recipes: Callable[[Model], Recipes]
-    student_recipes: Callable[[Model], Recipes]
+    pretraining_documents: int
     resources: Resources
     scale: Scale
     max_tokens: int = 512
     max_concurrent: int = 2
 
 
-TINY_TEACHER_RATES = {"opt-45k": 1.2e-3, "opt-230k": 6e-4, "opt-1m": 3e-4, "opt-4m": 3e-4}
-TINY_STUDENT_RATES = {"opt-45k": 3e-4, "opt-230k": 3e-4, "opt-1m": 1.5e-4, "opt-4m": 1.5e-4}
+# By the size in a model's name, whatever its family.
+TEACHER_RATES = {"45k": 1.2e-3, "230k": 6e-4, "1m": 3e-4, "4m": 3e-4}
+STUDENT_RATES = {"45k": 3e-4, "230k": 3e-4, "1m": 1.5e-4, "4m": 1.5e-4}
 
 
-def tiny_teacher(model: Model) -> Recipes:
+def tiny_teacher(name: str) -> Recipes:
     """The teacher makes the same number of updates whatever the fraction (WLT, Fig. 4b)."""
-    rate = TINY_TEACHER_RATES.get(model.label, 3e-4)
+    rate = TEACHER_RATES.get(_size(name), 3e-4)
     return Recipes(
         SftRecipe(Schedule(rate, batch=16, steps=32)),
         DpoRecipe(Schedule(rate, batch=16, steps=96), beta=0.2, lora=None),
+        RewardRecipe(Schedule(rate, batch=16, steps=32 + 96)),
     )
 
 
-def tiny_student(model: Model) -> Recipes:
-    rate = TINY_STUDENT_RATES.get(model.label, 1.5e-4)
+def tiny_student(name: str) -> Recipes:
+    rate = STUDENT_RATES.get(_size(name), 1.5e-4)
     return Recipes(
         SftRecipe(Schedule(2 * rate, batch=16)),
         DpoRecipe(Schedule(rate, batch=16), beta=0.4, lora=None),
+        RewardRecipe(Schedule(rate, batch=16)),
     )
 
 
+def _size(name: str) -> str:
+    return name.rpartition("-")[2]
+
+
+ALL_FRACTIONS = (Fraction(1, 16), Fraction(1, 8), Fraction(1, 4), Fraction(1, 2))
+
 EMBEDDED = Preset(
     name="embedded",
-    data="world:2048",
-    gold=None,
-    weak=("opt-45k", "opt-230k"),
+    data=DataPreset(
+        "world:2560", ("own", "trained:opt-230k", "trained:opt-1m"), tiny_teacher, tiny_student
+    ),
+    summaries=DataPreset("posts:2560", ("own",), tiny_teacher, tiny_student),
+    first=Ranges(("opt-45k", "opt-230k"), (Fraction(1, 8), Fraction(1, 2)), (0, 1)),
+    ranges=Ranges(("opt-45k", "opt-230k", "opt-1m"), ALL_FRACTIONS, (0, 1, 2)),
     student="opt-230k",
-    fractions=(Fraction(1, 8), Fraction(1, 2)),
-    seeds=(0, 1),
+    students=("opt-45k", "opt-230k", "opt-1m"),
+    families=("llama-230k", "mistral-230k", "gemma-230k"),
+    others=("pythia-230k", "gpt-neo-230k"),
+    betas=(0.2, 0.4, 0.8, 1.2, 2.0),
+    more_seeds=(3, 4),
     test_pairs=512,
+    set_aside_pairs=512,
+    judged_prompts=100,
+    judge_repeats=10,
+    judge_temperature=1.0,
+    embedding="all-minilm-l6-v2",
     max_new_tokens=64,
-    teacher_recipes=tiny_teacher,
-    student_recipes=tiny_student,
+    pretraining_documents=16_384,
     resources=Resources(),
     scale=Scale(1536, 500, 30, 20, "CPU core", 1.2e10),
 )
 
 
-def laptop_teacher(model: Model) -> Recipes:
-    """Adapters for the real model, all parameters for the tiny family."""
-    if model.label in TINY_TEACHER_RATES:
-        return tiny_teacher(model)
+def laptop_teacher(name: str) -> Recipes:
+    """Adapters for a real model, all parameters for the embedded sizes."""
+    if _size(name) in TEACHER_RATES:
+        return tiny_teacher(name)
     lora = Lora(rank=8, alpha=16)
     return Recipes(
         SftRecipe(Schedule(1e-4, batch=8, epochs=1), lora=lora),
         DpoRecipe(Schedule(3e-4, batch=8, epochs=1), beta=0.1, lora=lora),
+        RewardRecipe(Schedule(3e-4, batch=8, epochs=2), lora=lora),
     )
 
 
-def laptop_student(model: Model) -> Recipes:
-    return tiny_student(model) if model.label in TINY_STUDENT_RATES else laptop_teacher(model)
+def laptop_student(name: str) -> Recipes:
+    return tiny_student(name) if _size(name) in STUDENT_RATES else laptop_teacher(name)
 
 
 LAPTOP = replace(
     EMBEDDED,
     name="laptop",
-    data=None,
-    gold=None,
-    weak=("opt-230k", "smollm2-135m"),
-    fractions=(Fraction(1, 4), Fraction(1, 2)),
+    data=DataPreset(None, (), laptop_teacher, laptop_student),
+    summaries=None,
+    first=Ranges(("opt-230k", "smollm2-135m"), (Fraction(1, 4), Fraction(1, 2)), (0, 1)),
+    ranges=Ranges(("opt-230k", "smollm2-135m"), (Fraction(1, 4), Fraction(1, 2)), (0, 1, 2)),
+    families=(),
+    others=(),
     test_pairs=300,
+    set_aside_pairs=200,
     max_new_tokens=128,
-    teacher_recipes=laptop_teacher,
-    student_recipes=laptop_student,
     resources=Resources(device_batch=4, batch_tokens=4096),
     scale=Scale(1000, 300, 125, 45, "CPU core", 2e10),
 )
 
 
-def paper_recipes(model: Model) -> Recipes:
-    """WLT §4.1: SFT on all parameters, then DPO with LoRA of rank 8; alike for all models."""
+def paper_recipes(name: str) -> Recipes:
+    """WLT §4.1: SFT on all parameters, then DPO with LoRA of rank 8; alike for all models. A
+    reward head is trained like the SFT, for the epochs of both."""
     return Recipes(
         SftRecipe(Schedule(1e-5, batch=32)),
         DpoRecipe(Schedule(5e-5, batch=16), beta=0.1, lora=Lora(rank=8)),
+        RewardRecipe(Schedule(1e-5, batch=32, epochs=2)),
     )
+
+
+def paper_summary_recipes(name: str) -> Recipes:
+    """WLT §4.1 for TL;DR: a lower rate and a larger beta in DPO."""
+    recipes = paper_recipes(name)
+    dpo = DpoRecipe(Schedule(5e-6, batch=16), beta=0.5, lora=Lora(rank=8))
+    return replace(recipes, dpo=dpo)
 
 
 PAPER = Preset(
     name="paper",
-    data="Dahoas/full-hh-rlhf",
-    gold="Ray2333/reward-model-Mistral-7B-instruct-Unified-Feedback",
-    weak=("facebook/opt-125m", "facebook/opt-1.3b", "meta-llama/Meta-Llama-3-8B"),
+    data=DataPreset(
+        "Dahoas/full-hh-rlhf",
+        (
+            "Ray2333/reward-model-Mistral-7B-instruct-Unified-Feedback",
+            "OpenAssistant/reward-model-deberta-v3-large-v2",
+            "weqweasdas/RM-Mistral-7B",
+        ),
+        paper_recipes,
+        paper_recipes,
+    ),
+    summaries=DataPreset(
+        "CarperAI/openai_summarize_comparisons",
+        ("OpenAssistant/reward-model-deberta-v3-large-v2",),
+        paper_summary_recipes,
+        paper_summary_recipes,
+    ),
+    first=Ranges(
+        ("facebook/opt-125m", "facebook/opt-1.3b", "meta-llama/Meta-Llama-3-8B"),
+        ALL_FRACTIONS,
+        (22, 23, 24, 25, 26),
+    ),
+    ranges=Ranges(
+        ("facebook/opt-125m", "facebook/opt-1.3b", "meta-llama/Meta-Llama-3-8B"),
+        ALL_FRACTIONS,
+        (22, 23, 24),
+    ),
     student="facebook/opt-1.3b",
-    fractions=(Fraction(1, 16), Fraction(1, 8), Fraction(1, 4), Fraction(1, 2)),
-    seeds=(22, 23, 24, 25, 26),
+    students=("facebook/opt-1.3b", "facebook/opt-2.7b", "facebook/opt-6.7b", "facebook/opt-13b"),
+    families=("mistralai/Mistral-7B-v0.1", "meta-llama/Llama-2-7b-hf", "google/gemma-7b"),
+    others=("EleutherAI/gpt-neo-125m", "EleutherAI/pythia-160m"),
+    betas=(0.05, 0.1, 0.2, 0.3, 0.5),
+    more_seeds=(25, 26),
     test_pairs=11_000,
+    set_aside_pairs=0,
+    judged_prompts=100,
+    judge_repeats=10,
+    judge_temperature=1.0,
+    embedding="sentence-transformers/all-MiniLM-L6-v2",
     max_new_tokens=256,
-    teacher_recipes=paper_recipes,
-    student_recipes=paper_recipes,
+    pretraining_documents=0,
     resources=Resources(
         train_workers=4,
         label_actors=4,

@@ -1,108 +1,128 @@
-"""From artifacts to the rows of a study's results, and the folder where they are published."""
+"""The table of a study's results, and the folder where they are published."""
 
-import json
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
 from weakteach.artifacts.errors import StorageError
 from weakteach.artifacts.store import Store
-from weakteach.study.arms import Arm
-from weakteach.study.report import StudyInfo, write_report
+from weakteach.study.analysis import analyze
+from weakteach.study.findings import Findings
+from weakteach.study.manifest import MANIFEST, Manifest, Measured, manifest_text, study_folder
+from weakteach.study.outcomes import Outcomes
+from weakteach.study.page import write_report
 from weakteach.study.results_schema import RESULTS_SCHEMA
-from weakteach.study.steps.evaluation import Agreement, GoldReward
+
+Number = tuple[str, float | None, float | None, int | None]
 
 
-def collect(store: Store, arms: list[Arm], failures: dict[str, dict[str, str]]) -> pa.Table:
-    """One row per arm and role, from the artifacts that exist; see RESULTS_SCHEMA.
+def collect(store: Store, manifest: Manifest) -> pa.Table:
+    """One row per number measured, from the artifacts that exist; see RESULTS_SCHEMA."""
+    outcomes = Outcomes(store)
+    experiments: dict[Measured, list[str]] = {}
+    for part in manifest.parts:
+        for measure in part.measures:
+            experiments.setdefault(measure, []).append(part.id)
+    rows: dict[tuple[str, ...], dict[str, Any]] = {}
+    for measure, of in experiments.items():
+        for row in _rows(measure, outcomes, manifest.failures.get(measure.fingerprint)):
+            key = (measure.arm, measure.role, row["measure"], measure.of)
+            rows.setdefault(key, row)["experiments"] += of
+    return pa.Table.from_pylist(list(rows.values()), RESULTS_SCHEMA)
 
-    ``failures`` holds reasons by arm name and role. A row without artifact or reason is pending.
-    """
-    rows = [
-        _row(store, arm, role, failures.get(arm.name, {})) for arm in arms for role in arm.roles
+
+def _rows(measure: Measured, outcomes: Outcomes, error: str | None) -> list[dict[str, Any]]:
+    if measure.kind in ("label_gap", "examples"):  # other views of a step that has its own rows
+        return []
+    facts = outcomes.facts(measure)
+    common = {
+        "arm": measure.arm,
+        **asdict(measure.setting),
+        "seed": measure.seed,
+        "role": measure.role,
+        "of": measure.of,
+        "step": measure.step,
+        "fingerprint": measure.fingerprint,
+        "status": "failed" if error else "pending" if facts is None else "done",
+        "error": error,
+    }
+    numbers = numbers_of(measure.kind, facts) if facts else [(measure.kind, None, None, None)]
+    return [
+        {**common, "experiments": [], "measure": name, "value": value, "se": se, "n": n}
+        for name, value, se, n in numbers
     ]
-    return pa.Table.from_pylist(rows, RESULTS_SCHEMA)
 
 
-def _row(store: Store, arm: Arm, role: str, failures: dict[str, str]) -> dict[str, Any]:
-    reward, accuracy = dict(arm.rewards).get(role), dict(arm.accuracies).get(role)
-    row: dict[str, Any] = {
-        "arm": arm.name,
-        "weak": str(arm.weak),
-        "student": str(arm.student),
-        "fraction": float(arm.fraction),
-        "fraction_text": str(arm.fraction),
-        "seed": arm.seed,
-        "role": role,
-        "fingerprint": (reward or accuracy).fingerprint,  # type: ignore[union-attr]
-        "error": failures.get(role),
-    }
-    done = []
-    if reward:
-        done.append(_add_reward(store, row, reward))
-        human = dict(arm.rewards)["human"]
-        if role != "human" and store.record(reward) and store.record(human):
-            row["minus_human"], row["minus_human_se"] = _paired_difference(store, reward, human)
-    if accuracy:
-        done.append(_add_share(store, row, accuracy, "student_accuracy"))
-    if role == "weak":
-        done.append(_add_share(store, row, arm.agreement, "agreement"))
-        done.append(_add_share(store, row, arm.teacher_accuracy, "teacher_accuracy"))
-        _add_gold_views(store, row, arm)
-    row["status"] = "failed" if row["error"] else "done" if all(done) else "pending"
-    return row
+def numbers_of(kind: str, facts: dict[str, Any]) -> list[Number]:
+    """Name, value, standard error over prompts or pairs where it is known, and their number."""
+    match kind:
+        case "reward":
+            garbage = facts.get("garbage")
+            found: list[Number] = [("gold_reward", facts["mean"], facts["se"], facts["rows"])]
+            return found + ([] if garbage is None else [("garbage", garbage, None, facts["rows"])])
+        case "accuracy":
+            return [_share("student_accuracy", facts["agreed"], facts["compared"])]
+        case "agreement" | "teacher_accuracy":
+            return _agreement(kind, facts)
+        case "label_gold":
+            return [
+                (f"{name}_gold", facts[name], None, facts["rows"])
+                for name in ("chosen", "rejected")
+            ]
+        case "verdicts":
+            decided = facts["wins"] + facts["ties"] + facts["losses"]
+            won = facts["wins"] + facts["ties"] / 2
+            return [
+                _share("win_rate", won, decided),
+                _share("flips", facts["flips"], facts["repeats_compared"]),
+                ("longer", facts["longer"], None, facts["longer_compared"]),
+            ]
+        case "consistency":
+            return [("consistency", facts["consistency"], None, facts["contests"])]
+        case "similarity":
+            return [("similarity", facts["mean"], None, facts["rows"])]
+        case _:
+            return []
 
 
-def _add_reward(store: Store, row: dict[str, Any], reward: GoldReward) -> bool:
-    record = store.record(reward)
-    if record is None:
-        return False
-    facts = record["facts"]
-    row |= {
-        "gold_reward": facts["mean"],
-        "gold_reward_se": facts["se"],
-        "test_prompts": facts["rows"],
-        "garbage": facts.get("garbage"),
-    }
-    return True
+def _agreement(kind: str, facts: dict[str, Any]) -> list[Number]:
+    compared = facts["compared"]
+    found = [_share(kind, facts["agreed"], compared)]
+    if facts["weak_right"] is not None:
+        found.append(_share(f"{kind}_gold", facts["weak_right"], compared))
+        if compared > facts["agreed"]:
+            mismatches = compared - facts["agreed"]
+            found.append(_share("gold_with_weak", facts["gold_with_weak"], mismatches))
+    return found
 
 
-def _add_share(store: Store, row: dict[str, Any], step: Agreement, name: str) -> bool:
-    record = store.record(step)
-    if record is None:
-        return False
-    facts = record["facts"]
-    row |= {name: facts["agreed"] / facts["compared"], f"{name}_pairs": facts["compared"]}
-    return True
+def _share(name: str, successes: float, n: int) -> Number:
+    share = successes / n if n else float("nan")
+    return name, share, (share * (1 - share) / n) ** 0.5 if n else None, n
 
 
-def _add_gold_views(store: Store, row: dict[str, Any], arm: Arm) -> None:
-    agreement, accuracy = store.record(arm.agreement), store.record(arm.teacher_accuracy)
-    if agreement and agreement["facts"]["gold_with_weak"] is not None:
-        facts = agreement["facts"]
-        row["mismatches"] = facts["compared"] - facts["agreed"]
-        if row["mismatches"]:
-            row["gold_with_weak"] = facts["gold_with_weak"] / row["mismatches"]
-    if accuracy and accuracy["facts"]["weak_right"] is not None:
-        facts = accuracy["facts"]
-        row["teacher_accuracy_gold"] = facts["weak_right"] / facts["compared"]
-
-
-def _paired_difference(store: Store, reward: GoldReward, human: GoldReward) -> tuple[float, float]:
-    """Mean difference on the same prompts and its standard error."""
-    ours, theirs = (
-        pq.read_table(f"{store.path(step)}/rewards.parquet", filesystem=store.filesystem)
-        for step in (reward, human)
-    )
-    joined = ours.join(theirs, "prompt_id", join_type="inner", right_suffix="_human")
-    difference = joined["reward"].to_numpy() - joined["reward_human"].to_numpy()
-    return float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))
+def publish_results(store: Store, manifest: Manifest, final: bool) -> Findings:
+    """Write results.parquet, study.json, report.html and the figures, each whole at any time."""
+    findings = analyze(store, manifest)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        pq.write_table(collect(store, manifest), folder / "results.parquet")
+        (folder / MANIFEST).write_text(manifest_text(manifest))
+        write_report(folder, manifest.info, findings, final)
+        target = study_folder(store, manifest.info.name)
+        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+            place = f"{target}/{file.relative_to(folder).as_posix()}"
+            parent, _, base = place.rpartition("/")
+            store.filesystem.create_dir(parent, recursive=True)
+            partial = f"{parent}/.{base}.partial"
+            fs.copy_files(str(file), partial, destination_filesystem=store.filesystem)
+            store.filesystem.move(partial, place)
+    return findings
 
 
 def read_results(store: Store, study: str) -> pa.Table:
@@ -112,51 +132,3 @@ def read_results(store: Store, study: str) -> pa.Table:
         return pq.read_table(path, filesystem=store.filesystem)
     except FileNotFoundError as error:
         raise StorageError(f"There is no study {study} in {store.url}") from error
-
-
-@dataclass(frozen=True)
-class StoredStudy:
-    """What study.json holds: the description, and kind and fingerprint of every unique step."""
-
-    info: StudyInfo
-    steps: tuple[tuple[str, str], ...]
-
-
-def study_folder(store: Store, study: str) -> str:
-    """Where a study's results lie, on the store's file system."""
-    return f"{store.root}/studies/{study}"
-
-
-def study_info(stored: dict[str, Any]) -> StudyInfo:
-    """The description from its JSON form, in which tuples are lists."""
-
-    def tuples(value: Any) -> Any:
-        return tuple(map(tuples, value)) if isinstance(value, list) else value
-
-    return StudyInfo(**{name: tuples(value) for name, value in stored.items()})
-
-
-def read_study(store: Store, study: str) -> StoredStudy:
-    """Raises StorageError if there is no study of that name."""
-    try:
-        with store.filesystem.open_input_file(f"{study_folder(store, study)}/study.json") as file:
-            stored = json.loads(file.read())
-    except FileNotFoundError as error:
-        raise StorageError(f"There is no study {study} in {store.url}") from error
-    return StoredStudy(study_info(stored["info"]), tuple(map(tuple, stored["steps"])))
-
-
-def publish_results(store: Store, study: StoredStudy, results: pa.Table, final: bool) -> None:
-    """Write results.parquet, study.json, report.html and the figure, each whole at any time."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        pq.write_table(results, folder / "results.parquet")
-        stored = {"info": asdict(study.info), "steps": study.steps}
-        (folder / "study.json").write_text(json.dumps(stored, indent=1))
-        write_report(folder, study.info, results, final)
-        target = study_folder(store, study.info.name)
-        store.filesystem.create_dir(target, recursive=True)
-        for file in sorted(folder.iterdir()):
-            partial = f"{target}/.{file.name}.partial"
-            fs.copy_files(str(file), partial, destination_filesystem=store.filesystem)
-            store.filesystem.move(partial, f"{target}/{file.name}")

@@ -23,14 +23,18 @@ from rich.progress import (
 from weakteach.artifacts.step import Step, jsonable, walk
 from weakteach.artifacts.store import Store, code_version, package_versions
 from weakteach.models.resources import Resources
-from weakteach.study.arms import Arm, Grid
-from weakteach.study.report import StudyInfo
-from weakteach.study.results import StoredStudy, collect, publish_results
+from weakteach.study.arms import Arm, name_of
+from weakteach.study.experiments import Experiment, Grid, arms_of
+from weakteach.study.findings import Findings
+from weakteach.study.manifest import Manifest, make_manifest
+from weakteach.study.page import StudyInfo
+from weakteach.study.results import publish_results
 from weakteach.study.steps.data import Pairs
 
 LOGGER = logging.getLogger(__name__)
 TRIAL_RETRIES = 2
 SECONDS_BETWEEN_REPORTS = 2.0
+SECONDS_BETWEEN_WRITES = 20.0
 # Drivers of a cluster's arms hold no CPU; this puts them on the head, away from spot nodes.
 ON_THE_HEAD = {"cpu": 0, "node:__internal_head__": 0.001}
 
@@ -40,13 +44,13 @@ class Outcome:
     """How a study ended."""
 
     computed: int
-    failures: dict[str, dict[str, str]]
+    findings: Findings
     interrupted: bool
 
 
 def run_study(
     study: StudyInfo,
-    arms: list[Arm],
+    experiments: list[Experiment],
     store: Store,
     resources: Resources,
     concurrent: int,
@@ -57,21 +61,20 @@ def run_study(
     A step that fails fails the roles that need it; the other roles and arms go on. On Ctrl-C
     what is computed stays, and the report says how far it came.
     """
+    arms = arms_of(experiments)
     steps = walk(target for arm in arms for target in arm.targets)
     study = replace(
         study,
-        arms_total=len(arms),
         steps_total=len(steps),
         steps_existing_at_start=len(store.existing(steps)),
         started=time.time(),
     )
-    recorder = Recorder(study, arms, store, steps, console)
+    recorder = Recorder(make_manifest(study, experiments), arms, store, steps, console)
     interrupted = False
     if study.steps_existing_at_start < len(steps):
         recorder.write(final=False)
         interrupted = not _fit(study.name, arms, store, resources, concurrent, recorder)
-    recorder.write(final=True)
-    return Outcome(recorder.computed, recorder.failures, interrupted)
+    return Outcome(recorder.computed, recorder.write(final=True), interrupted)
 
 
 def _fit(
@@ -132,13 +135,11 @@ def run_arm(config: dict[str, Any], arms: list[Arm], store: Store, resources: Re
             tune.report({"steps": computed, "step": "", "doing": text, "failures": {}})
 
     outcomes = store.obtain_each(arm.targets, resources, finished, doing)
-    reasons = {
-        step: reason(error) for step, error in outcomes.items() if isinstance(error, Exception)
-    }
+    failures = {}
     for step, error in outcomes.items():
         if isinstance(error, Exception):
             LOGGER.error("%s of %s failed", step, arm.name, exc_info=error)
-    failures = failures_by_role(arm, reasons)
+            failures[step.fingerprint] = reason(error)
     tune.report({"steps": computed, "step": "", "doing": "", "failures": failures})
 
 
@@ -148,34 +149,24 @@ def reason(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def failures_by_role(arm: Arm, reasons: dict[Step, str]) -> dict[str, str]:
-    """The reason for each role whose own step failed; a failed teacher fails the weak role."""
-    failed = {
-        role: reasons[step] for role, step in (*arm.accuracies, *arm.rewards) if step in reasons
-    }
-    for step in (arm.agreement, arm.teacher_accuracy):
-        if step in reasons:
-            failed.setdefault("weak", reasons[step])
-    return failed
-
-
 class Recorder(Callback):
     """Follows a study: counts steps, shows progress, writes results and report."""
 
     def __init__(
         self,
-        study: StudyInfo,
+        manifest: Manifest,
         arms: list[Arm],
         store: Store,
         steps: list[Step],
         console: Console,
     ) -> None:
-        self.failures: dict[str, dict[str, str]] = {}
         self.computed = 0
         self.open_arms = len(arms)
-        self._study, self._arms, self._store, self._steps = study, arms, store, steps
+        self._manifest, self._arms, self._store, self._steps = manifest, arms, store, steps
         self._console = console
+        self._failures: dict[str, str] = {}
         self._doing: dict[str, str] = {}
+        self._written = 0.0
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -187,53 +178,52 @@ class Recorder(Callback):
         if result["step"]:
             self.computed += 1
         self._doing[trial.trial_id] = result["doing"]
-        if result["failures"]:
-            self.failures[self._arms[trial.config["arm"]].name] = result["failures"]
+        self._failures |= result["failures"]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         arm = self._arms[trial.config["arm"]]
-        self.open_arms -= 1
-        failed = self.failures.get(arm.name)
-        self._say(
-            f"{arm.name}: " + (f"failed ({next(iter(failed.values()))})" if failed else "done")
-        )
-        self.write(final=False)
+        reasons = [self._failures.get(step.fingerprint) for step in arm.targets]
+        failed = next((why for why in reasons if why), None)
+        self._arm_ended(f"{arm.name}: " + (f"failed ({failed})" if failed else "done"))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         arm = self._arms[trial.config["arm"]]
-        self.open_arms -= 1
         cause = f"the trial's process died: {reason(trial.get_error() or RuntimeError('unknown'))}"
-        self.failures[arm.name] = dict.fromkeys(arm.roles, cause)
-        self._say(f"{arm.name}: {cause}")
-        self._try_to_write()
+        missing = set(arm.targets) - {s for s in arm.targets if self._store.record(s)}
+        self._failures |= {step.fingerprint: cause for step in missing}
+        self._arm_ended(f"{arm.name}: {cause}")
 
-    def _try_to_write(self) -> None:
-        """A report that fails now must not stop the study; at its end it is an error."""
-        try:
+    def _arm_ended(self, line: str) -> None:
+        self.open_arms -= 1
+        self._console.print(line, highlight=False, markup=False)
+        # A large study's report takes seconds, and its arms end faster than that.
+        if time.time() - self._written < SECONDS_BETWEEN_WRITES:
+            return
+        try:  # a report that fails now must not stop the study; at its end it is an error
             self.write(final=False)
         except Exception as error:
             LOGGER.exception("report")
-            self._say(f"The report could not be written now: {reason(error)}")
+            line = f"The report could not be written now: {reason(error)}"
+            self._console.print(line, highlight=False, markup=False)
 
-    def write(self, final: bool) -> None:
-        """Write results.parquet, report.html and the figure to <storage>/studies/<name>/."""
+    def write(self, final: bool) -> Findings:
+        """Write results, report and figures to <storage>/studies/<name>/."""
         with self._lock:
+            info = self._manifest.info
             info = replace(
-                self._study,
-                data={**self._study.data, **data_counts(self._store, self._steps)},
-                steps_computed=self.computed,
-                seconds=time.time() - self._study.started,
+                info,
+                data=data_counts(self._store, self._steps),
                 device_seconds=device_seconds(self._store, self._steps) if final else 0.0,
+                steps_computed=self.computed,
+                seconds=time.time() - info.started,
             )
-            results = collect(self._store, self._arms, self.failures)
-            kinds = tuple((type(step).__name__, step.fingerprint) for step in self._steps)
-            publish_results(self._store, StoredStudy(info, kinds), results, final)
+            manifest = replace(self._manifest, info=info, failures=self._failures)
+            findings = publish_results(self._store, manifest, final)
+            self._written = time.time()
+            return findings
 
     def following(self) -> "_Following":
         return _Following(self._console, self._store, self._steps, self._doing)
-
-    def _say(self, line: str) -> None:
-        self._console.print(line, highlight=False, markup=False)
 
 
 class _Following:
@@ -278,10 +268,13 @@ class _Following:
         self._progress.update(task, completed=done, description="")
 
 
-def data_counts(store: Store, steps: list[Step]) -> dict[str, int]:
-    """Rows, pairs, choices and quarantined rows of the study's source, once it was read."""
-    records = [store.record(step) for step in steps if isinstance(step, Pairs)]
-    return {name: count for record in records if record for name, count in record["facts"].items()}
+def data_counts(store: Store, steps: list[Step]) -> tuple[dict[str, int | str], ...]:
+    """Of each source rows, pairs, choices and quarantined rows, once it was read."""
+    pairs = [step for step in steps if isinstance(step, Pairs)]
+    records = {step.source.name: store.record(step) for step in pairs}
+    return tuple(
+        {"source": name, **(record["facts"] if record else {})} for name, record in records.items()
+    )
 
 
 def device_seconds(store: Store, steps: list[Step]) -> float:
@@ -291,13 +284,19 @@ def device_seconds(store: Store, steps: list[Step]) -> float:
 
 def describe(name: str, title: str, grid: Grid, store: Store, command: str) -> StudyInfo:
     """What a report says of a study besides its results."""
-    preset = grid.preset
-    recipes = [(f"teacher {model}", preset.teacher_recipes(model)) for model in grid.weak]
-    recipes.append((f"student {grid.student}", preset.student_recipes(grid.student)))
+    preset, data = grid.preset, [grid.data, *([grid.summaries] if grid.summaries else [])]
+    weak = tuple(map(name_of, (*grid.weak, *grid.others)))
+    students = tuple(map(name_of, (grid.student, *grid.students, *grid.families)))
+    recipes = [
+        (f"{of.name}: {who} {model}", make(model))
+        for of in data
+        for who, make, models in (("teacher", of.teacher, weak), ("student", of.student, students))
+        for model in dict.fromkeys(models)
+    ]
     settings = [
         (f"{who} {stage}", json.dumps(jsonable(getattr(recipe, stage)), sort_keys=True))
         for who, recipe in recipes
-        for stage in ("sft", "dpo")
+        for stage in ("sft", "dpo", "reward")
     ]
     return StudyInfo(
         name=name,
@@ -305,11 +304,15 @@ def describe(name: str, title: str, grid: Grid, store: Store, command: str) -> S
         preset=preset.name,
         command=command,
         storage=store.url,
-        student=str(grid.student),
-        weak=tuple(map(str, grid.weak)),
-        fractions=tuple(map(str, grid.fractions)),
-        seeds=grid.seeds,
-        gold=str(grid.gold or "none"),
+        grid=(
+            ("teachers", ", ".join(weak)),
+            ("students", ", ".join(dict.fromkeys(students))),
+            ("labeled fractions", ", ".join(map(str, grid.fractions))),
+            ("betas", ", ".join(f"{beta:g}" for beta in grid.betas)),
+            ("judge", str(grid.judge or "none")),
+        ),
+        seeds=(*grid.seeds, *grid.more_seeds),
+        gold="; ".join(map(str, grid.data.golds)) or "none",
         settings=(
             ("test pairs", str(preset.test_pairs)),
             ("longest pair in tokens", str(preset.max_tokens)),
@@ -318,8 +321,7 @@ def describe(name: str, title: str, grid: Grid, store: Store, command: str) -> S
         ),
         packages=package_versions(),
         code=code_version(),
-        data={"source": grid.source.name},
-        arms_total=0,
+        data=tuple({"source": of.name} for of in data),
         steps_total=0,
         steps_existing_at_start=0,
         steps_computed=0,

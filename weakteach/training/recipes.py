@@ -46,6 +46,15 @@ class SftRecipe:
 
 
 @dataclass(frozen=True)
+class RewardRecipe:
+    """Maximum likelihood of the choices under a scalar head (Bradley & Terry 1952): the chosen
+    response wins with probability σ(reward difference). The defaults are those of CW-PO."""
+
+    schedule: Schedule = Schedule(learning_rate=1e-5, batch=32, epochs=5.0)
+    lora: Lora | None = None
+
+
+@dataclass(frozen=True)
 class DpoRecipe:
     """Direct preference optimization (Rafailov et al. 2023, eq. 7); ``beta`` scales the reward."""
 

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.train
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 from pyarrow import fs
 from ray.train import Checkpoint
 from transformers import (
@@ -29,7 +30,7 @@ from transformers import (
 from weakteach.artifacts.errors import StepError
 from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Progress, Store
-from weakteach.models.loading import load_causal, weights_of
+from weakteach.models.loading import Weights, load_causal, weights_of
 from weakteach.models.resources import Resources
 from weakteach.models.spec import Model
 from weakteach.models.tokens import PairTokens, load_tokenizer, pair_tokens
@@ -64,7 +65,9 @@ class TrainingJob:
     progress: Progress | None = None
 
 
-def load_start(job: TrainingJob) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_start(
+    job: TrainingJob, load: Callable[[Weights, str], PreTrainedModel] = load_causal
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model that training starts from, and its tokenizer.
 
     Weights that are trained stay in float32, whatever the dtype of the computation; those below
@@ -73,7 +76,7 @@ def load_start(job: TrainingJob) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
     torch.set_num_threads(job.resources.threads)
     weights = weights_of(job.store, job.start)
     dtype = job.resources.dtype if job.recipe.lora else "float32"
-    return load_causal(weights, dtype), load_tokenizer(weights.base)
+    return load(weights, dtype), load_tokenizer(weights.base)
 
 
 def load_preferences(
@@ -141,7 +144,8 @@ def trainer_arguments(job: TrainingJob, schedule: Schedule) -> dict[str, Any]:
     }
 
 
-def lora_config(lora: Lora | None) -> LoraConfig | None:
+def lora_config(lora: Lora | None, task: str = "CAUSAL_LM") -> LoraConfig | None:
+    """``task`` is peft's: a sequence classifier's head is trained beside the adapters."""
     if lora is None:
         return None
     return LoraConfig(
@@ -149,7 +153,7 @@ def lora_config(lora: Lora | None) -> LoraConfig | None:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.targets,
-        task_type="CAUSAL_LM",
+        task_type=task,
     )
 
 
@@ -202,9 +206,10 @@ class ReportProgress(TrainerCallback):
         ray.train.report(metrics, checkpoint=checkpoint)
 
 
-def train_and_save(trainer: Trainer, job: TrainingJob) -> dict[str, Any]:
+def train_and_save(trainer: Trainer, job: TrainingJob, merge: bool = False) -> dict[str, Any]:
     """Train from the last checkpoint, if there is one; rank 0 writes model and metrics to the
-    stage. Returns facts for the record."""
+    stage, trained adapters alone or, with ``merge``, as a whole model. Returns facts for the
+    record."""
     trainer.remove_callback(PrinterCallback)
     in_group = job.resources.train_workers > 0
     trainer.add_callback(ReportProgress(in_group, job.progress))
@@ -223,6 +228,8 @@ def train_and_save(trainer: Trainer, job: TrainingJob) -> dict[str, Any]:
     if rank() == 0:
         with tempfile.TemporaryDirectory() as folder:
             model = trainer.accelerator.unwrap_model(trainer.model)
+            if merge and isinstance(model, PeftModel):
+                model = model.merge_and_unload()
             model.save_pretrained(folder)
             cast(PreTrainedTokenizerBase, trainer.processing_class).save_pretrained(folder)
             lines = "".join(json.dumps(row, sort_keys=True) + "\n" for row in history)

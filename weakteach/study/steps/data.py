@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Store, Workspace
 from weakteach.models.resources import Resources
-from weakteach.models.spec import Model, Tokenizer
+from weakteach.models.spec import EMBEDDED, Model, Tokenizer
 from weakteach.preferences.pair import GROUP_ROWS, DataError, write_pairs
 from weakteach.preferences.sources import Source
 from weakteach.preferences.split import hold_out, split_pairs
@@ -81,6 +81,47 @@ class Dequantized(Step):
 
 
 @dataclass(frozen=True)
+class Pretrained(Step):
+    """An embedded model that is not shipped, pretrained within the study, as a model folder.
+
+    It reads the first documents that the shipped models have read, but as a rule far fewer of
+    them. So what it reaches is to be held against other models of as many documents (``opt-230k``
+    may stand here too), not against a shipped one: between those, architecture and amount of
+    pretraining are confounded.
+    """
+
+    name: str
+    documents: int
+    seed: int = 0
+
+    @property
+    def model(self) -> Model:
+        return Model(f"{EMBEDDED}{self.name}", self.name)
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        import torch
+
+        from weakteach.models.embedded import pretrained, write_model
+
+        def told(done: int, steps: int, loss: float) -> None:
+            if workspace.progress is not None:
+                workspace.progress(done, steps)
+
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # sums over threads differ in their last bits
+        try:
+            model, record = pretrained(self.name, self.documents, self.seed, told)
+        finally:
+            torch.set_num_threads(threads)
+        write_model(model, record, workspace.out)
+        losses = {f"{k}_loss": loss for k, loss in record["held_out_losses"].items()}
+        return {"parameters": record["parameters"], **losses}
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
 class Pairs(Step):
     """The pairs of a source, filtered by the tokens of every model concerned."""
 
@@ -120,10 +161,12 @@ class Pairs(Step):
 
 @dataclass(frozen=True)
 class HeldOut(Step):
-    """The pairs cut into test and training part, disjoint by prompt; alike for every seed."""
+    """The pairs cut into test and training part, and a part of ``gold_pairs`` on which to train a
+    gold model, disjoint by prompt; alike for every seed."""
 
     pairs: Pairs
     test_pairs: int
+    gold_pairs: int = 0
 
     @property
     def test(self) -> Part:
@@ -133,10 +176,20 @@ class HeldOut(Step):
     def train(self) -> Part:
         return Part(self, "train")
 
+    @property
+    def set_aside(self) -> Part:
+        """Pairs that no teacher or student sees. Raises DataError if none were asked for."""
+        if not self.gold_pairs:
+            raise DataError("No pairs are set aside to train a gold model on: give gold_pairs")
+        return Part(self, "set_aside")
+
     def compute(self, workspace: Workspace) -> dict[str, Any]:
         table = self.pairs.all.read(workspace.store)
         test, train = hold_out(table, self.test_pairs)
-        return _write_parts(workspace, self.pairs.all, {"test": test, "train": train})
+        parts = {"test": test, "train": train}
+        if self.gold_pairs:
+            parts["set_aside"], parts["train"] = hold_out(train, self.gold_pairs, "gold")
+        return _write_parts(workspace, self.pairs.all, parts)
 
 
 @dataclass(frozen=True)

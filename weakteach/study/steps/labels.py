@@ -11,7 +11,7 @@ from weakteach.artifacts.store import Workspace
 from weakteach.evaluation.gold import Gold, Scoring
 from weakteach.preferences.pair import DataError
 from weakteach.study.steps.data import Labels, Part, resources_of
-from weakteach.study.steps.training import Dpo
+from weakteach.study.steps.training import Dpo, RewardHead
 
 
 @dataclass(frozen=True)
@@ -57,25 +57,24 @@ class GoldLabels(Labels):
 
 @dataclass(frozen=True)
 class WeakLabels(Labels):
-    """Labels of a part by the teacher's implicit reward."""
+    """Labels of a part by the teacher: by its implicit reward, or by that of its reward head."""
 
-    teacher: Dpo
+    teacher: Dpo | RewardHead
     part: Part
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
-        from weakteach.labeling.annotators import ImplicitReward
+        from weakteach.labeling.annotators import ImplicitReward, RewardHeadReward
         from weakteach.labeling.shards import Stream
         from weakteach.labeling.stream import stream_chunks
 
         store, resources = workspace.store, resources_of(workspace)
-        annotator = ImplicitReward(
-            store,
-            self.teacher,
-            self.teacher.start,
-            self.teacher.recipe.beta,
-            resources.dtype,
-            resources.batch_tokens,
-        )
+        how = (resources.dtype, resources.batch_tokens)
+        annotator: ImplicitReward | RewardHeadReward
+        match self.teacher:
+            case RewardHead():
+                annotator = RewardHeadReward(store, self.teacher, *how)
+            case Dpo(start=start, recipe=recipe):
+                annotator = ImplicitReward(store, self.teacher, start, recipe.beta, *how)
         stream = Stream(store, self.part.file(store), f"{workspace.scratch}/shards", annotator)
         shards = stream_chunks(stream, resources, workspace.progress)
         metadata = {"annotator": self.teacher.fingerprint}

@@ -10,7 +10,7 @@ from typing import Any
 from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Workspace
 from weakteach.study.steps.data import Labels, Policy, labels_file, read_labels, resources_of
-from weakteach.training.recipes import DpoRecipe, SftRecipe
+from weakteach.training.recipes import DpoRecipe, RewardRecipe, SftRecipe
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,29 @@ class Dpo(Step):
         return run_training(self, train_dpo, workspace)
 
 
-def run_training(step: "Sft | Dpo", train: Any, workspace: Workspace) -> dict[str, Any]:
+@dataclass(frozen=True)
+class RewardHead(Step):
+    """A language model with a scalar head, trained to tell chosen from rejected responses; its
+    artifact is a reward model."""
+
+    start: Policy
+    labels: Labels
+    recipe: RewardRecipe
+    seed: int
+    as_long_as: Labels | None = None
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        from weakteach.training.reward_head import train_reward_head
+
+        return run_training(self, train_reward_head, workspace)
+
+    def __str__(self) -> str:
+        return f"{self.start} reward head {self.fingerprint[:8]}"
+
+
+def run_training(
+    step: "Sft | Dpo | RewardHead", train: Any, workspace: Workspace
+) -> dict[str, Any]:
     from weakteach.training.launch import launch
     from weakteach.training.worker import TrainingJob
 
@@ -65,4 +87,4 @@ def run_training(step: "Sft | Dpo", train: Any, workspace: Workspace) -> dict[st
         run_folder=str(workspace.run_folder / "trainer"),
         progress=None if resources_of(workspace).train_workers else workspace.progress,
     )
-    return launch(train, job, str(step).replace("/", "-"), workspace.scratch_url)
+    return launch(train, job, f"{type(step).__name__}-{step.fingerprint}", workspace.scratch_url)

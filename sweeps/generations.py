@@ -1,0 +1,18 @@
+"""Do students of weak and human labels answer alike?"""
+
+from weakteach.study import experiments
+from weakteach.study.command import sweep
+from weakteach.study.experiments import Experiment, Grid
+
+
+@sweep("generations", title="Agreement of generations")
+def generations(grid: Grid) -> list[Experiment]:
+    """Compare responses with the chosen ones by a sentence-embedding model.
+
+    Submit the same command again to go on after an interruption: what is computed is kept.
+    """
+    return [experiments.similarity(grid)]
+
+
+if __name__ == "__main__":
+    generations()

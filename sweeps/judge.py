@@ -1,0 +1,20 @@
+"""What does a judge say of students and of labels?"""
+
+from weakteach.study import experiments
+from weakteach.study.command import sweep
+from weakteach.study.experiments import Experiment, Grid
+
+
+@sweep("judge", title="Win rate and consistency of a judge")
+def judge(grid: Grid) -> list[Experiment]:
+    """Let a judge compare students of weak and human labels, in both orders, and repeat its
+    verdicts on pairs on which the labels agree and differ. --judge-model names one behind
+    --endpoint; without it, verdicts are drawn from a gold reward.
+
+    Submit the same command again to go on after an interruption: what is computed is kept.
+    """
+    return [experiments.judged(grid), experiments.consistency(grid)]
+
+
+if __name__ == "__main__":
+    judge()

@@ -1,0 +1,18 @@
+"""Every experiment of the publication in one study, steps shared."""
+
+from weakteach.study.command import sweep
+from weakteach.study.experiments import EXPERIMENTS, Experiment, Grid
+
+
+@sweep("paper", title="Your weak LLM as a teacher: every experiment")
+def paper(grid: Grid) -> list[Experiment]:
+    """Run every experiment of the publication (E1 to E18), each step once, and write one report
+    with the claims and what this study says of them.
+
+    Submit the same command again to go on after an interruption: what is computed is kept.
+    """
+    return [experiment(grid) for experiment in EXPERIMENTS]
+
+
+if __name__ == "__main__":
+    paper()

@@ -1,0 +1,18 @@
+"""How much do the split and all that follows change the outcome?"""
+
+from weakteach.study import experiments
+from weakteach.study.command import sweep
+from weakteach.study.experiments import Experiment, Grid
+
+
+@sweep("seeds", title="Seeds of the split")
+def seeds(grid: Grid) -> list[Experiment]:
+    """The same arms over more seeds.
+
+    Submit the same command again to go on after an interruption: what is computed is kept.
+    """
+    return [experiments.split_seeds(grid)]
+
+
+if __name__ == "__main__":
+    seeds()

@@ -1,0 +1,94 @@
+"""Experiments as values, and their scripts as their users plan them."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from weakteach.artifacts.step import walk
+from weakteach.study.arms import ROLES
+from weakteach.study.experiments import EXPERIMENTS, arms_of
+from weakteach.study.grids import Choices, make_grid
+from weakteach.study.presets import EMBEDDED, PAPER
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = sorted((ROOT / "sweeps").glob("*.py"))
+
+
+@pytest.fixture(scope="module")
+def grid():
+    return make_grid(EMBEDDED, EMBEDDED.ranges, Choices())
+
+
+def plan(script, *options):
+    run = subprocess.run(
+        [sys.executable, str(script), "--plan", *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "200", "HF_HUB_OFFLINE": "1"},
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_every_script_is_short_and_plans_without_running(script, tmp_path):
+    assert len(script.read_text().splitlines()) <= 40
+    out = plan(script, "--storage", str(tmp_path / "store"))
+    assert re.search(r"[1-9]\d* unique steps 0 of which exist", out.replace(",", ""))
+    assert not list((tmp_path / "store").glob("*/*"))
+
+
+@pytest.mark.parametrize("preset", ["embedded", "paper"])
+def test_the_plan_of_the_whole_publication_lists_every_experiment(tmp_path, preset):
+    out = plan(ROOT / "sweeps/paper.py", "--preset", preset, "--storage", str(tmp_path / "store"))
+    listed = re.findall(r"\b(E\d+)\b", out)
+    assert listed == [f"E{number}" for number in range(1, 19)]
+
+
+def test_ids_are_unique_and_every_experiment_measures_something(grid):
+    experiments = [make(grid) for make in EXPERIMENTS]
+    assert [one.id for one in experiments] == [f"E{number}" for number in range(1, 19)]
+    assert all(one.uses for one in experiments)
+    for one in experiments:
+        assert {use.measure.role for use in one.uses} <= set(ROLES)
+
+
+def test_every_experiment_with_students_has_the_controls_at_its_main_point(grid):
+    for make in EXPERIMENTS:
+        experiment = make(grid)
+        roles = {use.measure.role for use in experiment.uses if use.measure.kind == "reward"}
+        if experiment.id in ("E4", "E8", "E9", "E10", "E11", "E13"):
+            continue  # evaluations over the others' students and labels
+        assert set(grid.controls) <= roles, experiment.id
+
+
+def test_the_union_shares_steps_and_has_those_of_every_experiment(grid):
+    experiments = [make(grid) for make in EXPERIMENTS]
+    union = {s.fingerprint for s in walk(t for arm in arms_of(experiments) for t in arm.targets)}
+    alone = [
+        {s.fingerprint for s in walk(t for arm in arms_of([one]) for t in arm.targets)}
+        for one in experiments
+    ]
+    assert set().union(*alone) == union
+    assert len(union) < sum(map(len, alone)) / 2
+
+
+def test_arms_of_one_setting_and_seed_are_one(grid):
+    experiments = [make(grid) for make in EXPERIMENTS]
+    arms = arms_of(experiments)
+    assert len({arm.name for arm in arms}) == len(arms)
+    for arm in arms:
+        assert len(set(arm.measures)) == len(arm.measures)
+
+
+def test_the_paper_preset_has_the_papers_models_and_hyperparameters():
+    grid = make_grid(PAPER, PAPER.ranges, Choices(), resolve=False)
+    assert [str(s) for s in grid.students] == [f"facebook/opt-{n}b" for n in (1.3, 2.7, 6.7, 13)]
+    recipes = grid.data.student("facebook/opt-1.3b")
+    assert (recipes.dpo.beta, recipes.dpo.lora.rank, recipes.dpo.schedule.batch) == (0.1, 8, 16)
+    assert grid.summaries.student("facebook/opt-1.3b").dpo.beta == 0.5

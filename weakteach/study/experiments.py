@@ -1,0 +1,412 @@
+"""The experiments of the publication (WLT §4, appendices), each a function from a grid to its arms.
+
+Every experiment has the controls at its main point: the student before alignment, SFT alone, human
+labels of the unlabeled, of all, and of the labeled pairs alone, gold labels, and human labels with
+random errors at the teacher's rate. Steps are shared, so a control is computed once for all.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from weakteach.evaluation.judge import Judge
+from weakteach.models.spec import Model
+from weakteach.study.arms import Arm, Data, Lab, Measure, Point, Setting
+from weakteach.study.presets import Preset
+from weakteach.study.steps.data import Labels, Part, Policy
+from weakteach.study.steps.evaluation import LabelGold, Similarity
+from weakteach.study.steps.judging import PairVerdicts, Verdicts
+
+HALF = Fraction(1, 2)
+# The least that a comparison of weak and human labels needs.
+BASIC = ("base", "human", "weak")
+CONTROLS = ("base", "sft", "human", "human_all", "human_few", "gold", "random", "weak")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What sweeps go over, with names resolved to models, data and golds.
+
+    ``student`` and the first of ``weak`` are the main ones, in experiments over something else.
+    ``summaries`` is the second domain, ``families`` students and ``others`` teachers of other
+    architectures, ``more_seeds`` seeds of the experiment over seeds alone, ``annotator`` makes
+    labels of a part by a prompted model, ``judge`` compares responses, ``embedding`` finds the
+    model of sentence vectors, which only one experiment needs.
+    """
+
+    preset: Preset
+    data: Data
+    summaries: Data | None
+    weak: tuple[Policy, ...]
+    student: Policy
+    students: tuple[Policy, ...]
+    families: tuple[Policy, ...]
+    others: tuple[Policy, ...]
+    fractions: tuple[Fraction, ...]
+    seeds: tuple[int, ...]
+    more_seeds: tuple[int, ...]
+    betas: tuple[float, ...]
+    annotator: Callable[[Part], Labels] | None = None
+    judge: Judge | None = None
+    embedding: Callable[[], Model] | None = None
+
+    def point(self, seed: int) -> Point:
+        """The main point: smallest teacher, main student, half of the pairs labeled (or the
+        largest fraction that the grid goes over, where it leaves out the half)."""
+        fraction = HALF if HALF in self.fractions else max(self.fractions)
+        return Point(self.data, self.weak[0], self.student, fraction, seed)
+
+    def lab(self, point: Point) -> Lab:
+        return Lab(point, self.preset.max_new_tokens, self.annotator)
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """The control roles that can be had: gold labels need a gold."""
+        return tuple(role for role in CONTROLS if role != "gold" or self.data.gold)
+
+
+@dataclass(frozen=True)
+class Use:
+    """A measure that an experiment shows, and the arm that it belongs to."""
+
+    setting: Setting
+    seed: int
+    measure: Measure
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A question, and what is measured to answer it. ``axis`` is the field of Setting (or
+    ``labels``, the role) that figures lay out on their x axis."""
+
+    id: str
+    title: str
+    question: str
+    axis: str
+    uses: tuple[Use, ...]
+
+
+def arms_of(experiments: Iterable[Experiment]) -> list[Arm]:
+    """The arms behind experiments; measures of the same setting and seed are one arm."""
+    found: dict[tuple[Setting, int], dict[Measure, None]] = {}
+    for experiment in experiments:
+        for use in experiment.uses:
+            found.setdefault((use.setting, use.seed), {})[use.measure] = None
+    return [Arm(setting, seed, tuple(of)) for (setting, seed), of in found.items()]
+
+
+def uses_of(lab: Lab, measures: Iterable[Measure]) -> list[Use]:
+    return [Use(lab.setting, lab.point.seed, measure) for measure in measures]
+
+
+def size_grid(grid: Grid) -> Experiment:
+    uses: list[Use] = []
+    for seed in grid.seeds:
+        for fraction in grid.fractions:
+            for number, weak in enumerate(grid.weak):
+                lab = grid.lab(replace(grid.point(seed), fraction=fraction, weak=weak))
+                roles = ("weak",) if number else grid.controls
+                uses += uses_of(lab, lab.outcomes(roles))
+    return Experiment(
+        "grid",
+        "Supervisor size and label fraction",
+        "Does a larger teacher, or a larger labeled part, give better labels?",
+        "fraction",
+        tuple(uses),
+    )
+
+
+def student_size(grid: Grid) -> Experiment:
+    uses = _over_students(grid, grid.data, grid.students, ("base", "sft", "human", "weak"))
+    return Experiment(
+        "E1",
+        "Student size",
+        "Does a student of any size learn as much from weak labels as from human ones?",
+        "student",
+        tuple(uses),
+    )
+
+
+def supervisor_size(grid: Grid) -> Experiment:
+    uses = _main(grid)
+    for seed in grid.seeds:
+        for weak in grid.weak:
+            lab = grid.lab(replace(grid.point(seed), weak=weak))
+            uses += uses_of(lab, lab.outcomes(("weak",)))
+        if grid.annotator:
+            lab = grid.lab(grid.point(seed))
+            uses += uses_of(lab, lab.outcomes(("prompted",)))
+    return Experiment(
+        "E2",
+        "Supervisor size",
+        "How much does it matter who labels: teachers of several sizes, humans, gold?",
+        "supervisor",
+        tuple(uses),
+    )
+
+
+def families(grid: Grid) -> Experiment:
+    uses = _over_students(grid, grid.data, grid.families, BASIC)
+    return Experiment(
+        "E3",
+        "Model families",
+        "Does a teacher of one family teach students of others?",
+        "student",
+        tuple(uses),
+    )
+
+
+def judged(grid: Grid) -> Experiment:
+    """Students as in E1 and E3, their responses compared by a judge."""
+    uses: list[Use] = []
+    if grid.judge:
+        for seed in grid.seeds:
+            for student in dict.fromkeys((*grid.students, *grid.families)):
+                lab = grid.lab(replace(grid.point(seed), student=student))
+                step = Verdicts(
+                    lab.responses("weak"),
+                    lab.responses("human"),
+                    grid.judge,
+                    prompts=grid.preset.judged_prompts,
+                    seed=seed,
+                )
+                uses += uses_of(lab, [Measure("verdicts", "weak", str(grid.judge), step)])
+    return Experiment(
+        "E4",
+        "Win rate by a judge",
+        "Does a judge prefer students of weak or of human labels?",
+        "student",
+        tuple(uses),
+    )
+
+
+def summarization(grid: Grid) -> Experiment:
+    uses: list[Use] = []
+    if grid.summaries:
+        uses = _over_students(grid, grid.summaries, grid.students, BASIC)
+    return Experiment(
+        "E5",
+        "Summarization",
+        "Does it hold in another domain, summaries of posts?",
+        "student",
+        tuple(uses),
+    )
+
+
+def label_fraction(grid: Grid) -> Experiment:
+    uses: list[Use] = []
+    for seed in grid.seeds:
+        for fraction in grid.fractions:
+            lab = grid.lab(replace(grid.point(seed), fraction=fraction))
+            uses += uses_of(lab, lab.outcomes(grid.controls))
+    return Experiment(
+        "E6",
+        "Label fraction",
+        "How few human labels does a teacher need, all trained for equally many updates?",
+        "fraction",
+        tuple(uses),
+    )
+
+
+def purification(grid: Grid) -> Experiment:
+    return Experiment(
+        "E7",
+        "Purification",
+        "What do the pairs teach on which weak and human labels agree, and the others?",
+        "labels",
+        tuple(_main(grid, ("matched", "mismatched"))),
+    )
+
+
+def label_quality(grid: Grid) -> Experiment:
+    uses: list[Use] = []
+    for seed in grid.seeds:
+        lab = grid.lab(grid.point(seed))
+        if lab.point.data.gold:
+            for role in ("human", "weak", "matched", "mismatched"):
+                step, name = LabelGold(lab.labels(role), lab.gold), str(lab.point.data.gold)
+                kinds = ("label_gold", "label_gap")
+                uses += uses_of(lab, [Measure(kind, role, name, step) for kind in kinds])
+        uses += uses_of(lab, [lab.agreement])
+    return Experiment(
+        "E8",
+        "Gold reward of the labels",
+        "How good are chosen and rejected responses by weak, human, matched and mismatched labels?",
+        "labels",
+        tuple(uses),
+    )
+
+
+def mismatches(grid: Grid) -> Experiment:
+    uses = []
+    for seed in grid.seeds:
+        lab = grid.lab(grid.point(seed))
+        uses += uses_of(lab, [replace(lab.agreement, kind="examples")])
+    return Experiment(
+        "E9",
+        "Where teacher and human differ",
+        "What do the pairs look like on which the labels differ?",
+        "labels",
+        tuple(uses),
+    )
+
+
+def consistency(grid: Grid) -> Experiment:
+    uses: list[Use] = []
+    preset = grid.preset
+    if grid.judge:
+        for seed in grid.seeds:
+            lab = grid.lab(grid.point(seed))
+            for role in ("matched", "mismatched"):
+                step = PairVerdicts(
+                    lab.labels(role),
+                    grid.judge,
+                    pairs=preset.judged_prompts,
+                    repeats=preset.judge_repeats,
+                    seed=seed,
+                )
+                uses += uses_of(lab, [Measure("consistency", role, str(grid.judge), step)])
+    return Experiment(
+        "E10",
+        "Consistency of a judge",
+        "Is a judge less sure of the pairs on which weak and human labels differ?",
+        "labels",
+        tuple(uses),
+    )
+
+
+def gold_models(grid: Grid) -> Experiment:
+    uses: list[Use] = []
+    for seed in grid.seeds:
+        for student in grid.students:
+            lab = grid.lab(replace(grid.point(seed), student=student))
+            for gold in grid.data.golds:
+                uses += uses_of(lab, [lab.reward(role, gold) for role in BASIC])
+    return Experiment(
+        "E11",
+        "Other gold models",
+        "Does the comparison come out alike under other gold models?",
+        "student",
+        tuple(uses),
+    )
+
+
+def other_teachers(grid: Grid) -> Experiment:
+    uses = _main(grid)
+    for seed in grid.seeds:
+        for student in (grid.student, *grid.families[:1]):
+            for weak in (grid.weak[0], *grid.others):
+                lab = grid.lab(replace(grid.point(seed), weak=weak, student=student))
+                uses += uses_of(lab, lab.outcomes(BASIC))
+    return Experiment(
+        "E12",
+        "Teachers of other families",
+        "Do teachers of other architectures teach as well?",
+        "supervisor",
+        tuple(uses),
+    )
+
+
+def similarity(grid: Grid) -> Experiment:
+    uses: list[Use] = []
+    if grid.embedding:
+        model = grid.embedding()
+        for seed in grid.seeds:
+            lab = grid.lab(grid.point(seed))
+            for role in ("human", "weak", "teacher"):
+                step = Similarity(lab.responses(role), lab.point.data.held_out.test, model)
+                uses += uses_of(lab, [Measure("similarity", role, str(model), step)])
+    return Experiment(
+        "E13",
+        "Agreement of generations",
+        "Do students of weak and human labels, and the teacher, answer alike?",
+        "labels",
+        tuple(uses),
+    )
+
+
+def without_sft(grid: Grid) -> Experiment:
+    uses = _main(grid)
+    for seed in grid.seeds:
+        lab = grid.lab(replace(grid.point(seed), sft=False))
+        uses += uses_of(lab, lab.outcomes(("human", "weak")))
+    return Experiment(
+        "E14", "Without SFT", "Does DPO need SFT on the labels before it?", "sft", tuple(uses)
+    )
+
+
+def beta(grid: Grid) -> Experiment:
+    uses: list[Use] = []
+    for seed in grid.seeds:
+        for value in grid.betas:
+            lab = grid.lab(replace(grid.point(seed), beta=value))
+            uses += uses_of(lab, lab.outcomes(("human", "weak")))
+    uses += _main(grid)
+    return Experiment(
+        "E15", "Strength of DPO", "Does the comparison depend on DPO's beta?", "beta", tuple(uses)
+    )
+
+
+def split_seeds(grid: Grid) -> Experiment:
+    uses = _main(grid)
+    for seed in grid.more_seeds:
+        lab = grid.lab(grid.point(seed))
+        uses += uses_of(lab, lab.outcomes(BASIC))
+    return Experiment(
+        "E16",
+        "Seeds of the split",
+        "How much does the split, and all that is drawn after it, change the outcome?",
+        "labels",
+        tuple(uses),
+    )
+
+
+def random_noise(grid: Grid) -> Experiment:
+    roles = ("matched", "mismatched", "random_matched", "random_mismatched")
+    return Experiment(
+        "E17",
+        "Random errors at the same rate",
+        "Are a teacher's errors better to learn from than as many random ones?",
+        "labels",
+        tuple(_main(grid, roles)),
+    )
+
+
+def reward_head(grid: Grid) -> Experiment:
+    uses = _main(grid)
+    for seed in grid.seeds:
+        lab = grid.lab(replace(grid.point(seed), reward_head=True))
+        uses += uses_of(lab, lab.outcomes(("weak",)))
+    return Experiment(
+        "E18",
+        "Teacher with a reward head",
+        "Does a Bradley-Terry reward model label better than the implicit reward of DPO?",
+        "teacher",
+        tuple(uses),
+    )
+
+
+EXPERIMENTS = (
+    student_size, supervisor_size, families, judged, summarization, label_fraction, purification,
+    label_quality, mismatches, consistency, gold_models, other_teachers, similarity, without_sft,
+    beta, split_seeds, random_noise, reward_head,
+)  # fmt: skip
+
+
+def _main(grid: Grid, more: tuple[str, ...] = ()) -> list[Use]:
+    """The main point with its controls and further roles, for every seed."""
+    labs = (grid.lab(grid.point(seed)) for seed in grid.seeds)
+    return [use for lab in labs for use in uses_of(lab, lab.outcomes((*grid.controls, *more)))]
+
+
+def _over_students(
+    grid: Grid, data: Data, students: tuple[Policy, ...], roles: tuple[str, ...]
+) -> list[Use]:
+    """Students in these roles, and the main one with all controls, for every seed."""
+    uses: list[Use] = []
+    for seed in grid.seeds:
+        for student in dict.fromkeys((grid.student, *students)):
+            lab = grid.lab(replace(grid.point(seed), data=data, student=student))
+            wanted = grid.controls if student == grid.student else roles
+            uses += uses_of(lab, lab.outcomes(wanted))
+    return uses

@@ -1,0 +1,139 @@
+"""What a study is made of, as it is kept beside its results: a report is made again from this and
+the store, without the script that ran the study."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from weakteach.artifacts.errors import StorageError
+from weakteach.artifacts.step import walk
+from weakteach.artifacts.store import Store
+from weakteach.study.arms import Setting
+from weakteach.study.experiments import Experiment
+from weakteach.study.page import StudyInfo
+
+MANIFEST = "study.json"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A measure of an arm, its step by name: see ``arms.Measure``."""
+
+    setting: Setting
+    seed: int
+    kind: str
+    role: str
+    of: str
+    step: str
+    fingerprint: str
+
+    @property
+    def arm(self) -> str:
+        return f"{self.setting} seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Part:
+    """An experiment of the study, and what it shows; see ``experiments.Experiment``."""
+
+    id: str
+    title: str
+    question: str
+    axis: str
+    measures: tuple[Measured, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A study: its description, experiments, kind and fingerprint of every unique step, and the
+    reasons of failed steps by fingerprint."""
+
+    info: StudyInfo
+    parts: tuple[Part, ...]
+    steps: tuple[tuple[str, str], ...]
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def measures(self) -> tuple[Measured, ...]:
+        """Every measure once, in the order of the experiments."""
+        return tuple(dict.fromkeys(m for part in self.parts for m in part.measures))
+
+
+def make_manifest(info: StudyInfo, experiments: Iterable[Experiment]) -> Manifest:
+    experiments = list(experiments)
+    steps = walk(use.measure.step for experiment in experiments for use in experiment.uses)
+    return Manifest(
+        info,
+        tuple(map(_part, experiments)),
+        tuple((type(step).__name__, step.fingerprint) for step in steps),
+    )
+
+
+def _part(experiment: Experiment) -> Part:
+    measures = (
+        Measured(
+            use.setting,
+            use.seed,
+            use.measure.kind,
+            use.measure.role,
+            use.measure.of,
+            type(use.measure.step).__name__,
+            use.measure.step.fingerprint,
+        )
+        for use in experiment.uses
+    )
+    found = tuple(dict.fromkeys(measures))
+    return Part(experiment.id, experiment.title, experiment.question, experiment.axis, found)
+
+
+def study_folder(store: Store, study: str) -> str:
+    """Where a study's results lie, on the store's file system."""
+    return f"{store.root}/studies/{study}"
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """As JSON; measures stand once, experiments refer to them by number."""
+    measures = manifest.measures
+    number = {measure: place for place, measure in enumerate(measures)}
+    parts = [
+        {**_without_measures(part), "measures": [number[measure] for measure in part.measures]}
+        for part in manifest.parts
+    ]
+    whole = {
+        "info": asdict(manifest.info),
+        "measures": [asdict(measure) for measure in measures],
+        "experiments": parts,
+        "steps": manifest.steps,
+        "failures": dict(manifest.failures),
+    }
+    return json.dumps(whole, indent=1)
+
+
+def _without_measures(part: Part) -> dict[str, object]:
+    return asdict(replace(part, measures=()))
+
+
+def read_manifest(store: Store, study: str) -> Manifest:
+    """Raises StorageError if there is no study of that name."""
+    try:
+        with store.filesystem.open_input_file(f"{study_folder(store, study)}/{MANIFEST}") as file:
+            stored = json.loads(file.read())
+    except FileNotFoundError as error:
+        raise StorageError(f"There is no study {study} in {store.url}") from error
+    measures = [
+        Measured(**{**measure, "setting": Setting(**measure["setting"])})
+        for measure in stored["measures"]
+    ]
+    parts = [
+        Part(**{**part, "measures": tuple(measures[number] for number in part["measures"])})
+        for part in stored["experiments"]
+    ]
+    info = StudyInfo(**{name: _tuples(value) for name, value in stored["info"].items()})
+    steps = tuple((kind, fingerprint) for kind, fingerprint in stored["steps"])
+    return Manifest(info, tuple(parts), steps, stored["failures"])
+
+
+def _tuples(value: Any) -> Any:
+    """The tuples of a description, which are lists in JSON."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -1,0 +1,49 @@
+"""A scalar reward head, trained with the Bradley-Terry loss on chosen and rejected responses."""
+
+from functools import partial
+from typing import Any
+
+from datasets import Dataset
+from trl.trainer.reward_config import RewardConfig
+from trl.trainer.reward_trainer import RewardTrainer
+
+from weakteach.models.loading import context_length, load_with_head
+from weakteach.training.recipes import RewardRecipe
+from weakteach.training.worker import (
+    TrainingJob,
+    load_preferences,
+    load_start,
+    lora_config,
+    train_and_save,
+    trainer_arguments,
+)
+
+
+def train_reward_head(config: dict[str, Any]) -> dict[str, Any]:
+    """Train on ``config["job"]``, a TrainingJob with a RewardRecipe. Returns facts for the record.
+
+    Adapters are merged before the model is written: it is always a whole reward model.
+    """
+    job: TrainingJob = config["job"]
+    return train_and_save(reward_trainer(job), job, merge=True)
+
+
+def reward_trainer(job: TrainingJob) -> RewardTrainer:
+    """The reward is read at the end of prompt + response. Model and head are trained, or adapters
+    and head."""
+    recipe: RewardRecipe = job.recipe
+    model, tokenizer = load_start(job, partial(load_with_head, seed=job.seed))
+    tokens = load_preferences(job, tokenizer, context_length(model))
+    dataset = Dataset.from_dict(
+        {
+            "chosen_ids": [pair.prompt + pair.response_1 for pair in tokens],
+            "rejected_ids": [pair.prompt + pair.response_2 for pair in tokens],
+        }
+    )
+    return RewardTrainer(
+        model=model,
+        args=RewardConfig(**trainer_arguments(job, recipe.schedule)),
+        train_dataset=dataset,
+        processing_class=tokenizer,
+        peft_config=lora_config(recipe.lora, task="SEQ_CLS"),
+    )
