@@ -167,7 +167,7 @@ def model_config(name: str) -> PreTrainedConfig:
             return GPTNeoXConfig(**shape, **std, **shared, intermediate_size=4 * size.hidden)
         case _:
             layers: dict[str, Any] = {"num_layers": size.layers, "num_heads": size.heads}
-            kinds = [[["global", "local"], (size.layers + 1) // 2]]
+            kinds = [[["global", "local"], size.layers // 2], [["global"], size.layers % 2]]
             return GPTNeoConfig(
                 **std, **shared, **layers, hidden_size=size.hidden, attention_types=kinds
             )

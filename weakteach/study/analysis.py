@@ -35,13 +35,22 @@ AXES = {
     "sft": "start of DPO",
 }
 DASH = "\N{EN DASH}"
-# How measures are called, and the line that says "no difference".
+# The same as the headings of tables.
+PLACES = {
+    "student": "student",
+    "fraction": "labeled",
+    "supervisor": "labels of",
+    "labels": "learned from",
+    "beta": "beta",
+    "sft": "start",
+}
+# How measures are called, in figures and as headings, and the line that says "no difference".
 KINDS = {
-    "reward": ("gold reward of the student", None),
-    "accuracy": ("accuracy of the student on held-out human choices", 0.5),
-    "verdicts": ("win rate over students of human labels", 0.5),
-    "consistency": ("share of the commonest verdict", None),
-    "similarity": ("similarity to the chosen response", None),
+    "reward": ("gold reward of the student", "gold reward", None),
+    "accuracy": ("accuracy of the student on held-out human choices", "accuracy", 0.5),
+    "verdicts": ("win rate over students of human labels", "win rate", 0.5),
+    "consistency": ("share of the commonest verdict", "consistency", None),
+    "similarity": ("similarity to the chosen response", "similarity", None),
 }
 
 
@@ -108,7 +117,7 @@ def estimate(cell: Cell) -> Estimate | None:
 
 
 def comparison(part: Part, kind: str, cells: Sequence[Cell]) -> Comparison:
-    label, reference = KINDS[kind]
+    label, _, reference = KINDS[kind]
     marks: dict[str, list[Mark]] = {}
     for cell in cells:
         if (value := estimate(cell)) is not None:
@@ -125,21 +134,27 @@ def comparison(part: Part, kind: str, cells: Sequence[Cell]) -> Comparison:
 def table_of(part: Part, kind: str, cells: Sequence[Cell]) -> TableOf:
     """Means, and differences to human labels with p-values adjusted within the table."""
     shown = [cell for cell in cells if cell.matrix is not None]
+    several = len({cell.series for cell in shown}) > 1
     differences = [minus_human(cell, shown) for cell in shown]
     tested = [one for one in differences if one is not None]
     adjusted = iter(holm([one.p for one in tested]).tolist())
-    rows = []
+    rows: list[tuple[Value, ...]] = []
     for cell, one in zip(shown, differences, strict=True):
         p = None if one is None else next(adjusted)
         size = _size(cell)
-        row: list[Value] = [cell.x, cell.series, estimate(cell)]
-        rows.append((*row, one, p, size) if tested else (*row, size))
-    place = AXES[part.axis]
+        names = (cell.x, cell.series) if several else (cell.x,)
+        rows.append((*names, estimate(cell), *((one, p) if tested else ()), size))
     unit = "pairs" if kind in ("accuracy", "consistency") else "prompts"
-    compared = ("minus human labels", "p (Holm)") if tested else ()
+    compared = ("minus human", "p (Holm)") if tested else ()
     return TableOf(
         title=f"{part.title}: {KINDS[kind][0]}",
-        columns=(place, "student", KINDS[kind][0], *compared, f"seeds, {unit}"),
+        columns=(
+            PLACES[part.axis],
+            *(("students of",) if several else ()),
+            KINDS[kind][1],
+            *compared,
+            f"seeds, {unit}",
+        ),
         rows=tuple(rows),
         note="Means with 95% intervals for new seeds and new prompts; differences are paired over "
         "both. With one seed an interval holds for new prompts alone.",
