@@ -1,8 +1,9 @@
 """Do students of weak and human labels answer alike?"""
 
 from weakteach.study import experiments
+from weakteach.study.arms import Grid
 from weakteach.study.command import sweep
-from weakteach.study.experiments import Experiment, Grid
+from weakteach.study.experiments import Experiment
 
 
 @sweep("generations", title="Agreement of generations")

@@ -1,8 +1,9 @@
 """What does a judge say of students and of labels?"""
 
 from weakteach.study import experiments
+from weakteach.study.arms import Grid
 from weakteach.study.command import sweep
-from weakteach.study.experiments import Experiment, Grid
+from weakteach.study.experiments import Experiment
 
 
 @sweep("judge", title="Win rate and consistency of a judge")

@@ -1,8 +1,9 @@
 """How few human labels does a teacher need?"""
 
 from weakteach.study import experiments
+from weakteach.study.arms import Grid
 from weakteach.study.command import sweep
-from weakteach.study.experiments import Experiment, Grid
+from weakteach.study.experiments import Experiment
 
 
 @sweep("label_fraction", title="Label fraction")

@@ -1,8 +1,9 @@
 """Which errors of labels hurt?"""
 
 from weakteach.study import experiments
+from weakteach.study.arms import Grid
 from weakteach.study.command import sweep
-from weakteach.study.experiments import Experiment, Grid
+from weakteach.study.experiments import Experiment
 
 
 @sweep("label_noise", title="Purification and random noise")

@@ -1,7 +1,8 @@
 """Every experiment of the publication in one study, steps shared."""
 
+from weakteach.study.arms import Grid
 from weakteach.study.command import sweep
-from weakteach.study.experiments import EXPERIMENTS, Experiment, Grid
+from weakteach.study.experiments import EXPERIMENTS, Experiment
 
 
 @sweep("paper", title="Your weak LLM as a teacher: every experiment")

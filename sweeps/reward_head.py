@@ -1,8 +1,9 @@
 """Does a Bradley-Terry reward model label better than DPO?"""
 
 from weakteach.study import experiments
+from weakteach.study.arms import Grid
 from weakteach.study.command import sweep
-from weakteach.study.experiments import Experiment, Grid
+from weakteach.study.experiments import Experiment
 
 
 @sweep("reward_head", title="Teacher with a reward head")

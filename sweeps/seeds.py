@@ -1,8 +1,9 @@
 """How much do the split and all that follows change the outcome?"""
 
 from weakteach.study import experiments
+from weakteach.study.arms import Grid
 from weakteach.study.command import sweep
-from weakteach.study.experiments import Experiment, Grid
+from weakteach.study.experiments import Experiment
 
 
 @sweep("seeds", title="Seeds of the split")

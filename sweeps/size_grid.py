@@ -1,8 +1,9 @@
 """Does a larger teacher give better labels? Weak size x label fraction x seed."""
 
 from weakteach.study import experiments
+from weakteach.study.arms import Grid
 from weakteach.study.command import sweep
-from weakteach.study.experiments import Experiment, Grid
+from weakteach.study.experiments import Experiment
 
 
 @sweep("size_grid", title="Supervisor size and label fraction", first=True)

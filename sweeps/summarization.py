@@ -1,8 +1,9 @@
 """Does it hold for summaries of posts?"""
 
 from weakteach.study import experiments
+from weakteach.study.arms import Grid
 from weakteach.study.command import sweep
-from weakteach.study.experiments import Experiment, Grid
+from weakteach.study.experiments import Experiment
 
 
 @sweep("summarization", title="Summarization")

@@ -1,8 +1,9 @@
 """How much does it matter who labels the pairs?"""
 
 from weakteach.study import experiments
+from weakteach.study.arms import Grid
 from weakteach.study.command import sweep
-from weakteach.study.experiments import Experiment, Grid
+from weakteach.study.experiments import Experiment
 
 
 @sweep("supervisor_size", title="Supervisor size")

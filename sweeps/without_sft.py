@@ -1,8 +1,9 @@
 """Does DPO need SFT before it?"""
 
 from weakteach.study import experiments
+from weakteach.study.arms import Grid
 from weakteach.study.command import sweep
-from weakteach.study.experiments import Experiment, Grid
+from weakteach.study.experiments import Experiment
 
 
 @sweep("without_sft", title="Without SFT")

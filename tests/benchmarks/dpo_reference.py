@@ -92,7 +92,7 @@ def job_of(store: Store, model: Model, pairs: int, recipe: DpoRecipe) -> Trainin
     return TrainingJob(
         store=store,
         start=model,
-        pairs=tuple(part.file(store) for part in labels.parts),
+        pairs=labels.part.file(store),
         labels=labels_file(store, labels),
         recipe=recipe,
         seed=0,

@@ -5,14 +5,12 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from weakteach.artifacts.errors import StepError
-from weakteach.evaluation.agreement import compare_labels
 from weakteach.evaluation.gold import Scoring, WorldGold
 from weakteach.models.loading import load_reward_model
 from weakteach.models.scoring import score_responses
 from weakteach.models.spec import ModelError
 from weakteach.models.tokens import load_tokenizer
 from weakteach.preferences.embedded import POSTS, WORLD
-from weakteach.preferences.pair import DataError
 from weakteach.preferences.world import world_pair
 
 PAIRS = [world_pair(8, index) for index in range(12)]
@@ -66,25 +64,3 @@ def test_a_domains_gold_is_its_own_reward_of_each_response(domain):
 def test_a_domains_gold_refuses_the_prompts_of_another():
     with pytest.raises(StepError, match="gold of posts knows its own prompts alone"):
         scored(POSTS, PAIRS)
-
-
-def table(**choices):
-    return pa.table({"pair_id": list(choices), "choice": list(choices.values())})
-
-
-def test_labels_are_compared_by_pair_and_counted():
-    weak = table(a=1, b=1, c=2, d=2)
-    human = table(d=2, c=1, b=2, a=1)
-    gold = table(a=1, b=1, c=1, d=1)
-    counts = compare_labels(weak, human, gold)
-    assert (counts.labeled, counts.compared, counts.agreed) == (4, 4, 2)
-    assert counts.gold_with_weak == 1  # of b and c, on which they differ
-    assert (counts.weak_right, counts.human_right) == (2, 2)
-
-
-def test_pairs_without_a_human_choice_are_not_compared():
-    counts = compare_labels(table(a=1, b=1), table(b=2))
-    assert (counts.labeled, counts.compared, counts.agreed) == (2, 1, 0)
-    assert counts.gold_with_weak is None
-    with pytest.raises(DataError, match="No pair has both"):
-        compare_labels(table(a=1), table(b=2))

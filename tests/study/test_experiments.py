@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from weakteach.artifacts.step import walk
+from weakteach.study.analysis import AXES, PLACES
 from weakteach.study.arms import ROLES
 from weakteach.study.experiments import EXPERIMENTS, arms_of
 from weakteach.study.grids import Choices, make_grid
@@ -54,6 +55,7 @@ def test_ids_are_unique_and_every_experiment_measures_something(grid):
     experiments = [make(grid) for make in EXPERIMENTS]
     assert [one.id for one in experiments] == [f"E{number}" for number in range(1, 19)]
     assert all(one.uses for one in experiments)
+    assert {one.axis for one in experiments} <= set(AXES) == set(PLACES)
     for one in experiments:
         assert {use.measure.role for use in one.uses} <= set(ROLES)
 

@@ -3,7 +3,6 @@
 from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -23,9 +22,7 @@ from weakteach.preferences.sources import WorldSource
 from weakteach.study.steps.data import HeldOut, Labels, Pairs, Part, Split, read_labels
 from weakteach.study.steps.evaluation import LabelGold
 from weakteach.study.steps.labels import HumanLabels
-from weakteach.study.steps.training import Sft
-from weakteach.study.steps.views import Matched, Mismatched, RandomFlips, TopMargin, Union
-from weakteach.training.recipes import Schedule, SftRecipe
+from weakteach.study.steps.views import Matched, Mismatched, RandomFlips, TopMargin
 
 # For each of some pairs: the weak margin, the human choice (0: none), a place in the file.
 LABELED = st.lists(
@@ -174,38 +171,11 @@ def test_gold_rewards_of_chosen_and_rejected_are_read_by_the_label(study):
         store.obtain(LabelGold(HumanLabels(split.labeled), gold))
 
 
-def test_training_on_a_union_reads_the_texts_of_all_its_parts(study):
-    store, split = study
-    labels = Union((HumanLabels(split.labeled), HumanLabels(split.unlabeled)))
-    assert labels.parts == (split.labeled, split.unlabeled)
-    with pytest.raises(DataError, match="2 parts"):
-        _ = labels.part
-    # The union of the halves is the whole: the same labels, and the same trained bytes.
-    whole = HumanLabels(split.held_out.train)
-    store.obtain(whole)
-    model, recipe = find_model("opt-45k"), SftRecipe(Schedule(1e-3, batch=64))
-    weights = []
-    for each in (labels, whole):
-        step = Sft(model, each, recipe, seed=0)
-        assert store.obtain(step, Resources())["facts"]["pairs"] == len(read_labels(store, whole))
-        weights.append(Path(store.local(step), "model.safetensors").read_bytes())
-    assert read_labels(store, labels).equals(read_labels(store, whole))
-    assert weights[0] == weights[1]
-
-
-def test_a_union_keeps_the_columns_that_all_labels_have(study):
-    store, split = study
-    mixed = Union((HumanLabels(split.labeled), LongerWins(split.unlabeled)))
-    store.obtain(mixed, Resources())
-    assert read_labels(store, mixed).schema.equals(CHOICE_SCHEMA)
-
-
 @pytest.mark.parametrize(
     ("view", "reason"),
     [
         (lambda human: Mismatched(human, human), "Mismatched of HumanLabels.* holds no pair"),
         (lambda human: TopMargin(human, Fraction(1, 2)), "only labels by reward have margins"),
-        (lambda human: Union((human, human)), "have more than one label"),
     ],
 )
 def test_a_view_without_rows_or_meaning_is_refused(study, view, reason):
@@ -218,5 +188,3 @@ def test_views_of_nothing_are_refused_before_anything_runs(study):
     _, split = study
     with pytest.raises(DataError, match="not above 0"):
         TopMargin(HumanLabels(split.labeled), Fraction(0))
-    with pytest.raises(DataError, match="labels to unite"):
-        Union(())

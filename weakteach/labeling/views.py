@@ -5,7 +5,6 @@ rows that they are made of. A result may be empty.
 """
 
 import hashlib
-from collections.abc import Sequence
 from fractions import Fraction
 
 import pyarrow as pa
@@ -61,15 +60,6 @@ def flipped_like(human: pa.Table, like: pa.Table, seed: int) -> tuple[pa.Table, 
         for pair_id, choice in zip(ids, choices.to_pylist(), strict=True)
     ]
     return pa.table([ids, noisy], schema=CHOICE_SCHEMA), errors
-
-
-def united(tables: Sequence[pa.Table]) -> pa.Table:
-    """All rows, with the columns that all tables have. Raises DataError if a pair has two."""
-    names = [n for n in tables[0].column_names if all(n in t.column_names for t in tables)]
-    table = pa.concat_tables(t.select(names).replace_schema_metadata() for t in tables)
-    if twice := len(table) - len(pc.unique(table["pair_id"])):
-        raise DataError(f"{twice} pairs have more than one label in a union of labels")
-    return table.sort_by("pair_id")
 
 
 def _draw(seed: int, pair_id: str) -> bytes:

@@ -1,4 +1,5 @@
-"""Arms as expressions of steps: a point of the space of studies, and its students by role."""
+"""Arms as expressions of steps: a point of the space of studies, its students by role, and the grid
+that sweeps go over."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -8,13 +9,14 @@ from functools import cached_property
 
 from weakteach.artifacts.step import Step, jsonable
 from weakteach.evaluation.gold import Gold
+from weakteach.evaluation.judge import Judge
 from weakteach.models.spec import Model, Tokenizer, tokenizer_of
-from weakteach.study.presets import Recipes
-from weakteach.study.steps.data import Dequantized, HeldOut, Labels, Policy, Pretrained, Split
+from weakteach.study.presets import Preset, Recipes
+from weakteach.study.steps.data import Dequantized, HeldOut, Labels, Part, Policy, Pretrained, Split
 from weakteach.study.steps.evaluation import Agreement, Generate, GoldReward
 from weakteach.study.steps.labels import GoldLabels, HumanLabels, WeakLabels
 from weakteach.study.steps.training import Dpo, RewardHead, Sft
-from weakteach.study.steps.views import Matched, Mismatched, RandomFlips, Union
+from weakteach.study.steps.views import Matched, Mismatched, RandomFlips
 
 # What a student (or the teacher itself) learned from, in the order in which tables show it, and
 # how figures call it.
@@ -38,6 +40,11 @@ ROLES = {
 OF_THE_TEACHER = (
     "random", "random_matched", "random_mismatched", "weak", "matched", "mismatched", "teacher",
 )  # fmt: skip
+
+
+# What every experiment compares at its main point.
+CONTROLS = ("base", "sft", "human", "human_all", "human_few", "gold", "random", "weak")
+HALF = Fraction(1, 2)
 
 
 @dataclass(frozen=True)
@@ -171,7 +178,7 @@ class Lab:
             case "sft" | "human":
                 return self.human
             case "human_all":
-                return Union((self.few, self.human))
+                return HumanLabels(self.point.data.held_out.train)
             case "human_few":
                 return self.few
             case "gold":
@@ -266,6 +273,48 @@ class Lab:
             beta=f"{beta:g}",
             sft="with SFT" if point.sft else "without SFT",
         )
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What sweeps go over, with names resolved to models, data and golds.
+
+    ``student`` and the first of ``weak`` are the main ones, in experiments over something else.
+    ``summaries`` is the second domain, ``families`` students and ``others`` teachers of other
+    architectures, ``more_seeds`` seeds of the experiment over seeds alone, ``annotator`` makes
+    labels of a part by a prompted model, ``judge`` compares responses, ``embedding`` finds the
+    model of sentence vectors, which only one experiment needs.
+    """
+
+    preset: Preset
+    data: Data
+    summaries: Data | None
+    weak: tuple[Policy, ...]
+    student: Policy
+    students: tuple[Policy, ...]
+    families: tuple[Policy, ...]
+    others: tuple[Policy, ...]
+    fractions: tuple[Fraction, ...]
+    seeds: tuple[int, ...]
+    more_seeds: tuple[int, ...]
+    betas: tuple[float, ...]
+    annotator: Callable[[Part], Labels] | None = None
+    judge: Judge | None = None
+    embedding: Callable[[], Model] | None = None
+
+    def point(self, seed: int) -> Point:
+        """The main point: smallest teacher, main student, half of the pairs labeled (or the
+        largest fraction that the grid goes over, where it leaves out the half)."""
+        fraction = HALF if HALF in self.fractions else max(self.fractions)
+        return Point(self.data, self.weak[0], self.student, fraction, seed)
+
+    def lab(self, point: Point) -> Lab:
+        return Lab(point, self.preset.max_new_tokens, self.annotator)
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """The control roles that can be had: gold labels need a gold."""
+        return tuple(role for role in CONTROLS if role != "gold" or self.data.gold)
 
 
 def name_of(policy: Policy) -> str:

@@ -15,7 +15,8 @@ from rich.console import Console
 from weakteach.artifacts.errors import StepError, UserError
 from weakteach.artifacts.store import Store
 from weakteach.preferences.pair import DataError
-from weakteach.study.experiments import Experiment, Grid, arms_of
+from weakteach.study.arms import Grid
+from weakteach.study.experiments import Experiment, arms_of
 from weakteach.study.grids import Choices, listed, make_grid
 from weakteach.study.plan import experiments_table, make_plan, plan_sentence, plan_table
 from weakteach.study.presets import PRESETS, Preset

@@ -5,64 +5,16 @@ labels of the unlabeled, of all, and of the labeled pairs alone, gold labels, an
 random errors at the teacher's rate. Steps are shared, so a control is computed once for all.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
-from weakteach.evaluation.judge import Judge
-from weakteach.models.spec import Model
-from weakteach.study.arms import Arm, Data, Lab, Measure, Point, Setting
-from weakteach.study.presets import Preset
-from weakteach.study.steps.data import Labels, Part, Policy
+from weakteach.study.arms import Arm, Data, Grid, Lab, Measure, Setting
+from weakteach.study.steps.data import Policy
 from weakteach.study.steps.evaluation import LabelGold, Similarity
 from weakteach.study.steps.judging import PairVerdicts, Verdicts
 
-HALF = Fraction(1, 2)
 # The least that a comparison of weak and human labels needs.
 BASIC = ("base", "human", "weak")
-CONTROLS = ("base", "sft", "human", "human_all", "human_few", "gold", "random", "weak")
-
-
-@dataclass(frozen=True)
-class Grid:
-    """What sweeps go over, with names resolved to models, data and golds.
-
-    ``student`` and the first of ``weak`` are the main ones, in experiments over something else.
-    ``summaries`` is the second domain, ``families`` students and ``others`` teachers of other
-    architectures, ``more_seeds`` seeds of the experiment over seeds alone, ``annotator`` makes
-    labels of a part by a prompted model, ``judge`` compares responses, ``embedding`` finds the
-    model of sentence vectors, which only one experiment needs.
-    """
-
-    preset: Preset
-    data: Data
-    summaries: Data | None
-    weak: tuple[Policy, ...]
-    student: Policy
-    students: tuple[Policy, ...]
-    families: tuple[Policy, ...]
-    others: tuple[Policy, ...]
-    fractions: tuple[Fraction, ...]
-    seeds: tuple[int, ...]
-    more_seeds: tuple[int, ...]
-    betas: tuple[float, ...]
-    annotator: Callable[[Part], Labels] | None = None
-    judge: Judge | None = None
-    embedding: Callable[[], Model] | None = None
-
-    def point(self, seed: int) -> Point:
-        """The main point: smallest teacher, main student, half of the pairs labeled (or the
-        largest fraction that the grid goes over, where it leaves out the half)."""
-        fraction = HALF if HALF in self.fractions else max(self.fractions)
-        return Point(self.data, self.weak[0], self.student, fraction, seed)
-
-    def lab(self, point: Point) -> Lab:
-        return Lab(point, self.preset.max_new_tokens, self.annotator)
-
-    @property
-    def controls(self) -> tuple[str, ...]:
-        """The control roles that can be had: gold labels need a gold."""
-        return tuple(role for role in CONTROLS if role != "gold" or self.data.gold)
 
 
 @dataclass(frozen=True)
@@ -381,7 +333,7 @@ def reward_head(grid: Grid) -> Experiment:
         "E18",
         "Teacher with a reward head",
         "Does a Bradley-Terry reward model label better than the implicit reward of DPO?",
-        "teacher",
+        "supervisor",
         tuple(uses),
     )
 

@@ -22,8 +22,7 @@ from weakteach.preferences.sources import (
     file_source,
     hub_source,
 )
-from weakteach.study.arms import Data, policy_of, tokenizers_of
-from weakteach.study.experiments import Grid
+from weakteach.study.arms import Data, Grid, policy_of, tokenizers_of
 from weakteach.study.presets import DataPreset, Preset, Ranges
 from weakteach.study.steps.data import HeldOut, Pairs, Policy
 from weakteach.study.steps.judging import PromptedLabels

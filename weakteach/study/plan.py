@@ -207,7 +207,7 @@ def _examples(step: Sft | Dpo | RewardHead, scale: Scale) -> float:
 def _labeled_pairs(labels: Labels, scale: Scale) -> float:
     """An estimate; views that keep the matched or the mismatched pairs count as a whole."""
     share = float(labels.share) if isinstance(labels, TopMargin) else 1.0
-    return share * sum(_pairs(part, scale) for part in labels.parts)
+    return share * _pairs(labels.part, scale)
 
 
 def _pairs(part: Part, scale: Scale) -> float:

@@ -23,8 +23,8 @@ from rich.progress import (
 from weakteach.artifacts.step import Step, jsonable, walk
 from weakteach.artifacts.store import Store, code_version, package_versions
 from weakteach.models.resources import Resources
-from weakteach.study.arms import Arm, name_of
-from weakteach.study.experiments import Experiment, Grid, arms_of
+from weakteach.study.arms import Arm, Grid, name_of
+from weakteach.study.experiments import Experiment, arms_of
 from weakteach.study.findings import Findings
 from weakteach.study.manifest import Manifest, make_manifest
 from weakteach.study.page import StudyInfo

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.train
 import torch
@@ -47,15 +46,14 @@ SINCE_START = "num_tokens"
 class TrainingJob:
     """All that a worker needs, small enough to send: it fetches data and weights itself.
 
-    ``pairs`` and ``labels`` are Parquet files, the texts of the labeled pairs lying in one or
-    several files, and ``stage`` is the folder for the trained model, all on the store's file
-    system; ``run_folder`` is a folder of this host for checkpoints. ``progress`` is told updates;
-    it is there in local mode alone, since it cannot be sent.
+    ``pairs`` and ``labels`` are Parquet files, ``stage`` is the folder for the trained model, all
+    on the store's file system; ``run_folder`` is a folder of this host for checkpoints.
+    ``progress`` is told updates; it is there in local mode alone, since it cannot be sent.
     """
 
     store: Store
     start: Model | Step
-    pairs: tuple[str, ...]
+    pairs: str
     labels: str
     recipe: Any
     seed: int
@@ -87,7 +85,7 @@ def load_preferences(
     Raises StepError if there is no pair, or one longer than the model's ``context``.
     """
     filesystem = job.store.filesystem
-    pairs = pa.concat_tables(pq.read_table(file, filesystem=filesystem) for file in job.pairs)
+    pairs = pq.read_table(job.pairs, filesystem=filesystem)
     labels = pq.read_table(job.labels, filesystem=filesystem, columns=["pair_id", "choice"])
     table = preference_set(pairs, labels)
     if not len(table):

@@ -58,11 +58,6 @@ class Labels(Step):
             """The pairs that the labels are of; a field or a property of each class."""
             ...
 
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        """Where the texts of the labeled pairs are: one part, but for a union of labels."""
-        return (self.part,)
-
 
 @dataclass(frozen=True)
 class Dequantized(Step):

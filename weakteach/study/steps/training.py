@@ -78,7 +78,7 @@ def run_training(
     job = TrainingJob(
         store=store,
         start=step.start,
-        pairs=tuple(part.file(store) for part in step.labels.parts),
+        pairs=step.labels.part.file(store),
         labels=labels_file(store, step.labels),
         recipe=recipe,
         seed=step.seed,

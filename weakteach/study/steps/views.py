@@ -24,10 +24,6 @@ class View(Labels):
     def part(self) -> Part:
         return self.labels.part
 
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        return self.labels.parts
-
 
 @dataclass(frozen=True)
 class Matched(View):
@@ -82,32 +78,6 @@ class RandomFlips(Labels):
         human, like = (read_labels(workspace.store, s) for s in (self.human, self.like))
         noisy, errors = views.flipped_like(human, like, self.seed)
         return {**write_view(workspace, self, noisy), "flipped": errors}
-
-
-@dataclass(frozen=True)
-class Union(Labels):
-    """Several labels together, of pairs of one part or of several; no pair may have two."""
-
-    labels: tuple[Labels, ...]
-
-    def __post_init__(self) -> None:
-        if not self.labels:
-            raise DataError("A union needs labels to unite")
-
-    @property
-    def part(self) -> Part:
-        """Raises DataError if there are several parts."""
-        if len(self.parts) > 1:
-            raise DataError(f"{self} labels pairs of {len(self.parts)} parts: ask for its parts")
-        return self.parts[0]
-
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        return tuple(dict.fromkeys(part for labels in self.labels for part in labels.parts))
-
-    def compute(self, workspace: Workspace) -> dict[str, Any]:
-        tables = [read_labels(workspace.store, labels) for labels in self.labels]
-        return write_view(workspace, self, views.united(tables))
 
 
 def write_view(workspace: Workspace, view: Labels, table: pa.Table) -> dict[str, Any]:
