@@ -163,7 +163,6 @@ def test_a_killed_sweep_goes_on_to_the_results_of_an_undisturbed_one(tmp_path):
 
 BAD = {
     "unknown model": (["--weak", "opt-45q"], "Unknown model 'opt-45q'"),
-    "size that is not shipped": (["--weak", "opt-4m"], "weakteach pretrain opt-4m"),
     "missing file": (["--data", "nowhere.jsonl"], "nowhere.jsonl"),
     "fraction of one": (["--fractions", "1"], "between 0 and 1"),
     "fraction that is none": (["--fractions", "half"], "--fractions half"),

@@ -107,11 +107,15 @@ def sweep(
                 str | None,
                 typer.Option(
                     help="Gold rewards, the main one first: own (an embedded domain's), reward "
-                    "models, trained:<model> (trained on pairs set aside), or none."
+                    "models, trained:<model> (trained on pairs set aside), or none. Trained ones "
+                    "are left out of the default for your own --data."
                 ),
             ] = None,
             test_pairs: Annotated[
                 int | None, typer.Option(min=2, help="Pairs held out as the test part.")
+            ] = None,
+            set_aside_pairs: Annotated[
+                int | None, typer.Option(min=2, help="Pairs that golds trained:… learn from.")
             ] = None,
             endpoint: Annotated[
                 str | None, typer.Option(help="OpenAI-compatible server of prompted models.")
@@ -183,7 +187,7 @@ def sweep(
             chat = {} if endpoint_key is None else {"key_variable": endpoint_key}
             choices = Choices(
                 weak, student, students, fractions, seeds, betas, data, gold, test_pairs,
-                endpoint, annotator_model, judge_model, chat,
+                set_aside_pairs, endpoint, annotator_model, judge_model, chat,
             )  # fmt: skip
             options = Options(
                 PRESETS[preset.value], storage, choices,

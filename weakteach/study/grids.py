@@ -49,6 +49,7 @@ class Choices:
     data: str | None = None
     gold: str | None = None
     test_pairs: int | None = None
+    set_aside_pairs: int | None = None
     endpoint: str | None = None
     annotator_model: str | None = None
     judge_model: str | None = None
@@ -63,6 +64,8 @@ def make_grid(preset: Preset, ranges: Ranges, choices: Choices, resolve: bool = 
     """
     if choices.test_pairs is not None:
         preset = replace(preset, test_pairs=choices.test_pairs)
+    if choices.set_aside_pairs is not None:
+        preset = replace(preset, set_aside_pairs=choices.set_aside_pairs)
     fractions = listed(choices.fractions, Fraction, "--fractions") or ranges.fractions
     seeds = listed(choices.seeds, int, "--seeds") or ranges.seeds
     betas = listed(choices.betas, float, "--betas") or preset.betas
@@ -103,11 +106,16 @@ def make_grid(preset: Preset, ranges: Ranges, choices: Choices, resolve: bool = 
             student=wanted.student_recipes,
         )
 
-    asked = None if choices.gold is None else listed(choices.gold, str, "--gold")
-    main = data(preset.data, given, preset.data.golds if asked is None else asked)
-    summaries = None
+    own = choices.data is None
+    golds = listed(choices.gold, str, "--gold") or tuple(
+        # Pairs that the user brings may be too few to set some aside for a gold.
+        gold
+        for gold in preset.data.golds
+        if own or not gold.startswith(TRAINED)
+    )
+    main, summaries = data(preset.data, given, golds), None
     # The second domain is the preset's own: it does not go with pairs that the user brings.
-    if preset.summaries and preset.summaries.data and choices.data is None:
+    if preset.summaries and preset.summaries.data and own:
         summaries = data(preset.summaries, preset.summaries.data, preset.summaries.golds)
     return Grid(
         preset=preset,

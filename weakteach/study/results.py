@@ -28,12 +28,12 @@ def collect(store: Store, manifest: Manifest) -> pa.Table:
     for part in manifest.parts:
         for measure in part.measures:
             experiments.setdefault(measure, []).append(part.id)
-    rows: dict[tuple[str, ...], dict[str, Any]] = {}
-    for measure, of in experiments.items():
-        for row in _rows(measure, outcomes, manifest.failures.get(measure.fingerprint)):
-            key = (measure.arm, measure.role, row["measure"], measure.of)
-            rows.setdefault(key, row)["experiments"] += of
-    return pa.Table.from_pylist(list(rows.values()), RESULTS_SCHEMA)
+    rows = [
+        {"experiments": ", ".join(of), **row}
+        for measure, of in experiments.items()
+        for row in _rows(measure, outcomes, manifest.failures.get(measure.fingerprint))
+    ]
+    return pa.Table.from_pylist(rows, RESULTS_SCHEMA)
 
 
 def _rows(measure: Measured, outcomes: Outcomes, error: str | None) -> list[dict[str, Any]]:
@@ -53,7 +53,7 @@ def _rows(measure: Measured, outcomes: Outcomes, error: str | None) -> list[dict
     }
     numbers = numbers_of(measure.kind, facts) if facts else [(measure.kind, None, None, None)]
     return [
-        {**common, "experiments": [], "measure": name, "value": value, "se": se, "n": n}
+        {**common, "measure": name, "value": value, "se": se, "n": n}
         for name, value, se, n in numbers
     ]
 
@@ -95,7 +95,7 @@ def _agreement(kind: str, facts: dict[str, Any]) -> list[Number]:
     found = [_share(kind, facts["agreed"], compared)]
     if facts["weak_right"] is not None:
         found.append(_share(f"{kind}_gold", facts["weak_right"], compared))
-        if compared > facts["agreed"]:
+        if kind == "agreement" and compared > facts["agreed"]:
             mismatches = compared - facts["agreed"]
             found.append(_share("gold_with_weak", facts["gold_with_weak"], mismatches))
     return found

@@ -9,7 +9,7 @@ def _field(name: str, kind: pa.DataType, doc: str) -> pa.Field:
 
 RESULTS_SCHEMA = pa.schema(
     [
-        _field("experiments", pa.list_(pa.string()), "Experiments that show the number"),
+        _field("experiments", pa.string(), "Experiments that show the number, such as E1, E2"),
         _field("arm", pa.string(), "Name of the arm: its setting and seed"),
         _field("domain", pa.string(), "Where the pairs come from"),
         _field("weak", pa.string(), "Model that the arm's teacher starts from"),

@@ -34,7 +34,8 @@ from weakteach.study.steps.data import Pairs
 LOGGER = logging.getLogger(__name__)
 TRIAL_RETRIES = 2
 SECONDS_BETWEEN_REPORTS = 2.0
-SECONDS_BETWEEN_WRITES = 20.0
+# A large study's report takes many seconds to draw: no more than this share of the time goes to it.
+REPORT_SHARE = 0.05
 # Drivers of a cluster's arms hold no CPU; this puts them on the head, away from spot nodes.
 ON_THE_HEAD = {"cpu": 0, "node:__internal_head__": 0.001}
 
@@ -166,7 +167,7 @@ class Recorder(Callback):
         self._console = console
         self._failures: dict[str, str] = {}
         self._doing: dict[str, str] = {}
-        self._written = 0.0
+        self._next_write = 0.0
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -196,8 +197,7 @@ class Recorder(Callback):
     def _arm_ended(self, line: str) -> None:
         self.open_arms -= 1
         self._console.print(line, highlight=False, markup=False)
-        # A large study's report takes seconds, and its arms end faster than that.
-        if time.time() - self._written < SECONDS_BETWEEN_WRITES:
+        if time.monotonic() < self._next_write:
             return
         try:  # a report that fails now must not stop the study; at its end it is an error
             self.write(final=False)
@@ -209,6 +209,7 @@ class Recorder(Callback):
     def write(self, final: bool) -> Findings:
         """Write results, report and figures to <storage>/studies/<name>/."""
         with self._lock:
+            started = time.monotonic()
             info = self._manifest.info
             info = replace(
                 info,
@@ -219,7 +220,8 @@ class Recorder(Callback):
             )
             manifest = replace(self._manifest, info=info, failures=self._failures)
             findings = publish_results(self._store, manifest, final)
-            self._written = time.time()
+            now = time.monotonic()
+            self._next_write = now + (now - started) / REPORT_SHARE
             return findings
 
     def following(self) -> "_Following":

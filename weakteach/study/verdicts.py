@@ -257,7 +257,8 @@ STATEMENTS = (
     ),
     Statement(
         "E17",
-        Claim("E17 mismatched", "So are the errors alone.", "greater"),
+        Claim("E17 mismatched", "Its errors alone are better to learn from than random ones alone.",
+              "greater"),
         lambda found: found.minus("mismatched", "random_mismatched"),
         None,
     ),
