@@ -116,7 +116,8 @@ def test_nodes_take_a_job_with_the_token_listen_on_loopback_and_end_on_ctrl_c(tm
         (tmp_path / "other").write_text("00" * 32)
         other = subprocess.run(submit, env=environment, capture_output=True, text=True)
         assert other.returncode != 0
-        assert "40" in other.stdout + other.stderr
+        assert "AuthenticationError" in other.stderr
+        assert "submitted successfully" not in other.stdout + other.stderr
     finally:
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=120)
