@@ -11,12 +11,15 @@ import signal
 import socket
 import sys
 import tempfile
+import time
+import urllib.request
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 LOOPBACK = "127.0.0.1"
+SECONDS_TO_START = 120.0
 EXIT_FAILED, EXIT_USAGE = 1, 2
 
 
@@ -57,8 +60,11 @@ def main(
         cluster = Cluster()
         try:
             say(f"Starting {nodes + 1} Ray nodes …")
+            agent = free_port()
             cluster.add_node(
+                temp_dir=str(folder / "0"),
                 num_cpus=cpus,
+                dashboard_agent_listen_port=agent,
                 gcs_server_port=port,
                 include_dashboard=True,
                 dashboard_host=LOOPBACK,
@@ -67,8 +73,11 @@ def main(
             resources: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus}
             if gpu_type:
                 resources["resources"] = {f"accelerator_type:{gpu_type}": 1}
-            for _ in range(nodes):
-                cluster.add_node(**resources)
+            for number in range(1, nodes + 1):
+                # A folder of its own, as on a machine of its own: Ray unpacks a job's working
+                # directory for each node anew, under whoever works in one that is shared.
+                cluster.add_node(temp_dir=str(folder / str(number)), **resources)
+            wait_for_agent(f"http://{LOOPBACK}:{agent}/api/local_raylet_healthz")
             signal.signal(signal.SIGTERM, interrupt)  # Ray put its own handler in its place
             say("They are up. In another terminal:\n")
             say(f"export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={token}")
@@ -91,6 +100,24 @@ def main(
 
 def interrupt(*_: Any) -> NoReturn:
     raise KeyboardInterrupt
+
+
+def wait_for_agent(url: str) -> None:
+    """Wait until the head's agent, which starts jobs, answers. Raises TimeoutError."""
+    deadline = time.monotonic() + SECONDS_TO_START
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.5)
+    raise TimeoutError(f"no answer of the head's agent within {SECONDS_TO_START:g} seconds")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
 
 
 def free(port: int) -> bool:

@@ -17,13 +17,18 @@ import pytest
 ROOT = Path(__file__).parents[2]
 RAY = str(Path(sys.executable).with_name("ray"))
 JOB = """
+import os
 import ray
 ray.init()
+before = os.stat(os.getcwd())
 alive = [node for node in ray.nodes() if node["Alive"]]
 on_gpu = ray.remote(num_gpus=1, accelerator_type="L4")
 tasks = [on_gpu(lambda: ray.get_runtime_context().get_node_id()).remote() for _ in range(2)]
 where = ray.get(tasks)
+# Other nodes have unpacked this folder too, and left alone the one that the driver works in.
+assert os.path.samestat(before, os.stat(os.getcwd())) and os.path.exists("job.py")
 import weakteach
+assert set(where) <= {node["NodeID"] for node in alive}
 print(f"{len(alive)} nodes, {ray.cluster_resources()['GPU']:g} GPUs, {len(where)} tasks")
 print(weakteach.__file__)
 """
