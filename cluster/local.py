@@ -49,6 +49,7 @@ def main(
             RAY_AUTH_TOKEN_PATH=str(token),
             RAY_TMPDIR=str(folder),
             RAY_USAGE_STATS_ENABLED="0",
+            RAY_raylet_start_wait_time_s=f"{SECONDS_TO_START:.0f}",  # for a busy machine
             # A job's `python` is this one, whether or not its environment is activated.
             PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
             # With this, Ray takes 127.0.0.1 for the address of a node on Linux too.
@@ -62,7 +63,6 @@ def main(
             say(f"Starting {nodes + 1} Ray nodes …")
             agent = free_port()
             cluster.add_node(
-                temp_dir=str(folder / "0"),
                 num_cpus=cpus,
                 dashboard_agent_listen_port=agent,
                 gcs_server_port=port,
