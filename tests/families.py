@@ -17,7 +17,9 @@ from transformers import (
     Qwen2Config,
 )
 
-VOCABULARY = 581
+from weakteach.models.embedded import build_tokenizer
+
+VOCABULARY = len(build_tokenizer())
 SPECIALS = {"bos_token_id": 2, "eos_token_id": 2, "pad_token_id": 1}
 LLAMA_LIKE = {
     "vocab_size": VOCABULARY,

@@ -2,6 +2,7 @@ import shutil
 
 import pytest
 
+from weakteach.models.loading import weights_folder
 from weakteach.models.spec import UNRESOLVED, Model, ModelError, find_model, tokenizer_of
 
 
@@ -20,6 +21,15 @@ def test_models_of_a_family_share_one_tokenizer():
     assert len({tokenizer_of(find_model(name)) for name in names}) == 1
 
 
+def test_an_embedded_model_that_is_not_shipped_is_made_by_the_study():
+    model = find_model("llama-230k")
+    assert model.is_untrained
+    assert not find_model("opt-230k").is_untrained
+    assert tokenizer_of(model) == tokenizer_of(find_model("opt-230k"))
+    with pytest.raises(ModelError, match="weakteach pretrain llama-230k"):
+        weights_folder(model)
+
+
 def test_a_hub_id_is_planned_without_asking_the_hub():
     model = find_model("facebook/opt-125m", resolve=False)
     assert model == Model(f"facebook/opt-125m@{UNRESOLVED}")
@@ -27,8 +37,7 @@ def test_a_hub_id_is_planned_without_asking_the_hub():
 
 
 BAD = {
-    "gpt-9": "Unknown model 'gpt-9': give one of opt-45k",
-    "opt-4m": "weakteach pretrain opt-4m",
+    "gpt-9": "Unknown model 'gpt-9': give an embedded one",
     "nowhere.gguf": "no GGUF file",
     "somebody/model": "cannot be looked up on the hub",
 }

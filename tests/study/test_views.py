@@ -167,7 +167,7 @@ def test_gold_rewards_of_chosen_and_rejected_are_read_by_the_label(study):
     assert facts[1]["rows"] == agree.sum()
     assert facts[2]["chosen"] == pytest.approx(larger.mean())
     assert facts[2]["gold_sides"] == (larger > smaller).sum()
-    with pytest.raises(DataError, match="have no gold reward"):
+    with pytest.raises(DataError, match="has a gold reward"):
         store.obtain(LabelGold(HumanLabels(split.labeled), gold))
 
 
