@@ -150,6 +150,20 @@ def test_the_head_runs_at_response_tokens_alone_and_in_chunks(family, monkeypatc
     assert max(rows for rows in widest if rows != width) == 7
 
 
+def test_many_small_terms_beside_a_large_one_are_not_lost():
+    model, vocabulary = random_model("llama", vocab_size=50_000), 50_000
+    model.lm_head = torch.nn.Linear(32, vocabulary)
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+        model.lm_head.bias.zero_()[0] = 17.5
+    pair = random_pair(np.random.default_rng(5), 10, 60, 40)
+    each = -torch.logaddexp(
+        torch.tensor(17.5).double(), torch.tensor(vocabulary - 1.0).double().log()
+    )
+    expected = np.array([[60, 40]]) * float(each)
+    assert np.abs(pair_logprobs(model, [pair], 1000) - expected).max() < 5e-4
+
+
 def test_attention_is_the_models_own_again_afterwards():
     model, ids = random_model("llama"), torch.arange(3, 40)[None]
     before = model(ids).logits

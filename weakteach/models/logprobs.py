@@ -88,10 +88,10 @@ def _scores(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     step = max(1, CHUNK_LOGITS // model.get_output_embeddings().weight.shape[0])
     for start in range(0, len(scores), step):
         chunk = slice(start, start + step)
-        logits = _logits(model, hidden[batch.predictors[chunk]])
-        scores[chunk] = -torch.nn.functional.cross_entropy(
-            logits.float(), batch.targets[chunk], reduction="none"
-        )
+        logits = _logits(model, hidden[batch.predictors[chunk]]).float()
+        chosen = logits.gather(-1, batch.targets[chunk, None])[:, 0]
+        # log_softmax adds the many small terms to the large one by one, where they get lost.
+        scores[chunk] = chosen - logits.logsumexp(-1)
     return scores
 
 
