@@ -55,7 +55,7 @@ def ours(job: TrainingJob) -> Any:
 def trl(job: TrainingJob) -> Any:
     """TRL's trainer as it comes, on texts, with the same arguments."""
     weights = weights_of(job.store, job.start)
-    pairs, labels = pq.read_table(job.pairs[0]), pq.read_table(job.labels)
+    pairs, labels = pq.read_table(job.pairs), pq.read_table(job.labels)
     table = preference_set(pairs, labels.select(["pair_id", "choice"]))
     names = ("prompt", "chosen", "rejected")
     return DPOTrainer(
