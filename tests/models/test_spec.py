@@ -17,7 +17,7 @@ def test_a_folders_identity_is_its_content_and_never_its_place(tiny, tmp_path):
 
 
 def test_models_of_a_family_share_one_tokenizer():
-    names = ("opt-45k", "opt-230k", "opt-1m")
+    names = ("opt-45k", "opt-230k", "opt-1m", "opt-4m", "llama-230k")
     assert len({tokenizer_of(find_model(name)) for name in names}) == 1
 
 
