@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
+from pyarrow import fs
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -32,7 +33,12 @@ from weakteach.artifacts.store import Store
 from weakteach.models.family import DOCUMENTS, tiny_model
 from weakteach.models.spec import find_model
 from weakteach.preferences.embedded import DOMAINS
-from weakteach.preferences.pair import DataError, preference_set
+from weakteach.preferences.pair import (
+    PREFERENCE_SCHEMA,
+    QUARANTINE_SCHEMA,
+    DataError,
+    preference_groups,
+)
 from weakteach.preferences.sources import WorldSource, file_source
 from weakteach.study.arms import policy_of, tokenizers_of
 from weakteach.study.command import DEFAULT_STORAGE, user_errors
@@ -126,7 +132,10 @@ def label(
         obtain("training the teacher (DPO)", dpo)
         weak = WeakLabels(dpo, many.all)
         accuracy = obtain("testing the teacher", Agreement(WeakLabels(dpo, parts.test)))
-        obtain("labeling", weak)
+        weak_facts = obtain("labeling", weak)
+        if weak_facts["quarantined"]:
+            count = weak_facts["quarantined"]
+            console.print(f"{unlabeled.name}: {count} pairs could not be labeled", highlight=False)
         report_share(console, "Teacher accuracy on held-out human choices", accuracy)
         if many_facts["choices"]:
             report_share(
@@ -187,17 +196,41 @@ def report_share(console: Console, what: str, facts: dict[str, Any]) -> None:
 
 
 def export(store: Store, few: Pairs, many: Pairs, weak: WeakLabels, out: Path) -> None:
-    """Write labels.parquet, preferences.parquet (TRL's columns) and quarantine.parquet."""
+    """Write labels.parquet, preferences.parquet (TRL's columns) and quarantine.parquet.
+
+    Labels and preferences pass through memory a row group at a time.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    labels = pq.read_table(f"{store.path(weak)}/labels.parquet", filesystem=store.filesystem)
-    pq.write_table(labels, out / "labels.parquet")
-    preferences = preference_set(many.all.read(store), labels)
-    pq.write_table(preferences.drop_columns(["pair_id"]), out / "preferences.parquet")
+    labels = f"{store.path(weak)}/labels.parquet"
+    fs.copy_files(labels, str(out / "labels.parquet"), source_filesystem=store.filesystem)
+    schema = PREFERENCE_SCHEMA.remove(PREFERENCE_SCHEMA.get_field_index("pair_id"))
+    groups = preference_groups(
+        row_groups(store, many.all.file(store)), row_groups(store, labels, ["pair_id", "choice"])
+    )
+    with pq.ParquetWriter(out / "preferences.parquet", schema) as file:
+        for group in groups:
+            file.write_table(group.drop_columns(["pair_id"]))
+    failed = quarantine_of(store, weak).to_pylist()
+    unlabeled = [
+        {"place": f"pair {row['pair_id']}", "reason": "not labeled", "detail": row["reason"]}
+        for row in failed
+    ]
     quarantines = [
-        pq.read_table(f"{store.path(p)}/quarantine.parquet", filesystem=store.filesystem)
-        for p in (few, many)
+        *(quarantine_of(store, pairs) for pairs in (few, many)),
+        pa.Table.from_pylist(unlabeled, QUARANTINE_SCHEMA),
     ]
     pq.write_table(pa.concat_tables(quarantines), out / "quarantine.parquet")
+
+
+def row_groups(store: Store, path: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    with store.filesystem.open_input_file(path) as file:
+        parquet = pq.ParquetFile(file)
+        for group in range(parquet.num_row_groups):
+            yield parquet.read_row_group(group, columns)
+
+
+def quarantine_of(store: Store, step: Step) -> pa.Table:
+    return pq.read_table(f"{store.path(step)}/quarantine.parquet", filesystem=store.filesystem)
 
 
 @app.command()
