@@ -120,11 +120,6 @@ def difference(a: np.ndarray, b: np.ndarray) -> Estimate:
     return mean(paired(a, b))
 
 
-def interaction(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> Estimate:
-    """By how much a - b exceeds c - d, all four paired. Raises ValueError as ``difference``."""
-    return mean(paired(paired(a, b), paired(c, d)))
-
-
 def paired(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a - b [seeds, prompts], in float64. Raises ValueError unless they are of one shape."""
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)

@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from weakteach.artifacts.errors import StorageError
 from weakteach.artifacts.store import Store
 from weakteach.study.analysis import analyze
 from weakteach.study.findings import Findings
@@ -123,12 +122,3 @@ def publish_results(store: Store, manifest: Manifest, final: bool) -> Findings:
             fs.copy_files(str(file), partial, destination_filesystem=store.filesystem)
             store.filesystem.move(partial, place)
     return findings
-
-
-def read_results(store: Store, study: str) -> pa.Table:
-    """The results of a study by its name. Raises StorageError if there are none."""
-    path = f"{study_folder(store, study)}/results.parquet"
-    try:
-        return pq.read_table(path, filesystem=store.filesystem)
-    except FileNotFoundError as error:
-        raise StorageError(f"There is no study {study} in {store.url}") from error
