@@ -46,7 +46,7 @@ MIB = 1 << 20
 def teacher() -> Dpo:
     model = find_model(TEACHER)
     labels = HumanLabels(Pairs(WorldSource(TEACHER_PAIRS, seed=1), tokenizers_of(model)).all)
-    recipes = EMBEDDED.teacher_recipes(model)
+    recipes = EMBEDDED.data.teacher_recipes(str(model))
     return Dpo(Sft(model, labels, recipes.sft, 0), labels, recipes.dpo, 0)
 
 

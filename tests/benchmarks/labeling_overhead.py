@@ -40,7 +40,8 @@ from weakteach.models.spec import find_model
 from weakteach.preferences.pair import CHUNK_ROWS
 from weakteach.study.arms import policy_of, tokenizers_of
 from weakteach.study.cluster import start_ray
-from weakteach.study.command import find_source
+from weakteach.study.grids import find_source
+from weakteach.study.presets import EMBEDDED
 from weakteach.study.steps.data import Pairs
 
 BETA = 0.1
@@ -170,7 +171,7 @@ def main(
         rows = kept.all.read(store).slice(0, pairs)
         input_file = f"{folder}/input.parquet"
         pq.write_table(rows, input_file)
-        policy = policy_of(found)
+        policy = policy_of(found, EMBEDDED.pretraining_documents)
         if not hasattr(policy, "location"):
             store.obtain(policy)
         resources = Resources(label_actors=2)

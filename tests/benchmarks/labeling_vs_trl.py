@@ -111,7 +111,11 @@ def trl_trainer(folder: Path, texts: pa.Table, dtype: str, out: str) -> DPOTrain
 
 def trl_pass(trainer: DPOTrainer, batch: int) -> np.ndarray:
     """As the trainer does where it precomputes reference log-probabilities."""
-    rows = DataLoader(trainer.train_dataset, batch_size=batch, collate_fn=trainer.data_collator)
+    rows = DataLoader(
+        trainer.train_dataset,  # type: ignore[arg-type]  # typed as optional
+        batch_size=batch,
+        collate_fn=trainer.data_collator,
+    )
     sums = [
         torch.stack(trainer.compute_ref_log_probs(trainer.ref_model, inputs), dim=1)
         for inputs in trainer.accelerator.prepare(rows)
