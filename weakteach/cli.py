@@ -1,20 +1,19 @@
 """The ``weakteach`` command."""
 
 import json
+import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import typer
-from pyarrow import fs
 from rich.console import Console
+from rich.filesize import decimal
 from rich.progress import (
     BarColumn,
     Progress,
@@ -33,15 +32,11 @@ from weakteach.artifacts.store import Store
 from weakteach.models.family import DOCUMENTS, tiny_model
 from weakteach.models.spec import find_model
 from weakteach.preferences.embedded import DOMAINS
-from weakteach.preferences.pair import (
-    PREFERENCE_SCHEMA,
-    QUARANTINE_SCHEMA,
-    DataError,
-    preference_groups,
-)
+from weakteach.preferences.pair import DataError
 from weakteach.preferences.sources import WorldSource, file_source
 from weakteach.study.arms import policy_of, tokenizers_of
 from weakteach.study.command import DEFAULT_STORAGE, user_errors
+from weakteach.study.export import export
 from weakteach.study.presets import LAPTOP
 from weakteach.study.steps.data import HeldOut, Pairs
 from weakteach.study.steps.evaluation import Agreement
@@ -195,44 +190,6 @@ def report_share(console: Console, what: str, facts: dict[str, Any]) -> None:
     )
 
 
-def export(store: Store, few: Pairs, many: Pairs, weak: WeakLabels, out: Path) -> None:
-    """Write labels.parquet, preferences.parquet (TRL's columns) and quarantine.parquet.
-
-    Labels and preferences pass through memory a row group at a time.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    labels = f"{store.path(weak)}/labels.parquet"
-    fs.copy_files(labels, str(out / "labels.parquet"), source_filesystem=store.filesystem)
-    schema = PREFERENCE_SCHEMA.remove(PREFERENCE_SCHEMA.get_field_index("pair_id"))
-    groups = preference_groups(
-        row_groups(store, many.all.file(store)), row_groups(store, labels, ["pair_id", "choice"])
-    )
-    with pq.ParquetWriter(out / "preferences.parquet", schema) as file:
-        for group in groups:
-            file.write_table(group.drop_columns(["pair_id"]))
-    failed = quarantine_of(store, weak).to_pylist()
-    unlabeled = [
-        {"place": f"pair {row['pair_id']}", "reason": "not labeled", "detail": row["reason"]}
-        for row in failed
-    ]
-    quarantines = [
-        *(quarantine_of(store, pairs) for pairs in (few, many)),
-        pa.Table.from_pylist(unlabeled, QUARANTINE_SCHEMA),
-    ]
-    pq.write_table(pa.concat_tables(quarantines), out / "quarantine.parquet")
-
-
-def row_groups(store: Store, path: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    with store.filesystem.open_input_file(path) as file:
-        parquet = pq.ParquetFile(file)
-        for group in range(parquet.num_row_groups):
-            yield parquet.read_row_group(group, columns)
-
-
-def quarantine_of(store: Store, step: Step) -> pa.Table:
-    return pq.read_table(f"{store.path(step)}/quarantine.parquet", filesystem=store.filesystem)
-
-
 @app.command()
 def plan(
     study: Annotated[str, typer.Argument(help="A study's name, such as size_grid.")],
@@ -310,6 +267,63 @@ def lineage(store: Store, record: dict[str, Any], tree: Tree) -> Tree:
 def title_of(record: dict[str, Any]) -> str:
     started = datetime.fromtimestamp(record["started"]).isoformat(" ", "seconds")
     return f"{record['step']}/{record['fingerprint']}  {started}  {record['seconds']:.1f} s"
+
+
+@app.command()
+def gc(
+    drop: Annotated[
+        list[str] | None, typer.Option(help="A study to forget, with its report; repeatable.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show, and drop nothing.")] = False,
+    idle: Annotated[
+        bool, typer.Option("--idle", help="Nothing works on this object store: no cluster to ask.")
+    ] = False,
+    storage: StorageOption = DEFAULT_STORAGE,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster that works on the storage, if that is a bucket.")
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Drop what no study needs: artifacts that none reaches, leftovers of tries that ended.
+
+    What a study needs to go on stays, and so does what is being made. Studies to forget lose their
+    reports, and the artifacts that no other study has.
+    """
+    console = Console()
+    with user_errors(verbose):
+        from weakteach.study.garbage import drop_garbage, find_garbage, garbage_table
+
+        store = Store(storage)
+        if not store.is_local and idle:
+            store = Store(storage, lambda key, wait: nullcontext())
+        elif not store.is_local:
+            if not (address or os.environ.get("RAY_ADDRESS")):
+                raise StorageError(
+                    f"{store.url}: a bucket does not tell what is being made; give the cluster "
+                    "that works on it with --address, or say with --idle that none does"
+                )
+            from weakteach.study.cluster import shared, start_ray  # slow to import
+
+            start_ray(address, 1, LAPTOP.resources, verbose)
+            store = shared(store)
+        garbage = find_garbage(store, drop or ())
+        stays = f"{garbage.kept} artifacts of {len(garbage.studies)} studies stay"
+        stays += f" ({decimal(garbage.kept_size)})."
+        if not garbage.items and not garbage.forgotten:
+            console.print(f"Nothing to drop: {stays}", highlight=False)
+            return
+        console.print(garbage_table(store, garbage))
+        for study in garbage.forgotten:
+            console.print(f"To forget: study {study}", highlight=False)
+        console.print(stays, highlight=False)
+        if dry_run:
+            return
+        if not yes:
+            typer.confirm("Drop them?", abort=True)
+        gone = drop_garbage(store, garbage)
+    size = decimal(sum(item.size for item in gone))
+    console.print(f"{len(gone)} of {len(garbage.items)} dropped, {size}.", highlight=False)
 
 
 @app.command()

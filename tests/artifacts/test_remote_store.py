@@ -1,5 +1,6 @@
 """The store on an object store: a real S3 server on loopback, reached through pyarrow."""
 
+import math
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -97,12 +98,12 @@ def test_the_keeper_gives_a_key_to_one_holder_until_it_runs_out_or_is_released()
 def test_leases_of_a_cluster_let_one_in_at_a_time_and_expire(ray_here):
     from filelock import Timeout
 
-    with ray_lease("key", wait=False), pytest.raises(Timeout), ray_lease("key", wait=False):
+    with ray_lease("key", wait=0), pytest.raises(Timeout), ray_lease("key", wait=0):
         pass
     import ray
 
     keeper = ray.get_actor(KEEPER, namespace=NAMESPACE)
     assert ray.get(keeper.claim.remote("gone", "a holder that died", 0.5))
     started = time.monotonic()
-    with ray_lease("gone", wait=True):
+    with ray_lease("gone", wait=math.inf):
         assert time.monotonic() - started < LEASE_SECONDS

@@ -16,7 +16,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from weakteach.artifacts.store import Store
 from weakteach.models.family import base_folder
+from weakteach.study.garbage import find_garbage
 from weakteach.study.results_schema import RESULTS_SCHEMA
 
 ROOT = Path(__file__).parents[2]
@@ -109,6 +111,16 @@ def test_numbers_are_those_of_the_artifacts_recomputed_with_pandas(finished):
             assert rows.loc[("weak", "agreement"), "n"] == len(both)
             seen += 1
     assert seen == 1
+
+
+def test_a_manifest_names_all_that_its_artifacts_were_made_of(finished):
+    storage, _, _ = finished
+    manifest = json.loads(Path(storage, "studies", "size_grid", "study.json").read_text())
+    named = {tuple(step) for step in manifest["steps"]}
+    for record in Path(storage).glob("*/[0-9a-f]*/record.json"):
+        made_of = json.loads(record.read_text())["inputs"]
+        assert {(parent["step"], parent["fingerprint"]) for parent in made_of} <= named
+    assert find_garbage(Store(storage)).items == ()
 
 
 def test_a_failed_arm_is_rows_with_a_reason_and_the_others_go_on(finished):

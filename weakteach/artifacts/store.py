@@ -8,6 +8,7 @@
 
 import hashlib
 import json
+import math
 import os
 import platform
 import secrets
@@ -29,7 +30,7 @@ import weakteach
 from weakteach.artifacts.errors import StepError, StorageError
 from weakteach.artifacts.step import Step, jsonable
 
-RECORD = "record.json"
+RECORD, LEASES = "record.json", ".leases"
 # A holder that is gone is replaced after this long; at once if it ran on the same host.
 LEASE_SECONDS = 6.0
 POLL_SECONDS = 0.1
@@ -37,9 +38,9 @@ RECORDED_PACKAGES = (
     "torch", "transformers", "trl", "peft", "ray", "datasets", "pyarrow", "tokenizers", "numpy",
 )  # fmt: skip
 
-# For a key, and whether to wait for another holder: a context in which this process is the only
-# one at work on it. Raises filelock.Timeout if it is not to wait and another holds the key.
-Leases = Callable[[str, bool], AbstractContextManager[Any]]
+# For a key, and the seconds to wait for another holder: a context in which this process is the only
+# one at work on it. Raises filelock.Timeout if another holds the key after that.
+Leases = Callable[[str, float], AbstractContextManager[Any]]
 
 
 class Progress(Protocol):
@@ -241,7 +242,7 @@ class Store:
         failed: dict[Step, Exception] = {}
         targets = list(targets)
 
-        def visit(step: Step, wait: bool) -> dict[str, Any]:
+        def visit(step: Step, wait: float) -> dict[str, Any]:
             if record := self.record(step):
                 return record
             if step in failed:  # another target has tried
@@ -249,7 +250,7 @@ class Store:
             for parent in step.inputs:
                 visit(parent, wait)
             try:
-                with self._lease(step, wait):
+                with self.lease(type(step).__name__, step.fingerprint, wait):
                     if record := self.record(step):
                         return record
                     record = self._compute(step, execution, progress)
@@ -264,7 +265,7 @@ class Store:
                 computed(step)
             return record
 
-        wait = False
+        wait = 0.0
         while missing := [step for step in targets if step not in outcomes]:
             moved = False
             for step in missing:
@@ -274,8 +275,8 @@ class Store:
                     continue
                 except Exception as error:
                     outcomes[step] = error
-                moved, wait = True, False
-            wait = not moved
+                moved, wait = True, 0.0
+            wait = 0.0 if moved else math.inf
         return outcomes
 
     def _compute(self, step: Step, execution: Any, progress: StepProgress | None) -> dict[str, Any]:
@@ -295,10 +296,10 @@ class Store:
                 fs.copy_files(str(out), stage, destination_filesystem=self.filesystem)
             self._commit(step, stage, record)
         finally:
-            self._delete(stage)
+            self.delete(stage)
             if not self.is_local:
                 shutil.rmtree(out, ignore_errors=True)
-        self._delete(scratch)
+        self.delete(scratch)
         shutil.rmtree(run_folder, ignore_errors=True)
         return record
 
@@ -307,8 +308,8 @@ class Store:
         kind = fs.FileSelector(os.path.dirname(hidden), allow_not_found=True)
         for info in self.filesystem.get_file_info(kind):
             if info.path.startswith(f"{hidden}.") and info.path.endswith(".stage"):
-                self._delete(info.path)
-        self._delete(self.path(step))
+                self.delete(info.path)
+        self.delete(self.path(step))
 
     def _commit(self, step: Step, stage: str, record: dict[str, Any]) -> None:
         """Move the staged files to their place and write the record last."""
@@ -345,23 +346,24 @@ class Store:
             "device_seconds": seconds * devices,
         }
 
-    def _lease(self, step: Step, wait: bool) -> AbstractContextManager[Any]:
-        key = f"{type(step).__name__}-{step.fingerprint}"
+    def lease(self, kind: str, fingerprint: str, wait: float) -> AbstractContextManager[Any]:
+        """See ``Leases``. Raises StorageError on an object store that was given none."""
+        key = f"{kind}-{fingerprint}"
         if self._leases:
             return self._leases(key, wait)
         if not self.is_local:
             raise StorageError(f"{self.url} is an object store: a Store on it needs leases")
-        folder = Path(self.root) / ".leases"
+        folder = Path(self.root) / LEASES
         folder.mkdir(exist_ok=True)
         return SoftFileLease(
             folder / key,
             lease_duration=LEASE_SECONDS,
             poll_interval=POLL_SECONDS,
-            timeout=-1 if wait else 0,
+            timeout=-1 if math.isinf(wait) else wait,
             thread_local=False,
         )
 
-    def _delete(self, path: str) -> None:
+    def delete(self, path: str) -> None:
         if self.filesystem.get_file_info(path).type == fs.FileType.Directory:
             self.filesystem.delete_dir(path)
 

@@ -36,7 +36,7 @@ class LeaseKeeper:
 
 
 @contextmanager
-def ray_lease(key: str, wait: bool) -> Iterator[None]:
+def ray_lease(key: str, wait: float) -> Iterator[None]:
     """A lease on the key, renewed in the background; see ``store.Leases``. Needs a running Ray."""
     keeper: Any = (
         ray.remote(LeaseKeeper)
@@ -51,8 +51,9 @@ def ray_lease(key: str, wait: bool) -> Iterator[None]:
         .remote()
     )
     holder = uuid.uuid4().hex
+    give_up = time.monotonic() + wait
     while not ray.get(keeper.claim.remote(key, holder, LEASE_SECONDS)):
-        if not wait:
+        if time.monotonic() >= give_up:
             raise Timeout(key)
         time.sleep(POLL_SECONDS)
     released = threading.Event()

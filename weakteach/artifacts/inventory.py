@@ -1,0 +1,126 @@
+"""What lies in a store: artifacts, and what tries to compute them left behind."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from filelock import Timeout
+from pyarrow import fs
+
+from weakteach.artifacts.step import FINGERPRINT_LENGTH
+from weakteach.artifacts.store import LEASE_SECONDS, LEASES, RECORD, Store
+
+FINGERPRINT = rf"[0-9a-f]{{{FINGERPRINT_LENGTH}}}"
+NAME = re.compile(
+    rf"(?P<whole>{FINGERPRINT})"
+    rf"|\.(?P<tried>{FINGERPRINT})(\.[0-9a-f]+)?\.(?P<state>stage|scratch)"
+)
+
+
+class State(StrEnum):
+    """A folder with a record, one without, and the folders of a try; see ``store.py``."""
+
+    ARTIFACT = "artifact"
+    HALF = "half written"
+    STAGE = "stage"
+    SCRATCH = "scratch"
+
+
+@dataclass(frozen=True)
+class Item:
+    """A folder of the store, the bytes in it, and when the last of its files was written."""
+
+    kind: str
+    fingerprint: str
+    state: State
+    path: str
+    size: int
+    modified: datetime | None
+
+    @property
+    def step(self) -> tuple[str, str]:
+        return self.kind, self.fingerprint
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """``size`` is that of all files under the storage, in bytes; items are those of steps alone."""
+
+    items: tuple[Item, ...]
+    size: int
+
+
+def take_inventory(store: Store) -> Inventory:
+    """By one listing of the whole storage. What is not named as steps are is left out."""
+    selector = fs.FileSelector(store.root, allow_not_found=True, recursive=True)
+    infos = store.filesystem.get_file_info(selector)
+    inside: dict[tuple[str, str], list[fs.FileInfo]] = defaultdict(list)
+    size = 0
+    for info in infos:
+        size += info.size or 0
+        parts = info.path[len(store.root) + 1 :].split("/", 2)
+        if len(parts) > 1 and (len(parts) > 2 or not info.is_file):
+            inside[parts[0], parts[1]].append(info)
+    items = []
+    for (kind, name), found in inside.items():
+        if match := NAME.fullmatch(name):
+            items.append(_item(f"{store.root}/{kind}/{name}", kind, match, found))
+    return Inventory(tuple(sorted(items, key=lambda item: item.path)), size)
+
+
+def _item(path: str, kind: str, match: re.Match[str], found: Iterable[fs.FileInfo]) -> Item:
+    files = [info for info in found if info.is_file]
+    if match["state"]:
+        state = State(match["state"])
+    else:
+        whole = any(info.path == f"{path}/{RECORD}" for info in files)
+        state = State.ARTIFACT if whole else State.HALF
+    return Item(
+        kind=kind,
+        fingerprint=match["whole"] or match["tried"],
+        state=state,
+        path=path,
+        size=sum(info.size or 0 for info in files),
+        modified=max((info.mtime for info in files if info.mtime), default=None),
+    )
+
+
+def being_made(store: Store, inventory: Inventory) -> set[tuple[str, str]]:
+    """Kind and fingerprint of the steps that a process is computing now: their leases are held,
+    and still are when those of a holder that is gone have run out."""
+    suspects = {item.step for item in inventory.items if item.state != State.ARTIFACT}
+    files = fs.FileSelector(f"{store.root}/{LEASES}", allow_not_found=True)
+    for info in store.filesystem.get_file_info(files):
+        kind, _, fingerprint = info.base_name.rpartition("-")
+        if re.fullmatch(FINGERPRINT, fingerprint):
+            suspects.add((kind, fingerprint))
+    with ThreadPoolExecutor(32) as threads:
+        held = threads.map(lambda step: _is_held(store, *step), suspects)
+    return {step for step, is_held in zip(suspects, held, strict=True) if is_held}
+
+
+def _is_held(store: Store, kind: str, fingerprint: str) -> bool:
+    try:
+        with store.lease(kind, fingerprint, wait=LEASE_SECONDS + 1):
+            return False
+    except Timeout:
+        return True
+
+
+def drop(store: Store, item: Item) -> bool:
+    """Delete the folder, its record first. False if a process is at work on the step, or it has
+    become an artifact since it was listed."""
+    try:
+        with store.lease(item.kind, item.fingerprint, wait=0.0):
+            if item.state in (State.ARTIFACT, State.HALF) and store.record_of(*item.step):
+                if item.state == State.HALF:
+                    return False
+                store.filesystem.delete_file(f"{item.path}/{RECORD}")
+            store.delete(item.path)
+            return True
+    except Timeout:
+        return False
