@@ -343,12 +343,11 @@ def pretrain(
             raise DataError(str(error)) from error
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise StorageError(f"{out} is not empty: give a new folder with --out")
-        import torch  # slow to import
-
-        from weakteach.models import embedded
+        from weakteach.models import embedded  # slow to import
+        from weakteach.models.process import prepare_process
 
         # Sums over threads differ in their last bits; one thread gives the shipped weights.
-        torch.set_num_threads(1)
+        prepare_process(threads=1)
         with following(console, f"pretraining {name}") as progress:
             embedded.pretrain(
                 name, out, documents, seed, lambda step, steps, loss: progress(step, steps)

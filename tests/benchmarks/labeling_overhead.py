@@ -5,9 +5,9 @@
 
 All three process the same chunks with the same models, one torch thread in each process, and take
 turns, repeat by repeat; figures are medians. Rates are steady ones: the bare loop starts with its
-models loaded, and the pipeline's clock runs from the moment when each actor has written a shard to
-the last shard that was written while all were at work. What comes before, the start of processes,
-imports and models, stands apart. CPU seconds are those of this process and of all that it started,
+models loaded, and the pipeline's clock leaves out the first and the last shards, while some actors
+are not yet at work or no more. What comes before, the start of processes, imports and models,
+stands apart. CPU seconds are those of this process and of all that it started,
 within the same span: other load on the machine moves them less than the wall clock.
 """
 
@@ -26,7 +26,6 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 import psutil
 import pyarrow.parquet as pq
 import ray
-import torch
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -35,6 +34,7 @@ from weakteach.artifacts.store import Store
 from weakteach.labeling.annotators import ImplicitReward
 from weakteach.labeling.shards import Stream
 from weakteach.labeling.stream import stream_chunks
+from weakteach.models.process import prepare_process
 from weakteach.models.resources import Resources
 from weakteach.models.spec import find_model
 from weakteach.preferences.pair import CHUNK_ROWS
@@ -45,6 +45,7 @@ from weakteach.study.presets import EMBEDDED
 from weakteach.study.steps.data import Pairs
 
 BETA = 0.1
+EDGE_SHARDS = 8
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def bare(work: ImplicitReward, stream: Stream) -> Run:
     rows = pq.read_table(stream.input)
     before = time.monotonic()
     loaded = work.load()
-    torch.set_num_threads(1)
+    prepare_process(threads=1)
     work.process(loaded, rows.slice(0, stream.chunk_rows))
     started, cpu = time.monotonic(), time.process_time()
     for start in range(0, len(rows), stream.chunk_rows):
@@ -82,10 +83,11 @@ def pipeline(stream: Stream, actors: int) -> Run:
         here = Stream(stream.store, stream.input, folder, stream.work, chunk_rows=stream.chunk_rows)
         shards = stream_chunks(here, Resources(label_actors=actors))
         ends = sorted((os.stat(here.path(shard)).st_mtime, len(shard)) for shard in shards.shards)
-    # Each of n actors writes its first shard within the first n, and may lack the last n - 1.
-    first, last = actors - 1, len(ends) - actors
-    start, stop = ends[first][0], ends[last][0]
-    pairs = sum(rows for _, rows in ends[first + 1 : last + 1])
+    steady = ends[EDGE_SHARDS:-EDGE_SHARDS]
+    if len(steady) < 2:
+        raise typer.BadParameter("Too few pairs for a steady rate: raise --pairs")
+    start, stop = steady[0][0], steady[-1][0]
+    pairs = sum(rows for _, rows in steady[1:])
     way = f"pipeline, {actors} actor{'s' if actors > 1 else ''}"
     return Run(way, pairs, stop - start, cpu.between(start, stop), ends[0][0] - before)
 
@@ -107,7 +109,7 @@ class CpuLog:
 
     def _follow(self) -> None:
         me = psutil.Process()
-        while not self._stop.wait(0.2):
+        while not self._stop.wait(0.5):
             total = 0.0
             for process in (me, *me.children(recursive=True)):
                 try:
@@ -121,7 +123,7 @@ class CpuLog:
         inside = [used for when, used in self._log if start <= when <= stop]
         spans = [when for when, _ in self._log if start <= when <= stop]
         if len(inside) < 2:
-            raise typer.BadParameter("Too few pairs for a steady rate: raise --pairs")
+            raise typer.BadParameter("Too short for a rate of CPU seconds: raise --pairs")
         return (inside[-1] - inside[0]) * (stop - start) / (spans[-1] - spans[0])
 
 
@@ -150,7 +152,7 @@ def show(console: Console, runs: list[Run], title: str) -> dict[str, dict[str, f
 
 
 def main(
-    pairs: Annotated[int, typer.Option(min=CHUNK_ROWS, help="Pairs labeled by each run.")] = 8192,
+    pairs: Annotated[int, typer.Option(min=CHUNK_ROWS, help="Pairs labeled by each run.")] = 16384,
     model: Annotated[str, typer.Option(help="Both policy and reference.")] = "opt-45k",
     data: Annotated[
         str | None, typer.Option(help="world:<pairs> or a file; world if left.")
@@ -160,7 +162,7 @@ def main(
     out: Annotated[Path, typer.Option(help="JSON to write.")] = Path("labeling_overhead.json"),
 ) -> None:
     """The bare loop, the pipeline with 1 actor, and with 2, in turns."""
-    torch.set_num_threads(1)
+    prepare_process(threads=1)
     found = find_model(model)
     # The world repeats itself now and then, and what is a duplicate is no pair.
     source = find_source(data or f"world:{pairs + pairs // 8}")

@@ -175,6 +175,17 @@ def _write_shard(
     filesystem.move(partial, stream.path(shard))
 
 
+def found_shard(stream: Stream, shard: range) -> Made | None:
+    """What became of the rows of a shard that is there, as after the death of a worker that had
+    made it and not yet told."""
+    path, filesystem = stream.path(shard), stream.store.filesystem
+    if not filesystem.get_file_info(path).is_file:
+        return None
+    schema = pq.read_schema(path, filesystem=filesystem)
+    refused = len(_refused(schema))
+    return Made(len(shard) - refused, refused, int(schema.metadata[TOKENS]))
+
+
 def quarantined_in(stream: Stream, shard: range) -> list[tuple[str, str]]:
     """Keys and reasons of the rows of a finished shard that failed."""
     return _refused(pq.read_schema(stream.path(shard), filesystem=stream.store.filesystem))

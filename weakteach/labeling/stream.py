@@ -1,9 +1,9 @@
 """Streaming the rows of a Parquet file through models, with Ray Data.
 
-Ray Data hands out shards (see ``shards.py``) by their numbers of rows; the task or actor that has
-one reads its rows, processes them and writes them. Rows pass neither through the driver nor through
-the object store, so neither grows with the input. A killed worker loses its shard and nothing else,
-and no row is there twice.
+Ray Data hands out shards (see ``shards.py``) by their numbers of rows, some at a time; the task or
+actor that has them reads the rows, processes them and writes one shard after the other. Rows pass
+neither through the driver nor through the object store, so neither grows with the input. A killed
+worker loses the shard that it was at and nothing else, and no row is there twice.
 
 Tokenization is part of the work: it takes a sixth of the time even of the smallest model, and tasks
 of its own would send all tokens through the object store.
@@ -29,6 +29,7 @@ from weakteach.labeling.shards import (
     Shards,
     Stream,
     cut,
+    found_shard,
     make_shard,
     quarantined_in,
 )
@@ -38,6 +39,8 @@ LOGGER = logging.getLogger(__name__)
 # A shard of a large model on a slow device may take many minutes; a deadlock takes for ever.
 STALLED_AFTER_SECONDS = 3600
 BLOCK_BYTES = 4 << 20
+# So few that handing them out costs little (about 20 ms each), so many that all end at one time.
+HANDOUTS_PER_WORKER = 16
 
 
 def stream_chunks(
@@ -95,10 +98,11 @@ def _made(
     if not shards:
         return
     _quiet_context()
-    options: dict[str, Any] = {**resources.device_options(), "batch_size": 1}
+    workers = max(resources.label_actors, resources.label_actors_max) or resources.label_tasks
+    options: dict[str, Any] = {**resources.device_options(), "batch_size": None}
     dataset: ray.data.Dataset = ray.data.from_items(
         [{"start": shard.start, "stop": shard.stop} for shard in shards],
-        override_num_blocks=len(shards),
+        override_num_blocks=min(len(shards), HANDOUTS_PER_WORKER * workers),
     )
     if resources.label_actors:
         dataset = dataset.map_batches(
@@ -141,12 +145,17 @@ class ShardActor:
 
 def _make_shards(batch: dict[str, np.ndarray], stream: Stream, threads: int) -> dict[str, Any]:
     """An error is handed on as a value: Ray Data would lose what lies below its own message."""
-    _set_threads(threads)
+    from weakteach.models.process import prepare_process  # torch: in workers only
+
+    prepare_process(threads)
     shards = [range(int(a), int(b)) for a, b in zip(batch["start"], batch["stop"], strict=True)]
     made, errors = [], []
     for shard in shards:
         try:
-            made.append(make_shard(stream, _loaded(stream.work), shard, _count(stream.work)))
+            made.append(
+                found_shard(stream, shard)
+                or make_shard(stream, _loaded(stream.work), shard, _count(stream.work))
+            )
             errors.append("")
         except Exception as error:
             LOGGER.exception("rows %d to %d of %s", shard.start, shard.stop, stream.input)
@@ -210,9 +219,3 @@ def _quiet_context() -> None:
     context.enable_progress_bars = False
     context.execution_no_progress_timeout_s = STALLED_AFTER_SECONDS
     context.target_max_block_size = BLOCK_BYTES
-
-
-def _set_threads(threads: int) -> None:
-    import torch  # the driver of a cluster run uses this module and holds no torch
-
-    torch.set_num_threads(threads)

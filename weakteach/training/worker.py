@@ -30,6 +30,7 @@ from weakteach.artifacts.errors import StepError
 from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Progress, Store
 from weakteach.models.loading import Weights, load_causal, weights_of
+from weakteach.models.process import prepare_process
 from weakteach.models.resources import Resources
 from weakteach.models.spec import Model
 from weakteach.models.tokens import PairTokens, load_tokenizer, pair_tokens
@@ -71,7 +72,7 @@ def load_start(
     Weights that are trained stay in float32, whatever the dtype of the computation; those below
     adapters are frozen and take less room in the dtype.
     """
-    torch.set_num_threads(job.resources.threads)
+    prepare_process(job.resources.threads)
     weights = weights_of(job.store, job.start)
     dtype = job.resources.dtype if job.recipe.lora else "float32"
     return load(weights, dtype), load_tokenizer(weights.base)

@@ -94,20 +94,15 @@ class Pretrained(Step):
         return Model(f"{EMBEDDED}{self.name}", self.name)
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
-        import torch
-
         from weakteach.models.embedded import pretrained, write_model
+        from weakteach.models.process import prepare_process
 
         def told(done: int, steps: int, loss: float) -> None:
             if workspace.progress is not None:
                 workspace.progress(done, steps)
 
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # sums over threads differ in their last bits
-        try:
-            model, record = pretrained(self.name, self.documents, self.seed, told)
-        finally:
-            torch.set_num_threads(threads)
+        prepare_process(threads=1)  # sums over threads differ in their last bits
+        model, record = pretrained(self.name, self.documents, self.seed, told)
         write_model(model, record, workspace.out)
         losses = {f"{k}_loss": loss for k, loss in record["held_out_losses"].items()}
         return {"parameters": record["parameters"], **losses}
