@@ -16,7 +16,7 @@ from weakteach.study.steps.data import Dequantized, HeldOut, Labels, Part, Polic
 from weakteach.study.steps.evaluation import Agreement, Generate, GoldReward
 from weakteach.study.steps.labels import GoldLabels, HumanLabels, WeakLabels
 from weakteach.study.steps.training import Dpo, RewardHead, Sft
-from weakteach.study.steps.views import Matched, Mismatched, RandomFlips
+from weakteach.study.steps.views import Matched, Mismatched, RandomFlips, TopMargin
 
 # What a student (or the teacher itself) learned from, in the order in which tables show it, and
 # how figures call it.
@@ -34,11 +34,13 @@ ROLES = {
     "weak": "weak labels",
     "matched": "weak labels, matched pairs only",
     "mismatched": "weak labels, mismatched pairs only",
+    "confident": "weak labels, the half with the larger margins",
     "teacher": "the teacher itself",
 }
 # Roles whose labels come from the teacher, or follow its errors.
 OF_THE_TEACHER = (
-    "random", "random_matched", "random_mismatched", "weak", "matched", "mismatched", "teacher",
+    "random", "random_matched", "random_mismatched", "weak", "matched", "mismatched", "confident",
+    "teacher",
 )  # fmt: skip
 
 
@@ -197,6 +199,8 @@ class Lab:
                 return Matched(self.weak, self.human)
             case "mismatched":
                 return Mismatched(self.weak, self.human)
+            case "confident":
+                return TopMargin(self.weak, HALF)
             case _:
                 raise ValueError(f"a student in the role {role!r} learns from no labels")
 

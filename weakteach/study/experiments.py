@@ -164,9 +164,10 @@ def purification(grid: Grid) -> Experiment:
     return Experiment(
         "E7",
         "Purification",
-        "What do the pairs teach on which weak and human labels agree, and the others?",
+        "What do the pairs teach on which weak and human labels agree, and the others, and those "
+        "of which the teacher is surest?",
         "labels",
-        tuple(_main(grid, ("matched", "mismatched"))),
+        tuple(_main(grid, ("matched", "mismatched", "confident"))),
     )
 
 
@@ -175,7 +176,7 @@ def label_quality(grid: Grid) -> Experiment:
     for seed in grid.seeds:
         lab = grid.lab(grid.point(seed))
         if lab.point.data.gold:
-            for role in ("human", "weak", "matched", "mismatched"):
+            for role in ("human", "weak", "matched", "mismatched", "confident"):
                 step, name = LabelGold(lab.labels(role), lab.gold), str(lab.point.data.gold)
                 kinds = ("label_gold", "label_gap")
                 uses += uses_of(lab, [Measure(kind, role, name, step) for kind in kinds])
