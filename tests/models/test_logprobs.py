@@ -38,20 +38,21 @@ def plain_logprob(model, prompt_ids, response_ids):
     return float(sum(logits[i - 1, ids[0, i]] for i in places))
 
 
-def assert_plain(model, tokens, *batch_tokens):
+def assert_plain(model, tokens, *batch_tokens, attention="sdpa"):
     plain = np.array(
         [[plain_logprob(model, t.prompt, r) for r in (t.response_1, t.response_2)] for t in tokens]
     )
     for size in batch_tokens:
-        ours = pair_logprobs(model, tokens, size)
+        ours = pair_logprobs(model, tokens, size, attention)
         assert ours.dtype == np.float64
         assert np.abs(ours - plain).max() < 1e-4
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "flex"])
 @pytest.mark.parametrize("family", CONFIGS)
-def test_logprobs_equal_the_plain_computation_however_batched(family):
+def test_logprobs_equal_the_plain_computation_however_batched(family, attention):
     tokens = pair_tokens(TOKENIZER, *columns(TEXTS))
-    assert_plain(random_model(family), tokens, 1, 300, 100_000)
+    assert_plain(random_model(family), tokens, 1, 300, 100_000, attention=attention)
 
 
 def random_pair(rng, prompt, *responses):
@@ -75,14 +76,15 @@ VARIANTS = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "flex"])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_variants_of_a_family_beyond_their_window(variant):
+def test_variants_of_a_family_beyond_their_window(variant, attention):
     family, changes = VARIANTS[variant]
     rng = np.random.default_rng(0)
     shapes = [(40, 30, 20), (5, 60, 1), (0, 33, 50), (17, 2, 2), (90, 9, 40)]
     tokens = [random_pair(rng, *shape) for shape in shapes]
     model = random_model(family, **changes)
-    assert_plain(model, tokens, 120, 1000)
+    assert_plain(model, tokens, 120, 1000, attention=attention)
     if changes.keys() & {"sliding_window", "window_size"}:  # the window does matter here
         open_window = random_model(family, **dict.fromkeys(changes.keys() & WINDOWS, 500))
         assert np.abs(pair_logprobs(model, tokens, 500) - pair_logprobs(open_window, tokens, 500)

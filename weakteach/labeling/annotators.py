@@ -14,6 +14,7 @@ from weakteach.artifacts.errors import StepError
 from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Store
 from weakteach.labeling.shards import TOKENS
+from weakteach.models.resources import Attention
 from weakteach.models.spec import Model
 
 LABEL_SCHEMA = pa.schema(
@@ -63,6 +64,7 @@ class ImplicitReward:
     beta: float
     dtype: str
     batch_tokens: int
+    attention: Attention = "sdpa"
 
     def load(self) -> Any:
         # torch: in workers only
@@ -88,9 +90,10 @@ class ImplicitReward:
                 raise StepError(
                     f"Pair {pair_id} has {pair.longest} tokens, and the model reads at most {limit}"
                 )
-        trained = pair_logprobs(both.policy, tokens, self.batch_tokens)
+        how = self.batch_tokens, self.attention
+        trained = pair_logprobs(both.policy, tokens, *how)
         with both.reference() as reference:
-            untrained = pair_logprobs(reference, tokens, self.batch_tokens)
+            untrained = pair_logprobs(reference, tokens, *how)
         labels = label_table(ids, self.beta * (trained - untrained))
         return labels.replace_schema_metadata({TOKENS: str(sum(pair.total for pair in tokens))})
 

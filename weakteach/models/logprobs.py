@@ -16,6 +16,7 @@ from weakteach.models.pair_layout import (
     packed_batch,
     separate_batch,
 )
+from weakteach.models.resources import Attention
 from weakteach.models.spec import ModelError
 from weakteach.models.tokens import PairTokens
 
@@ -31,16 +32,20 @@ CHUNK_LOGITS = 1 << 22
 
 @torch.inference_mode()
 def pair_logprobs(
-    model: PreTrainedModel, pairs: Sequence[PairTokens], batch_tokens: int
+    model: PreTrainedModel,
+    pairs: Sequence[PairTokens],
+    batch_tokens: int,
+    attention: Attention = "sdpa",
 ) -> np.ndarray:
     """Summed log p(response | prompt), float64 of shape [pairs, 2].
 
-    The prompt is read once per pair where the model's family allows, else once per response, with
-    a warning. Pairs of similar length go together, in batches of at most ``batch_tokens`` tokens
-    (one longer pair is a batch of its own). Logits exist at response tokens only, a chunk at a
-    time; log-probabilities are in float32 and their sums in float64. The first token of a response
-    without any prompt has nothing before it and counts as 0. Raises ModelError if the model
-    computes its logits in a way that is not known here.
+    The prompt is read once per pair, by the ``attention`` asked for, where the model's family
+    allows; else once per response, by the model's own, with a warning. Pairs of similar length go
+    together, in batches of at most ``batch_tokens`` tokens (one longer pair is a batch of its own).
+    Logits exist at response tokens only, a chunk at a time; log-probabilities are in float32 and
+    their sums in float64. The first token of a response without any prompt has nothing before it
+    and counts as 0. Raises ModelError if the model computes its logits in a way that is not known
+    here.
     """
     kind = model.config.model_type
     packed = kind in PACKED
@@ -51,7 +56,7 @@ def pair_logprobs(
     sums = torch.zeros(len(pairs), 2, dtype=torch.float64, device=model.device)
     lay_out = packed_batch if packed else separate_batch
     lengths = [_packed_length(pair) if packed else 2 * pair.longest for pair in pairs]
-    with attending_in_pairs(model) if packed else nullcontext():
+    with attending_in_pairs(model, attention) if packed else nullcontext():
         for rows in _cut(lengths, batch_tokens, padded=not packed):
             batch = lay_out([pairs[i] for i in rows], model.device)
             scores = _scores(model, batch).double()[:, None] * batch.sides

@@ -3,22 +3,27 @@
 A pair is a trunk (the prompt, and what both responses begin with) and two branches (the rest of
 each response). All pairs of a batch stand in one row without padding: trunk, branch 1, branch 2,
 trunk, … Position ids go on from the trunk in either branch. Everything but attention looks at
-single tokens, so it never meets padding; attention sees one padded row per pair, and a mask that
-lets a token see its trunk and its own branch alone.
+single tokens, so it never meets padding. A token attends to its trunk and its own branch alone, in
+one of two ways: scaled dot-product attention sees one padded row per pair and a mask, flex attention
+the packed row, of which it skips the blocks where nothing may be seen.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import takewhile
 from typing import Any
 
 import torch
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from transformers import AttentionInterface, PreTrainedModel
 
+from weakteach.models.resources import Attention
 from weakteach.models.tokens import PairTokens
 
-PAIR_ATTENTION = "weakteach_pairs"
+LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class PairLayout:
     trunk: torch.Tensor
     first: torch.Tensor
     masks: dict[Any, torch.Tensor] = field(default_factory=dict)
+    block_masks: dict[int | None, BlockMask] = field(default_factory=dict)
 
     def mask(self, window: int | None, dtype: torch.dtype) -> torch.Tensor:
         """Added to attention scores, shape [pairs, 1, longest, longest]; made once per batch.
@@ -55,6 +61,26 @@ class PairLayout:
             mask.masked_fill_(hidden, torch.finfo(dtype).min)
             self.masks[window, dtype] = mask[:, None]
         return self.masks[window, dtype]
+
+    def block_mask(self, window: int | None) -> BlockMask:
+        """The same for the packed row; made once per batch."""
+        if window not in self.block_masks:
+            longest = self.slots.shape[1]
+            pair, place = self.places // longest, self.places % longest
+            position = self.positions.flatten()[self.places]
+            in_trunk = place < self.trunk.flatten()[pair]
+            in_second = place >= self.first.flatten()[pair]
+
+            def seen(_: Any, __: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+                own = in_trunk[key] | (in_second[key] == in_second[query])
+                seen = (pair[query] == pair[key]) & (key <= query) & own
+                if window is not None:
+                    seen = seen & (position[query] - position[key] < window)
+                return seen
+
+            tokens, where = len(self.places), self.places.device.type
+            self.block_masks[window] = create_block_mask(seen, None, None, tokens, tokens, where)
+        return self.block_masks[window]
 
 
 @dataclass(frozen=True)
@@ -210,14 +236,50 @@ def pair_attention(
     return out.index_select(0, pair_layout.places)[None], None
 
 
-AttentionInterface.register(PAIR_ATTENTION, pair_attention)
+def flex_pair_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    pair_layout: PairLayout | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """The same as ``pair_attention``, by flex attention."""
+    assert pair_layout is not None, "this model does not hand its arguments on to attention"
+    out = _flex(query.device.type)(
+        query,
+        key,
+        value,
+        block_mask=pair_layout.block_mask(sliding_window),
+        scale=scaling,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    return out.transpose(1, 2), None
+
+
+@cache
+def _flex(device: str) -> Any:
+    """Compiled where it is meant to run; on a CPU it makes all scores, the hidden ones too."""
+    if device != "cpu":
+        return torch.compile(flex_attention, dynamic=True)
+    LOGGER.warning("Flex attention is slow on a CPU: leave out --attention flex")
+    return flex_attention
+
+
+NAMES: dict[Attention, str] = {"sdpa": "weakteach_pairs", "flex": "weakteach_pairs_flex"}
+AttentionInterface.register(NAMES["sdpa"], pair_attention)
+AttentionInterface.register(NAMES["flex"], flex_pair_attention)
 
 
 @contextmanager
-def attending_in_pairs(model: PreTrainedModel) -> Iterator[None]:
-    """The model's attention is ``pair_attention`` meanwhile."""
+def attending_in_pairs(model: PreTrainedModel, attention: Attention) -> Iterator[None]:
+    """The model attends within pairs meanwhile."""
     before = model.config._attn_implementation
-    model.set_attn_implementation(PAIR_ATTENTION)
+    model.set_attn_implementation(NAMES[attention])
     try:
         yield
     finally:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from weakteach.artifacts.errors import UserError
 
 Dtype = Literal["float32", "bfloat16"]
+Attention = Literal["sdpa", "flex"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Resources:
     as A100, and empty where any will do. ``threads`` are torch threads in each.
     ``device_batch`` is the largest number of rows that one device takes at once in training;
     ``batch_tokens`` the tokens of one labeling or generation batch, padding included
-    where there is any.
+    where there is any. ``attention`` is how log-probabilities of pairs are computed: "flex", on
+    CUDA, skips what the mask hides.
     """
 
     train_workers: int = 0
@@ -35,6 +37,7 @@ class Resources:
     device_batch: int = 32
     batch_tokens: int = 8192
     dtype: Dtype = "float32"
+    attention: Attention = "sdpa"
     checkpoint_steps: int = 200
     max_failures: int = 2
 

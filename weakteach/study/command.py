@@ -33,6 +33,13 @@ class DtypeName(StrEnum):
     BFLOAT16 = "bfloat16"
 
 
+class AttentionName(StrEnum):
+    """The values of ``resources.Attention``, as choices of an option."""
+
+    SDPA = "sdpa"
+    FLEX = "flex"
+
+
 class PresetName(StrEnum):
     """The keys of PRESETS, as choices of an option."""
 
@@ -154,6 +161,10 @@ def sweep(
                 DtypeName | None,
                 typer.Option(help="Of computations; trained weights stay in float32."),
             ] = None,
+            attention: Annotated[
+                AttentionName | None,
+                typer.Option(help="Of log-probabilities; flex is faster on CUDA, slow on a CPU."),
+            ] = None,
             max_concurrent: Annotated[
                 int | None, typer.Option(min=1, help="Arms that run at a time.")
             ] = None,
@@ -192,7 +203,8 @@ def sweep(
             options = Options(
                 PRESETS[preset.value], storage, choices,
                 execution_options(
-                    train_workers, label_actors, label_actors_max, gpu_type, threads, dtype
+                    train_workers, label_actors, label_actors_max, gpu_type, threads, dtype,
+                    attention,
                 ),
                 max_concurrent, address, plan, prices, node_types, max_cost, verbose,
             )  # fmt: skip
@@ -276,6 +288,7 @@ def execution_options(
     gpu_type: str | None,
     threads: int | None,
     dtype: str | None,
+    attention: str | None,
 ) -> dict[str, Any]:
     """Fields of Resources that the user set."""
     given = {
@@ -285,6 +298,7 @@ def execution_options(
         "gpu_type": "" if gpu_type == "any" else gpu_type,
         "threads": threads,
         "dtype": None if dtype is None else str(dtype),
+        "attention": None if attention is None else str(attention),
     }
     return {name: value for name, value in given.items() if value is not None}
 

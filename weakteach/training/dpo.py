@@ -76,7 +76,10 @@ def reference_logprobs(
 ) -> np.ndarray:
     """Of all pairs, shape [pairs, 2]; in a group, each worker computes its share."""
     workers = world_size()
-    mine = pair_logprobs(model, tokens[rank() :: workers], job.resources.batch_tokens)
+    resources = job.resources
+    mine = pair_logprobs(
+        model, tokens[rank() :: workers], resources.batch_tokens, resources.attention
+    )
     if workers == 1:
         return mine
     shares: list[np.ndarray] = [mine] * workers

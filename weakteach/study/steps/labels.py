@@ -74,7 +74,9 @@ class WeakLabels(Labels):
             case RewardHead():
                 annotator = RewardHeadReward(store, self.teacher, *how)
             case Dpo(start=start, recipe=recipe):
-                annotator = ImplicitReward(store, self.teacher, start, recipe.beta, *how)
+                annotator = ImplicitReward(
+                    store, self.teacher, start, recipe.beta, *how, resources.attention
+                )
         stream = Stream(store, self.part.file(store), f"{workspace.scratch}/shards", annotator)
         shards = stream_chunks(stream, resources, workspace.progress)
         metadata = {"annotator": self.teacher.fingerprint}
