@@ -4,8 +4,8 @@ A pair is a trunk (the prompt, and what both responses begin with) and two branc
 each response). All pairs of a batch stand in one row without padding: trunk, branch 1, branch 2,
 trunk, … Position ids go on from the trunk in either branch. Everything but attention looks at
 single tokens, so it never meets padding. A token attends to its trunk and its own branch alone, in
-one of two ways: scaled dot-product attention sees one padded row per pair and a mask, flex attention
-the packed row, of which it skips the blocks where nothing may be seen.
+one of two ways: scaled dot-product attention sees one padded row per pair and a mask, flex
+attention the packed row, of which it skips the blocks where nothing may be seen.
 """
 
 import logging
