@@ -375,7 +375,7 @@ def test_the_dashboard_asks_for_the_metrics_that_there_are():
     asked = " ".join(t["expr"] for panel in board["panels"] for t in panel["targets"])
     own = set(re.findall(r"ray_(weakteach_\w+)", asked))
     code = "".join(file.read_text() for file in (ROOT / "weakteach").rglob("*.py"))
-    exported = set(re.findall(r'metrics\.(?:Counter|Gauge)\("(weakteach_\w+)"', code))
+    exported = set(re.findall(r'metrics\.(?:Counter|Gauge)\(\s*"(weakteach_\w+)"', code))
     assert own == exported
     assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
 

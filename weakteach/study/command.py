@@ -20,7 +20,7 @@ from weakteach.study.experiments import Experiment, arms_of
 from weakteach.study.grids import Choices, listed, make_grid
 from weakteach.study.plan import experiments_table, make_plan, plan_sentence, plan_table
 from weakteach.study.presets import PRESETS, Preset
-from weakteach.study.prices import check_cost, cost_sentence, cost_table, costs, read_prices
+from weakteach.study.prices import check_cost, cost_sentence, cost_table, costs, rates, read_prices
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 DEFAULT_STORAGE = "runs"
@@ -266,7 +266,8 @@ def run_sweep(
     if made.existing < made.unique:
         start_ray(options.address, concurrent, resources, options.verbose)
         concurrent = arms_at_once(concurrent, resources)
-    outcome = run_study(study, experiments, shared(store), resources, concurrent, console)
+    paid = rates(found, prices) if options.node_types else ()
+    outcome = run_study(study, experiments, shared(store), resources, concurrent, console, paid)
 
     for table in terminal_tables(outcome.findings):
         console.print(table)

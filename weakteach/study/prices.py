@@ -35,6 +35,19 @@ class NodeType:
     on_demand: float
     spot: float | None = None
 
+    def paid(self, workers: str) -> float:
+        """Of the node, in an hour; ``workers`` as in a price table."""
+        return self.on_demand if workers == "on_demand" or self.spot is None else self.spot
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What an hour of one device costs on nodes of one type."""
+
+    node_type: str
+    currency: str
+    device_hour: float
+
 
 @dataclass(frozen=True)
 class Prices:
@@ -109,6 +122,14 @@ def costs(
         _cost(node, plan.device_hours / speeds[node.device])
         for node in fitting
         if not wanted or node.name in wanted
+    )
+
+
+def rates(found: Iterable[Cost], prices: Prices) -> tuple[Rate, ...]:
+    """Of the node types of a plan's costs."""
+    return tuple(
+        Rate(cost.node.name, prices.currency, cost.node.paid(prices.workers) / cost.node.devices)
+        for cost in found
     )
 
 

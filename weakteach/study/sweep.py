@@ -5,6 +5,7 @@ import logging
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,7 +28,9 @@ from weakteach.study.arms import Arm, Grid, name_of
 from weakteach.study.experiments import Experiment, arms_of
 from weakteach.study.findings import Findings
 from weakteach.study.manifest import Manifest, make_manifest
+from weakteach.study.metrics import StudyMetrics
 from weakteach.study.page import StudyInfo
+from weakteach.study.prices import Rate
 from weakteach.study.results import publish_results
 from weakteach.study.steps.data import Pairs
 
@@ -56,8 +59,9 @@ def run_study(
     resources: Resources,
     concurrent: int,
     console: Console,
+    rates: tuple[Rate, ...] = (),
 ) -> Outcome:
-    """Compute the arms under a running Ray and keep results and report up to date.
+    """Compute the arms under a running Ray and keep results, report and metrics up to date.
 
     A step that fails fails the roles that need it; the other roles and arms go on. On Ctrl-C
     what is computed stays, and the report says how far it came.
@@ -70,7 +74,8 @@ def run_study(
         steps_existing_at_start=len(store.existing(steps)),
         started=time.time(),
     )
-    recorder = Recorder(make_manifest(study, experiments), arms, store, steps, console)
+    metrics = StudyMetrics(study.name, store, steps, rates)
+    recorder = Recorder(make_manifest(study, experiments), arms, store, steps, console, metrics)
     interrupted = False
     if study.steps_existing_at_start < len(steps):
         recorder.write(final=False)
@@ -160,11 +165,12 @@ class Recorder(Callback):
         store: Store,
         steps: list[Step],
         console: Console,
+        metrics: StudyMetrics,
     ) -> None:
         self.computed = 0
         self.open_arms = len(arms)
         self._manifest, self._arms, self._store, self._steps = manifest, arms, store, steps
-        self._console = console
+        self._console, self._metrics = console, metrics
         self._failures: dict[str, str] = {}
         self._doing: dict[str, str] = {}
         self._next_write = 0.0
@@ -225,15 +231,22 @@ class Recorder(Callback):
             return findings
 
     def following(self) -> "_Following":
-        return _Following(self._console, self._store, self._steps, self._doing)
+        return _Following(self._console, self._look, self._doing, len(self._steps))
+
+    def _look(self) -> int:
+        """How many steps exist; metrics are told on the way."""
+        existing = self._store.existing(self._steps)
+        targets = [target for arm in self._arms for target in arm.targets]
+        self._metrics.update(targets, existing, set(self._failures))
+        return len(existing)
 
 
 class _Following:
-    """A progress bar of the study's steps, read off the store, while the body runs; beside it
-    what the trials are doing."""
+    """A progress bar of the study's steps, looked up while the body runs; beside it what the trials
+    are doing."""
 
     def __init__(
-        self, console: Console, store: Store, steps: list[Step], doing: dict[str, str]
+        self, console: Console, look: Callable[[], int], doing: dict[str, str], steps: int
     ) -> None:
         self._progress = Progress(
             TextColumn("steps"),
@@ -245,8 +258,7 @@ class _Following:
             TextColumn("{task.description}"),
             console=console,
         )
-        self._doing = doing
-        self._store, self._steps = store, steps
+        self._look, self._doing, self._steps = look, doing, steps
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
@@ -260,14 +272,11 @@ class _Following:
         self._progress.stop()
 
     def _follow(self) -> None:
-        existing = len(self._store.existing(self._steps))
-        task = self._progress.add_task("", total=len(self._steps), completed=existing)
+        task = self._progress.add_task("", total=self._steps, completed=self._look())
         while not self._stop.wait(1.0):
             doing = ", ".join(text for text in self._doing.values() if text)
-            done = len(self._store.existing(self._steps))
-            self._progress.update(task, completed=done, description=doing)
-        done = len(self._store.existing(self._steps))
-        self._progress.update(task, completed=done, description="")
+            self._progress.update(task, completed=self._look(), description=doing)
+        self._progress.update(task, completed=self._look(), description="")
 
 
 def data_counts(store: Store, steps: list[Step]) -> tuple[dict[str, int | str], ...]:
