@@ -47,7 +47,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", ":", "-.")
 NARROWEST, WIDEST = 4.0, 10.5  # inches
 CHARACTER = 0.072  # inches of an average one, at the size of labels
-LABEL, TURNED_LABEL, NAME = 48, 24, 32  # characters
+LABEL, TURNED_LABEL, NAME = 48, 28, 32  # characters
 MOST_POINTS = 2000
 
 
@@ -229,18 +229,23 @@ def _label_places(canvas: Canvas, axes: Axes, places: Sequence[str]) -> None:
     if whole and max(map(len, lines), default=0) <= 4:
         labels, turn = ["\n".join(wrapped) for wrapped in lines], {}
     else:
-        labels = [_elided(place) for place in places]
+        labels = [_turned(place) for place in places]
         turn = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
-        canvas.set_figheight(canvas.get_figheight() + 0.65 * CHARACTER * max(map(len, labels)))
+        longest = max(len(line) for label in labels for line in label.split("\n"))
+        canvas.set_figheight(canvas.get_figheight() + 0.65 * CHARACTER * longest)
     axes.set_xticks(range(len(labels)), [_drawable(label) for label in labels], parse_math=False)
     for tick in axes.get_xticklabels():
         tick.update(turn)
 
 
-def _elided(text: str) -> str:
-    """A long text without its middle: names of one family often differ at their ends."""
-    line, kept = one_line(text, 2 * LABEL), TURNED_LABEL // 2
-    return line if len(line) <= 2 * kept else f"{line[:kept]}\N{HORIZONTAL ELLIPSIS}{line[-kept:]}"
+def _turned(text: str) -> str:
+    """On two lines, without the middle of a long text: names of one family often differ
+    at their ends."""
+    line = one_line(text, 2 * LABEL)
+    if len(line) > 2 * TURNED_LABEL:
+        kept = TURNED_LABEL - 4
+        line = f"{line[:kept]}\N{HORIZONTAL ELLIPSIS}{line[-kept:]}"
+    return "\n".join(textwrap.wrap(line, TURNED_LABEL)) or " "
 
 
 def _draw_scatter(axes: Axes, figure: Scatter) -> None:

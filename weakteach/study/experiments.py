@@ -356,9 +356,11 @@ def _over_students(
     grid: Grid, data: Data, students: tuple[Policy, ...], roles: tuple[str, ...]
 ) -> list[Use]:
     """Students in these roles, and the main one with all controls, for every seed."""
+    if grid.student not in students:
+        students = (grid.student, *students)
     uses: list[Use] = []
     for seed in grid.seeds:
-        for student in dict.fromkeys((grid.student, *students)):
+        for student in students:
             lab = grid.lab(replace(grid.point(seed), data=data, student=student))
             wanted = grid.controls if student == grid.student else roles
             uses += uses_of(lab, lab.outcomes(wanted))
