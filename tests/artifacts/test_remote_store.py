@@ -107,3 +107,25 @@ def test_leases_of_a_cluster_let_one_in_at_a_time_and_expire(ray_here):
     started = time.monotonic()
     with ray_lease("gone", wait=math.inf):
         assert time.monotonic() - started < LEASE_SECONDS
+
+
+def test_a_lease_outlives_its_keeper(ray_here):
+    import ray
+    from filelock import Timeout
+
+    with ray_lease("held", wait=0):
+        keeper = ray.get_actor(KEEPER, namespace=NAMESPACE)
+        assert ray.get(keeper.claim.remote("known to the first keeper", "one", 600))
+        ray.kill(keeper, no_restart=False)
+        deadline = time.monotonic() + 30
+        while not ray.get(keeper.claim.remote("known to the first keeper", "another", 600)):
+            assert time.monotonic() < deadline, "the keeper was not killed"
+            time.sleep(0.1)
+        deadline = time.monotonic() + LEASE_SECONDS
+        while ray.get(keeper.claim.remote("held", "another", 0.01)):
+            assert time.monotonic() < deadline, "the holder has not claimed its key again"
+            time.sleep(0.2)
+        with pytest.raises(Timeout), ray_lease("held", wait=0):
+            pass
+    with ray_lease("held", wait=0):
+        pass

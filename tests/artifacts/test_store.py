@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from weakteach.artifacts.errors import StepError, StorageError
+from weakteach.artifacts.errors import LostError, StepError, StorageError
+from weakteach.artifacts.inventory import tidy
+from weakteach.artifacts.losses import LOSSES_OF_A_STEP
 from weakteach.artifacts.step import Step, jsonable
 from weakteach.artifacts.store import Store
 
@@ -68,8 +70,28 @@ class Fail(Step):
         raise StepError("it cannot be")
 
 
+@dataclass(frozen=True)
+class Lost(Step):
+    """Loses what computes it so many times; a scratch counts."""
+
+    times: int
+
+    def compute(self, workspace):
+        tries = Path(workspace.scratch, "tries.txt")
+        tried = len(tries.read_text()) if tries.exists() else 0
+        tries.write_text("x" * (tried + 1))
+        if tried < self.times:
+            raise LostError(f"a node went at try {tried + 1}")
+        return {"tries": tried + 1}
+
+
 def obtain_in_process(storage, step):
     Store(storage).obtain(step)
+
+
+def hold_lease_until_killed(store, step):
+    with store.lease(type(step).__name__, step.fingerprint, wait=0.0):
+        time.sleep(600)
 
 
 def wait_for(condition, seconds=20.0):
@@ -141,6 +163,36 @@ def test_a_failing_step_fails_its_readers_once_and_leaves_the_others(tmp_path):
     with pytest.raises(StepError, match="it cannot be"):
         store.obtain(bad)
     assert store.record(bad) is None
+
+
+def test_a_step_that_lost_what_computed_it_is_computed_again_from_its_scratch(tmp_path):
+    record = Store(tmp_path).obtain(Lost(LOSSES_OF_A_STEP - 1))
+    assert record["facts"] == {"tries": LOSSES_OF_A_STEP}
+
+
+def test_a_step_that_is_lost_every_time_fails(tmp_path):
+    with pytest.raises(LostError, match=f"try {LOSSES_OF_A_STEP}$"):
+        Store(tmp_path).obtain(Lost(1000))
+
+
+def test_what_killed_processes_left_of_finished_steps_is_tidied_away(tmp_path):
+    store, done = Store(tmp_path), Write("a", str(tmp_path / "log"))
+    going_on = Write("b", str(tmp_path / "log"))
+    store.obtain(done)
+    process = mp.get_context("spawn").Process(target=hold_lease_until_killed, args=(store, done))
+    process.start()
+    lease = tmp_path / ".leases" / f"Write-{done.fingerprint}"
+    wait_for(lease.exists)
+    process.kill()
+    process.join()
+    kept = [f".{going_on.fingerprint}.scratch", f".{going_on.fingerprint}.0123.stage"]
+    for name in (f".{done.fingerprint}.scratch", f".{done.fingerprint}.0123.stage", *kept):
+        (tmp_path / "Write" / name).mkdir()
+    tidy(store, [done, going_on])
+    assert not lease.exists()
+    assert sorted(p.name for p in (tmp_path / "Write").iterdir()) == sorted(
+        [done.fingerprint, *kept]
+    )
 
 
 def test_of_many_processes_one_computes_and_all_get_it(tmp_path):

@@ -2,6 +2,7 @@ import hashlib
 import json
 import multiprocessing as mp
 import os
+import shutil
 import signal
 import sys
 import time
@@ -13,7 +14,7 @@ import ray.cloudpickle
 import ray.train
 from transformers import TrainerCallback
 
-from weakteach.artifacts.errors import StepError
+from weakteach.artifacts.errors import LostError, StepError
 from weakteach.artifacts.store import Store
 from weakteach.models.loading import load_causal, weights_of
 from weakteach.models.resources import Resources
@@ -190,13 +191,40 @@ class KilledOnce(Sft):
         return run_training(self, kill_rank_1, workspace)
 
 
-def test_a_killed_worker_is_replaced_and_training_resumes(tmp_path, ray_here):
+def test_a_killed_worker_is_no_failure_and_training_resumes(tmp_path, ray_here):
     store, schedule = Store(tmp_path), Schedule(1e-3, batch=16, epochs=2)
     step = KilledOnce(find_model("opt-45k"), labels_of(256), SftRecipe(schedule), seed=0)
-    record = store.obtain(step, replace(GROUP, checkpoint_steps=8))
+    record = store.obtain(step, replace(GROUP, checkpoint_steps=8, max_failures=0))
     assert record["facts"]["resumed"]
     assert record["facts"]["updates"] == 32
     assert record["device_seconds"] == 2 * record["seconds"]
+
+
+def fail_and_count(config):
+    with Path(config["job"].run_folder).parent.joinpath("tries").open("a") as file:
+        file.write(f"{ray.train.get_context().get_world_rank()}")
+    raise ValueError("no such thing")
+
+
+@dataclass(frozen=True)
+class FailAndCount(Sft):
+    log: str = ""
+
+    def compute(self, workspace):
+        try:
+            return run_training(self, fail_and_count, workspace)
+        finally:
+            shutil.copy(workspace.run_folder / "tries", self.log)
+
+
+def test_what_a_training_raises_is_not_taken_for_a_loss(tmp_path, ray_here):
+    log = tmp_path / "tries"
+    recipe = SftRecipe(Schedule(1e-3, batch=16))
+    step = FailAndCount(find_model("opt-45k"), labels_of(64), recipe, seed=0, log=str(log))
+    with pytest.raises(StepError, match="no such thing") as raised:
+        Store(tmp_path).obtain(step, replace(GROUP, train_workers=1, max_failures=1))
+    assert not isinstance(raised.value, LostError)
+    assert log.read_text() == "00"
 
 
 def test_a_loss_that_is_not_finite_stops_with_a_remedy(tmp_path):

@@ -12,3 +12,8 @@ class StorageError(UserError):
 
 class StepError(UserError):
     """A step could not be computed."""
+
+
+class LostError(StepError):
+    """What was computing a step is gone, a process or a node, which says nothing against the step:
+    computed again, it goes on from what its scratch folder holds."""

@@ -11,7 +11,7 @@ from enum import StrEnum
 from filelock import Timeout
 from pyarrow import fs
 
-from weakteach.artifacts.step import FINGERPRINT_LENGTH
+from weakteach.artifacts.step import FINGERPRINT_LENGTH, Step
 from weakteach.artifacts.store import LEASE_SECONDS, LEASES, RECORD, Store
 
 FINGERPRINT = rf"[0-9a-f]{{{FINGERPRINT_LENGTH}}}"
@@ -93,14 +93,22 @@ def being_made(store: Store, inventory: Inventory) -> set[tuple[str, str]]:
     """Kind and fingerprint of the steps that a process is computing now: their leases are held,
     and still are when those of a holder that is gone have run out."""
     suspects = {item.step for item in inventory.items if item.state != State.ARTIFACT}
-    files = fs.FileSelector(f"{store.root}/{LEASES}", allow_not_found=True)
-    for info in store.filesystem.get_file_info(files):
-        kind, _, fingerprint = info.base_name.rpartition("-")
-        if re.fullmatch(FINGERPRINT, fingerprint):
-            suspects.add((kind, fingerprint))
+    suspects |= _leased(store)
     with ThreadPoolExecutor(32) as threads:
         held = threads.map(lambda step: _is_held(store, *step), suspects)
     return {step for step, is_held in zip(suspects, held, strict=True) if is_held}
+
+
+def _leased(store: Store) -> set[tuple[str, str]]:
+    """Kind and fingerprint of the steps that there is a lease file of, whoever holds it."""
+    files = fs.FileSelector(f"{store.root}/{LEASES}", allow_not_found=True)
+    infos = store.filesystem.get_file_info(files)
+    found = [(kind, name) for kind, _, name in (i.base_name.rpartition("-") for i in infos)]
+    return {
+        (kind, fingerprint)
+        for kind, _, fingerprint in names
+        if re.fullmatch(FINGERPRINT, fingerprint)
+    }
 
 
 def _is_held(store: Store, kind: str, fingerprint: str) -> bool:
@@ -109,6 +117,19 @@ def _is_held(store: Store, kind: str, fingerprint: str) -> bool:
             return False
     except Timeout:
         return True
+
+
+def tidy(store: Store, steps: Iterable[Step]) -> None:
+    """Delete what processes that were killed left of those steps whose artifacts exist: leases,
+    which are free once they have been taken, stages and scratches."""
+    steps = list(steps)
+    existing = store.existing(steps)
+    done = {(type(s).__name__, s.fingerprint) for s in steps if s.fingerprint in existing}
+    for step in _leased(store) & done:
+        _is_held(store, *step)
+    for item in take_inventory(store).items:
+        if item.step in done and item.state != State.ARTIFACT:
+            drop(store, item)
 
 
 def drop(store: Store, item: Item) -> bool:

@@ -28,6 +28,7 @@ from pyarrow import fs
 
 import weakteach
 from weakteach.artifacts.errors import StepError, StorageError
+from weakteach.artifacts.losses import through_losses
 from weakteach.artifacts.step import Step, jsonable
 
 RECORD, LEASES = "record.json", ".leases"
@@ -253,7 +254,8 @@ class Store:
                 with self.lease(type(step).__name__, step.fingerprint, wait):
                     if record := self.record(step):
                         return record
-                    record = self._compute(step, execution, progress)
+                    compute = partial(self._compute, step, execution, progress)
+                    record = through_losses(compute)
             except Timeout:
                 raise _InOtherHands from None
             except Exception as error:

@@ -18,9 +18,10 @@ import numpy as np
 import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
+from ray.exceptions import RayError
 from ray.util import metrics
 
-from weakteach.artifacts.errors import StepError
+from weakteach.artifacts.errors import LostError, StepError
 from weakteach.artifacts.store import Progress
 from weakteach.labeling.shards import (
     QUARANTINE_SHARE,
@@ -118,13 +119,21 @@ def _made(
             compute=TaskPoolStrategy(size=resources.label_tasks),
             **options,
         )
-    for row in dataset.iter_rows():
+    for row in _despite_losses(stream, dataset):
         if row["error"]:
             raise StepError(f"{type(stream.work).__name__}: {row['error']}")
         yield (
             range(row["start"], row["stop"]),
             Made(row["rows"], row["quarantined"], row["tokens"]),
         )
+
+
+def _despite_losses(stream: Stream, dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
+    """The rows. What a chunk fails with is in them, so that an error of Ray is one of losses."""
+    try:
+        yield from dataset.iter_rows()
+    except RayError as error:
+        raise LostError(f"{type(stream.work).__name__} was lost: {error}") from error
 
 
 def _pool(resources: Resources) -> ActorPoolStrategy:

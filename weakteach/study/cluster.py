@@ -13,10 +13,12 @@ from weakteach.models.resources import Resources
 from weakteach.study.leases import ray_lease
 
 # Set for every worker; a value that the user's environment has wins. Ray Train's own defaults cost
-# seconds per run (health checks) or flood the logs (print patch).
+# seconds per run (health checks), flood the logs (print patch) or give up before a node has booted.
 WORKER_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    # Workers of a training wait for nodes that the cluster has yet to boot, or has just lost.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "3600",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",

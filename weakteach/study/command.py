@@ -146,6 +146,10 @@ def sweep(
                 int | None,
                 typer.Option(min=0, help="Actors that label; 0 labels in Ray tasks."),
             ] = None,
+            gpus: Annotated[
+                float | None,
+                typer.Option(min=0, help="GPUs of each worker and actor; 0.5 shares one."),
+            ] = None,
             gpu_type: Annotated[
                 str | None,
                 typer.Option(help="GPU by its name in Ray, such as A100 or L4; any for any."),
@@ -164,6 +168,10 @@ def sweep(
             attention: Annotated[
                 AttentionName | None,
                 typer.Option(help="Of log-probabilities; flex is faster on CUDA, slow on a CPU."),
+            ] = None,
+            checkpoint_steps: Annotated[
+                int | None,
+                typer.Option(min=1, help="Updates from one checkpoint of a training to the next."),
             ] = None,
             max_concurrent: Annotated[
                 int | None, typer.Option(min=1, help="Arms that run at a time.")
@@ -203,8 +211,8 @@ def sweep(
             options = Options(
                 PRESETS[preset.value], storage, choices,
                 execution_options(
-                    train_workers, label_actors, label_actors_max, gpu_type, threads, dtype,
-                    attention,
+                    train_workers, label_actors, label_actors_max, gpus, gpu_type, threads, dtype,
+                    attention, checkpoint_steps,
                 ),
                 max_concurrent, address, plan, prices, node_types, max_cost, verbose,
             )  # fmt: skip
@@ -286,20 +294,24 @@ def execution_options(
     train_workers: int | None,
     label_actors: int | None,
     label_actors_max: int | None,
+    gpus: float | None,
     gpu_type: str | None,
     threads: int | None,
     dtype: str | None,
     attention: str | None,
+    checkpoint_steps: int | None,
 ) -> dict[str, Any]:
     """Fields of Resources that the user set."""
     given = {
         "train_workers": train_workers,
         "label_actors": label_actors,
         "label_actors_max": label_actors_max,
+        "gpus": gpus,
         "gpu_type": "" if gpu_type == "any" else gpu_type,
         "threads": threads,
         "dtype": None if dtype is None else str(dtype),
         "attention": None if attention is None else str(attention),
+        "checkpoint_steps": checkpoint_steps,
     }
     return {name: value for name, value in given.items() if value is not None}
 

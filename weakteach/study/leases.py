@@ -45,7 +45,12 @@ def ray_lease(key: str, wait: float) -> Iterator[None]:
             namespace=NAMESPACE,
             lifetime="detached",
             num_cpus=0,
+            # On the head, or else it would be lost with a spot node, or keep one from being idle.
+            resources={"node:__internal_head__": 0.001},
             scheduling_strategy="DEFAULT",
+            # A keeper that starts anew knows of no holder until each has renewed its lease.
+            max_restarts=-1,
+            max_task_retries=-1,
             get_if_exists=True,
         )
         .remote()

@@ -21,6 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from weakteach.artifacts.inventory import tidy
 from weakteach.artifacts.step import Step, jsonable, walk
 from weakteach.artifacts.store import Store, code_version, package_versions
 from weakteach.models.resources import Resources
@@ -35,7 +36,8 @@ from weakteach.study.results import publish_results
 from weakteach.study.steps.data import Pairs
 
 LOGGER = logging.getLogger(__name__)
-TRIAL_RETRIES = 2
+# An arm's process may be lost so often within one step: more says that the step takes it down.
+LOSSES_OF_A_PROCESS = 10
 SECONDS_BETWEEN_REPORTS = 2.0
 # A large study's report takes many seconds to draw: no more than this share of the time goes to it.
 REPORT_SHARE = 0.05
@@ -107,7 +109,7 @@ def _fit(
                 name=name,
                 storage_path=folder if store.is_local else store.url_of(f"{store.root}/.tune"),
                 callbacks=[recorder],
-                failure_config=FailureConfig(max_failures=TRIAL_RETRIES),
+                failure_config=FailureConfig(max_failures=LOSSES_OF_A_PROCESS),
                 checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,
             ),
@@ -117,6 +119,7 @@ def _fit(
                 tuner.fit()
             except KeyboardInterrupt:
                 return False
+    tidy(store, walk(target for arm in arms for target in arm.targets))
     # Tune catches a first Ctrl-C itself and stops with arms left.
     return recorder.open_arms == 0
 
@@ -184,6 +187,7 @@ class Recorder(Callback):
     ) -> None:
         if result["step"]:
             self.computed += 1
+            trial.run_metadata.num_failures = 0
         self._doing[trial.trial_id] = result["doing"]
         self._failures |= result["failures"]
 

@@ -1,9 +1,14 @@
-"""Running a training function under Ray Train: in this process, or on a group of workers."""
+"""Running a training function under Ray Train: in this process, or on a group of workers.
+
+Workers and nodes that are lost are no failure of the training: it goes on from its last checkpoint.
+An exception that the training raises is one, and is not tried again for ever.
+"""
 
 import logging
 from collections.abc import Callable
 from typing import Any
 
+from ray.exceptions import RayError
 from ray.train import (
     CheckpointConfig,
     ControllerError,
@@ -12,13 +17,19 @@ from ray.train import (
     ScalingConfig,
     WorkerGroupError,
 )
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.exceptions import (
+    WorkerHealthCheckFailedError,
+    WorkerHealthCheckTimeoutError,
+)
 
-from weakteach.artifacts.errors import StepError
+from weakteach.artifacts.errors import LostError, StepError
 from weakteach.models.resources import Resources
 from weakteach.training.worker import TrainingJob
 
 CONTROLLER_FAILURES = 2
+# Of a worker that is gone; whatever else a worker fails with, the training has raised.
+GONE = (RayError, WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError)
 
 
 def launch(
@@ -31,13 +42,17 @@ def launch(
 
     With 0 workers it runs here, in Ray Train's local mode, and resumes from the trainer's own
     checkpoints. Otherwise a run of that ``name`` under ``storage``, a URL, goes on from the last
-    checkpoint that it reported. Raises StepError with the cause when training fails for good.
+    checkpoint that it reported. Raises LostError when what it runs on is lost too often, and
+    StepError with the cause when training fails for good.
     """
     resources = job.resources
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     trainer = TorchTrainer(
         train,  # type: ignore[arg-type]  # what it returns is in the result
         train_loop_config={"job": job},
+        # In torch's words, what suits the device of the worker; Ray's default is what suits a GPU
+        # wherever one was asked for.
+        torch_config=TorchConfig(backend="undefined"),
         scaling_config=ScalingConfig(
             num_workers=resources.train_workers,
             use_gpu=resources.gpus > 0,
@@ -56,10 +71,15 @@ def launch(
     try:
         result = trainer.fit()
     except WorkerGroupError as error:
-        cause = error.worker_failures[min(error.worker_failures)]
-        raise StepError(f"Training of {name} failed: {cause}") from error
+        failures = [error.worker_failures[rank] for rank in sorted(error.worker_failures)]
+        lost = [why for why in failures if isinstance(why, GONE)]
+        # When one worker is lost, others fail at once for want of it.
+        kind, cause = (LostError, lost[0]) if lost else (StepError, failures[0])
+        raise kind(f"Training of {name} failed: {cause}") from error
     except ControllerError as error:
-        raise StepError(f"Training of {name} failed: {error.controller_failure}") from error
+        raise LostError(f"Training of {name} failed: {error.controller_failure}") from error
+    except RayError as error:
+        raise LostError(f"Training of {name} lost its controller: {error}") from error
     facts: Any = result.return_value  # type: ignore[attr-defined]  # as above
     if not isinstance(facts, dict):
         raise StepError(f"Training of {name} ended without a result")

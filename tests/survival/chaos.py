@@ -1,0 +1,340 @@
+"""A study while a monkey kills its processes, nodes and driver, against the same study undisturbed.
+
+    python tests/survival/chaos.py
+    python tests/survival/chaos.py --kills 30 --seeds 0,1,2
+    python tests/survival/chaos.py --train-workers 0 --label-actors 0     # as on a laptop
+
+Raises a Ray cluster on this machine: a head without CPUs, and nodes that come and go. On it runs
+the size grid at its smallest, as a process of its own that joins the cluster by address. The
+monkey SIGKILLs trials, controllers and workers of trainings, actors or tasks that label, whole
+nodes (a new one takes their place some seconds later), and the driver, which is then submitted
+again. In the end the study must be what it would have been: the files of all artifacts and
+results.parquet byte by byte, one row for each pair in each label table, and no lease, no process
+and nothing half-written left. Exits with 1 if any of this does not hold.
+"""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import psutil
+import typer
+from checks import artifact_files, differing, incomplete, leases, leftovers, unsound_labels
+from monkey import Kill, Monkey
+from processes import at_work, kill, kill_family, nothing_left, polling, workers
+from rich.console import Console
+from rich.table import Table
+
+from weakteach.artifacts.step import Step, walk
+from weakteach.artifacts.store import Store
+from weakteach.study.experiments import arms_of, size_grid
+from weakteach.study.grids import Choices, listed, make_grid
+from weakteach.study.presets import EMBEDDED
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_SECONDS = 1800
+# A node's place is taken this long after its loss.
+SECONDS_WITHOUT_NODE = 4.0
+# For a head that misses a lost node within seconds, as one machine's nodes do not share a network.
+ENVIRONMENT = {
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_raylet_start_wait_time_s": "120",
+    "RAY_health_check_initial_delay_ms": "5000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_failure_threshold": "5",
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+    "COLUMNS": "200",
+}
+
+
+@dataclass(frozen=True)
+class Study:
+    """The size grid that is disturbed, and how it is run."""
+
+    choices: Choices
+    train_workers: int
+    label_actors: int
+
+    def command(self, storage: Path, address: str) -> list[str]:
+        options = {
+            "--storage": storage,
+            "--data": self.choices.data,
+            "--test-pairs": self.choices.test_pairs,
+            "--weak": self.choices.weak,
+            "--student": self.choices.student,
+            "--fractions": self.choices.fractions,
+            "--seeds": self.choices.seeds,
+            "--gold": self.choices.gold,
+            "--train-workers": self.train_workers,
+            "--label-actors": self.label_actors,
+            "--checkpoint-steps": 10,
+            "--address": address,
+        }
+        words = [str(word) for option in options.items() for word in option]
+        return [sys.executable, "sweeps/size_grid.py", *words, "--verbose"]
+
+    def steps(self) -> list[Step]:
+        grid = make_grid(EMBEDDED, EMBEDDED.first, self.choices, resolve=True)
+        return walk(target for arm in arms_of([size_grid(grid)]) for target in arm.targets)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A study that came to its end. ``checks`` says of each what does not hold, if anything."""
+
+    name: str
+    seconds: float
+    drivers: int
+    kills: list[Kill] = field(default_factory=list)
+    checks: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def sound(self) -> bool:
+        return not any(self.checks.values())
+
+
+class Nodes:
+    """A Ray cluster of this machine's processes: a head without CPUs, and nodes to be lost."""
+
+    def __init__(self, count: int, cpus: int) -> None:
+        # Reads the environment when it is imported.
+        from ray.cluster_utils import Cluster
+
+        self._cpus = cpus
+        self._cluster = Cluster()
+        self._cluster.add_node(num_cpus=0, include_dashboard=False)
+        self._due: list[float] = []
+        for _ in range(count):
+            self._add()
+
+    def _add(self) -> None:
+        """Add a node; on a machine too busy to start one within Ray's 30 seconds, later."""
+        try:
+            self._cluster.add_node(num_cpus=self._cpus)
+        except Exception:  # Ray raises bare ones
+            known = {raylet_of(node).pid for node in (self._cluster.head_node, *self.extra)}
+            for child in psutil.Process().children():
+                if child.name() == "raylet" and child.pid not in known:
+                    kill_family(child)
+            self._due.append(time.monotonic() + SECONDS_WITHOUT_NODE)
+
+    @property
+    def address(self) -> str:
+        return str(self._cluster.address)
+
+    @property
+    def extra(self) -> list[Any]:
+        return sorted(self._cluster.worker_nodes, key=lambda node: str(node.unique_id))
+
+    def lose(self, node: Any) -> str:
+        """Kill the node's raylet and all below it; its place is taken later."""
+        raylet = raylet_of(node)
+        below = raylet.children(recursive=True)
+        self._cluster.remove_node(node, allow_graceful=False)
+        for process in below:
+            kill(process)
+        self._due.append(time.monotonic() + SECONDS_WITHOUT_NODE)
+        return f"raylet {raylet.pid} with {len(below)} processes"
+
+    def replace_lost(self) -> None:
+        while self._due and time.monotonic() >= self._due[0]:
+            self._due.pop(0)
+            self._add()
+
+    def shutdown(self) -> None:
+        self._cluster.shutdown()
+
+
+def raylet_of(node: Any) -> psutil.Process:
+    return psutil.Process(node.all_processes["raylet"][0].process.pid)
+
+
+class Driver:
+    """The study's driver, a process of its own with a log."""
+
+    def __init__(self, command: list[str], log: IO[bytes]) -> None:
+        self._command, self._log = command, log
+        self.started = 0
+        self.submit()
+
+    def submit(self) -> None:
+        self.started += 1
+        self._log.write(f"--- {shlex.join(self._command)}\n".encode())
+        self._log.flush()
+        self.process = psutil.Popen(
+            self._command, cwd=ROOT, stdout=self._log, stderr=subprocess.STDOUT
+        )
+
+    def lose(self) -> str | None:
+        if not kill_family(self.process):
+            return None
+        self.process.wait()
+        self.submit()
+        return f"driver {self.started - 1}"
+
+
+def run(
+    name: str, study: Study, folder: Path, nodes: tuple[int, int], monkey: Monkey | None
+) -> tuple[Run, Store]:
+    """Run the study on a cluster of its own, with the monkey about."""
+    storage, console = folder / name, Console()
+    with nothing_left(os.environ["TMPDIR"]) as outlived, (folder / f"{name}.log").open("wb") as log:
+        cluster = Nodes(*nodes)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # Ray has one of its own
+        driver = None
+        try:
+            started = time.monotonic()
+            driver = Driver(study.command(storage, cluster.address), log)
+            while driver.process.poll() is None:
+                if time.monotonic() - started > PATIENCE_SECONDS:
+                    raise typer.BadParameter(f"{name} is not done after {PATIENCE_SECONDS} s")
+                time.sleep(0.1)
+                cluster.replace_lost()
+                if monkey and monkey.due:
+                    _strike(monkey, cluster, driver, console)
+            seconds = time.monotonic() - started
+            for _ in polling(60):
+                busy = at_work(os.environ["TMPDIR"])
+                if not busy:
+                    break
+        finally:
+            if driver:
+                kill_family(driver.process)
+            cluster.shutdown()
+    ended = [] if driver.process.returncode == 0 else [f"exit code {driver.process.returncode}"]
+    kills = monkey.done if monkey else []
+    checks = {
+        "driver ended well": ended,
+        "no worker after the driver": busy,
+        "no process after the cluster": outlived,
+    }
+    return Run(name, seconds, driver.started, kills, checks), Store(storage)
+
+
+def _strike(monkey: Monkey, cluster: Nodes, driver: Driver, console: Console) -> None:
+    victims: dict[str, list[Any]] = {
+        **workers(os.environ["TMPDIR"]),
+        "node": cluster.extra,
+        "driver": [driver.process],
+    }
+
+    def strike(kind: str, victim: Any) -> str | None:
+        if kind == "node":
+            return cluster.lose(victim)
+        if kind == "driver":
+            return driver.lose()
+        return f"process {victim.pid}" if kill(victim) else None
+
+    if killed := monkey.strike(victims, strike):
+        number, at = len(monkey.done), killed.seconds
+        console.print(f"{number:3d}. {at:6.1f} s  {killed.kind}: {killed.victim}", highlight=False)
+
+
+def compare(calm: Store, run: Run, store: Store, steps: list[Step], kills: int) -> Run:
+    """The run with all checks against the undisturbed store."""
+    results = "studies/size_grid/results.parquet"
+    missing = incomplete(store, steps)
+    files = [differing(artifact_files(calm, steps), artifact_files(store, steps))]
+    tables = [Path(of.root, results).read_bytes() for of in (calm, store) if not missing]
+    checks = {
+        **run.checks,
+        f"at least {kills} kills": [] if len(run.kills) >= kills else [f"{len(run.kills)}"],
+        "every step done": missing,
+        "artifacts byte equal": files[0],
+        "results byte equal": [] if len(set(tables)) == 1 else [results],
+        "a row for each pair": [] if missing else unsound_labels(store, steps),
+        "no lease left": leases(store),
+        "nothing half-written left": leftovers(store),
+    }
+    return Run(run.name, run.seconds, run.drivers, run.kills, checks)
+
+
+def show(console: Console, calm: Run, runs: list[Run]) -> None:
+    table = Table(title=f"Undisturbed: {calm.seconds:.0f} s", title_justify="left")
+    kinds = sorted({kill.kind for run in runs for kill in run.kills})
+    for heading in ("monkey", "kills", *kinds, "drivers", "seconds", "lost per kill", "checks"):
+        table.add_column(heading, justify="left" if heading in ("monkey", "checks") else "right")
+    for run in runs:
+        counts = Counter(kill.kind for kill in run.kills)
+        lost = (run.seconds - calm.seconds) / max(1, len(run.kills))
+        held = sum(not found for found in run.checks.values())
+        table.add_row(
+            run.name, str(len(run.kills)), *(str(counts[kind]) for kind in kinds),
+            str(run.drivers), f"{run.seconds:.0f}", f"{lost:.1f} s",
+            f"{held} of {len(run.checks)} hold",
+        )  # fmt: skip
+    console.print(table)
+    for run in (calm, *runs):
+        for check, found in run.checks.items():
+            if found:
+                console.print(f"{run.name}: not so: {check}: {'; '.join(found[:10])}", markup=False)
+
+
+def main(
+    kills: Annotated[int, typer.Option(min=1, help="Kills of each disturbed run.")] = 30,
+    seeds: Annotated[str, typer.Option(help="Seeds of the monkey, a run for each.")] = "0",
+    gap: Annotated[float, typer.Option(min=0.5, help="Mean seconds between two kills.")] = 9.0,
+    train_workers: Annotated[
+        int, typer.Option(min=0, help="Workers of a training; 0 trains in the trial.")
+    ] = 2,
+    label_actors: Annotated[
+        int, typer.Option(min=0, help="Actors of a labeling; 0 labels in tasks.")
+    ] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Nodes besides the head.")] = 2,
+    cpus: Annotated[int, typer.Option(min=1, help="CPUs of each in Ray's eyes.")] = 3,
+    pairs: Annotated[int, typer.Option(min=100, help="Pairs of the embedded world.")] = 400,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where stores and logs stay; a temporary one without it.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="JSON to write.")] = Path("chaos.json"),
+) -> None:
+    """The study undisturbed, then once with each monkey. Takes about 10 minutes for each."""
+    choices = Choices(
+        weak="opt-45k,opt-230k",
+        student="opt-45k",
+        fractions="1/2",
+        seeds="0",
+        data=f"world:{pairs}",
+        gold="own",
+        test_pairs=64,
+    )
+    study, console = Study(choices, train_workers, label_actors), Console()
+    steps, monkeys = study.steps(), listed(seeds, int, "--seeds")
+    with tempfile.TemporaryDirectory(prefix="wt-chaos-", dir="/tmp") as temporary:
+        # Short: paths of sockets below it may not exceed 107 characters.
+        os.environ.update(ENVIRONMENT, RAY_TMPDIR=temporary, TMPDIR=temporary)
+        place = folder or Path(temporary)
+        place.mkdir(parents=True, exist_ok=True)
+        calm, store = run("undisturbed", study, place, (nodes, cpus), None)
+        if not calm.sound:
+            console.print((place / "undisturbed.log").read_text()[-4000:], markup=False)
+        console.print(f"Undisturbed: {calm.seconds:.0f} s.", highlight=False)
+        runs = []
+        for seed in monkeys or ():
+            name = f"seed {seed}"
+            console.print(f"\n{name}:", highlight=False)
+            monkey = Monkey(seed, kills, gap)
+            disturbed, its_store = run(name, study, place, (nodes, cpus), monkey)
+            runs.append(compare(store, disturbed, its_store, steps, kills))
+            show(console, calm, runs[-1:])
+    show(console, calm, runs)
+    facts = {"command": sys.argv, "pairs": pairs, "undisturbed": asdict(calm)}
+    out.write_text(json.dumps({**facts, "runs": [asdict(run) for run in runs]}, indent=1))
+    if not all(run.sound for run in (calm, *runs)):
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)
