@@ -102,13 +102,8 @@ def being_made(store: Store, inventory: Inventory) -> set[tuple[str, str]]:
 def _leased(store: Store) -> set[tuple[str, str]]:
     """Kind and fingerprint of the steps that there is a lease file of, whoever holds it."""
     files = fs.FileSelector(f"{store.root}/{LEASES}", allow_not_found=True)
-    infos = store.filesystem.get_file_info(files)
-    found = [(kind, name) for kind, _, name in (i.base_name.rpartition("-") for i in infos)]
-    return {
-        (kind, fingerprint)
-        for kind, _, fingerprint in names
-        if re.fullmatch(FINGERPRINT, fingerprint)
-    }
+    names = [info.base_name.rpartition("-") for info in store.filesystem.get_file_info(files)]
+    return {(kind, of) for kind, _, of in names if re.fullmatch(FINGERPRINT, of)}
 
 
 def _is_held(store: Store, kind: str, fingerprint: str) -> bool:

@@ -254,8 +254,7 @@ class Store:
                 with self.lease(type(step).__name__, step.fingerprint, wait):
                     if record := self.record(step):
                         return record
-                    compute = partial(self._compute, step, execution, progress)
-                    record = through_losses(compute)
+                    record = through_losses(partial(self._compute, step, execution, progress))
             except Timeout:
                 raise _InOtherHands from None
             except Exception as error:
