@@ -11,6 +11,7 @@ them. Exits with 1 if nodes do not come, do not go, or an arm does not finish.
 """
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -167,7 +168,7 @@ def connect(address: str) -> None:
     deadline = time.monotonic() + SECONDS_TO_START
     while True:
         try:
-            ray.init(address=address, logging_level="ERROR", log_to_driver=False)
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         except ConnectionError:
             if time.monotonic() > deadline:
                 raise

@@ -113,8 +113,16 @@ class Nodes:
         from ray.cluster_utils import Cluster
 
         self._cpus = cpus
-        self._cluster = Cluster()
-        self._cluster.add_node(num_cpus=0, include_dashboard=False)
+        for tries_left in (2, 1, 0):  # as below
+            self._cluster = Cluster()
+            try:
+                self._cluster.add_node(num_cpus=0, include_dashboard=False)
+                break
+            except Exception:
+                for child in psutil.Process().children():
+                    kill_family(child)
+                if not tries_left:
+                    raise
         self._due: list[float] = []
         for _ in range(count):
             self._add()
@@ -337,4 +345,6 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    app()
