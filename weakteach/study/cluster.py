@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import time
 from typing import Any
 
 import ray
@@ -27,6 +28,8 @@ WORKER_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
+# How long a cluster that is too small for an arm may take to replace a lost node.
+SECONDS_FOR_NODES = 60.0
 
 
 class ClusterError(UserError):
@@ -64,19 +67,21 @@ def arms_at_once(wanted: int, resources: Resources) -> int:
     """How many arms of those wanted can run on the cluster without starving each other.
 
     A trial that trains in its own process keeps a CPU while it waits for its labeling: if trials
-    held every CPU, none of them would go on. Raises ClusterError if the
-    cluster is too small for one.
+    held every CPU, none of them would go on. A cluster that is too small for one may have just
+    lost a node: it is given some time. Raises ClusterError if none comes.
     """
     if resources.train_workers:
         return wanted
-    available = ray.cluster_resources().get("CPU", 0.0)
-    fitting = int(available // _cpus_of_a_trial(resources))
-    if fitting < 1:
-        raise ClusterError(
-            f"The cluster has {available:g} CPUs, but an arm needs {_cpus_of_a_trial(resources):g}:"
-            " start Ray with more (--num-cpus may be more than the machine has)"
-        )
-    return min(wanted, fitting)
+    needed = _cpus_of_a_trial(resources)
+    give_up = time.monotonic() + SECONDS_FOR_NODES
+    while (available := float(ray.cluster_resources().get("CPU", 0.0))) < needed:
+        if time.monotonic() >= give_up:
+            raise ClusterError(
+                f"The cluster has {available:g} CPUs, but an arm needs {needed:g}: start Ray with "
+                "more (--num-cpus may be more than the machine has)"
+            )
+        time.sleep(1.0)
+    return min(wanted, int(available // needed))
 
 
 def _cpus_of_a_trial(resources: Resources) -> float:

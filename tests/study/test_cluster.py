@@ -1,0 +1,21 @@
+"""How many arms run at a time on a cluster of a given size."""
+
+import pytest
+
+from weakteach.models.resources import Resources
+from weakteach.study import cluster
+from weakteach.study.cluster import ClusterError, arms_at_once
+
+
+def test_trials_that_train_leave_cpus_for_their_labeling(ray_here):
+    """The Ray of tests has 4 CPUs; a trial takes one, and one for each task that labels."""
+    assert arms_at_once(9, Resources()) == 2
+    assert arms_at_once(1, Resources()) == 1
+    assert arms_at_once(9, Resources(label_tasks=3)) == 1
+    assert arms_at_once(9, Resources(train_workers=1)) == 9
+
+
+def test_a_cluster_that_stays_too_small_for_an_arm_is_an_error(ray_here, monkeypatch):
+    monkeypatch.setattr(cluster, "SECONDS_FOR_NODES", 0.5)
+    with pytest.raises(ClusterError, match="has 4 CPUs, but an arm needs 5"):
+        arms_at_once(1, Resources(label_tasks=4))
