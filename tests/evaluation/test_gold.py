@@ -39,6 +39,16 @@ def test_rewards_do_not_depend_on_the_batch(tiny, tmp_path):
     assert together.std() > 0
 
 
+def test_a_response_beyond_the_context_is_read_as_far_as_it_goes(tiny, tmp_path):
+    folder = reward_model_folder(tiny, tmp_path)
+    model, tokenizer = load_reward_model(folder), load_tokenizer(folder)
+    endless = " é" * model.config.max_position_embeddings
+    scores = score_responses(model, tokenizer, ["hello ."], [endless], 4096)
+    further = score_responses(model, tokenizer, ["hello ."], [endless + " more"], 4096)
+    assert np.isfinite(scores).all()
+    assert scores == further
+
+
 def test_a_model_with_several_outputs_or_no_head_is_refused(tiny, tmp_path):
     with pytest.raises(ModelError, match="3 outputs"):
         load_reward_model(reward_model_folder(tiny, tmp_path, outputs=3))

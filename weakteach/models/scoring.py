@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from weakteach.models.loading import context_length
 from weakteach.models.tokens import length_batches, pair_tokens
 
 
@@ -17,9 +18,11 @@ def score_responses(
     responses: Sequence[str],
     batch_tokens: int,
 ) -> np.ndarray:
-    """Rewards of shape [responses], float64, each read at the end of prompt + response."""
+    """Rewards of shape [responses], float64, each read at the end of prompt + response, or where
+    the model's context ends: what another model wrote may have more tokens here than there."""
     tokens = pair_tokens(tokenizer, prompts, responses, responses)
-    ids = [pair.prompt + pair.response_1 for pair in tokens]
+    context = context_length(model)
+    ids = [(pair.prompt + pair.response_1)[:context] for pair in tokens]
     # The head looks for the last token that is not padding, by the model's own pad id.
     model.config.pad_token_id = tokenizer.pad_token_id
     rewards = np.zeros(len(ids))
