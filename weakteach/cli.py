@@ -210,7 +210,8 @@ def plan(
             table.add_column(heading, justify="left" if heading == "step" else "right")
         for kind in dict.fromkeys(name for name, _ in steps):
             mine = [fingerprint for name, fingerprint in steps if name == kind]
-            records = [r for r in (store.find(fingerprint) for fingerprint in mine) if r]
+            found = (store.record_of(kind, fingerprint) for fingerprint in mine)
+            records = [record for record in found if record]
             hours = sum(record["device_seconds"] for record in records) / 3600
             table.add_row(kind, str(len(mine)), str(len(records)), f"{hours:.3f}")
     Console().print(table)
@@ -249,18 +250,25 @@ def show(
         record = store.find(fingerprint)
         if record is None:
             raise StorageError(f"{store.url} holds no artifact {fingerprint}")
-    console.print_json(json.dumps(record))
-    console.print(lineage(store, record, Tree(title_of(record))))
+        tree = lineage(store, record, Tree(title_of(record)))
+    console.print_json(json.dumps(record), ensure_ascii=True)  # it may hold lone surrogates
+    console.print(tree)
 
 
-def lineage(store: Store, record: dict[str, Any], tree: Tree) -> Tree:
-    """The record's inputs below it, and theirs below them."""
+def lineage(store: Store, record: dict[str, Any], tree: Tree, above: tuple[str, ...] = ()) -> Tree:
+    """The record's inputs below it, and theirs below them.
+
+    Raises StorageError if one of them is among those ``above`` it, which no study writes.
+    """
+    above = (*above, record["fingerprint"])
     for parent in record["inputs"]:
-        found = store.find(parent["fingerprint"])
+        if parent["fingerprint"] in above:
+            raise StorageError(f"The record of {above[-1]} is damaged: its inputs go in a circle")
+        found = store.record_of(parent["step"], parent["fingerprint"])
         if found is None:
             tree.add(f"{parent['step']}/{parent['fingerprint']} (gone)")
         else:
-            lineage(store, found, tree.add(title_of(found)))
+            lineage(store, found, tree.add(title_of(found)), above)
     return tree
 
 

@@ -1,9 +1,19 @@
 """Errors that a user can mend."""
 
+UNPRINTABLE = "\N{REPLACEMENT CHARACTER}"
+
 
 class UserError(Exception):
     """The message is one sentence that names what is wrong and the remedy; a command prints it
-    without a traceback."""
+    without a traceback. Lines of a library's message that it quotes are joined, and what is not
+    printable, which may come out of a damaged file, is replaced."""
+
+    def __init__(self, message: str) -> None:
+        lines = (line.strip() for line in message.splitlines())
+        whole = " ".join(line for line in lines if line)
+        super().__init__(
+            "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in whole)
+        )
 
 
 class StorageError(UserError):

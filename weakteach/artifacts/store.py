@@ -27,9 +27,11 @@ from filelock import SoftFileLease, Timeout
 from pyarrow import fs
 
 import weakteach
-from weakteach.artifacts.errors import StepError, StorageError
+from weakteach.artifacts.errors import StepError, StorageError, UserError
 from weakteach.artifacts.losses import through_losses
+from weakteach.artifacts.record import parse_record, seal, stored_name
 from weakteach.artifacts.step import Step, jsonable
+from weakteach.artifacts.storage import open_storage
 
 RECORD, LEASES = "record.json", ".leases"
 # A holder that is gone is replaced after this long; at once if it ran on the same host.
@@ -104,12 +106,12 @@ class Store:
 
     @cached_property
     def _place(self) -> tuple[fs.FileSystem, str]:
+        filesystem, root = open_storage(self.url)
         try:
-            filesystem, root = fs.FileSystem.from_uri(self.url)
             filesystem.create_dir(root, recursive=True)
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise StorageError(f"Storage {self.url} cannot be used: {error}") from error
-        return filesystem, root.rstrip("/")
+        return filesystem, root
 
     @property
     def filesystem(self) -> fs.FileSystem:
@@ -139,7 +141,7 @@ class Store:
 
     def place(self, kind: str, fingerprint: str) -> str:
         """``path`` of a step that is known by the name of its class and its fingerprint."""
-        return f"{self.root}/{kind}/{fingerprint}"
+        return f"{self.root}/{stored_name(kind)}/{stored_name(fingerprint)}"
 
     def url_of(self, path: str) -> str:
         """The URL of a path under ``root``; options after a ``?`` stay at its end."""
@@ -154,9 +156,11 @@ class Store:
         """``record`` of a step that is known by the name of its class and its fingerprint."""
         try:
             with self.filesystem.open_input_file(f"{self.place(kind, fingerprint)}/{RECORD}") as f:
-                return json.loads(f.read())
+                return parse_record(f.read(), kind, fingerprint)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise StorageError(f"Storage {self.url} cannot be read: {error}") from error
 
     def existing(self, steps: Iterable[Step]) -> set[str]:
         """Fingerprints of those steps whose artifact exists; one listing for each kind of step."""
@@ -191,8 +195,8 @@ class Store:
             raise StorageError(f"{fingerprint} is the start of {len(infos)} fingerprints")
         if not infos:
             return None
-        with self.filesystem.open_input_file(infos[0].path) as file:
-            return json.loads(file.read())
+        kind, found, _ = infos[0].path[len(self.root) + 1 :].split("/")
+        return self.record_of(kind, found)
 
     def local(self, step: Step) -> Path:
         """A local folder with the artifact's files; fetched once a host from a remote storage.
@@ -221,9 +225,11 @@ class Store:
     ) -> dict[str, Any]:
         """The record of the step's artifact, computing it and what it reads where missing."""
         outcome = self.obtain_each([step], execution, progress=progress)[step]
-        if isinstance(outcome, Exception):
+        if isinstance(outcome, dict):
+            return outcome
+        if isinstance(outcome, UserError):
             raise outcome
-        return outcome
+        raise StepError(f"{step} failed: {outcome or type(outcome).__name__}") from outcome
 
     def obtain_each(
         self,
@@ -288,11 +294,11 @@ class Store:
         self.filesystem.create_dir(stage, recursive=True)
         run_folder = Path(scratch) if self.is_local else cache_folder() / "runs" / step.fingerprint
         out = Path(stage) if self.is_local else Path(tempfile.mkdtemp(prefix="weakteach-"))
-        started = time.time()
+        started, clock = time.time(), time.monotonic()
         try:
             told = partial(progress, step) if progress else None
             facts = step.compute(Workspace(self, out, stage, scratch, run_folder, execution, told))
-            record = self._describe(step, facts, started)
+            record = self._describe(step, facts, started, time.monotonic() - clock)
             if not self.is_local:
                 fs.copy_files(str(out), stage, destination_filesystem=self.filesystem)
             self._commit(step, stage, record)
@@ -305,33 +311,43 @@ class Store:
         return record
 
     def _sweep(self, step: Step, hidden: str) -> None:
-        """Delete what earlier tries left half-written."""
+        """Delete what earlier tries were writing. What they have put in place already stays until
+        there is more: one whose lease was lost by mistake may be about to write its record."""
         kind = fs.FileSelector(os.path.dirname(hidden), allow_not_found=True)
         for info in self.filesystem.get_file_info(kind):
             if info.path.startswith(f"{hidden}.") and info.path.endswith(".stage"):
                 self.delete(info.path)
-        self.delete(self.path(step))
 
     def _commit(self, step: Step, stage: str, record: dict[str, Any]) -> None:
-        """Move the staged files to their place and write the record last."""
+        """Move the staged files to their place, delete what else is there, write the record last.
+
+        Where two tries do so at once, both put the same files there.
+        """
         if self.record(step):
             return  # another process, which could not see our lease, was first: drop ours
         target = self.path(step)
-        staged = self.filesystem.get_file_info(fs.FileSelector(stage, recursive=True))
-        for info in staged:
-            place = f"{target}/{info.path[len(stage) + 1 :]}"
-            if info.is_file:
-                self.filesystem.create_dir(os.path.dirname(place), recursive=True)
-                self.filesystem.move(info.path, place)
+        names = self._files(stage)
+        for name in sorted(names):
+            self.filesystem.create_dir(os.path.dirname(f"{target}/{name}"), recursive=True)
+            self.filesystem.move(f"{stage}/{name}", f"{target}/{name}")
         self.filesystem.create_dir(target, recursive=True)
-        written = f"{target}/.{RECORD}.partial"
-        self._write(written, json.dumps(record, indent=1, sort_keys=True).encode())
-        self.filesystem.move(written, f"{target}/{RECORD}")
+        written = f".{RECORD}.partial"
+        for name in self._files(target) - names - {RECORD, written}:
+            self.filesystem.delete_file(f"{target}/{name}")
+        self._write(f"{target}/{written}", json.dumps(record, indent=1, sort_keys=True).encode())
+        self.filesystem.move(f"{target}/{written}", f"{target}/{RECORD}")
 
-    def _describe(self, step: Step, facts: dict[str, Any], started: float) -> dict[str, Any]:
-        seconds = time.time() - started
+    def _files(self, folder: str) -> set[str]:
+        """Names, relative to the folder, of all files below it."""
+        selector = fs.FileSelector(folder, recursive=True)
+        infos = self.filesystem.get_file_info(selector)
+        return {info.path[len(folder) + 1 :] for info in infos if info.is_file}
+
+    def _describe(
+        self, step: Step, facts: dict[str, Any], started: float, seconds: float
+    ) -> dict[str, Any]:
         devices = facts.pop("devices", 1)
-        return {
+        record = {
             "step": type(step).__name__,
             "fingerprint": step.fingerprint,
             "identity": step.identity,
@@ -346,6 +362,7 @@ class Store:
             "seconds": seconds,
             "device_seconds": seconds * devices,
         }
+        return seal(record)
 
     def lease(self, kind: str, fingerprint: str, wait: float) -> AbstractContextManager[Any]:
         """See ``Leases``. Raises StorageError on an object store that was given none."""

@@ -51,17 +51,24 @@ def weights_folder(model: Model) -> Path:
 
 
 def dequantize(model: Model, out: Path) -> None:
-    """Write a GGUF model as a plain float32 model folder."""
+    """Write a GGUF model as a plain float32 model folder. Raises ModelError if it is damaged."""
     file = Path(model.location)
     if not file.is_file() or util.find_spec("gguf") is None:
         raise ModelError(f"To read {file}: the file must exist, and pip install 'weakteach[gguf]'")
     options: dict[str, Any] = {"gguf_file": file.name, "trust_remote_code": False}
-    loaded = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **options)
+    try:
+        loaded = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **options)
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, **options)
+    except Exception as error:  # the readers check little: a damaged file shows as anything
+        raise ModelError(
+            f"{file} is damaged or no GGUF model of a kind that transformers reads "
+            f"({type(error).__name__}: {error})"
+        ) from error
     # It is quantized no more, but would call itself so: saving and training would refuse it.
     loaded.hf_quantizer = None  # type: ignore[assignment]
     del loaded.config.quantization_config
     loaded.save_pretrained(out)
-    AutoTokenizer.from_pretrained(file.parent, **options).save_pretrained(out)
+    tokenizer.save_pretrained(out)
 
 
 @dataclass(frozen=True)

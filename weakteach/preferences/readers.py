@@ -9,6 +9,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterable, Iterator
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,18 @@ from weakteach.preferences.pair import DataError, Quarantined
 from weakteach.preferences.rows import COLUMNS, Row, require_columns, row_comparison
 
 PARQUET_ROWS = 1024
+# No pair is as long; a damaged or malicious file may hold a line that fills the memory.
+MAX_ROW_BYTES = 16 << 20
 
 
 def json_rows(path: Path, name: str, compressed: bool) -> Iterator[Row]:
     """Rows by line number; blank lines are none. Raises DataError for a damaged gzip file."""
-    with gzip.open(path) if compressed else path.open("rb") as lines:
-        for number, line in enumerate(_undamaged(lines, name), 1):
+    with gzip.open(path) if compressed else path.open("rb") as file:
+        for number, line in enumerate(_undamaged(_lines(file), name), 1):
+            if len(line) > MAX_ROW_BYTES:
+                detail = f"a line of more than {MAX_ROW_BYTES >> 20} MiB"
+                yield Quarantined(f"{name}:{number}", "too long", detail)
+                continue
             if number == 1:
                 line = line.removeprefix(codecs.BOM_UTF8)
                 if line.lstrip().startswith(b"["):
@@ -45,6 +52,14 @@ def json_rows(path: Path, name: str, compressed: bool) -> Iterator[Row]:
                     yield Quarantined(place, "bad JSON", "not an object")
 
 
+def _lines(file: BufferedIOBase) -> Iterator[bytes]:
+    """The lines; of one that is longer than MAX_ROW_BYTES the first bytes, one more than those."""
+    while line := file.readline(MAX_ROW_BYTES + 1):
+        yield line
+        while len(line) > MAX_ROW_BYTES and not line.endswith(b"\n"):
+            line = file.readline(MAX_ROW_BYTES + 1)
+
+
 def _undamaged(lines: Iterable[bytes], name: str) -> Iterator[bytes]:
     number = 0
     try:
@@ -60,7 +75,7 @@ def _undamaged(lines: Iterable[bytes], name: str) -> Iterator[bytes]:
 def csv_rows(path: Path, name: str) -> Iterator[Row]:
     """Rows counted below the header. Raises DataError when the header fits no accepted form."""
     # The default limit of 128 KiB a cell is a limit of this one format; too long is decided later.
-    csv.field_size_limit(2**31 - 1)
+    csv.field_size_limit(MAX_ROW_BYTES)
     # Undecodable bytes become lone surrogates, so that only their own row is refused.
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
         reader = csv.reader(text, strict=True)

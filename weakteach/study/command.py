@@ -318,12 +318,16 @@ def execution_options(
 
 @contextmanager
 def user_errors(verbose: bool) -> Iterator[None]:
-    """Turn errors that a user can mend into one sentence and an exit code."""
+    """Turn errors that a user can mend into one sentence and an exit code.
+
+    Those of a disk or a bucket come as OSError from wherever it is read or written.
+    """
     try:
         yield
-    except UserError as error:
+    except (UserError, OSError) as error:
         if verbose:
             raise
-        Console(stderr=True).print(f"Error: {error}", markup=False, highlight=False)
-        code = EXIT_FAILED if isinstance(error, StepError) else EXIT_USAGE
-        raise typer.Exit(code) from error
+        said = UserError(f"Error: {error}")  # in one line
+        Console(stderr=True).print(said, markup=False, highlight=False, soft_wrap=True)
+        failed = isinstance(error, StepError | OSError)
+        raise typer.Exit(EXIT_FAILED if failed else EXIT_USAGE) from error

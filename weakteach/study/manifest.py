@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from weakteach.artifacts.errors import StorageError
+from weakteach.artifacts.record import stored_name
 from weakteach.artifacts.step import walk
 from weakteach.artifacts.store import Store
 from weakteach.study.arms import Setting
@@ -88,8 +89,9 @@ def _part(experiment: Experiment) -> Part:
 
 
 def study_folder(store: Store, study: str) -> str:
-    """Where a study's results lie, on the store's file system."""
-    return f"{store.root}/studies/{study}"
+    """Where a study's results lie, on the store's file system. Raises StorageError for a name that
+    would lead elsewhere."""
+    return f"{store.root}/studies/{stored_name(study)}"
 
 
 def manifest_text(manifest: Manifest) -> str:

@@ -1,5 +1,6 @@
 """Reading what a study measured: one matrix [seeds, prompts] for the measures of several seeds."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,12 +10,36 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from weakteach.artifacts.errors import StorageError
+from weakteach.artifacts.record import is_number, stored_name
 from weakteach.artifacts.store import Store
 from weakteach.evaluation.verdicts import contest_outcomes
 from weakteach.study.manifest import Measured
 
 # Of pairs that every seed draws anew: what varies between seeds holds the variation of pairs.
 UNCROSSED = ("consistency", "label_gold", "label_gap")
+# Facts that a report takes from the record of a measure of each kind; those with ? may be null.
+_COMPARED = ("agreed", "compared", "weak_right?", "gold_with_weak?", "different_lengths")
+NEEDED_FACTS: dict[str, tuple[str, ...]] = {
+    "reward": ("mean", "se", "rows"),
+    "accuracy": ("agreed", "compared"),
+    "agreement": _COMPARED,
+    "teacher_accuracy": _COMPARED,
+    "label_gold": ("chosen", "rejected", "rows"),
+    "label_gap": ("chosen", "rejected"),
+    "verdicts": (
+        "wins",
+        "ties",
+        "losses",
+        "flips",
+        "repeats_compared",
+        "longer?",
+        "longer_compared",
+    ),
+    "consistency": ("consistency?", "contests"),
+    "similarity": ("mean", "rows"),
+}  # fmt: skip
+MOST = 1e15  # no count or reward is as large
 
 
 @dataclass(frozen=True)
@@ -26,11 +51,17 @@ class Outcomes:
     _facts: dict[str, dict[str, Any] | None] = field(default_factory=dict)
 
     def facts(self, measured: Measured) -> dict[str, Any] | None:
-        """What the step put into its record, None while there is no artifact."""
+        """What the step put into its record, None while there is no artifact.
+
+        Raises StorageError if that lacks what the kind of the measure needs."""
         if measured.fingerprint not in self._facts:
             record = self.store.record_of(measured.step, measured.fingerprint)
             self._facts[measured.fingerprint] = record and record["facts"]
-        return self._facts[measured.fingerprint]
+        facts = self._facts[measured.fingerprint]
+        if facts is not None:
+            for name in NEEDED_FACTS.get(measured.kind, ()):
+                _require_number(measured, facts, name.rstrip("?"), name.endswith("?"))
+        return facts
 
     def matrix(self, measured: Sequence[Measured]) -> np.ndarray | None:
         """Outcomes [seeds, prompts] of measures of one kind, one for each seed, with the prompts
@@ -68,12 +99,15 @@ class Outcomes:
         """The pairs that an agreement is of, with their texts, found by its lineage."""
         record = self.store.record_of(measured.step, measured.fingerprint)
         assert record is not None  # the caller has read the artifact's tables
-        labels = record["parameters"]["labels"]
-        of_labels = self.store.record_of(labels["step"], labels["fingerprint"])
-        assert of_labels is not None  # what an artifact was made of is kept
-        part = of_labels["parameters"]["part"]
-        folder = self.store.place(part["step"]["step"], part["step"]["fingerprint"])
-        path = f"{folder}/{part['name']}.parquet"
+        try:
+            labels = record["parameters"]["labels"]
+            of_labels = self.store.record_of(labels["step"], labels["fingerprint"])
+            assert of_labels is not None  # what an artifact was made of is kept
+            part = of_labels["parameters"]["part"]
+            folder = self.store.place(part["step"]["step"], part["step"]["fingerprint"])
+            path = f"{folder}/{stored_name(part['name'])}.parquet"
+        except (LookupError, TypeError) as error:
+            raise _damaged(measured, "it does not tell which pairs were labeled") from error
         return pq.read_table(path, filesystem=self.store.filesystem)
 
     def _read(
@@ -95,6 +129,20 @@ class Outcomes:
                 return _won(self.table(measured, "verdicts"))
             case _:
                 raise ValueError(f"{measured.kind} has no outcome for each prompt")
+
+
+def _require_number(measured: Measured, facts: dict[str, Any], name: str, nullable: bool) -> None:
+    value: Any = facts.get(name, math.inf)
+    known = is_number(value) and not abs(value) > MOST
+    if not known and not (value is None and nullable):
+        raise _damaged(measured, f"{name} is no number")
+
+
+def _damaged(measured: Measured, why: str) -> StorageError:
+    return StorageError(
+        f"The record of {measured.step}/{measured.fingerprint} is damaged ({why}): delete that "
+        "folder of the storage, and the step is computed again"
+    )
 
 
 def _mean_of(kind: str, facts: dict[str, Any]) -> float | None:

@@ -1,0 +1,81 @@
+"""Reading a record: a store may have been damaged, or filled by someone else."""
+
+import hashlib
+import json
+import re
+from typing import Any
+
+from weakteach.artifacts.errors import StorageError
+
+NAME = re.compile(r"[\w-]+", re.ASCII)
+DIGEST = "digest"
+# Seconds since 1970 until the year 9892; no step takes as long.
+MOST_SECONDS = 2.5e11
+
+
+def stored_name(name: Any) -> str:
+    """The name of a step's class, a fingerprint, or a study, as part of a path in a store.
+
+    Raises StorageError for what could lead out of it.
+    """
+    if isinstance(name, str) and NAME.fullmatch(name):
+        return name
+    raise StorageError(f"{name!a:.80} cannot be a name in a store: letters, digits, - and _ alone")
+
+
+def seal(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with a digest of all else in it, by which damage is seen."""
+    return {**record, DIGEST: _digest(record)}
+
+
+def _digest(record: dict[str, Any]) -> str:
+    plain = json.loads(json.dumps({k: v for k, v in record.items() if k != DIGEST}))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def parse_record(data: bytes, kind: str, fingerprint: str) -> dict[str, Any]:
+    """The record of ``<kind>/<fingerprint>``. Raises StorageError if it cannot be one of it.
+
+    Records of before the digest have none.
+    """
+    try:
+        record = json.loads(data)
+        problem = _problem(record, kind, fingerprint)
+    except (ValueError, RecursionError) as error:
+        problem = str(error) or type(error).__name__
+    if problem:
+        raise StorageError(
+            f"The record of {kind}/{fingerprint} is damaged ({problem}): delete that folder of the "
+            "storage, and the step is computed again"
+        )
+    return record
+
+
+def _problem(record: Any, kind: str, fingerprint: str) -> str | None:
+    if not isinstance(record, dict):
+        return "no JSON object"
+    if (record.get("step"), record.get("fingerprint")) != (kind, fingerprint):
+        return "of another step"
+    for name in ("facts", "parameters"):
+        if not isinstance(record.get(name), dict):
+            return f"{name} is no object"
+    for name in ("started", "seconds", "device_seconds"):
+        if not is_number(record.get(name)) or not abs(record[name]) < MOST_SECONDS:
+            return f"{name} is no number of seconds"
+    inputs = record.get("inputs")
+    if not isinstance(inputs, list) or not all(map(_is_reference, inputs)):
+        return "inputs are no list of steps"
+    if DIGEST in record and record[DIGEST] != _digest(record):
+        return "its digest does not fit"
+    return None
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_reference(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(value.get(name), str) and NAME.fullmatch(value[name])
+        for name in ("step", "fingerprint")
+    )
