@@ -1,16 +1,23 @@
-"""Reading a record: a store may have been damaged, or filled by someone else."""
+"""What stands in a record, and reading it: a store may have been damaged, or filled by others."""
 
 import hashlib
 import json
 import re
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
+import weakteach
 from weakteach.artifacts.errors import StorageError
 
 NAME = re.compile(r"[\w-]+", re.ASCII)
 DIGEST = "digest"
 # Seconds since 1970 until the year 9892; no step takes as long.
 MOST_SECONDS = 2.5e11
+RECORDED_PACKAGES = (
+    "torch", "transformers", "trl", "peft", "ray", "datasets", "pyarrow", "tokenizers", "numpy",
+)  # fmt: skip
 
 
 def stored_name(name: Any) -> str:
@@ -79,3 +86,24 @@ def _is_reference(value: Any) -> bool:
         isinstance(value.get(name), str) and NAME.fullmatch(value[name])
         for name in ("step", "fingerprint")
     )
+
+
+@cache
+def package_versions() -> dict[str, str]:
+    found = {}
+    for name in RECORDED_PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def code_version() -> dict[str, str]:
+    """The package's version, and a hash of its source that tells apart unreleased states."""
+    package = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for source in sorted(package.rglob("*.py")):
+        digest.update(source.relative_to(package).as_posix().encode() + source.read_bytes())
+    return {"version": weakteach.__version__, "source": digest.hexdigest()[:12]}

@@ -37,7 +37,7 @@ def _patient(filesystem: fs.FileSystem) -> fs.FileSystem:
     may only be read can be."""
     if not isinstance(filesystem, fs.S3FileSystem):
         return filesystem
-    _, (options,) = filesystem.__reduce__()  # type: ignore[misc]  # what it is pickled by
+    _, (options,) = filesystem.__reduce__()  # what it is pickled by
     more = {
         "retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
         "check_directory_existence_before_creation": True,

@@ -18,18 +18,22 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
-from importlib.metadata import PackageNotFoundError, version
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from filelock import SoftFileLease, Timeout
 from pyarrow import fs
 
-import weakteach
 from weakteach.artifacts.errors import StepError, StorageError, UserError
 from weakteach.artifacts.losses import through_losses
-from weakteach.artifacts.record import parse_record, seal, stored_name
+from weakteach.artifacts.record import (
+    code_version,
+    package_versions,
+    parse_record,
+    seal,
+    stored_name,
+)
 from weakteach.artifacts.step import Step, jsonable
 from weakteach.artifacts.storage import open_storage
 
@@ -37,9 +41,6 @@ RECORD, LEASES = "record.json", ".leases"
 # A holder that is gone is replaced after this long; at once if it ran on the same host.
 LEASE_SECONDS = 6.0
 POLL_SECONDS = 0.1
-RECORDED_PACKAGES = (
-    "torch", "transformers", "trl", "peft", "ray", "datasets", "pyarrow", "tokenizers", "numpy",
-)  # fmt: skip
 
 # For a key, and the seconds to wait for another holder: a context in which this process is the only
 # one at work on it. Raises filelock.Timeout if another holds the key after that.
@@ -393,24 +394,3 @@ class Store:
 def cache_folder() -> Path:
     """Where this host keeps copies of remote artifacts: ``WEAKTEACH_CACHE`` or ~/.cache."""
     return Path(os.environ.get("WEAKTEACH_CACHE", Path.home() / ".cache" / "weakteach"))
-
-
-@cache
-def package_versions() -> dict[str, str]:
-    found = {}
-    for name in RECORDED_PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-@cache
-def code_version() -> dict[str, str]:
-    """The package's version, and a hash of its source that tells apart unreleased states."""
-    package = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for source in sorted(package.rglob("*.py")):
-        digest.update(source.relative_to(package).as_posix().encode() + source.read_bytes())
-    return {"version": weakteach.__version__, "source": digest.hexdigest()[:12]}

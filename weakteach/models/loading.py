@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from peft import PeftConfig, PeftModel
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -25,6 +26,7 @@ from weakteach.models.spec import Model, ModelError, fetch
 
 HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model"]
 ADAPTER_CONFIG = "adapter_config.json"
+SAFELY: dict[str, Any] = {"trust_remote_code": False, "use_safetensors": True}
 
 
 @runtime_checkable
@@ -80,11 +82,15 @@ class Weights:
 
 
 def load_causal(weights: Weights, dtype: str = "float32") -> PreTrainedModel:
-    """The causal language model, adapters merged, in eval mode on this process's device."""
-    config = AutoConfig.from_pretrained(weights.base, trust_remote_code=False)
-    model = AutoModelForCausalLM.from_pretrained(
-        weights.base, dtype=getattr(torch, dtype), trust_remote_code=False, **no_dropout(config)
-    )
+    """The causal language model, adapters merged, in eval mode on this process's device.
+
+    Raises ModelError for weights that are damaged, pickled, or want code of their own to be run.
+    """
+    with _reading(weights.base):
+        config = AutoConfig.from_pretrained(weights.base, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            weights.base, dtype=getattr(torch, dtype), **SAFELY, **no_dropout(config)
+        )
     return _placed(_merged(model, weights.adapters))
 
 
@@ -92,16 +98,16 @@ def load_with_head(weights: Weights, dtype: str, seed: int) -> PreTrainedModel:
     """The language model with a scalar head in place of its own, adapters merged, in eval mode on
     this process's device. The head's weights are drawn from the seed.
 
-    Raises ModelError if the weights are not those of the language model.
+    Raises ModelError as ``load_causal`` does, and for weights that are not of the language model.
     """
-    config = AutoConfig.from_pretrained(weights.base, trust_remote_code=False)
     torch.manual_seed(seed)
-    with _quiet_loading():  # it would tell that the head is new
+    with _reading(weights.base), _quiet_loading():  # it would tell that the head is new
+        config = AutoConfig.from_pretrained(weights.base, trust_remote_code=False)
         model, info = AutoModelForSequenceClassification.from_pretrained(
             weights.base,
             num_labels=1,
             dtype=getattr(torch, dtype),
-            trust_remote_code=False,
+            **SAFELY,
             output_loading_info=True,
             **no_dropout(config),
         )
@@ -109,6 +115,17 @@ def load_with_head(weights: Weights, dtype: str, seed: int) -> PreTrainedModel:
     if below_head:
         raise ModelError(f"{weights.base} lacks weights of its model ({', '.join(below_head)})")
     return _placed(_merged(model, weights.adapters))
+
+
+@contextmanager
+def _reading(folder: str | Path) -> Iterator[None]:
+    if not any(Path(folder).glob("*.safetensors")):
+        raise ModelError(f"{folder} holds no weights as safetensors, and others are not loaded")
+    try:
+        yield
+    # What the libraries raise for damaged files, and for a model that comes with its own code.
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{folder} cannot be loaded ({type(error).__name__}: {error})") from error
 
 
 @contextmanager
@@ -124,9 +141,10 @@ def _quiet_loading() -> Iterator[None]:
 def _merged(model: PreTrainedModel, adapters: tuple[str, ...]) -> PreTrainedModel:
     """With the adapters merged in turn; the model may have another head than theirs had."""
     for adapter in adapters:
-        config = PeftConfig.from_pretrained(adapter)
-        config.task_type = None  # it would choose a wrapper for that task's head
-        model = PeftModel.from_pretrained(model, adapter, config=config).merge_and_unload()
+        with _reading(adapter):
+            config = PeftConfig.from_pretrained(adapter)
+            config.task_type = None  # it would choose a wrapper for that task's head
+            model = PeftModel.from_pretrained(model, adapter, config=config).merge_and_unload()
     return model
 
 
@@ -160,7 +178,8 @@ def load_policy_and_reference(
     extra = policy.adapters[len(reference.adapters) :]
     if len(extra) != 1 or policy != Weights(reference.base, (*reference.adapters, *extra)):
         return PolicyAndReference(load_causal(policy, dtype), other)
-    adapted = PeftModel.from_pretrained(other, extra[0])
+    with _reading(extra[0]):
+        adapted = PeftModel.from_pretrained(other, extra[0])
     adapted.eval()
     return PolicyAndReference(other, adapted)
 
@@ -186,9 +205,10 @@ def load_reward_model(folder: str | Path, dtype: str = "float32") -> PreTrainedM
     Raises ModelError if it has several outputs, or no trained head at all: transformers would
     put a random one there and only warn.
     """
-    model, info = AutoModelForSequenceClassification.from_pretrained(
-        folder, dtype=getattr(torch, dtype), trust_remote_code=False, output_loading_info=True
-    )
+    with _reading(folder):
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype=getattr(torch, dtype), **SAFELY, output_loading_info=True
+        )
     if missing := sorted(info["missing_keys"]):
         raise ModelError(
             f"{Path(folder).name} is no reward model: it has no trained head ({', '.join(missing)})"

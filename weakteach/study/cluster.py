@@ -30,6 +30,7 @@ WORKER_ENVIRONMENT = {
 }
 # How long a cluster that is too small for an arm may take to replace a lost node.
 SECONDS_FOR_NODES = 60.0
+LOOPBACK = "127.0.0.1"
 
 
 class ClusterError(UserError):
@@ -96,4 +97,5 @@ def _local(concurrent: int, resources: Resources) -> dict[str, Any]:
         "num_cpus": math.ceil(concurrent * (_cpus_of_a_trial(resources) + training + growing)),
         "include_dashboard": False,
         "address": "local",
+        "_node_ip_address": LOOPBACK,  # else all of its ports are open to the network
     }

@@ -117,12 +117,24 @@ def _without_measures(part: Part) -> dict[str, object]:
 
 
 def read_manifest(store: Store, study: str) -> Manifest:
-    """Raises StorageError if there is no study of that name."""
+    """Raises StorageError if there is no study of that name, or what lies there is none."""
+    file_name = f"{study_folder(store, study)}/{MANIFEST}"
     try:
-        with store.filesystem.open_input_file(f"{study_folder(store, study)}/{MANIFEST}") as file:
-            stored = json.loads(file.read())
+        with store.filesystem.open_input_file(file_name) as file:
+            found = _manifest(json.loads(file.read()))
     except FileNotFoundError as error:
         raise StorageError(f"There is no study {study} in {store.url}") from error
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise StorageError(
+            f"{file_name} is damaged ({type(error).__name__}: {error}): run the study again, which "
+            "computes no step anew"
+        ) from error
+    if found.info.name != study:
+        raise StorageError(f"{file_name} is of another study, {found.info.name!a:.80}")
+    return found
+
+
+def _manifest(stored: Any) -> Manifest:
     measures = [
         Measured(**{**measure, "setting": Setting(**measure["setting"])})
         for measure in stored["measures"]

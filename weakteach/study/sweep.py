@@ -22,8 +22,9 @@ from rich.progress import (
 )
 
 from weakteach.artifacts.inventory import tidy
+from weakteach.artifacts.record import code_version, package_versions
 from weakteach.artifacts.step import Step, jsonable, walk
-from weakteach.artifacts.store import Store, code_version, package_versions
+from weakteach.artifacts.store import Store
 from weakteach.models.resources import Resources
 from weakteach.study.arms import Arm, Grid, name_of
 from weakteach.study.experiments import Experiment, arms_of
