@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 
 from weakteach.artifacts.errors import UserError
 from weakteach.artifacts.store import Store
@@ -30,7 +31,6 @@ WORKER_ENVIRONMENT = {
 }
 # How long a cluster that is too small for an arm may take to replace a lost node.
 SECONDS_FOR_NODES = 60.0
-LOOPBACK = "127.0.0.1"
 
 
 class ClusterError(UserError):
@@ -91,11 +91,14 @@ def _cpus_of_a_trial(resources: Resources) -> float:
 
 def _local(concurrent: int, resources: Resources) -> dict[str, Any]:
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    # As on Windows and macOS, where Ray takes 127.0.0.1 for its address: else its ports, through
+    # which code can be run, are open to the network. It reads the variable when it is imported.
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
     training = resources.train_workers * resources.cpus
     growing = max(0, resources.label_actors_max - resources.label_actors) * resources.cpus
     return {
         "num_cpus": math.ceil(concurrent * (_cpus_of_a_trial(resources) + training + growing)),
         "include_dashboard": False,
         "address": "local",
-        "_node_ip_address": LOOPBACK,  # else all of its ports are open to the network
     }
