@@ -48,6 +48,14 @@ class PresetName(StrEnum):
     PAPER = "paper"
 
 
+class TrackerName(StrEnum):
+    """The keys of trackers.TRACKERS, as choices of an option."""
+
+    TENSORBOARD = "tensorboard"
+    MLFLOW = "mlflow"
+    WANDB = "wandb"
+
+
 @dataclass(frozen=True)
 class Options:
     """What the user asked for; None leaves it to the preset."""
@@ -62,6 +70,7 @@ class Options:
     prices: Path | None = None
     node_types: str | None = None
     max_cost: float | None = None
+    trackers: tuple[str, ...] = ()
     verbose: bool = False
 
 
@@ -199,6 +208,10 @@ def sweep(
                     min=0, help="Do not start if the planned cost on any of those is higher."
                 ),
             ] = None,
+            tracker: Annotated[
+                list[TrackerName] | None,
+                typer.Option(help="Keep a run per arm there, too; repeatable."),
+            ] = None,
             verbose: Annotated[
                 bool, typer.Option("--verbose", "-v", help="Show workers' logs and tracebacks.")
             ] = False,
@@ -214,7 +227,8 @@ def sweep(
                     train_workers, label_actors, label_actors_max, gpus, gpu_type, threads, dtype,
                     attention, checkpoint_steps,
                 ),
-                max_concurrent, address, plan, prices, node_types, max_cost, verbose,
+                max_concurrent, address, plan, prices, node_types, max_cost,
+                tuple(map(str, tracker or ())), verbose,
             )  # fmt: skip
             with user_errors(verbose):
                 code = run_sweep(name, title, experiments_of, options, first)
@@ -275,7 +289,9 @@ def run_sweep(
         start_ray(options.address, concurrent, resources, options.verbose)
         concurrent = arms_at_once(concurrent, resources)
     paid = rates(found, prices) if options.node_types else ()
-    outcome = run_study(study, experiments, shared(store), resources, concurrent, console, paid)
+    outcome = run_study(
+        study, experiments, shared(store), resources, concurrent, console, paid, options.trackers
+    )
 
     for table in terminal_tables(outcome.findings):
         console.print(table)

@@ -5,7 +5,7 @@ import logging
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,6 +35,7 @@ from weakteach.study.page import StudyInfo
 from weakteach.study.prices import Rate
 from weakteach.study.results import publish_results
 from weakteach.study.steps.data import Pairs
+from weakteach.study.trackers import Tracking
 
 LOGGER = logging.getLogger(__name__)
 # An arm's process may be lost so often within one step: more says that the step takes it down.
@@ -63,8 +64,10 @@ def run_study(
     concurrent: int,
     console: Console,
     rates: tuple[Rate, ...] = (),
+    trackers: Collection[str] = (),
 ) -> Outcome:
-    """Compute the arms under a running Ray and keep results, report and metrics up to date.
+    """Compute the arms under a running Ray and keep results, report, metrics and trackers up to
+    date; see ``prices.Rate`` and ``trackers.TRACKERS``.
 
     A step that fails fails the roles that need it; the other roles and arms go on. On Ctrl-C
     what is computed stays, and the report says how far it came.
@@ -79,10 +82,12 @@ def run_study(
     )
     metrics = StudyMetrics(study.name, store, steps, rates)
     recorder = Recorder(make_manifest(study, experiments), arms, store, steps, console, metrics)
+    tracking = Tracking(trackers, study.name, arms, store, console)
     interrupted = False
     if study.steps_existing_at_start < len(steps):
         recorder.write(final=False)
-        interrupted = not _fit(study.name, arms, store, resources, concurrent, recorder)
+        interrupted = not _fit(study.name, arms, store, resources, concurrent, recorder, tracking)
+    tracking.close()
     return Outcome(recorder.computed, recorder.write(final=True), interrupted)
 
 
@@ -93,6 +98,7 @@ def _fit(
     resources: Resources,
     concurrent: int,
     recorder: "Recorder",
+    tracking: Tracking,
 ) -> bool:
     """Let Ray Tune walk the arms; whether it came to its end."""
     trainable = tune.with_resources(
@@ -109,7 +115,7 @@ def _fit(
             run_config=RunConfig(
                 name=name,
                 storage_path=folder if store.is_local else store.url_of(f"{store.root}/.tune"),
-                callbacks=[recorder],
+                callbacks=[recorder, tracking],
                 failure_config=FailureConfig(max_failures=LOSSES_OF_A_PROCESS),
                 checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,
