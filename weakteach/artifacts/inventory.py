@@ -132,7 +132,10 @@ def drop(store: Store, item: Item) -> bool:
     become an artifact since it was listed."""
     try:
         with store.lease(item.kind, item.fingerprint, wait=0.0):
-            if item.state in (State.ARTIFACT, State.HALF) and store.record_of(*item.step):
+            if (
+                item.state in (State.ARTIFACT, State.HALF)
+                and store.filesystem.get_file_info(f"{item.path}/{RECORD}").is_file
+            ):
                 if item.state == State.HALF:
                     return False
                 store.filesystem.delete_file(f"{item.path}/{RECORD}")

@@ -160,7 +160,7 @@ class Labels:
             self._traits[key] = {}  # a forged record might name itself among its inputs
             try:
                 self._traits[key] = self._read(kind, fingerprint)
-            except (ValueError, LookupError, TypeError, AttributeError):
+            except (StorageError, ValueError, LookupError, TypeError, AttributeError):
                 self._traits[key] = {"model": "unreadable record"}
         return self._traits[key]
 
