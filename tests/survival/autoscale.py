@@ -34,7 +34,7 @@ from rich.table import Table
 ROOT = Path(__file__).parents[2]
 LOOPBACK = "127.0.0.1"
 HEAD_ID = "f" * 51 + "00000"
-SECONDS_TO_START = 120.0
+SECONDS_TO_START = 300.0
 PATIENCE_SECONDS = 2400.0
 SECONDS_IDLE = 12.0
 # After the idle time: the autoscaler's own rounds, and the end of a node's processes.
@@ -125,6 +125,12 @@ def cluster_file(nodes: int, cpus: int, address: str, autoscaler: Autoscaler) ->
             },
         },
         "head_node_type": "head",
+        "file_mounts": {},
+        "cluster_synced_files": [],
+        "file_mounts_sync_continuously": False,
+        "rsync_exclude": [],
+        "rsync_filter": [],
+        "initialization_commands": [],
         "auth": {},
         "setup_commands": [],
         "head_setup_commands": [],
@@ -207,6 +213,7 @@ def study(storage: Path, address: str, arms: int, pairs: int) -> list[str]:
         "--data": f"world:{pairs}",
         "--test-pairs": 64,
         "--weak": "opt-45k",
+        "--student": "opt-45k",
         "--students": "opt-45k",
         "--fractions": "1/2",
         "--seeds": ",".join(map(str, range(arms))),
@@ -318,4 +325,6 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    app()

@@ -30,7 +30,7 @@ import psutil
 import typer
 from checks import artifact_files, differing, incomplete, leases, leftovers, unsound_labels
 from monkey import Kill, Monkey
-from processes import at_work, kill, kill_family, nothing_left, polling, workers
+from processes import at_work, free_port, kill, kill_family, nothing_left, polling, workers
 from rich.console import Console
 from rich.table import Table
 
@@ -116,7 +116,9 @@ class Nodes:
         for tries_left in (2, 1, 0):  # as below
             self._cluster = Cluster()
             try:
-                self._cluster.add_node(num_cpus=0, include_dashboard=False)
+                self._cluster.add_node(
+                    num_cpus=0, include_dashboard=True, dashboard_port=free_port()
+                )
                 break
             except Exception:
                 for child in psutil.Process().children():

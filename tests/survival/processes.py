@@ -21,7 +21,9 @@ TITLES = {
     "label task": re.compile(r"^ray::.*MapBatches\(_make_shards\)"),
 }
 # Workers that Ray keeps for itself: those that wait for work, agents, and its own actors.
-OF_RAY = re.compile(r"^ray::(IDLE|SPILL|RESTORE|DashboardAgent|RuntimeEnvAgent|_StatsActor)")
+OF_RAY = re.compile(
+    r"^ray::(IDLE|SPILL|RESTORE|DashboardAgent|RuntimeEnvAgent|_StatsActor|_AutoscalingCoordinatorActor)"
+)
 
 
 def kind_of(title: str) -> str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from autoscale import Autoscaler, Change, Run, cluster_file, problems
 from checks import differing, leases, leftovers
 from monkey import Monkey
 from processes import at_work, kill_family, kind_of, nothing_left, of_run
@@ -152,3 +153,26 @@ def test_nodes_come_and_go(tmp_path):
         [sys.executable, "tests/survival/autoscale.py", "--out", str(tmp_path / "scale.json")],
         cwd=ROOT, check=True,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("autoscaler", Autoscaler)
+def test_the_autoscaled_clusters_file_is_what_ray_reads(autoscaler):
+    from ray.autoscaler._private.util import validate_config
+
+    validate_config(cluster_file(2, 2, "127.0.0.1:6379", autoscaler))
+
+
+def ended(changes, done=2, exit_code=0):
+    return Run("v2", exit_code, 100.0, [Change(*change) for change in changes], 2, done)
+
+
+def test_nodes_that_stay_and_arms_that_do_not_finish_are_problems():
+    assert problems(ended([(0, 0), (9, 1), (12, 2), (120, 0)]), 2, []) == []
+    assert problems(ended([(0, 0), (9, 2), (120, 1)]), 2, []) == ["1 nodes did not go"]
+    assert problems(ended([(0, 0), (9, 1), (120, 0)]), 2, []) == ["1 of 2 nodes came"]
+    assert problems(ended([(0, 0), (9, 2), (120, 0)], done=1), 2, []) == [
+        "1 of 2 arms finished, exit code 0"
+    ]
+    assert problems(ended([(0, 0), (9, 2), (120, 0)]), 2, ["raylet"]) == [
+        "processes are left: raylet"
+    ]
