@@ -13,6 +13,7 @@ them. Exits with 1 if nodes do not come, do not go, or an arm does not finish.
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -116,7 +117,8 @@ def cluster_file(nodes: int, cpus: int, address: str, autoscaler: Autoscaler) ->
         "upscaling_speed": 1.0,
         "provider": provider,
         "available_node_types": {
-            "head": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+            # The fake provider calls it so, whatever this file says.
+            "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
             "gpu": {
                 "resources": {"CPU": cpus, "GPU": 1},
                 "node_config": {},
@@ -124,7 +126,7 @@ def cluster_file(nodes: int, cpus: int, address: str, autoscaler: Autoscaler) ->
                 "max_workers": nodes,
             },
         },
-        "head_node_type": "head",
+        "head_node_type": "ray.head.default",
         "file_mounts": {},
         "cluster_synced_files": [],
         "file_mounts_sync_continuously": False,
@@ -237,6 +239,7 @@ def run(folder: Path, nodes: int, cpus: int, pairs: int, autoscaler: Autoscaler)
         (folder / "study.log").open("wb") as log,
     ):
         connect(address)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # Ray has one of its own
         watch = Watch()
         driver = start(study(storage, address, nodes, pairs), log)
         try:
