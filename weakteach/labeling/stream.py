@@ -100,10 +100,13 @@ def _made(
         return
     _quiet_context()
     workers = max(resources.label_actors, resources.label_actors_max) or resources.label_tasks
-    options: dict[str, Any] = {**resources.device_options(), "batch_size": None}
+    handouts = min(len(shards), HANDOUTS_PER_WORKER * workers)
+    # What every handout holds at least; Ray Data would join smaller ones, and needs a number where
+    # there are GPUs.
+    options: dict[str, Any] = {**resources.device_options(), "batch_size": len(shards) // handouts}
     dataset: ray.data.Dataset = ray.data.from_items(
         [{"start": shard.start, "stop": shard.stop} for shard in shards],
-        override_num_blocks=min(len(shards), HANDOUTS_PER_WORKER * workers),
+        override_num_blocks=handouts,
     )
     if resources.label_actors:
         dataset = dataset.map_batches(

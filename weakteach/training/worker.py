@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -112,6 +113,8 @@ def trainer_arguments(job: TrainingJob, schedule: Schedule) -> dict[str, Any]:
         n for n in range(1, share + 1) if share % n == 0 and n <= job.resources.device_batch
     )
     on_cpu = not torch.accelerator.is_available()
+    if on_cpu:  # where Ray names the GPU that it was told of, whether or not there is one
+        os.environ.pop("ACCELERATE_TORCH_DEVICE", None)
     return {
         "output_dir": job.run_folder,
         "per_device_train_batch_size": at_once,
