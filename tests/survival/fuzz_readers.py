@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 import traceback
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -111,7 +112,7 @@ class _Guard:
                 self.events.append(f"{event} {arguments!r}")
 
 
-class Door:
+class Door(ABC):
     """A way that inputs come in."""
 
     def __init__(self, work: Path, study: str) -> None:
@@ -121,9 +122,9 @@ class Door:
         """The record that the batch mutates, where it does."""
         return b""
 
+    @abstractmethod
     def read(self, data: bytes) -> tuple[str, str]:
         """The kind of outcome and its detail; raises what is no error of a user."""
-        raise NotImplementedError
 
     def outside(self) -> list[str]:
         """What lies where nothing should."""

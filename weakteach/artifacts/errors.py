@@ -1,6 +1,9 @@
 """Errors that a user can mend."""
 
-UNPRINTABLE = "\N{REPLACEMENT CHARACTER}"
+
+def printable(text: str) -> str:
+    """Without control characters: what a damaged file or a stranger's store holds is shown."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 class UserError(Exception):
@@ -10,10 +13,7 @@ class UserError(Exception):
 
     def __init__(self, message: str) -> None:
         lines = (line.strip() for line in message.splitlines())
-        whole = " ".join(line for line in lines if line)
-        super().__init__(
-            "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in whole)
-        )
+        super().__init__(printable(" ".join(line for line in lines if line)))
 
 
 class StorageError(UserError):

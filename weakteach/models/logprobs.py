@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -54,9 +54,9 @@ def pair_logprobs(
     if kind not in PACKED | SEPARATE:
         _check_head(model)
     sums = torch.zeros(len(pairs), 2, dtype=torch.float64, device=model.device)
-    lay_out = packed_batch if packed else separate_batch
+    lay_out = partial(packed_batch, attention=attention) if packed else separate_batch
     lengths = [_packed_length(pair) if packed else 2 * pair.longest for pair in pairs]
-    with attending_in_pairs(model, attention) if packed else nullcontext():
+    with attending_in_pairs(model) if packed else nullcontext():
         for rows in _cut(lengths, batch_tokens, padded=not packed):
             batch = lay_out([pairs[i] for i in rows], model.device)
             scores = _scores(model, batch).double()[:, None] * batch.sides

@@ -24,6 +24,7 @@ from weakteach.models.resources import Attention
 from weakteach.models.tokens import PairTokens
 
 LOGGER = logging.getLogger(__name__)
+PAIR_ATTENTION = "weakteach_pairs"
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,10 @@ class PairLayout:
     ``slots`` of shape [pairs, longest] are the places in the packed row of each pair's tokens
     (padded with 0), ``places`` of shape [tokens] the way back into the flattened slots.
     ``positions`` have the shape of the slots; ``trunk`` and ``first`` are the ends of trunk and
-    branch 1, of shape [pairs, 1, 1].
+    branch 1, of shape [pairs, 1, 1]. ``attention`` is how they are attended to.
     """
 
+    attention: Attention
     slots: torch.Tensor
     places: torch.Tensor
     positions: torch.Tensor
@@ -78,7 +80,7 @@ class PairLayout:
                     seen = seen & (position[query] - position[key] < window)
                 return seen
 
-            tokens, where = len(self.places), self.places.device.type
+            tokens, where = len(self.places), str(self.places.device)
             self.block_masks[window] = create_block_mask(seen, None, None, tokens, tokens, where)
         return self.block_masks[window]
 
@@ -134,7 +136,9 @@ def branch_point(pair: PairTokens) -> int:
     return sum(1 for _ in takewhile(lambda two: two[0] == two[1], both))
 
 
-def packed_batch(pairs: Sequence[PairTokens], device: torch.device) -> Batch:
+def packed_batch(
+    pairs: Sequence[PairTokens], device: torch.device, attention: Attention = "sdpa"
+) -> Batch:
     """Pairs in one row without padding, each prompt once; needs ``pair_attention``."""
     ids: list[int] = []
     positions: list[int] = []
@@ -164,6 +168,7 @@ def packed_batch(pairs: Sequence[PairTokens], device: torch.device) -> Batch:
     slots = torch.where(real, offsets[:, None] + torch.arange(longest), 0)
     position = torch.tensor(positions)
     layout = PairLayout(
+        attention=attention,
         slots=slots.to(device),
         places=real.flatten().nonzero()[:, 0].to(device),
         positions=position[slots].to(device),
@@ -213,8 +218,20 @@ def pair_attention(
     [1, tokens, heads, width].
     """
     assert pair_layout is not None, "this model does not hand its arguments on to attention"
-    count, longest = pair_layout.slots.shape
-    slots = pair_layout.slots.flatten()
+    attend = {"sdpa": _attend_by_rows, "flex": _attend_by_blocks}[pair_layout.attention]
+    return attend(query, key, value, pair_layout, scaling, sliding_window), None
+
+
+def _attend_by_rows(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    layout: PairLayout,
+    scaling: float | None,
+    window: int | None,
+) -> torch.Tensor:
+    count, longest = layout.slots.shape
+    slots = layout.slots.flatten()
 
     def rows(packed: torch.Tensor) -> torch.Tensor:
         heads, _, width = packed.shape[1:]
@@ -225,40 +242,31 @@ def pair_attention(
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = (t.repeat_interleave(groups, dim=1) for t in (key, value))
+    mask = layout.mask(window, query.dtype)
     out = torch.nn.functional.scaled_dot_product_attention(
-        query,
-        key,
-        value,
-        attn_mask=pair_layout.mask(sliding_window, query.dtype),
-        scale=scaling,
+        query, key, value, attn_mask=mask, scale=scaling
     )
     out = out.transpose(1, 2).reshape(count * longest, *query.shape[1::2])
-    return out.index_select(0, pair_layout.places)[None], None
+    return out.index_select(0, layout.places)[None]
 
 
-def flex_pair_attention(
-    module: torch.nn.Module,
+def _attend_by_blocks(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    sliding_window: int | None = None,
-    pair_layout: PairLayout | None = None,
-    **_: Any,
-) -> tuple[torch.Tensor, None]:
-    """The same as ``pair_attention``, by flex attention."""
-    assert pair_layout is not None, "this model does not hand its arguments on to attention"
+    layout: PairLayout,
+    scaling: float | None,
+    window: int | None,
+) -> torch.Tensor:
     out = _flex(query.device.type)(
         query,
         key,
         value,
-        block_mask=pair_layout.block_mask(sliding_window),
+        block_mask=layout.block_mask(window),
         scale=scaling,
         enable_gqa=query.shape[1] != key.shape[1],
     )
-    return out.transpose(1, 2), None
+    return out.transpose(1, 2)
 
 
 @cache
@@ -270,16 +278,14 @@ def _flex(device: str) -> Any:
     return flex_attention
 
 
-NAMES: dict[Attention, str] = {"sdpa": "weakteach_pairs", "flex": "weakteach_pairs_flex"}
-AttentionInterface.register(NAMES["sdpa"], pair_attention)
-AttentionInterface.register(NAMES["flex"], flex_pair_attention)
+AttentionInterface.register(PAIR_ATTENTION, pair_attention)
 
 
 @contextmanager
-def attending_in_pairs(model: PreTrainedModel, attention: Attention) -> Iterator[None]:
-    """The model attends within pairs meanwhile."""
+def attending_in_pairs(model: PreTrainedModel) -> Iterator[None]:
+    """The model's attention is ``pair_attention`` meanwhile."""
     before = model.config._attn_implementation
-    model.set_attn_implementation(NAMES[attention])
+    model.set_attn_implementation(PAIR_ATTENTION)
     try:
         yield
     finally:

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from weakteach.artifacts.errors import StepError, UserError
 from weakteach.artifacts.store import Store
+from weakteach.models.resources import Attention, Dtype
 from weakteach.preferences.pair import DataError
 from weakteach.study.arms import Grid
 from weakteach.study.experiments import Experiment, arms_of
@@ -24,20 +25,6 @@ from weakteach.study.prices import check_cost, cost_sentence, cost_table, costs,
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 DEFAULT_STORAGE = "runs"
-
-
-class DtypeName(StrEnum):
-    """The values of ``resources.Dtype``, as choices of an option."""
-
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-
-
-class AttentionName(StrEnum):
-    """The values of ``resources.Attention``, as choices of an option."""
-
-    SDPA = "sdpa"
-    FLEX = "flex"
 
 
 class PresetName(StrEnum):
@@ -171,12 +158,14 @@ def sweep(
                 int | None, typer.Option(min=1, help="Torch threads of each process.")
             ] = None,
             dtype: Annotated[
-                DtypeName | None,
+                Dtype | None,
                 typer.Option(help="Of computations; trained weights stay in float32."),
             ] = None,
             attention: Annotated[
-                AttentionName | None,
-                typer.Option(help="Of log-probabilities; flex is faster on CUDA, slow on a CPU."),
+                Attention | None,
+                typer.Option(
+                    help="Of log-probabilities; flex is meant for CUDA, and slow on a CPU."
+                ),
             ] = None,
             checkpoint_steps: Annotated[
                 int | None,
@@ -313,8 +302,8 @@ def execution_options(
     gpus: float | None,
     gpu_type: str | None,
     threads: int | None,
-    dtype: str | None,
-    attention: str | None,
+    dtype: Dtype | None,
+    attention: Attention | None,
     checkpoint_steps: int | None,
 ) -> dict[str, Any]:
     """Fields of Resources that the user set."""
@@ -325,8 +314,8 @@ def execution_options(
         "gpus": gpus,
         "gpu_type": "" if gpu_type == "any" else gpu_type,
         "threads": threads,
-        "dtype": None if dtype is None else str(dtype),
-        "attention": None if attention is None else str(attention),
+        "dtype": dtype,
+        "attention": attention,
         "checkpoint_steps": checkpoint_steps,
     }
     return {name: value for name, value in given.items() if value is not None}

@@ -11,7 +11,7 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from weakteach.artifacts.errors import StorageError
+from weakteach.artifacts.errors import StorageError, printable
 from weakteach.artifacts.inventory import (
     FINGERPRINT,
     Item,
@@ -132,7 +132,7 @@ def garbage_table(store: Store, garbage: Garbage) -> Table:
 
 def plain(text: str) -> Text:
     """Without markup or control characters: what a store holds may come from anyone."""
-    return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text))
+    return Text(printable(text))
 
 
 def age_text(age: timedelta) -> str:
