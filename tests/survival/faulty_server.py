@@ -3,6 +3,7 @@
 import http.client
 import random
 import socket
+import sys
 import threading
 import time
 from collections import Counter
@@ -25,6 +26,14 @@ SLOW_SECONDS = (0.2, 1.5)
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # a client may be killed
+            super().handle_error(request, client_address)
+
+
 class FaultyProxy:
     """Forwards to a server; with probability ``rate`` a request meets a fault drawn by the seed.
 
@@ -35,7 +44,7 @@ class FaultyProxy:
     def __init__(self, port: int, seed: int = 0, rate: float = 0.0) -> None:
         self.rate, self.read_only, self.down = rate, False, False
         self.counts: Counter[str] = Counter()
-        self._target, self._chance, self._lock = port, random.Random(seed), threading.Lock()
+        self.target, self._chance, self._lock = port, random.Random(seed), threading.Lock()
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -49,8 +58,7 @@ class FaultyProxy:
             def log_message(self, *_: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer((LOOPBACK, 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server((LOOPBACK, 0), Handler)
         self.port = self._server.server_port
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
@@ -109,7 +117,7 @@ class FaultyProxy:
     def _forward(
         self, request: BaseHTTPRequestHandler, body: bytes
     ) -> tuple[int, list[tuple[str, str]], bytes]:
-        connection = http.client.HTTPConnection(LOOPBACK, self._target, timeout=60)
+        connection = http.client.HTTPConnection(LOOPBACK, self.target, timeout=60)
         try:
             headers = {k: v for k, v in request.headers.items() if k.lower() not in HOP_BY_HOP}
             connection.request(request.command, request.path, body, headers)
@@ -180,15 +188,21 @@ def client(port: int) -> Any:
     )  # fmt: skip
 
 
+def names(proxy: FaultyProxy, folder: str) -> set[str]:
+    """Names below the folder of all objects, as the server has them."""
+    pages = client(proxy.target).get_paginator("list_objects_v2")
+    keys = {
+        item["Key"].removeprefix(f"{folder}/")
+        for page in pages.paginate(Bucket=BUCKET, Prefix=f"{folder}/")
+        for item in page.get("Contents", [])
+    }
+    return {key for key in keys if key and not key.endswith("/")}
+
+
 def objects(proxy: FaultyProxy, folder: str) -> dict[str, bytes]:
-    """Name below the folder and content of every object, as the server has them."""
-    direct = client(proxy._target)
-    found = {}
-    for page in direct.get_paginator("list_objects_v2").paginate(
-        Bucket=BUCKET, Prefix=f"{folder}/"
-    ):
-        for item in page.get("Contents", []):
-            name = item["Key"].removeprefix(f"{folder}/")
-            if not name.endswith("/") and name:
-                found[name] = direct.get_object(Bucket=BUCKET, Key=item["Key"])["Body"].read()
-    return found
+    """Names and contents of all objects below the folder, while nobody writes there."""
+    direct = client(proxy.target)
+    return {
+        name: direct.get_object(Bucket=BUCKET, Key=f"{folder}/{name}")["Body"].read()
+        for name in names(proxy, folder)
+    }

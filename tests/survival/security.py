@@ -32,6 +32,7 @@ from typing import Annotated, Any
 import psutil
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 ROOT = Path(__file__).parents[2]
@@ -84,7 +85,7 @@ def show(rows: Iterable[Row], title: str) -> int:
     table.add_column("seen")
     for row in rows:
         mark = "[green]holds[/green]" if row.holds else "[red]FAILS[/red]"
-        table.add_row(row.check, mark, row.seen.replace("[", "\\[")[:300])
+        table.add_row(row.check, mark, escape(row.seen[:300]))
     Console().print(table)
     return sum(not row.holds for row in rows)
 

@@ -60,8 +60,9 @@ def start_ray(address: str | None, concurrent: int, resources: Resources, verbos
             logging_level=logging.INFO if verbose else logging.ERROR,
             **options,
         )
-    except (ConnectionError, ray.exceptions.RayError) as error:
-        raise ClusterError(f"The Ray cluster at {address} cannot be joined: {error}") from error
+    except Exception as error:  # Ray raises bare ones, of a busy machine for instance
+        what = f"The Ray cluster at {address} cannot be joined" if address else "Ray did not start"
+        raise ClusterError(f"{what}: {error}") from error
 
 
 def arms_at_once(wanted: int, resources: Resources) -> int:
