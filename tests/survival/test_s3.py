@@ -8,6 +8,7 @@ import logging
 import pytest
 import storage_checks
 from faulty_server import faulty_bucket
+from storage_checks import alone
 
 from weakteach.artifacts.errors import StorageError
 from weakteach.artifacts.store import Store
@@ -25,6 +26,16 @@ def credentials(monkeypatch, tmp_path):
 def test_artifacts_are_whole_through_a_bucket_that_fails(credentials):
     with faulty_bucket(seed=3, rate=0.1) as proxy:
         storage_checks.faults_are_ridden_out(proxy, 2)
+
+
+def test_faults_without_number_are_ridden_out_by_one_process(credentials, monkeypatch):
+    monkeypatch.setattr("faulty_server.FAULTS", ("500", "503"))
+    with faulty_bucket(seed=1) as proxy:
+        store = Store(proxy.storage("many"), alone)
+        store.check_writable()
+        proxy.rate = 0.4
+        while proxy.counts["500"] + proxy.counts["503"] < 150:
+            store.filesystem.get_file_info(f"{store.root}/nothing")
 
 
 def test_a_bucket_that_is_down_is_an_error_and_goes_on_when_it_is_up(credentials, monkeypatch):

@@ -6,7 +6,7 @@ from pyarrow import fs
 
 from weakteach.artifacts.errors import StorageError
 
-# Waits grow up to 20 s: an object store that is out of order for a minute or two does no harm.
+# Waits double from 25 ms on: an object store that is out of order for a minute does no harm.
 ATTEMPTS = 12
 SECRET_OPTIONS = ("access_key", "secret_key", "session_token")
 
@@ -34,12 +34,16 @@ def open_storage(url: str) -> tuple[fs.FileSystem, str]:
 def _patient(filesystem: fs.FileSystem) -> fs.FileSystem:
     """The file system, with more attempts at a request to S3 than a URL can ask for: by default
     they end after six seconds. A folder that is there is not created again, so that a store that
-    may only be read can be."""
+    may only be read can be.
+
+    Not the other strategy, "standard": it has retries for a hundred faults in all, which pyarrow
+    never gives back, so that a study of hours ends at the first fault after those.
+    """
     if not isinstance(filesystem, fs.S3FileSystem):
         return filesystem
     _, (options,) = filesystem.__reduce__()  # what it is pickled by
     more = {
-        "retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+        "retry_strategy": fs.AwsDefaultS3RetryStrategy(max_attempts=ATTEMPTS),
         "check_directory_existence_before_creation": True,
     }
     return fs.S3FileSystem(**{**_given(options), **more})
