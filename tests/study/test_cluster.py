@@ -6,7 +6,7 @@ from ray import tune
 
 from weakteach.models.resources import Resources
 from weakteach.study import cluster
-from weakteach.study.cluster import ClusterError, arms_at_once, hand_no_keys_on
+from weakteach.study.cluster import ClusterError, arms_at_once
 
 
 def test_trials_that_train_leave_cpus_for_their_labeling(ray_here):
@@ -23,14 +23,13 @@ def test_a_cluster_that_stays_too_small_for_an_arm_is_an_error(ray_here, monkeyp
         arms_at_once(1, Resources(label_tasks=4))
 
 
-def told_environment(config):
-    tune.report({"told": str(ray.get_runtime_context().runtime_env)})
-
-
 def test_trials_are_not_told_the_keys_of_the_driver(ray_here, monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "sentinel")
     monkeypatch.setenv("RAY_CHDIR_TO_TRIAL_DIR", "1")
-    hand_no_keys_on()
+
+    def told_environment(config):
+        tune.report({"told": str(ray.get_runtime_context().runtime_env)})
+
     run = tune.RunConfig(storage_path=str(tmp_path), verbose=0)
     told = tune.Tuner(told_environment, run_config=run).fit()[0].metrics["told"]
     assert "RAY_CHDIR_TO_TRIAL_DIR" in told  # what Tune hands on of its own does arrive

@@ -50,7 +50,10 @@ def start_ray(address: str | None, concurrent: int, resources: Resources, verbos
     machine has: a trial waits while its labeling runs. Raises ClusterError.
     """
     logging.basicConfig(level=logging.INFO if verbose else logging.ERROR)
-    hand_no_keys_on()
+    # Tune would write the driver's keys of AWS into the runtime environment of each trial, which
+    # Ray logs and shows. Nodes have keys or roles of their own.
+    names = class_cache.ENV_VARS_TO_PROPAGATE
+    class_cache.ENV_VARS_TO_PROPAGATE = {name for name in names if not name.startswith("AWS_")}
     environment = WORKER_ENVIRONMENT | {"OMP_NUM_THREADS": str(resources.threads)}
     os.environ.update({k: os.environ.get(k, v) for k, v in environment.items()})
     address = address or os.environ.get("RAY_ADDRESS")
@@ -65,13 +68,6 @@ def start_ray(address: str | None, concurrent: int, resources: Resources, verbos
     except Exception as error:  # Ray raises bare ones, of a busy machine for instance
         what = f"The Ray cluster at {address} cannot be joined" if address else "Ray did not start"
         raise ClusterError(f"{what}: {error}") from error
-
-
-def hand_no_keys_on() -> None:
-    """Keep Tune from writing the driver's keys of AWS into the runtime environment of each trial,
-    which Ray logs and shows: nodes have keys or roles of their own."""
-    names = class_cache.ENV_VARS_TO_PROPAGATE
-    class_cache.ENV_VARS_TO_PROPAGATE = {name for name in names if not name.startswith("AWS_")}
 
 
 def arms_at_once(wanted: int, resources: Resources) -> int:
