@@ -19,7 +19,10 @@ from weakteach.study.manifest import Measured
 # Of pairs that every seed draws anew: what varies between seeds holds the variation of pairs.
 UNCROSSED = ("consistency", "label_gold", "label_gap")
 # Facts that a report takes from the record of a measure of each kind; those with ? may be null.
-_COMPARED = ("agreed", "compared", "weak_right?", "gold_with_weak?", "different_lengths")
+_COMPARED = (
+    "agreed", "compared", "weak_right?", "gold_with_weak?", "weak_longer", "human_longer",
+    "different_lengths",
+)  # fmt: skip
 NEEDED_FACTS: dict[str, tuple[str, ...]] = {
     "reward": ("mean", "se", "rows"),
     "accuracy": ("agreed", "compared"),
@@ -28,13 +31,7 @@ NEEDED_FACTS: dict[str, tuple[str, ...]] = {
     "label_gold": ("chosen", "rejected", "rows"),
     "label_gap": ("chosen", "rejected"),
     "verdicts": (
-        "wins",
-        "ties",
-        "losses",
-        "flips",
-        "repeats_compared",
-        "longer?",
-        "longer_compared",
+        "wins", "ties", "losses", "flips", "repeats_compared", "longer?", "longer_compared",
     ),
     "consistency": ("consistency?", "contests"),
     "similarity": ("mean", "rows"),
