@@ -18,7 +18,6 @@ from weakteach.artifacts.errors import StepError
 from weakteach.artifacts.store import Store
 from weakteach.labeling.annotators import LABEL_SCHEMA
 from weakteach.labeling.prompted import annotation_question, read_answer
-from weakteach.models import chat as chat_module
 from weakteach.models.chat import Chat, ChatError, Reply, named_option
 from weakteach.models.spec import find_model, tokenizer_of
 from weakteach.preferences.sources import WorldSource
@@ -494,4 +493,3 @@ def test_planning_imports_no_client():
     code = "import weakteach.study.steps.judging, sys, json; print(json.dumps(list(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"openai", "torch", "ray", "scipy.stats"} & set(json.loads(out.stdout))
-    assert chat_module.GIVE_UP_AFTER == 20

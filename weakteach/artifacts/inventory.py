@@ -93,10 +93,7 @@ def being_made(store: Store, inventory: Inventory) -> set[tuple[str, str]]:
     """Kind and fingerprint of the steps that a process is computing now: their leases are held,
     and still are when those of a holder that is gone have run out."""
     suspects = {item.step for item in inventory.items if item.state != State.ARTIFACT}
-    suspects |= _leased(store)
-    with ThreadPoolExecutor(32) as threads:
-        held = threads.map(lambda step: _is_held(store, *step), suspects)
-    return {step for step, is_held in zip(suspects, held, strict=True) if is_held}
+    return _held(store, suspects | _leased(store))
 
 
 def _leased(store: Store) -> set[tuple[str, str]]:
@@ -106,12 +103,18 @@ def _leased(store: Store) -> set[tuple[str, str]]:
     return {(kind, of) for kind, _, of in names if re.fullmatch(FINGERPRINT, of)}
 
 
-def _is_held(store: Store, kind: str, fingerprint: str) -> bool:
-    try:
-        with store.lease(kind, fingerprint, wait=LEASE_SECONDS + 1):
-            return False
-    except Timeout:
-        return True
+def _held(store: Store, steps: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Those that a process holds the lease of; the leases of those that are gone run out."""
+
+    def is_held(step: tuple[str, str]) -> bool:
+        try:
+            with store.lease(*step, wait=LEASE_SECONDS + 1):
+                return False
+        except Timeout:
+            return True
+
+    with ThreadPoolExecutor(32) as threads:
+        return {step for step, held in zip(steps, threads.map(is_held, steps), strict=True) if held}
 
 
 def tidy(store: Store, steps: Iterable[Step]) -> None:
@@ -120,8 +123,7 @@ def tidy(store: Store, steps: Iterable[Step]) -> None:
     steps = list(steps)
     existing = store.existing(steps)
     done = {(type(s).__name__, s.fingerprint) for s in steps if s.fingerprint in existing}
-    for step in _leased(store) & done:
-        _is_held(store, *step)
+    _held(store, _leased(store) & done)
     for item in take_inventory(store).items:
         if item.step in done and item.state != State.ARTIFACT:
             drop(store, item)

@@ -38,8 +38,9 @@ from weakteach.artifacts.step import Step, jsonable
 from weakteach.artifacts.storage import open_storage
 
 RECORD, LEASES = "record.json", ".leases"
-# A holder that is gone is replaced after this long; at once if it ran on the same host.
-LEASE_SECONDS = 6.0
+# A holder that is gone is replaced after this long; at once if it ran on the same host. One that
+# is merely starved of CPU must not be taken for gone.
+LEASE_SECONDS = 15.0
 POLL_SECONDS = 0.1
 
 # For a key, and the seconds to wait for another holder: a context in which this process is the only

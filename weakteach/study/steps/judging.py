@@ -17,7 +17,8 @@ from weakteach.artifacts.store import Store, Workspace
 from weakteach.evaluation.judge import Judge, RewardJudge, judge_contests
 from weakteach.evaluation.verdicts import contest_outcomes, summarize_verdicts
 from weakteach.labeling.prompted import Domain, annotate, describe_answers
-from weakteach.models.chat import Chat, ChatSession, draw_seed, no_answer
+from weakteach.models.chat import Chat, draw_seed
+from weakteach.models.chat_session import ChatSession, no_answer
 from weakteach.preferences.pair import DataError
 from weakteach.study.steps.data import TEXT_COLUMNS, Labels, Part, read_labels
 from weakteach.study.steps.evaluation import Generate, GoldReward
