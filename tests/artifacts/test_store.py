@@ -179,7 +179,9 @@ def test_what_killed_processes_left_of_finished_steps_is_tidied_away(tmp_path):
     store, done = Store(tmp_path), Write("a", str(tmp_path / "log"))
     going_on = Write("b", str(tmp_path / "log"))
     store.obtain(done)
-    process = mp.get_context("spawn").Process(target=hold_lease_until_killed, args=(store, done))
+    process = mp.get_context("spawn").Process(
+        daemon=True, target=hold_lease_until_killed, args=(store, done)
+    )
     process.start()
     lease = tmp_path / ".leases" / f"Write-{done.fingerprint}"
     wait_for(lease.exists)
@@ -199,7 +201,10 @@ def test_of_many_processes_one_computes_and_all_get_it(tmp_path):
     step = Slow(str(tmp_path))
     context = mp.get_context("spawn")
     storage = str(tmp_path / "store")
-    workers = [context.Process(target=obtain_in_process, args=(storage, step)) for _ in range(4)]
+    workers = [
+        context.Process(daemon=True, target=obtain_in_process, args=(storage, step))
+        for _ in range(4)
+    ]
     for worker in workers:
         worker.start()
     wait_for(lambda: list(tmp_path.glob("began-*")))
@@ -213,12 +218,13 @@ def test_of_many_processes_one_computes_and_all_get_it(tmp_path):
 def test_when_the_holder_is_killed_the_next_takes_over_and_goes_on_from_the_scratch(tmp_path):
     step, storage = Slow(str(tmp_path)), str(tmp_path / "store")
     context = mp.get_context("spawn")
-    first = context.Process(target=obtain_in_process, args=(storage, step))
+    first = context.Process(daemon=True, target=obtain_in_process, args=(storage, step))
     first.start()
     wait_for(lambda: list(tmp_path.glob("began-*")))
-    second = context.Process(target=obtain_in_process, args=(storage, step))
+    second = context.Process(daemon=True, target=obtain_in_process, args=(storage, step))
     second.start()
     os.kill(first.pid, signal.SIGKILL)
+    first.join()
     killed = time.monotonic()
     wait_for(lambda: (tmp_path / f"began-{second.pid}").exists())
     assert time.monotonic() - killed < 10
@@ -232,7 +238,9 @@ def test_when_the_holder_is_killed_the_next_takes_over_and_goes_on_from_the_scra
 
 def test_a_target_in_other_hands_does_not_hold_up_the_others(tmp_path):
     slow, storage = Slow(str(tmp_path)), str(tmp_path / "store")
-    holder = mp.get_context("spawn").Process(target=obtain_in_process, args=(storage, slow))
+    holder = mp.get_context("spawn").Process(
+        daemon=True, target=obtain_in_process, args=(storage, slow)
+    )
     holder.start()
     wait_for(lambda: list(tmp_path.glob("began-*")))
     computed = []

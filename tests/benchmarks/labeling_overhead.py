@@ -37,7 +37,7 @@ from weakteach.labeling.stream import stream_chunks
 from weakteach.models.process import prepare_process
 from weakteach.models.resources import Resources
 from weakteach.models.spec import find_model
-from weakteach.preferences.pair import CHUNK_ROWS
+from weakteach.preferences.pair import CHUNK_ROWS, GROUP_ROWS
 from weakteach.study.arms import policy_of, tokenizers_of
 from weakteach.study.cluster import start_ray
 from weakteach.study.grids import find_source
@@ -172,7 +172,7 @@ def main(
         store.obtain(kept)
         rows = kept.all.read(store).slice(0, pairs)
         input_file = f"{folder}/input.parquet"
-        pq.write_table(rows, input_file)
+        pq.write_table(rows, input_file, row_group_size=GROUP_ROWS)  # as a step writes pairs
         policy = policy_of(found, EMBEDDED.pretraining_documents)
         if not hasattr(policy, "location"):
             store.obtain(policy)

@@ -92,6 +92,15 @@ def test_tasks_and_actors_give_the_same_rows_and_the_schema_of_a_label(store, ra
     assert by_tasks.schema.metadata[b"annotator"] == teacher_of().fingerprint.encode()
 
 
+@pytest.mark.parametrize(("resources", "devices"), [(TASKS, 1), (ACTORS, 2)])
+def test_what_labels_is_counted_as_devices(tmp_path, ray_here, resources, devices):
+    model = find_model("opt-45k")
+    pairs = Pairs(WorldSource(1200, seed=2), (tokenizer_of(model),))
+    record = Store(tmp_path).obtain(WeakLabels(teacher_of(), pairs.all), resources)
+    assert record["device_seconds"] == devices * record["seconds"]
+    assert "devices" not in record["facts"]
+
+
 def test_swapping_chosen_and_rejected_in_the_input_changes_no_label(store, ray_here, tmp_path):
     prompts, first, second = _texts(60)
     kept = {}
@@ -212,7 +221,7 @@ def test_a_poison_row_ends_in_quarantine_and_all_others_are_processed(tmp_path, 
     stream = numbers(tmp_path)
     stream = replace(stream, work=replace(stream.work, poison=(13, 14, 99)))
     facts = stream_chunks(stream, ACTORS).write(tmp_path / "out.parquet")
-    assert facts == {"rows": 97, "quarantined": 3}
+    assert facts == {"rows": 97, "quarantined": 3, "devices": 2}
     kept = pq.read_table(tmp_path / "out.parquet")
     assert kept["number"].to_pylist() == [n for n in range(100) if n not in (13, 14, 99)]
     assert pq.read_table(tmp_path / "quarantine.parquet").to_pylist() == [
@@ -230,7 +239,8 @@ def test_poison_rows_beyond_their_share_are_an_error_and_are_tried_again(tmp_pat
     with pytest.raises(StepError, match=r"6 of 100 rows failed .*number 55: number 55 is bad"):
         stream_chunks(bad, TASKS)
     shards = stream_chunks(stream, TASKS)
-    assert shards.write(tmp_path / "out.parquet") == {"rows": 100, "quarantined": 0}
+    facts = shards.write(tmp_path / "out.parquet")
+    assert facts == {"rows": 100, "quarantined": 0, "devices": 1}
     assert pq.read_table(tmp_path / "out.parquet")["number"].to_pylist() == list(range(100))
 
 
@@ -282,6 +292,7 @@ def test_a_pair_too_long_for_the_model_is_named_and_the_others_are_labeled(store
     assert shards.write(Path(store.root, "long-labels.parquet")) == {
         "rows": len(table) - 1,
         "quarantined": 1,
+        "devices": 1,
     }
     (refused,) = pq.read_table(f"{store.root}/quarantine.parquet").to_pylist()
     assert refused["pair_id"] == table["pair_id"][-1].as_py()

@@ -72,7 +72,7 @@ def obtain(storage, step):
 
 @contextmanager
 def at_work(store, folder, step):
-    process = mp.get_context("spawn").Process(target=obtain, args=(store.url, step))
+    process = mp.get_context("spawn").Process(daemon=True, target=obtain, args=(store.url, step))
     process.start()
     deadline = time.monotonic() + 60
     while not (folder / "began").exists():

@@ -197,10 +197,11 @@ def _refused(schema: pa.Schema) -> list[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class Shards:
-    """All shards of a stream, each of them there."""
+    """All shards of a stream, each of them there; ``devices`` were at work on them."""
 
     stream: Stream
     shards: list[range]
+    devices: float
 
     def tables(self) -> Iterator[pa.Table]:
         """The rows of one shard after the other, in the order of the input."""
@@ -212,11 +213,11 @@ class Shards:
         file: Path,
         convert: Convert = lambda table: table,
         metadata: dict[str, str] | None = None,
-    ) -> dict[str, int]:
+    ) -> dict[str, Any]:
         """Write the rows to ``file`` and the failed ones to ``quarantine.parquet`` beside it.
 
         No more than a shard is in memory. Returns the facts ``rows`` and ``quarantined``, whose
-        sum is the number of the input's rows.
+        sum is the number of the input's rows, and ``devices``.
         """
         schema = pa.schema([(self.stream.key, pa.string()), ("reason", pa.string())])
         facts = {"rows": 0, "quarantined": 0}
@@ -236,7 +237,7 @@ class Shards:
         finally:
             if writer:
                 writer.close()
-        return facts
+        return {**facts, "devices": self.devices}
 
     def _read(self) -> Iterator[tuple[pa.Table, list[tuple[str, str]]]]:
         for shard in self.shards:

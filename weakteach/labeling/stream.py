@@ -70,7 +70,8 @@ def stream_chunks(
             quarantining.append(shard)
             _check_quarantine(stream, quarantining, rows)
         _follow(stream, done, rows, tokens, progress)
-    return Shards(stream, shards)
+    devices = min(len(shards), resources.label_workers) * (resources.gpus or 1)
+    return Shards(stream, shards, devices)
 
 
 def _follow(stream: Stream, done: int, rows: int, tokens: int, progress: Progress | None) -> None:
@@ -99,8 +100,7 @@ def _made(
     if not shards:
         return
     _quiet_context()
-    workers = max(resources.label_actors, resources.label_actors_max) or resources.label_tasks
-    handouts = min(len(shards), HANDOUTS_PER_WORKER * workers)
+    handouts = min(len(shards), HANDOUTS_PER_WORKER * resources.label_workers)
     # What every handout holds at least; Ray Data would join smaller ones, and needs a number where
     # there are GPUs.
     options: dict[str, Any] = {**resources.device_options(), "batch_size": len(shards) // handouts}

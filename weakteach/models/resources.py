@@ -48,6 +48,11 @@ class Resources:
                 f"{self.label_actors_max}: it must start with at least 1 and at most that many"
             )
 
+    @property
+    def label_workers(self) -> int:
+        """Tasks or actors that label at a time, as many as there may be."""
+        return max(self.label_actors, self.label_actors_max) or self.label_tasks
+
     def device_options(self) -> dict[str, Any]:
         """Ray's options for a task or actor that uses these devices."""
         options: dict[str, Any] = {"num_cpus": self.cpus}

@@ -188,5 +188,6 @@ class Similarity(Step):
             "rows": len(means),
             "pairs": counts["rows"],
             "quarantined": counts["quarantined"],
+            "devices": counts["devices"],
             "mean": float(similarities.mean()),
         }
