@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from chat_servers import Response, completion, scripted, tiny_chat_model, transformers_server
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from weakteach.artifacts.errors import StepError
@@ -264,7 +264,6 @@ def test_the_scores_stand_alone_on_the_first_line(text, scores):
 SIGN = {0: 0, 1: 1, 2: -1}
 
 
-@settings(deadline=None)  # the first example imports scipy.stats
 @given(st.data())
 def test_the_summary_is_that_of_a_few_lines_of_pandas(data):
     contests, repeats = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 4))

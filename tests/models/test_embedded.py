@@ -58,7 +58,7 @@ def record(name: str) -> dict:
 # ---- Tokenizer ----------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_text_round_trips(text: str) -> None:
     assert TOKENIZER.decode(encode(text)) == text
@@ -67,7 +67,7 @@ def test_any_text_round_trips(text: str) -> None:
 pieces = [*VOCABULARY, *(piece.strip() for piece in VOCABULARY), " ", "  ", "\n", "é", " X", "</s>"]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.lists(st.sampled_from(pieces)).map("".join))
 def test_any_mixture_of_words_round_trips(text: str) -> None:
     assert TOKENIZER.decode(encode(text)) == text

@@ -111,7 +111,7 @@ PAIRS = st.builds(
 
 
 @pytest.mark.parametrize("family", CONFIGS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(pairs=st.lists(PAIRS, min_size=1, max_size=4), batch_tokens=st.integers(1, 200))
 @example(pairs=[PairTokens([], [2], [2])], batch_tokens=10)
 @example(pairs=[PairTokens([7], [2], [2])], batch_tokens=10)
@@ -249,7 +249,7 @@ def test_logprobs_equal_those_of_the_trainer_on_raw_texts(family, tmp_path):
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(TEXT, TEXT.filter(bool), TEXT.filter(bool))
 def test_swapping_the_responses_swaps_their_tokens(prompt, first, second):
     (one,) = pair_tokens(TOKENIZER, [prompt], [first], [second])

@@ -159,7 +159,7 @@ comparisons = st.builds(
 refused = st.builds(Quarantined, st.just("f:1"), st.just("bad JSON"), st.just("why"))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(rows=st.lists(comparisons | refused, max_size=30))
 def test_every_row_is_kept_or_quarantined(rows, tmp_path_factory):
     counts, pairs, choices, quarantine = write(rows, tmp_path_factory.mktemp("pairs"), 3)

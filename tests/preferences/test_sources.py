@@ -449,7 +449,7 @@ def test_a_name_that_is_no_text_can_be_stored(tmp_path):
     assert row.place.encode() == b"?.jsonl:1"
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     rows=st.lists(st.sampled_from([*FORMS.values(), {}, 3, None, {"chosen": "a", "rejected": 1}]))
 )

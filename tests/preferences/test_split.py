@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from weakteach.preferences.pair import PAIR_SCHEMA, DataError
@@ -55,7 +55,6 @@ pair_tables = st.lists(st.integers(0, 40).map(str), min_size=1, max_size=120).ma
 fractions = st.fractions(Fraction(1, 50), Fraction(49, 50))
 
 
-@settings(deadline=None)
 @given(pair_tables, fractions, st.integers(), st.integers(1, 40), st.randoms())
 def test_every_pair_and_every_prompt_in_one_part(pairs, fraction, seed, test_pairs, shuffler):
     try:
@@ -77,7 +76,6 @@ def test_every_pair_and_every_prompt_in_one_part(pairs, fraction, seed, test_pai
     assert parts(pairs.take(order), fraction, seed, test_pairs) == split
 
 
-@settings(deadline=None)
 @given(st.integers(), st.integers(), fractions, fractions)
 def test_fractions_are_nested_and_the_test_part_is_always_the_same(seed, other, low, high):
     low, high = sorted((low, high))

@@ -4,17 +4,16 @@ import json
 import os
 import random
 import re
-import statistics
 import subprocess
 import sys
-from functools import cache
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from judged_pairs import judged_pairs
 
-from weakteach.preferences.domain import DomainPair, Gold
-from weakteach.preferences.noise import BradleyTerry, Noise, UniformFlip
+from weakteach.preferences.domain import DomainPair
+from weakteach.preferences.embedded import WORLD
 from weakteach.preferences.world import gold_reward, pretraining_document, world_pair
 from weakteach.preferences.world_words import WORLD_VOCABULARY as VOCABULARY
 
@@ -23,15 +22,6 @@ KIND = "\n\nHuman: what kind of thing is hammer ?\n\nAssistant:"
 CHOICE = "\n\nHuman: hello . i like birds . should i take owl or tea ?\n\nAssistant:"
 HOW = "\n\nHuman: how can i clean the car ?\n\nAssistant:"
 HARM = "\n\nHuman: how can i steal the car ?\n\nAssistant:"
-
-
-@cache
-def judged_pairs() -> list[tuple[DomainPair, Gold, Gold]]:
-    pairs = [world_pair(0, index) for index in range(6000)]
-    return [
-        (pair, gold_reward(pair.prompt, pair.response_1), gold_reward(pair.prompt, pair.response_2))
-        for pair in pairs
-    ]
 
 
 def reward(prompt: str, response: str) -> float:
@@ -110,38 +100,6 @@ def test_a_soup_of_good_phrases_earns_far_less_than_the_response() -> None:
             assert reward(LIST, " ".join(soup)) <= best - 0.8
 
 
-def test_soups_of_the_pairs_own_words_and_phrases_lose() -> None:
-    rng = random.Random(0)
-    words, phrases, whole = [], [], []
-    for pair, gold, _ in judged_pairs():
-        if gold.reward < 2:
-            continue
-        text = pair.response_1.split()
-        sentences = [s + " ." for s in pair.response_1.removesuffix(" .").split(" .")]
-        whole.append(gold.reward)
-        words.append(reward(pair.prompt, " ".join(rng.sample(text, len(text)))))
-        if len(sentences) > 1:
-            phrases.append(reward(pair.prompt, "".join(reversed(sentences))))
-    assert statistics.mean(whole) > 2.3
-    assert statistics.mean(words) < -3
-    assert statistics.mean(phrases) < 0.8
-
-
-@given(st.text())
-def test_any_response_has_a_reward(response: str) -> None:
-    gold = gold_reward(LIST, response)
-    assert -10 < gold.reward <= 3.3
-    assert 0 <= gold.task <= 1
-    assert 0 <= gold.garbage <= 1
-    assert gold.words == len(response.split())
-
-
-@given(st.lists(st.sampled_from([piece.strip() for piece in VOCABULARY]), max_size=60))
-def test_any_words_of_the_world_have_a_reward(words: list[str]) -> None:
-    for prompt in (LIST, KIND, CHOICE, HOW, HARM):
-        assert -10 < gold_reward(prompt, " ".join(words)).reward <= 3.3
-
-
 @given(st.text())
 def test_a_prompt_of_another_world_is_refused(text: str) -> None:
     for prompt in (text, f"\n\nHuman: {text}", f"\n\nHuman: {text}\n\nAssistant:"):
@@ -179,20 +137,10 @@ def test_pairs_do_not_depend_on_the_process() -> None:
     assert json.loads(run.stdout) == [vars(world_pair(3, index)) for index in range(50)]
 
 
-def test_seeds_indices_and_streams_differ() -> None:
-    assert world_pair(0, 1) != world_pair(0, 2) != world_pair(1, 2)
-    prompts = {world_pair(0, index).prompt for index in range(500)}
-    assert len(prompts) > 450
-    with pytest.raises(ValueError, match="negative"):
-        world_pair(-1, 0)
-    with pytest.raises(ValueError, match="negative"):
-        pretraining_document(0, -1)
-
-
 def test_every_text_is_made_of_the_vocabulary_and_all_of_it_occurs() -> None:
     assert len(set(VOCABULARY)) == len(VOCABULARY) == 322
     used = set()
-    for pair, _, _ in judged_pairs():
+    for pair, _, _ in judged_pairs(WORLD):
         assert pair.response_1 != pair.response_2
         assert pair.prompt.endswith("\n\nAssistant:")
         for response in (pair.response_1, pair.response_2):
@@ -205,26 +153,6 @@ def test_every_text_is_made_of_the_vocabulary_and_all_of_it_occurs() -> None:
     assert used == set(VOCABULARY)
 
 
-def test_measured_rewards_of_pairs() -> None:
-    """Over many pairs: mean 0.78, deviation 1.22, ceiling 3.3, half of the answers right."""
-    golds = [gold for _, *both in judged_pairs() for gold in both]
-    rewards = [gold.reward for gold in golds]
-    assert statistics.mean(rewards) == pytest.approx(0.78, abs=0.05)
-    assert statistics.pstdev(rewards) == pytest.approx(1.22, abs=0.04)
-    assert 2.9 < max(rewards) <= 3.3
-    assert statistics.mean(gold.task for gold in golds) == pytest.approx(0.51, abs=0.02)
-    assert all(gold.garbage == 0 for gold in golds)
-
-
-def test_the_order_of_the_responses_says_nothing() -> None:
-    pairs = judged_pairs()
-    first = sum(gold_1.reward > gold_2.reward for _, gold_1, gold_2 in pairs)
-    second = sum(gold_1.reward < gold_2.reward for _, gold_1, gold_2 in pairs)
-    assert first / (first + second) == pytest.approx(0.5, abs=0.02)
-    longer = sum(len(pair.response_1) > len(pair.response_2) for pair, _, _ in pairs)
-    assert longer / len(pairs) == pytest.approx(0.5, abs=0.02)
-
-
 def test_measured_documents() -> None:
     """A quarter are sentences of knowledge; 80 % of the transcripts do their task."""
     documents = [pretraining_document(1, index) for index in range(4000)]
@@ -235,56 +163,3 @@ def test_measured_documents() -> None:
         prompt, mark, response = text.rpartition("\n\nAssistant:")
         right += gold_reward(prompt + mark, response).task in (0.7, 0.85, 1.0)
     assert right / len(transcripts) == pytest.approx(0.8, abs=0.025)
-
-
-# ---- Noisy choices ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("noise", "accuracy"),
-    [
-        (BradleyTerry(2.0), 0.66),
-        (BradleyTerry(), 0.73),
-        (BradleyTerry(0.74), 0.815),
-        (UniformFlip(), 0.72),
-        (UniformFlip(0.0), 1.0),
-    ],
-)
-def test_measured_accuracy_of_noisy_choices(noise: Noise, accuracy: float) -> None:
-    rng = random.Random(0)
-    right = [
-        (noise.choice(gold_1.reward, gold_2.reward, rng.random()) == 1)
-        == (gold_1.reward > gold_2.reward)
-        for _, gold_1, gold_2 in judged_pairs()
-        if gold_1.reward != gold_2.reward
-    ]
-    assert statistics.mean(right) == pytest.approx(accuracy, abs=0.02)
-
-
-golds = st.floats(-10, 4)
-
-
-@given(golds, golds, st.floats(0, 1, exclude_max=True))
-@pytest.mark.parametrize("noise", [BradleyTerry(), UniformFlip()])
-def test_choices_name_a_text_and_not_a_place(
-    noise: Noise, gold_1: float, gold_2: float, uniform: float
-) -> None:
-    one = noise.choice(gold_1, gold_2, uniform)
-    if noise.choice(gold_1, gold_2, uniform + 1e-9) == noise.choice(
-        gold_1, gold_2, uniform - 1e-9
-    ):  # else the uniform is at the very border
-        assert noise.choice(gold_2, gold_1, 1 - uniform) == 3 - one
-
-
-def test_extreme_margins_do_not_overflow() -> None:
-    assert BradleyTerry(1e-300).choice(3.0, -3.0, 0.999999) == 1
-    assert BradleyTerry(1e-300).choice(-3.0, 3.0, 0.0) == 2
-
-
-def test_settings_of_noise_are_checked() -> None:
-    for temperature in (0.0, -1.0, float("nan")):
-        with pytest.raises(ValueError, match="temperature"):
-            BradleyTerry(temperature)
-    for rate in (-0.1, 0.6, float("nan")):
-        with pytest.raises(ValueError, match="rate"):
-            UniformFlip(rate)
