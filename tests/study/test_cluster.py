@@ -1,5 +1,8 @@
 """How many arms run at a time on a cluster of a given size, and what they are told."""
 
+import subprocess
+import sys
+
 import pytest
 import ray
 from ray import tune
@@ -34,3 +37,28 @@ def test_trials_are_not_told_the_keys_of_the_driver(ray_here, monkeypatch, tmp_p
     told = tune.Tuner(told_environment, run_config=run).fit()[0].metrics["told"]
     assert "RAY_CHDIR_TO_TRIAL_DIR" in told  # what Tune hands on of its own does arrive
     assert "sentinel" not in told
+
+
+SLOW_TO_COME_UP = """
+import ray
+from weakteach.models.resources import Resources
+from weakteach.study.cluster import STARTS, start_ray
+
+start, tries = ray.init, []
+
+def init(**options):
+    tries.append(options)
+    if len(tries) < STARTS:
+        raise Exception("The current node timed out during startup.")
+    start(**options)
+
+ray.init = init
+start_ray(None, 1, Resources(), verbose=False)
+print(len(tries), ray.is_initialized())
+"""
+
+
+def test_a_ray_that_does_not_come_up_in_time_is_started_again():
+    command = [sys.executable, "-c", SLOW_TO_COME_UP]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert run.stdout == f"{cluster.STARTS} True\n"

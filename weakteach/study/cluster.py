@@ -15,6 +15,7 @@ from weakteach.artifacts.store import Store
 from weakteach.models.resources import Resources
 from weakteach.study.leases import ray_lease
 
+LOGGER = logging.getLogger(__name__)
 # Set for every worker; a value that the user's environment has wins. Ray Train's own defaults cost
 # seconds per run (health checks), flood the logs (print patch) or give up before a node has booted.
 WORKER_ENVIRONMENT = {
@@ -30,6 +31,8 @@ WORKER_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
+# Ray gives up after 30 s in which its processes have not come up, as on a busy machine.
+STARTS = 3
 # How long a cluster that is too small for an arm may take to replace a lost node.
 SECONDS_FOR_NODES = 60.0
 
@@ -58,16 +61,25 @@ def start_ray(address: str | None, concurrent: int, resources: Resources, verbos
     os.environ.update({k: os.environ.get(k, v) for k, v in environment.items()})
     address = address or os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"address": address} if address else _local(concurrent, resources)
-    try:
-        ray.init(
-            runtime_env={"env_vars": {name: os.environ[name] for name in environment}},
-            log_to_driver=verbose,
-            logging_level=logging.INFO if verbose else logging.ERROR,
-            **options,
-        )
-    except Exception as error:  # Ray raises bare ones, of a busy machine for instance
-        what = f"The Ray cluster at {address} cannot be joined" if address else "Ray did not start"
-        raise ClusterError(f"{what}: {error}") from error
+    for tries_left in reversed(range(1 if address else STARTS)):
+        try:
+            ray.init(
+                runtime_env={"env_vars": {name: os.environ[name] for name in environment}},
+                log_to_driver=verbose,
+                logging_level=logging.INFO if verbose else logging.ERROR,
+                **options,
+            )
+            return
+        except Exception as error:  # Ray raises bare ones, of a busy machine for instance
+            ray.shutdown()
+            if tries_left:
+                LOGGER.warning("Ray did not start, and is started again: %s", error)
+                continue
+            raise ClusterError(
+                f"The Ray cluster at {address} cannot be joined: {error}"
+                if address
+                else f"Ray did not start in {STARTS} tries: {error}"
+            ) from error
 
 
 def arms_at_once(wanted: int, resources: Resources) -> int:
