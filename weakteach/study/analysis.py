@@ -147,7 +147,7 @@ def table_of(part: Part, kind: str, cells: Sequence[Cell]) -> TableOf:
     unit = "pairs" if kind in ("accuracy", "consistency") else "prompts"
     compared = ("minus human", "p (Holm)") if tested else ()
     return TableOf(
-        title=f"{part.title}: {KINDS[kind][0]}",
+        title=KINDS[kind][0].capitalize(),
         columns=(
             PLACES[part.axis],
             *(("students of",) if several else ()),

@@ -178,7 +178,7 @@ def _main_table(section: Section) -> TableOf | None:
 
 def _terminal_table(title: str, shown: TableOf) -> Group:
     # Text, because names may hold what rich would read as markup.
-    heading = f"{title}: {shown.title}" if shown.title else title
+    heading = f"{title} · {shown.title}" if shown.title else title
     left_out = len(shown.columns) - TERMINAL_COLUMNS
     table = Table(
         caption=Text(f"{left_out} more columns are in the report") if left_out > 0 else None,
