@@ -528,9 +528,9 @@ def test_a_terminal_shows_values_and_verdicts() -> None:
     text = printed(findings(section(), other))
     assert max(map(len, text.splitlines())) <= 100
     words = " ".join(text.split())
-    assert "E1 Student size: Gold reward of students, mean over seeds" in words
+    assert "E1 Student size · Gold reward of students, mean over seeds" in words
     assert "0.84 ±0.13" in words
-    assert "E2 Supervisor: Gold reward by student" in words
+    assert "E2 Supervisor · Gold reward by student" in words
     mark = other.figures[0].series[0].marks[0]  # type: ignore[union-attr]
     assert with_half(mark.estimate) in words
     for verdict in ("✓ supported", "✕ contradicted", "? not decided"):
