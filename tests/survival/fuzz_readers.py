@@ -3,6 +3,7 @@
 Processes are watched from outside: what a library's native code does to them is seen too.
 """
 
+import gc
 import os
 import resource
 import shutil
@@ -205,6 +206,7 @@ class GgufDoor(Door):
         from weakteach.models.tokens import load_tokenizer
         from weakteach.study.steps.data import Dequantized
 
+        gc.collect()  # models refer to themselves: what the last inputs left counts to the limit
         file, storage = self.work / "input.gguf", self.work / "store"
         file.write_bytes(data)
         shutil.rmtree(storage, ignore_errors=True)
