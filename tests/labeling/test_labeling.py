@@ -93,10 +93,9 @@ def test_tasks_and_actors_give_the_same_rows_and_the_schema_of_a_label(store, ra
 
 
 @pytest.mark.parametrize(("resources", "devices"), [(TASKS, 1), (ACTORS, 2)])
-def test_what_labels_is_counted_as_devices(tmp_path, ray_here, resources, devices):
-    model = find_model("opt-45k")
-    pairs = Pairs(WorldSource(1200, seed=2), (tokenizer_of(model),))
-    record = Store(tmp_path).obtain(WeakLabels(teacher_of(), pairs.all), resources)
+def test_what_labels_is_counted_as_devices(store, ray_here, resources, devices):
+    pairs = Pairs(WorldSource(1200, seed=20 + devices), (tokenizer_of(find_model("opt-45k")),))
+    record = store.obtain(WeakLabels(teacher_of(), pairs.all), resources)
     assert record["device_seconds"] == devices * record["seconds"]
     assert "devices" not in record["facts"]
 

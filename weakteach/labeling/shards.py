@@ -197,7 +197,7 @@ def _refused(schema: pa.Schema) -> list[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class Shards:
-    """All shards of a stream, each of them there; ``devices`` were at work on them."""
+    """All shards of a stream, each of them there; at most ``devices`` were at work on them."""
 
     stream: Stream
     shards: list[range]
