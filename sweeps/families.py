@@ -1,8 +1,8 @@
 """Do teacher and student have to be of one family?"""
 
+from weakteach.run.command import sweep
 from weakteach.study import experiments
 from weakteach.study.arms import Grid
-from weakteach.study.command import sweep
 from weakteach.study.experiments import Experiment
 
 

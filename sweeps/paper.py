@@ -1,7 +1,7 @@
 """Every experiment of the publication in one study, steps shared."""
 
+from weakteach.run.command import sweep
 from weakteach.study.arms import Grid
-from weakteach.study.command import sweep
 from weakteach.study.experiments import EXPERIMENTS, Experiment
 
 

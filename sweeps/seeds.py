@@ -1,8 +1,8 @@
 """How much do the split and all that follows change the outcome?"""
 
+from weakteach.run.command import sweep
 from weakteach.study import experiments
 from weakteach.study.arms import Grid
-from weakteach.study.command import sweep
 from weakteach.study.experiments import Experiment
 
 

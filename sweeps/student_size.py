@@ -1,8 +1,8 @@
 """Does a student of any size learn as much from weak labels as from human ones?"""
 
+from weakteach.run.command import sweep
 from weakteach.study import experiments
 from weakteach.study.arms import Grid
-from weakteach.study.command import sweep
 from weakteach.study.experiments import Experiment
 
 

@@ -1,8 +1,8 @@
 """Does it hold for summaries of posts?"""
 
+from weakteach.run.command import sweep
 from weakteach.study import experiments
 from weakteach.study.arms import Grid
-from weakteach.study.command import sweep
 from weakteach.study.experiments import Experiment
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from weakteach.models.embedded import build_tokenizer
+from weakteach.models.tiny.pretraining import build_tokenizer
 
 
 @dataclass

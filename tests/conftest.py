@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from weakteach.models.family import base_folder
+from weakteach.models.tiny.family import base_folder
 
 torch.set_num_threads(1)
 # How long an example takes depends on what else the machine does.
@@ -27,7 +27,7 @@ def ray_here() -> Iterator[None]:
     import ray
 
     from weakteach.models.resources import Resources
-    from weakteach.study.cluster import start_ray
+    from weakteach.run.cluster import start_ray
 
     start_ray(None, 2, Resources(), verbose=False)
     yield

@@ -17,7 +17,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from weakteach.models.embedded import build_tokenizer
+from weakteach.models.tiny.pretraining import build_tokenizer
 
 VOCABULARY = len(build_tokenizer())
 SPECIALS = {"bos_token_id": 2, "eos_token_id": 2, "pad_token_id": 1}

@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from weakteach.preferences.domain import Domain, DomainPair, Gold
+from weakteach.worlds.domain import Domain, DomainPair, Gold
 
 
 @cache

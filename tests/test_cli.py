@@ -10,11 +10,11 @@ import pytest
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
-from weakteach.models.family import base_folder
 from weakteach.models.loading import Weights, load_causal
+from weakteach.models.tiny.family import base_folder
 from weakteach.models.tokens import load_tokenizer
-from weakteach.preferences.embedded import POSTS
-from weakteach.preferences.world import gold_reward
+from weakteach.worlds.domains import POSTS
+from weakteach.worlds.world import gold_reward
 
 
 def weakteach(*arguments):

@@ -29,19 +29,19 @@ from weakteach.artifacts.errors import StorageError
 from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Progress as Told
 from weakteach.artifacts.store import Store
-from weakteach.models.family import DOCUMENTS, tiny_model
 from weakteach.models.spec import find_model
-from weakteach.preferences.embedded import DOMAINS
+from weakteach.models.tiny.family import DOCUMENTS, tiny_model
 from weakteach.preferences.pair import DataError
 from weakteach.preferences.sources import WorldSource, file_source
+from weakteach.run.command import DEFAULT_STORAGE, user_errors
+from weakteach.run.export import export
+from weakteach.steps.data import HeldOut, Pairs
+from weakteach.steps.evaluation import Agreement
+from weakteach.steps.labels import HumanLabels, WeakLabels
+from weakteach.steps.training import Dpo, Sft
 from weakteach.study.arms import policy_of, tokenizers_of
-from weakteach.study.command import DEFAULT_STORAGE, user_errors
-from weakteach.study.export import export
 from weakteach.study.presets import LAPTOP
-from weakteach.study.steps.data import HeldOut, Pairs
-from weakteach.study.steps.evaluation import Agreement
-from weakteach.study.steps.labels import HumanLabels, WeakLabels
-from weakteach.study.steps.training import Dpo, Sft
+from weakteach.worlds.domains import DOMAINS
 
 HELP = "Can a weak language model teach a strong one? Studies run from the scripts in sweeps/."
 LARGEST_HELD_OUT = 500
@@ -90,7 +90,7 @@ def label(
     """
     console = Console()
     with user_errors(verbose):
-        from weakteach.study.cluster import shared, start_ray  # slow to import
+        from weakteach.run.cluster import shared, start_ray  # slow to import
 
         model = find_model(teacher)
         tokenizers = tokenizers_of(model)
@@ -178,7 +178,7 @@ def following(console: Console, text: str) -> Iterator[Told]:
 
 def report_share(console: Console, what: str, facts: dict[str, Any]) -> None:
     """Print a share of agreeing pairs with its interval, and whether it could be chance."""
-    from weakteach.evaluation.statistics import wilson_interval  # scipy: slow to import
+    from weakteach.statistics.estimate import wilson_interval  # scipy: slow to import
 
     low, high = wilson_interval(facts["agreed"], facts["compared"])
     share = facts["agreed"] / facts["compared"]
@@ -226,9 +226,9 @@ def report(
     """Print a study's results and write its report and figures anew."""
     console = Console()
     with user_errors(verbose):
+        from weakteach.report.page import terminal_tables
+        from weakteach.report.publish import publish_results
         from weakteach.study.manifest import read_manifest, study_folder
-        from weakteach.study.page import terminal_tables
-        from weakteach.study.results import publish_results
 
         store = Store(storage)
         findings = publish_results(store, read_manifest(store, study), final=True)
@@ -300,7 +300,7 @@ def gc(
     """
     console = Console()
     with user_errors(verbose):
-        from weakteach.study.garbage import drop_garbage, find_garbage, garbage_table
+        from weakteach.run.garbage import drop_garbage, find_garbage, garbage_table
 
         store = Store(storage)
         if not store.is_local and idle:
@@ -311,7 +311,7 @@ def gc(
                     f"{store.url}: a bucket does not tell what is being made; give the cluster "
                     "that works on it with --address, or say with --idle that none does"
                 )
-            from weakteach.study.cluster import shared, start_ray  # slow to import
+            from weakteach.run.cluster import shared, start_ray  # slow to import
 
             start_ray(address, 1, LAPTOP.resources, verbose)
             store = shared(store)
@@ -351,13 +351,13 @@ def pretrain(
             raise DataError(str(error)) from error
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise StorageError(f"{out} is not empty: give a new folder with --out")
-        from weakteach.models import embedded  # slow to import
         from weakteach.models.process import prepare_process
+        from weakteach.models.tiny import pretraining  # slow to import
 
         # Sums over threads differ in their last bits; one thread gives the shipped weights.
         prepare_process(threads=1)
         with following(console, f"pretraining {name}") as progress:
-            embedded.pretrain(
+            pretraining.pretrain(
                 name, out, documents, seed, lambda step, steps, loss: progress(step, steps)
             )
     console.print(f"Model: {out}", soft_wrap=True)

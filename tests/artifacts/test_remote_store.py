@@ -12,7 +12,7 @@ from moto.server import ThreadedMotoServer
 from weakteach.artifacts.errors import StorageError
 from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import LEASE_SECONDS, Store
-from weakteach.study.leases import KEEPER, NAMESPACE, LeaseKeeper, ray_lease
+from weakteach.run.leases import KEEPER, NAMESPACE, LeaseKeeper, ray_lease
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,8 @@ from weakteach.models.spec import Model, find_model, tokenizer_of
 from weakteach.models.tokens import load_tokenizer
 from weakteach.preferences.pair import preference_set
 from weakteach.preferences.sources import WorldSource
-from weakteach.study.steps.data import Pairs, labels_file
-from weakteach.study.steps.labels import HumanLabels
+from weakteach.steps.data import Pairs, labels_file
+from weakteach.steps.labels import HumanLabels
 from weakteach.training.dpo import dpo_trainer
 from weakteach.training.recipes import DpoRecipe, Lora, Schedule
 from weakteach.training.worker import TrainingJob, lora_config, trainer_arguments

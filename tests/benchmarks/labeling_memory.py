@@ -33,11 +33,11 @@ from weakteach.artifacts.store import Store
 from weakteach.models.resources import Resources
 from weakteach.models.spec import find_model
 from weakteach.preferences.sources import WorldSource
+from weakteach.steps.data import Pairs
+from weakteach.steps.labels import HumanLabels, WeakLabels
+from weakteach.steps.training import Dpo, Sft
 from weakteach.study.arms import tokenizers_of
 from weakteach.study.presets import EMBEDDED
-from weakteach.study.steps.data import Pairs
-from weakteach.study.steps.labels import HumanLabels, WeakLabels
-from weakteach.study.steps.training import Dpo, Sft
 
 TEACHER, TEACHER_PAIRS = "opt-45k", 256
 MIB = 1 << 20
@@ -110,7 +110,7 @@ def measure(storage: str, size: int, actors: int) -> dict[str, Any]:
     """Label so many pairs in this process's Ray."""
     import ray
 
-    from weakteach.study.cluster import start_ray
+    from weakteach.run.cluster import start_ray
 
     resources = Resources(label_actors=actors)
     start_ray(None, 1, resources, verbose=False)

@@ -38,11 +38,11 @@ from weakteach.models.process import prepare_process
 from weakteach.models.resources import Resources
 from weakteach.models.spec import find_model
 from weakteach.preferences.pair import CHUNK_ROWS, GROUP_ROWS
+from weakteach.run.cluster import start_ray
+from weakteach.steps.data import Pairs
 from weakteach.study.arms import policy_of, tokenizers_of
-from weakteach.study.cluster import start_ray
 from weakteach.study.grids import find_source
 from weakteach.study.presets import EMBEDDED
-from weakteach.study.steps.data import Pairs
 
 BETA = 0.1
 EDGE_SHARDS = 8

@@ -41,7 +41,7 @@ from weakteach.models.resources import Resources
 from weakteach.models.spec import find_model, tokenizer_of
 from weakteach.models.tokens import PairTokens, load_tokenizer, pair_tokens
 from weakteach.preferences.sources import file_source
-from weakteach.study.steps.data import Dequantized, Pairs
+from weakteach.steps.data import Dequantized, Pairs
 
 SAMPLE = Path(__file__).parents[3] / "shared/data/hh-rlhf/harmless-base.jsonl.gz"
 OURS = "weakteach"

@@ -18,8 +18,8 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from cluster.check import groups_of, shortfalls
+from weakteach.run.prices import read_prices
 from weakteach.study.presets import PAPER, PRESETS
-from weakteach.study.prices import read_prices
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"

@@ -45,8 +45,8 @@ def package(project, tmp_path_factory):
 def test_the_package_is_small_and_holds_what_a_job_runs(package):
     assert package.stat().st_size < LARGEST
     names = zipfile.ZipFile(package).namelist()
-    for needed in ("sweeps/size_grid.py", "weakteach/study/sweep.py", "weakteach/study/prices.toml",
-                   "weakteach/models/bases/opt-45k/model.safetensors"):  # fmt: skip
+    for needed in ("sweeps/size_grid.py", "weakteach/run/sweep.py", "weakteach/run/prices.toml",
+                   "weakteach/models/tiny/bases/opt-45k/model.safetensors"):  # fmt: skip
         assert needed in names
 
 

@@ -10,8 +10,8 @@ from weakteach.models.loading import load_reward_model
 from weakteach.models.scoring import score_responses
 from weakteach.models.spec import ModelError
 from weakteach.models.tokens import load_tokenizer
-from weakteach.preferences.embedded import POSTS, WORLD
-from weakteach.preferences.world import world_pair
+from weakteach.worlds.domains import POSTS, WORLD
+from weakteach.worlds.world import world_pair
 
 PAIRS = [world_pair(8, index) for index in range(12)]
 

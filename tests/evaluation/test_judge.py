@@ -22,13 +22,13 @@ from weakteach.evaluation.judge import (
     read_scores,
 )
 from weakteach.evaluation.verdicts import contest_outcomes, summarize_verdicts
-from weakteach.models.chat import Chat, ChatError
+from weakteach.models.chat.endpoint import Chat, ChatError
 from weakteach.models.spec import find_model, tokenizer_of
 from weakteach.preferences.sources import WorldSource
-from weakteach.study.steps.data import Pairs, read_labels
-from weakteach.study.steps.evaluation import Generate, GoldReward
-from weakteach.study.steps.judging import PairVerdicts, Verdicts
-from weakteach.study.steps.labels import GoldLabels, HumanLabels
+from weakteach.steps.data import Pairs, read_labels
+from weakteach.steps.evaluation import Generate, GoldReward
+from weakteach.steps.judging import PairVerdicts, Verdicts
+from weakteach.steps.labels import GoldLabels, HumanLabels
 
 PAIRS = 6
 PART = Pairs(WorldSource(PAIRS, seed=3), (tokenizer_of(find_model("opt-45k")),)).all

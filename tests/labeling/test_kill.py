@@ -13,9 +13,9 @@ from weakteach.artifacts.store import Store
 from weakteach.models.resources import Resources
 from weakteach.models.spec import find_model, tokenizer_of
 from weakteach.preferences.sources import WorldSource
-from weakteach.study.steps.data import Pairs
-from weakteach.study.steps.labels import HumanLabels, WeakLabels
-from weakteach.study.steps.training import Dpo, Sft
+from weakteach.steps.data import Pairs
+from weakteach.steps.labels import HumanLabels, WeakLabels
+from weakteach.steps.training import Dpo, Sft
 from weakteach.training.recipes import DpoRecipe, Schedule, SftRecipe
 
 PAIRS = 100_000
@@ -32,7 +32,7 @@ def labels_of(size):
 
 def label(storage, size):
     """What the driver's process does."""
-    from weakteach.study.cluster import start_ray
+    from weakteach.run.cluster import start_ray
 
     resources = Resources(label_actors=2)
     start_ray(None, 1, resources, verbose=False)

@@ -24,9 +24,9 @@ from weakteach.models.resources import Resources
 from weakteach.models.spec import find_model, tokenizer_of
 from weakteach.models.tokens import load_tokenizer
 from weakteach.preferences.sources import WorldSource, file_source
-from weakteach.study.steps.data import Pairs, read_labels
-from weakteach.study.steps.labels import HumanLabels, WeakLabels
-from weakteach.study.steps.training import Dpo, Sft
+from weakteach.steps.data import Pairs, read_labels
+from weakteach.steps.labels import HumanLabels, WeakLabels
+from weakteach.steps.training import Dpo, Sft
 from weakteach.training.recipes import DpoRecipe, Lora, Schedule, SftRecipe
 
 TASKS, ACTORS = Resources(), Resources(label_actors=2)
@@ -116,7 +116,7 @@ def test_swapping_chosen_and_rejected_in_the_input_changes_no_label(store, ray_h
 
 
 def _texts(count):
-    from weakteach.preferences.world import world_pair
+    from weakteach.worlds.world import world_pair
 
     pairs = {p.prompt: p for p in (world_pair(4, i) for i in range(count))}.values()
     return [[getattr(p, n) for p in pairs] for n in ("prompt", "response_1", "response_2")]

@@ -18,11 +18,11 @@ from weakteach.artifacts.errors import StepError
 from weakteach.artifacts.store import Store
 from weakteach.labeling.annotators import LABEL_SCHEMA
 from weakteach.labeling.prompted import annotation_question, read_answer
-from weakteach.models.chat import Chat, ChatError, Reply, named_option
+from weakteach.models.chat.endpoint import Chat, ChatError, Reply, named_option
 from weakteach.models.spec import find_model, tokenizer_of
 from weakteach.preferences.sources import WorldSource
-from weakteach.study.steps.data import Pairs, read_labels
-from weakteach.study.steps.judging import PromptedLabels
+from weakteach.steps.data import Pairs, read_labels
+from weakteach.steps.judging import PromptedLabels
 
 PAIRS = 6
 
@@ -312,11 +312,11 @@ def test_a_cap_needs_an_endpoint_that_counts_tokens(tmp_path):
 CHILD = """
 import sys
 from weakteach.artifacts.store import Store
-from weakteach.models.chat import Chat
+from weakteach.models.chat.endpoint import Chat
 from weakteach.models.spec import find_model, tokenizer_of
 from weakteach.preferences.sources import WorldSource
-from weakteach.study.steps.data import Pairs
-from weakteach.study.steps.judging import PromptedLabels
+from weakteach.steps.data import Pairs
+from weakteach.steps.judging import PromptedLabels
 
 part = Pairs(WorldSource(int(sys.argv[1]), seed=3), (tokenizer_of(find_model("opt-45k")),)).all
 chat = Chat("judge", base_url=sys.argv[2], concurrency=1, retries=0)
@@ -490,6 +490,6 @@ def test_what_is_asked_for(tmp_path):
 
 
 def test_planning_imports_no_client():
-    code = "import weakteach.study.steps.judging, sys, json; print(json.dumps(list(sys.modules)))"
+    code = "import weakteach.steps.judging, sys, json; print(json.dumps(list(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"openai", "torch", "ray", "scipy.stats"} & set(json.loads(out.stdout))

@@ -6,7 +6,7 @@ from scipy.stats import chisquare
 from weakteach.models.generation import SeededDraw, generate_responses
 from weakteach.models.loading import Weights, load_causal
 from weakteach.models.tokens import load_tokenizer
-from weakteach.preferences.world import world_pair
+from weakteach.worlds.world import world_pair
 
 PROMPTS = [world_pair(3, index).prompt for index in range(10)]
 

@@ -6,7 +6,7 @@ from weakteach.artifacts.store import Store
 from weakteach.models.loading import load_causal, weights_of
 from weakteach.models.spec import find_model
 from weakteach.models.tokens import load_tokenizer
-from weakteach.study.steps.data import Dequantized
+from weakteach.steps.data import Dequantized
 
 
 def test_a_gguf_file_becomes_a_plain_model_once(tmp_path):

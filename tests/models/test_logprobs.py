@@ -11,11 +11,11 @@ from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
 from weakteach.models import logprobs
-from weakteach.models.embedded import build_tokenizer
 from weakteach.models.logprobs import pair_logprobs
 from weakteach.models.spec import ModelError
+from weakteach.models.tiny.pretraining import build_tokenizer
 from weakteach.models.tokens import PairTokens, pair_tokens
-from weakteach.preferences.world import world_pair
+from weakteach.worlds.world import world_pair
 
 TOKENIZER = build_tokenizer()
 TEXTS = [

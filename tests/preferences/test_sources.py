@@ -14,8 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weakteach.artifacts.step import jsonable
-from weakteach.preferences.embedded import POSTS, WORLD
-from weakteach.preferences.noise import BradleyTerry, UniformFlip
 from weakteach.preferences.pair import (
     Comparison,
     DataError,
@@ -32,6 +30,8 @@ from weakteach.preferences.sources import (
     file_source,
     hub_source,
 )
+from weakteach.worlds.domains import POSTS, WORLD
+from weakteach.worlds.noise import BradleyTerry, UniformFlip
 
 HH_FILE = Path(__file__).parents[3] / "shared/data/hh-rlhf/harmless-base.jsonl.gz"
 

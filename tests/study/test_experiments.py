@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from weakteach.artifacts.step import walk
-from weakteach.study.analysis import AXES, PLACES
+from weakteach.results.analysis import AXES, PLACES
 from weakteach.study.arms import ROLES
 from weakteach.study.experiments import EXPERIMENTS, arms_of
 from weakteach.study.grids import Choices, make_grid

@@ -6,11 +6,11 @@ import pytest
 
 from weakteach.artifacts.errors import StorageError
 from weakteach.artifacts.store import Store
+from weakteach.run.sweep import describe
 from weakteach.study.experiments import student_size, supervisor_size
 from weakteach.study.grids import Choices, make_grid
 from weakteach.study.manifest import make_manifest, manifest_text, read_manifest, study_folder
 from weakteach.study.presets import EMBEDDED
-from weakteach.study.sweep import describe
 
 
 def test_a_manifest_is_read_as_it_was_written(tmp_path):

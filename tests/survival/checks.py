@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 
 from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import RECORD, Store
-from weakteach.study.steps.data import Labels
+from weakteach.steps.data import Labels
 
 # Names of what is there only while something is being written.
 TEMPORARY = (".stage", ".scratch", ".partial", ".lease")

@@ -204,7 +204,7 @@ class GgufDoor(Door):
         from weakteach.models.loading import load_causal, weights_of
         from weakteach.models.spec import find_model
         from weakteach.models.tokens import load_tokenizer
-        from weakteach.study.steps.data import Dequantized
+        from weakteach.steps.data import Dequantized
 
         gc.collect()  # models refer to themselves: what the last inputs left counts to the limit
         file, storage = self.work / "input.gguf", self.work / "store"

@@ -21,13 +21,13 @@ from weakteach.artifacts.record import seal
 from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import RECORD, Store, Workspace
 from weakteach.cli import app
-from weakteach.models.family import base_folder
 from weakteach.models.spec import Model, find_model
+from weakteach.models.tiny.family import base_folder
 from weakteach.preferences.sources import WorldSource
+from weakteach.steps.data import HeldOut, Pairs
+from weakteach.steps.labels import HumanLabels
+from weakteach.steps.training import Sft
 from weakteach.study.arms import tokenizers_of
-from weakteach.study.steps.data import HeldOut, Pairs
-from weakteach.study.steps.labels import HumanLabels
-from weakteach.study.steps.training import Sft
 from weakteach.training.recipes import Lora, Schedule, SftRecipe
 
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)><a href="javascript:x()">[/red]'
@@ -173,7 +173,7 @@ def records_lead_nowhere_else(folder: Path) -> str:
 
 
 def _manifest(name: str) -> dict[str, Any]:
-    from weakteach.study.page import StudyInfo
+    from weakteach.study.manifest import StudyInfo
 
     empty: dict[str, Any] = dict.fromkeys(StudyInfo.__dataclass_fields__, "")
     return {"info": {**empty, "name": name}, "measures": [], "experiments": [], "failures": {}}

@@ -17,9 +17,9 @@ from weakteach.models.spec import find_model
 from weakteach.preferences.pair import Quarantined
 from weakteach.preferences.readers import MAX_ROW_BYTES
 from weakteach.preferences.sources import WorldSource, file_source
+from weakteach.steps.data import HeldOut, Pairs
 from weakteach.study.arms import tokenizers_of
 from weakteach.study.manifest import study_folder
-from weakteach.study.steps.data import HeldOut, Pairs
 
 
 @pytest.fixture(scope="module")

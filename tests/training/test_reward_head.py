@@ -14,9 +14,9 @@ from weakteach.models.spec import find_model, tokenizer_of
 from weakteach.models.tokens import load_tokenizer
 from weakteach.preferences.pair import DataError, preference_set
 from weakteach.preferences.sources import WorldSource
-from weakteach.study.steps.data import HeldOut, Pairs, read_labels
-from weakteach.study.steps.labels import GoldLabels, HumanLabels, WeakLabels
-from weakteach.study.steps.training import RewardHead, Sft
+from weakteach.steps.data import HeldOut, Pairs, read_labels
+from weakteach.steps.labels import GoldLabels, HumanLabels, WeakLabels
+from weakteach.steps.training import RewardHead, Sft
 from weakteach.training.recipes import Lora, RewardRecipe, Schedule, SftRecipe
 
 HERE = Resources()

@@ -20,9 +20,9 @@ from weakteach.models.loading import load_causal, weights_of
 from weakteach.models.resources import Resources
 from weakteach.models.spec import find_model, tokenizer_of
 from weakteach.preferences.sources import WorldSource
-from weakteach.study.steps.data import Pairs
-from weakteach.study.steps.labels import HumanLabels
-from weakteach.study.steps.training import Dpo, Sft, run_training
+from weakteach.steps.data import Pairs
+from weakteach.steps.labels import HumanLabels
+from weakteach.steps.training import Dpo, Sft, run_training
 from weakteach.training.recipes import DpoRecipe, Lora, Schedule, SftRecipe
 from weakteach.training.sft import IGNORED, sft_trainer
 from weakteach.training.worker import train_and_save

@@ -11,8 +11,8 @@ from weakteach.artifacts.errors import StepError
 from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Store
 from weakteach.models.spec import Model
-from weakteach.preferences.domain import Domain
-from weakteach.preferences.embedded import WORLD
+from weakteach.worlds.domain import Domain
+from weakteach.worlds.domains import WORLD
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import pyarrow as pa
 from weakteach.artifacts.errors import StepError
 from weakteach.artifacts.store import Workspace
 from weakteach.evaluation.gold import Gold
-from weakteach.models.chat import Chat, Question, Reply, draw_seed, named_option
-from weakteach.models.chat_session import ChatSession, no_answer
+from weakteach.models.chat.endpoint import Chat, Question, Reply, draw_seed, named_option
+from weakteach.models.chat.session import ChatSession, no_answer
 
 ORDERS = (1, 2)
 SCORE_TOKENS = 24

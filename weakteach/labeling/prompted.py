@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from weakteach.labeling.annotators import label_table
-from weakteach.models.chat import Question, Reply, draw_seed, named_option
-from weakteach.models.chat_session import ChatSession
+from weakteach.models.chat.endpoint import Question, Reply, draw_seed, named_option
+from weakteach.models.chat.session import ChatSession
 
 Domain = Literal["dialogue", "summary"]
 # The order in which the responses are shown: 1 is that of the pair, 2 the other.

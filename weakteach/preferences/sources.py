@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from weakteach.artifacts.step import EXECUTION
-from weakteach.preferences.domain import Domain
-from weakteach.preferences.embedded import WORLD
-from weakteach.preferences.noise import Noise
 from weakteach.preferences.pair import Comparison, DataError, canonical_pair
 from weakteach.preferences.readers import csv_rows, json_rows, parquet_rows
 from weakteach.preferences.rows import COLUMNS, Row, require_columns, row_comparison
+from weakteach.worlds.domain import Domain
+from weakteach.worlds.domains import WORLD
+from weakteach.worlds.noise import Noise
 
 FileFormat = Literal["jsonl", "jsonl.gz", "csv", "parquet"]
 

@@ -11,12 +11,12 @@ from weakteach.artifacts.step import Step, jsonable
 from weakteach.evaluation.gold import Gold
 from weakteach.evaluation.judge import Judge
 from weakteach.models.spec import Model, Tokenizer, tokenizer_of
+from weakteach.steps.data import Dequantized, HeldOut, Labels, Part, Policy, Pretrained, Split
+from weakteach.steps.evaluation import Agreement, Generate, GoldReward
+from weakteach.steps.labels import GoldLabels, HumanLabels, WeakLabels
+from weakteach.steps.training import Dpo, RewardHead, Sft
+from weakteach.steps.views import Matched, Mismatched, RandomFlips, TopMargin
 from weakteach.study.presets import Preset, Recipes
-from weakteach.study.steps.data import Dequantized, HeldOut, Labels, Part, Policy, Pretrained, Split
-from weakteach.study.steps.evaluation import Agreement, Generate, GoldReward
-from weakteach.study.steps.labels import GoldLabels, HumanLabels, WeakLabels
-from weakteach.study.steps.training import Dpo, RewardHead, Sft
-from weakteach.study.steps.views import Matched, Mismatched, RandomFlips, TopMargin
 
 # What a student (or the teacher itself) learned from, in the order in which tables show it, and
 # how figures call it.

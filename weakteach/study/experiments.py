@@ -8,10 +8,10 @@ random errors at the teacher's rate. Steps are shared, so a control is computed 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from weakteach.steps.data import Policy
+from weakteach.steps.evaluation import LabelGold, Similarity
+from weakteach.steps.judging import PairVerdicts, Verdicts
 from weakteach.study.arms import Arm, Data, Grid, Lab, Measure, Setting
-from weakteach.study.steps.data import Policy
-from weakteach.study.steps.evaluation import LabelGold, Similarity
-from weakteach.study.steps.judging import PairVerdicts, Verdicts
 
 # The least that a comparison of weak and human labels needs.
 BASIC = ("base", "human", "weak")

@@ -9,10 +9,8 @@ from typing import Any, TypeVar
 
 from weakteach.evaluation.gold import Gold, RewardModel, WorldGold
 from weakteach.evaluation.judge import ChatJudge, Judge, RewardJudge
-from weakteach.models.chat import Chat
+from weakteach.models.chat.endpoint import Chat
 from weakteach.models.spec import UNRESOLVED, find_model
-from weakteach.preferences.domain import Domain
-from weakteach.preferences.embedded import DOMAINS
 from weakteach.preferences.pair import DataError
 from weakteach.preferences.sources import (
     FILE_FORMATS,
@@ -22,12 +20,14 @@ from weakteach.preferences.sources import (
     file_source,
     hub_source,
 )
+from weakteach.steps.data import HeldOut, Pairs, Policy
+from weakteach.steps.judging import PromptedLabels
+from weakteach.steps.labels import HumanLabels
+from weakteach.steps.training import RewardHead
 from weakteach.study.arms import Data, Grid, policy_of, tokenizers_of
 from weakteach.study.presets import DataPreset, Preset, Ranges
-from weakteach.study.steps.data import HeldOut, Pairs, Policy
-from weakteach.study.steps.judging import PromptedLabels
-from weakteach.study.steps.labels import HumanLabels
-from weakteach.study.steps.training import RewardHead
+from weakteach.worlds.domain import Domain
+from weakteach.worlds.domains import DOMAINS
 
 TRAINED = "trained:"
 # Of the golds that a study trains: they are the same for all of its seeds.

@@ -12,9 +12,38 @@ from weakteach.artifacts.step import walk
 from weakteach.artifacts.store import Store
 from weakteach.study.arms import Setting
 from weakteach.study.experiments import Experiment
-from weakteach.study.page import StudyInfo
 
 MANIFEST = "study.json"
+
+
+@dataclass(frozen=True)
+class StudyInfo:
+    """What a report says of a study besides its findings.
+
+    ``grid`` names what the study went over, with its values. ``data`` holds for each source what
+    is known of it: ``source``, and the counts ``rows``, ``pairs`` and ``quarantined``. ``started``
+    is in seconds since the epoch, ``seconds`` the time of this run, ``device_seconds`` that of all
+    steps, whenever they ran.
+    """
+
+    name: str
+    title: str
+    preset: str
+    command: str
+    storage: str
+    grid: tuple[tuple[str, str], ...]
+    seeds: tuple[int, ...]
+    steps_total: int
+    steps_existing_at_start: int
+    steps_computed: int
+    started: float
+    seconds: float
+    device_seconds: float
+    data: tuple[Mapping[str, int | str], ...]
+    gold: str
+    settings: tuple[tuple[str, str], ...]
+    packages: Mapping[str, str]
+    code: Mapping[str, str]
 
 
 @dataclass(frozen=True)

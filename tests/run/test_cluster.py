@@ -1,0 +1,64 @@
+"""How many arms run at a time on a cluster of a given size, and what they are told."""
+
+import subprocess
+import sys
+
+import pytest
+import ray
+from ray import tune
+
+from weakteach.models.resources import Resources
+from weakteach.run import cluster
+from weakteach.run.cluster import ClusterError, arms_at_once
+
+
+def test_trials_that_train_leave_cpus_for_their_labeling(ray_here):
+    """The Ray of tests has 4 CPUs; a trial takes one, and one for each task that labels."""
+    assert arms_at_once(9, Resources()) == 2
+    assert arms_at_once(1, Resources()) == 1
+    assert arms_at_once(9, Resources(label_tasks=3)) == 1
+    assert arms_at_once(9, Resources(train_workers=1)) == 9
+
+
+def test_a_cluster_that_stays_too_small_for_an_arm_is_an_error(ray_here, monkeypatch):
+    monkeypatch.setattr(cluster, "SECONDS_FOR_NODES", 0.5)
+    with pytest.raises(ClusterError, match="has 4 CPUs, but an arm needs 5"):
+        arms_at_once(1, Resources(label_tasks=4))
+
+
+def test_trials_are_not_told_the_keys_of_the_driver(ray_here, monkeypatch, tmp_path):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "sentinel")
+    monkeypatch.setenv("RAY_CHDIR_TO_TRIAL_DIR", "1")
+
+    def told_environment(config):
+        tune.report({"told": str(ray.get_runtime_context().runtime_env)})
+
+    run = tune.RunConfig(storage_path=str(tmp_path), verbose=0)
+    told = tune.Tuner(told_environment, run_config=run).fit()[0].metrics["told"]
+    assert "RAY_CHDIR_TO_TRIAL_DIR" in told  # what Tune hands on of its own does arrive
+    assert "sentinel" not in told
+
+
+SLOW_TO_COME_UP = """
+import ray
+from weakteach.models.resources import Resources
+from weakteach.run.cluster import STARTS, start_ray
+
+start, tries = ray.init, []
+
+def init(**options):
+    tries.append(options)
+    if len(tries) < STARTS:
+        raise Exception("The current node timed out during startup.")
+    start(**options)
+
+ray.init = init
+start_ray(None, 1, Resources(), verbose=False)
+print(len(tries), ray.is_initialized())
+"""
+
+
+def test_a_ray_that_does_not_come_up_in_time_is_started_again():
+    command = [sys.executable, "-c", SLOW_TO_COME_UP]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert run.stdout == f"{cluster.STARTS} True\n"

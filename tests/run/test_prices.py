@@ -1,0 +1,161 @@
+"""What a study would cost, as its script tells it, and when it refuses to start."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from weakteach.run.plan import Plan, PlanRow
+from weakteach.run.prices import SHIPPED, PriceError, costs, read_prices
+
+TABLE = """
+currency = "EUR"
+workers = "spot"
+[speed.A100]
+A100 = 1.0
+L4 = 0.25
+[speed."CPU core"]
+"CPU core" = 1.0
+[nodes.big]
+cloud = "ours"
+device = "A100"
+devices = 8
+on_demand = 16.0
+spot = 8.0
+[nodes.small]
+cloud = "ours"
+device = "L4"
+devices = 1
+on_demand = 1.0
+[nodes.server]
+cloud = "ours"
+device = "CPU core"
+devices = 16
+on_demand = 1600.0
+spot = 800.0
+"""
+
+
+def sweep(storage, *options, **environment):
+    run = subprocess.run(
+        [sys.executable, "sweeps/size_grid.py", "--storage", storage, *map(str, options)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    return run.returncode, run.stdout, run.stderr
+
+
+@pytest.fixture
+def table(tmp_path):
+    file = tmp_path / "ours.toml"
+    file.write_text(TABLE)
+    return file
+
+
+def plan(hours: float) -> Plan:
+    return Plan(1, (PlanRow("Dpo", 1, 1, 0, hours * 3600),), "A100")
+
+
+def test_cost_is_hours_over_speed_and_devices_times_the_price_of_the_node(table):
+    prices = read_prices(table)
+    big, small = costs(plan(100), prices)
+    assert (big.node.name, big.device_hours, big.on_demand, big.spot) == ("big", 100, 200, 100)
+    assert (small.device_hours, small.on_demand, small.spot) == (400, 400, None)
+    assert (big.paid("spot"), big.paid("on_demand"), small.paid("spot")) == (100, 200, 400)
+
+
+def test_only_nodes_with_the_gpu_asked_for_count(table):
+    prices = read_prices(table)
+    assert [cost.node.name for cost in costs(plan(1), prices, "L4")] == ["small"]
+    assert [cost.node.name for cost in costs(plan(1), prices, "H100")] == []
+    assert [cost.node.name for cost in costs(plan(1), prices, "", ["big"])] == ["big"]
+    with pytest.raises(PriceError, match="server is not among the node types"):
+        costs(plan(1), prices, "", ["server"])
+
+
+@pytest.mark.parametrize(
+    ("written", "instead", "sentence"),
+    [
+        ("devices = 8", "devices = 0", "devices of node type big must be a whole number"),
+        ("spot = 8.0", "spot = nan", "spot of node type big must be at least 0"),
+        ("spot = 8.0", "spot = -1", "spot of node type big must be at least 0"),
+        ("on_demand = 16.0", 'on_demand = "16"', "on_demand of node type big must be a number"),
+        ("spot = 8.0", "sport = 8.0", "node type big has unknown keys: sport"),
+        ('cloud = "ours"\ndevice = "L4"', 'device = "L4"', "node type small lacks cloud"),
+        ("L4 = 0.25", "L4 = 0", "speed of L4 against A100 must be positive"),
+        ('workers = "spot"', 'workers = "cheap"', "workers must be one of spot, on_demand"),
+        ('currency = "EUR"', "", "the table lacks currency"),
+        ("[nodes.big]", "[nodes.big", "is no TOML"),
+    ],
+)
+def test_a_mistake_in_the_table_is_named(table, written, instead, sentence):
+    table.write_text(TABLE.replace(written, instead, 1))
+    with pytest.raises(PriceError, match=re.escape(sentence)) as caught:
+        read_prices(table)
+    assert "ours.toml" in str(caught.value)
+
+
+def test_the_shipped_table_prices_every_preset():
+    prices = read_prices()
+    assert SHIPPED.is_file()
+    assert {"A100", "CPU core"} <= prices.speed.keys()
+    for node in prices.nodes:
+        assert any(node.device in speeds for speeds in prices.speed.values()), node.name
+        assert node.spot is None or node.spot <= node.on_demand
+
+
+def test_a_plan_shows_device_hours_and_money_per_node_type(tmp_path, table):
+    code, out, err = sweep(
+        *(tmp_path / "store", "--preset", "paper", "--plan", "--prices", table), COLUMNS="200"
+    )
+    assert code == 0, err
+    assert "Cost in EUR, by ours.toml" in out
+    hours = float(re.search(r"about ([\d,.]+) A100-hours", out)[1])
+    row = re.search(r"big +│ ours +│ +8 A100 │ +([\d,.]+) │ +([\d,.]+) │ +([\d,.]+) │", out)
+    shown, on_demand, spot = (float(cell.replace(",", "")) for cell in row.groups())
+    assert shown == hours
+    assert on_demand == pytest.approx(2 * spot, abs=0.011)
+    assert spot == pytest.approx(hours, rel=0.01)
+    assert "small" not in out  # the preset asks for A100s
+    assert not list(tmp_path.glob("store/**/*.json"))
+
+
+@pytest.mark.parametrize("planning", [["--plan"], []])
+def test_a_study_above_the_maximum_is_not_started(tmp_path, table, planning):
+    code, out, err = sweep(
+        *(tmp_path / "store", *planning, "--prices", table, "--max-cost", "0.5"), COLUMNS="300"
+    )
+    assert code == 2, out
+    assert re.search(r"would cost about [\d.]+ EUR on server, more than --max-cost 0.50", err)
+    assert "Traceback" not in err
+    assert ("Cost in EUR" in out) == bool(planning)
+    assert not list(tmp_path.glob("store/**/*.json"))
+
+
+def test_a_maximum_that_suffices_lets_a_plan_pass(tmp_path, table):
+    code, _, err = sweep(tmp_path, "--plan", "--prices", table, "--max-cost", "1000")
+    assert (code, err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--weak", "someone/model", "--preset", "paper"], "the size of someone/model cannot"),
+        (["--preset", "paper", "--gpu-type", "H100"], "ours.toml has no node type for this study"),
+        (["--gpu-type", "L4"], "the preset embedded runs without GPUs"),
+        (["--node-types", "big"], "big is not among the node types of ours.toml"),
+    ],
+)
+def test_a_maximum_that_cannot_be_checked_is_refused(tmp_path, table, options, sentence):
+    code, out, err = sweep(
+        *(tmp_path / "store", "--plan", *options, "--prices", table, "--max-cost", "9999"),
+        COLUMNS="300",
+    )
+    assert code == 2, out
+    assert sentence in err
+    assert "Traceback" not in err

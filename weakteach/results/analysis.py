@@ -1,0 +1,226 @@
+"""From a study's manifest and artifacts to its findings."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from weakteach.artifacts.store import Store
+from weakteach.results.cells import Cell, cells_of, minus_human
+from weakteach.results.claims import claim_rows
+from weakteach.results.findings import (
+    ClaimRow,
+    Comparison,
+    Figure,
+    Findings,
+    Mark,
+    Scatter,
+    Section,
+    Series,
+    TableOf,
+    Value,
+)
+from weakteach.results.outcomes import UNCROSSED, Outcomes
+from weakteach.results.published import published_table
+from weakteach.results.teachers import examples, label_tables, teacher_figures, teacher_table
+from weakteach.statistics.crossed import holm, mean, r_squared, share
+from weakteach.statistics.estimate import Estimate
+from weakteach.study.manifest import Manifest, Part
+
+AXES = {
+    "student": "student",
+    "fraction": "share of the training pairs with human labels",
+    "supervisor": "who labels the pairs that students learn from",
+    "labels": "what the student learned from",
+    "beta": "beta of the students' DPO",
+    "sft": "start of DPO",
+}
+DASH = "\N{EN DASH}"
+# The same as the headings of tables.
+PLACES = {
+    "student": "student",
+    "fraction": "labeled",
+    "supervisor": "labels of",
+    "labels": "learned from",
+    "beta": "beta",
+    "sft": "start",
+}
+# How measures are called, in figures and as headings, and the line that says "no difference".
+KINDS = {
+    "reward": ("gold reward of the student", "gold reward", None),
+    "accuracy": ("accuracy of the student on held-out human choices", "accuracy", 0.5),
+    "verdicts": ("win rate over students of human labels", "win rate", 0.5),
+    "consistency": ("share of the commonest verdict", "consistency", None),
+    "similarity": ("similarity to the chosen response", "similarity", None),
+}
+
+
+def analyze(store: Store, manifest: Manifest) -> Findings:
+    """What the artifacts that exist say; the rest is pending or failed."""
+    outcomes = Outcomes(store)
+    claims = claim_rows(manifest.parts, outcomes)
+    sections = tuple(_section(part, outcomes, claims) for part in manifest.parts)
+    status = arm_status(store, manifest)
+    counts = {name: list(status.values()).count(name) for name in ("done", "failed", "pending")}
+    taught = [m for m in manifest.measures if m.kind in ("agreement", "teacher_accuracy")]
+    return Findings(
+        sections=sections,
+        claims=tuple(claims),
+        teachers=teacher_table(taught, outcomes),
+        teacher_figures=teacher_figures(taught, outcomes),
+        cost=_cost(store, manifest),
+        failures=_failures(manifest),
+        arms_done=counts["done"],
+        arms_failed=counts["failed"],
+        arms_pending=counts["pending"],
+    )
+
+
+def arm_status(store: Store, manifest: Manifest) -> dict[str, str]:
+    """``done``, ``failed`` or ``pending`` of each arm by name."""
+    outcomes = Outcomes(store)
+    found: dict[str, set[str]] = {}
+    for measure in manifest.measures:
+        failed = measure.fingerprint in manifest.failures
+        state = "failed" if failed else "done" if outcomes.facts(measure) else "pending"
+        found.setdefault(measure.arm, set()).add(state)
+    order = ("failed", "pending", "done")
+    return {arm: next(s for s in order if s in states) for arm, states in found.items()}
+
+
+def _section(part: Part, outcomes: Outcomes, claims: Sequence[ClaimRow]) -> Section:
+    cells = cells_of(part, outcomes, tuple(KINDS))
+    figures: list[Figure] = []
+    tables: list[TableOf] = []
+    for kind in KINDS:
+        of_kind = [cell for cell in cells if cell.kind == kind]
+        if any(cell.matrix is not None for cell in of_kind):
+            figures.append(comparison(part, kind, of_kind))
+            tables.append(table_of(part, kind, of_kind))
+    figures += _scatters(cells)
+    of_labels = label_tables(part, outcomes)
+    return Section(
+        id=part.id,
+        title=part.title,
+        question=part.question,
+        figures=tuple(figures),
+        tables=(*tables, *of_labels),
+        published=published_table(part.id, cells, of_labels),
+        claims=tuple(claim for claim in claims if claim.experiment == part.id),
+        examples=examples(part, outcomes),
+        pending=sum(cell.pending for cell in cells),
+    )
+
+
+def estimate(cell: Cell) -> Estimate | None:
+    """The cell's mean; a share's interval stays within 0 and 1."""
+    return cell.estimate(mean if cell.kind in ("reward", "similarity") else share)
+
+
+def comparison(part: Part, kind: str, cells: Sequence[Cell]) -> Comparison:
+    label, _, reference = KINDS[kind]
+    marks: dict[str, list[Mark]] = {}
+    for cell in cells:
+        if (value := estimate(cell)) is not None:
+            marks.setdefault(cell.series, []).append(Mark(cell.x, value, cell.seed_means))
+    return Comparison(
+        title=f"{part.title}: {label}",
+        x_label=AXES[part.axis],
+        y_label=label,
+        series=tuple(Series(name, tuple(of)) for name, of in marks.items()),
+        reference=reference,
+    )
+
+
+def table_of(part: Part, kind: str, cells: Sequence[Cell]) -> TableOf:
+    """Means, and differences to human labels with p-values adjusted within the table."""
+    shown = [cell for cell in cells if cell.matrix is not None]
+    several = len({cell.series for cell in shown}) > 1
+    differences = [minus_human(cell, shown) for cell in shown]
+    tested = [one for one in differences if one is not None]
+    adjusted = iter(holm([one.p for one in tested]).tolist())
+    rows: list[tuple[Value, ...]] = []
+    for cell, one in zip(shown, differences, strict=True):
+        p = None if one is None else next(adjusted)
+        size = _size(cell)
+        names = (cell.x, cell.series) if several else (cell.x,)
+        rows.append((*names, estimate(cell), *((one, p) if tested else ()), size))
+    unit = "pairs" if kind in ("accuracy", "consistency") else "prompts"
+    compared = ("minus human", "p (Holm)") if tested else ()
+    return TableOf(
+        title=KINDS[kind][0].capitalize(),
+        columns=(
+            PLACES[part.axis],
+            *(("students of",) if several else ()),
+            KINDS[kind][1],
+            *compared,
+            f"seeds, {unit}",
+        ),
+        rows=tuple(rows),
+        note="Means with 95% intervals for new seeds and new prompts; differences are paired over "
+        "both. With one seed an interval holds for new prompts alone.",
+    )
+
+
+def _size(cell: Cell) -> str:
+    """Seeds, and the prompts or pairs that all of them share."""
+    if cell.matrix is None:
+        return DASH
+    seeds, prompts = cell.matrix.shape
+    return str(seeds) if cell.kind in UNCROSSED else f"{seeds}, {prompts}"
+
+
+def _scatters(cells: Sequence[Cell]) -> list[Scatter]:
+    """Similarities of two policies' responses, prompt by prompt, means over seeds."""
+    found = {
+        cell.role: cell.matrix.mean(axis=0)
+        for cell in cells
+        if cell.kind == "similarity" and cell.matrix is not None
+    }
+    made = []
+    for other, name in (("human", "student of human labels"), ("teacher", "the teacher")):
+        if "weak" in found and other in found:
+            x, y = found[other], found["weak"]
+            if len(x) == len(y) and min(np.ptp(x), np.ptp(y)) > 0 and len(x) > 3:
+                r2 = r_squared(x, y)
+                title = f"Similarity to the chosen response: student of weak labels and {name}"
+                made.append(
+                    Scatter(
+                        title=title,
+                        x_label=name,
+                        y_label="student of weak labels",
+                        x=tuple(x.tolist()),
+                        y=tuple(y.tolist()),
+                        caption=f"R² {r2.value:.2f}, 95% interval {r2.low:.2f} to {r2.high:.2f}, "
+                        f"{len(x)} prompts",
+                    )
+                )
+    return made
+
+
+def _cost(store: Store, manifest: Manifest) -> TableOf:
+    """Device time of all steps by kind, whenever they ran."""
+    rows: list[tuple[Value, ...]] = []
+    total, count = 0.0, 0
+    for kind in dict.fromkeys(kind for kind, _ in manifest.steps):
+        mine = [fingerprint for name, fingerprint in manifest.steps if name == kind]
+        records = [r for r in (store.record_of(kind, one) for one in mine) if r]
+        hours = sum(record["device_seconds"] for record in records) / 3600
+        rows.append((kind, len(mine), len(records), round(hours, 3)))
+        total, count = total + hours, count + len(records)
+    rows.append(("all", len(manifest.steps), count, round(total, 3)))
+    return TableOf(
+        "Cost",
+        ("step", "unique", "exist", "device-hours"),
+        tuple(rows),
+        "Device time of all "
+        "steps that the study is made of, whenever and by whichever study they were computed.",
+    )
+
+
+def _failures(manifest: Manifest) -> tuple[tuple[str, str, str], ...]:
+    """Arm, roles and reason; roles of an arm that failed for one reason stand together."""
+    found: dict[tuple[str, str], dict[str, None]] = {}
+    for measure in manifest.measures:
+        if why := manifest.failures.get(measure.fingerprint):
+            found.setdefault((measure.arm, why), {})[measure.role] = None
+    return tuple((arm, ", ".join(roles), why) for (arm, why), roles in found.items())

@@ -1,0 +1,128 @@
+"""The cells of an experiment: measures of all seeds at one place of a figure."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+
+import numpy as np
+
+from weakteach.results.outcomes import Outcomes
+from weakteach.statistics.crossed import difference
+from weakteach.statistics.estimate import Estimate
+from weakteach.study.arms import OF_THE_TEACHER, ROLES, Setting
+from weakteach.study.manifest import Measured, Part
+
+TEACHER_FIELDS = ("weak", "teacher")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """``matrix`` [seeds, prompts] holds the outcomes of those seeds that are done, None if none
+    is; ``pending`` counts the others."""
+
+    series: str
+    x: str
+    kind: str
+    role: str
+    of: str
+    setting: Setting
+    seeds: tuple[int, ...]
+    matrix: np.ndarray | None
+    pending: int
+
+    def estimate(self, of: Callable[[np.ndarray], Estimate]) -> Estimate | None:
+        return None if self.matrix is None else of(self.matrix)
+
+    @property
+    def seed_means(self) -> tuple[float, ...]:
+        return () if self.matrix is None else tuple(self.matrix.mean(axis=1).tolist())
+
+
+def cells_of(part: Part, outcomes: Outcomes, kinds: Sequence[str]) -> list[Cell]:
+    """The cells of an experiment's measures of these kinds, in the order of its arms."""
+    measures = [measure for measure in part.measures if measure.kind in kinds]
+    varying = _varying(part, measures)
+    several = len({measure.of for measure in measures}) > 1
+    groups: dict[tuple[str, ...], list[Measured]] = {}
+    for measure in measures:
+        series, x = _place(part.axis, varying, measure)
+        series = f"{series}, by {measure.of}" if several else series
+        key = (series, x, measure.kind, measure.role, measure.of)
+        groups.setdefault(key, []).append(measure)
+    return [_cell(series, x, of, outcomes) for (series, x, *_), of in groups.items()]
+
+
+def _cell(series: str, x: str, of: list[Measured], outcomes: Outcomes) -> Cell:
+    """The cell of measures that differ in their seed alone (and in what does not matter for it)."""
+    by_seed = {measure.seed: measure for measure in of}
+    done = [seed for seed in sorted(by_seed) if outcomes.column(by_seed[seed]) is not None]
+    matrix = outcomes.matrix([by_seed[seed] for seed in done])
+    pending = len(by_seed) - len(done)
+    seeds, one = tuple(done) if matrix is not None else (), of[0]
+    return Cell(series, x, one.kind, one.role, one.of, one.setting, seeds, matrix, pending)
+
+
+def paired_with_human(cell: Cell, cells: Sequence[Cell]) -> Cell | None:
+    """The cell of human labels at the same setting (whoever the teacher is) and by the same
+    measure, if it has the same seeds and prompts."""
+    for other in cells:
+        same = (other.kind, other.of, other.seeds) == (cell.kind, cell.of, cell.seeds)
+        if other.role == "human" and same and _but_teacher(other) == _but_teacher(cell):
+            if other.matrix is None or cell.matrix is None:
+                return None
+            return other if other.matrix.shape == cell.matrix.shape else None
+    return None
+
+
+def minus_human(cell: Cell, cells: Sequence[Cell]) -> Estimate | None:
+    """Paired over seeds and prompts; None for the human cell itself, or without one."""
+    human = paired_with_human(cell, cells)
+    if human is None or cell.role == "human" or cell.matrix is None or human.matrix is None:
+        return None
+    return difference(cell.matrix, human.matrix)
+
+
+def _but_teacher(cell: Cell) -> dict[str, str]:
+    return {k: v for k, v in asdict(cell.setting).items() if k not in TEACHER_FIELDS}
+
+
+def _varying(part: Part, measures: Sequence[Measured]) -> list[str]:
+    """Fields of the settings that tell series apart, being neither the axis nor one value."""
+    on_axis = {"supervisor": TEACHER_FIELDS}.get(part.axis, (part.axis,))
+    return [
+        field.name
+        for field in fields(Setting)
+        if field.name not in on_axis
+        and len({getattr(measure.setting, field.name) for measure in measures}) > 1
+    ]
+
+
+def _place(axis: str, varying: Sequence[str], measure: Measured) -> tuple[str, str]:
+    """Series and place on the x axis."""
+    setting, taught = measure.setting, measure.role in OF_THE_TEACHER
+    parts = [
+        _said(name, getattr(setting, name))
+        for name in varying
+        if taught or name not in TEACHER_FIELDS
+    ]
+    role = ROLES[measure.role]
+    match axis:
+        case "labels":
+            x = role
+        case "supervisor" if measure.role == "weak":
+            head = " with a reward head" if setting.teacher == "reward head" else ""
+            x = f"{setting.weak}{head}"
+        case "supervisor":
+            x = role
+        case _:
+            x = getattr(setting, axis)
+            parts.insert(0, role)
+    return ", ".join(parts) or "students", x
+
+
+def _said(name: str, value: str) -> str:
+    return {
+        "weak": f"teacher {value}",
+        "student": f"student {value}",
+        "fraction": f"{value} labeled",
+        "beta": f"beta {value}",
+    }.get(name, value)

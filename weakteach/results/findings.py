@@ -1,0 +1,142 @@
+"""What a study found, ready to be shown: numbers with their intervals, no artifacts, no steps.
+
+A report draws these values and computes nothing. Texts in them may come from the data and are
+untrusted; whoever shows them escapes them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from weakteach.statistics.estimate import Estimate
+
+# What a cell of a table may hold; an estimate is shown with its interval, None as a dash.
+Value = str | int | float | Estimate | None
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One mean of a figure: its place on the x axis, its interval, and the value of each seed."""
+
+    x: str
+    estimate: Estimate
+    seeds: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Series:
+    """The marks of one role (or annotator, gold, ...), in the order of the x axis."""
+
+    name: str
+    marks: tuple[Mark, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A figure of means: one group of marks for each place on the x axis. ``reference`` is the
+    height of a line that says "no difference" (0.5 for win rates)."""
+
+    title: str
+    x_label: str
+    y_label: str
+    series: tuple[Series, ...]
+    reference: float | None = None
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Points of two measurements of the same things; ``x`` and ``y`` are equally long."""
+
+    title: str
+    x_label: str
+    y_label: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    caption: str
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Accuracy against confidence, by bin: mean confidence, accuracy, number of pairs."""
+
+    title: str
+    bins: tuple[tuple[float, Estimate, int], ...]
+    caption: str
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts between neighboring ``edges`` (one more than counts) for each named group."""
+
+    title: str
+    x_label: str
+    edges: tuple[float, ...]
+    counts: Mapping[str, tuple[int, ...]]
+
+
+Figure = Comparison | Scatter | Reliability | Histogram
+
+
+@dataclass(frozen=True)
+class TableOf:
+    """A table with a caption that says what the numbers are."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Value, ...], ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A pair on which the teacher and the human differ. ``margin`` is the teacher's, in its own
+    favor; ``gold_difference`` the gold reward of its choice minus that of the human's."""
+
+    prompt: str
+    weak_choice: str
+    human_choice: str
+    margin: float
+    gold_difference: float | None
+
+
+@dataclass(frozen=True)
+class ClaimRow:
+    """A claim of the publication and what this study says of it. ``verdict`` is ``supported``,
+    ``contradicted`` or ``not decided``; ``needed`` says how much would decide it."""
+
+    experiment: str
+    sentence: str
+    verdict: str
+    measured: str
+    estimate: Estimate | None
+    p: float | None
+    needed: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One experiment."""
+
+    id: str
+    title: str
+    question: str
+    figures: tuple[Figure, ...]
+    tables: tuple[TableOf, ...]
+    published: TableOf | None
+    claims: tuple[ClaimRow, ...]
+    examples: tuple[Example, ...] = ()
+    pending: int = 0
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that a report shows besides the description of the study."""
+
+    sections: tuple[Section, ...]
+    claims: tuple[ClaimRow, ...]
+    teachers: tuple[TableOf, ...]
+    teacher_figures: tuple[Figure, ...]
+    cost: TableOf
+    failures: tuple[tuple[str, str, str], ...]
+    arms_done: int
+    arms_failed: int
+    arms_pending: int

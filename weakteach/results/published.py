@@ -1,0 +1,142 @@
+"""The publication's figures beside this study's (Tao & Li, ICLR 2025; its figure or table is named
+in each title). Gold rewards of different gold models are not comparable: signs and orders are."""
+
+from collections.abc import Sequence
+
+from weakteach.results.cells import Cell, minus_human, paired_with_human
+from weakteach.results.findings import TableOf, Value
+from weakteach.statistics.crossed import mean, share
+from weakteach.statistics.estimate import Estimate
+from weakteach.study.arms import ROLES
+
+Rows = tuple[tuple[str, float | str, float | str], ...]
+
+WEAK_HUMAN: dict[str, tuple[str, Rows]] = {
+    "E1": (
+        "Fig. 2a: OPT students, teacher OPT-125M",
+        (("OPT-1.3B", 4.84, 4.63), ("OPT-2.7B", 5.59, 5.39), ("OPT-6.7B", 6.65, 6.19),
+         ("OPT-13B", 6.91, 6.69)),
+    ),
+    "E3": (
+        "Fig. 3a: families, teacher OPT-125M",
+        (("Mistral-7B", 7.90, 7.19), ("Llama-2-7B", 8.52, 8.20), ("Gemma-7B", 7.49, 7.28)),
+    ),
+    "E5": (
+        "Fig. 4a: TL;DR, teacher OPT-125M",
+        (("OPT-1.3B", 3.29, 2.71), ("OPT-2.7B", 3.76, 3.45), ("OPT-6.7B", 4.03, 3.83),
+         ("OPT-13B", 4.42, 4.17)),
+    ),
+    "E6": (
+        "Fig. 4b: label fraction, student OPT-1.3B",
+        (("1/16", 4.31, 4.37), ("1/8", 4.72, 4.74), ("1/4", 4.78, 4.69), ("1/2", 4.84, 4.63)),
+    ),
+    "E11": (
+        "Fig. 5: other gold models, students OPT-1.3B and OPT-13B",
+        (("DeBERTa-v3, OPT-1.3B", 0.30, 0.31), ("DeBERTa-v3, OPT-13B", 0.79, 0.76),
+         ("RM-Mistral-7B, OPT-1.3B", 9.63, 8.67), ("RM-Mistral-7B, OPT-13B", 11.24, 10.65)),
+    ),
+    "E14": (
+        "Table 11: with and without SFT",
+        (("with SFT", 4.84, 4.63), ("without SFT", 3.83, 3.77)),
+    ),
+    "E15": (
+        "Fig. 7: beta of DPO",
+        (("0.05", 4.81, 4.50), ("0.1", 4.84, 4.63), ("0.2", 4.56, 4.17), ("0.3", 4.55, 4.08),
+         ("0.5", 4.44, 4.04)),
+    ),
+}  # fmt: skip
+LISTS: dict[str, tuple[str, tuple[tuple[str, float | str], ...]]] = {
+    "E2": (
+        "Fig. 2b: supervisor, student OPT-1.3B",
+        (("human", 4.63), ("OPT-125M", 4.84), ("OPT-1.3B", 4.78), ("Llama-3-8B", 4.91),
+         ("GPT-4, prompted", 4.52)),
+    ),
+    "E4": ("Fig. 3b: win rate by a judge, 100 prompts", (("five students", "about 50 %"),)),
+    "E7": ("Table 1: purification", (("all", 4.84), ("matched", 4.78), ("mismatched", 4.01))),
+    "E8": (
+        "Table 2: gold reward of chosen and rejected responses",
+        (("human", "5.77 / 4.23"), ("weak", "5.63 / 4.39"), ("matched", "5.93 / 3.66"),
+         ("mismatched", "5.17 / 5.53"), ("gold sides with weak on mismatches", "44.3 %"),
+         ("agreement", "60.6 %")),
+    ),
+    "E10": ("Table 4: consistency of a judge", (("matched", 0.84), ("mismatched", 0.66))),
+    "E12": (
+        "Table 10: other teachers",
+        (("GPT-Neo-125M, student OPT-1.3B", 4.55), ("Pythia-160M, student OPT-1.3B", 4.87),
+         ("GPT-Neo-125M, student Mistral-7B", 7.27), ("Pythia-160M, student Mistral-7B", 8.01)),
+    ),
+    "E13": (
+        "Fig. 6: agreement of generations (R²)",
+        (("student of weak labels and of human labels", 0.58),
+         ("student of weak labels and teacher", 0.49)),
+    ),
+    "E16": (
+        "Five seeds of the split (\"variances\" as printed)",
+        (("weak", "4.81, variance 0.12"), ("human", "4.67, variance 0.14")),
+    ),
+    "E17": (
+        "Table 12: random noise at the same rate",
+        (("all", 3.91), ("matched", 4.57), ("mismatched", 1.53)),
+    ),
+    "E18": ("Table 13: kind of teacher", (("DPO teacher", 4.84), ("reward head", 4.86))),
+}  # fmt: skip
+
+
+def published_table(
+    experiment: str, cells: Sequence[Cell], tables: Sequence[TableOf]
+) -> TableOf | None:
+    """The publication's figures of an experiment above this study's; None if it has none."""
+    if experiment in WEAK_HUMAN:
+        title, printed = WEAK_HUMAN[experiment]
+        rows: list[tuple[Value, ...]] = [
+            ("published", place, weak, human, _sign(weak, human)) for place, weak, human in printed
+        ]
+        rows += _pairs_of(cells)
+        columns = ("source", "place", "weak labels", "human labels", "weak minus human")
+        return TableOf(title, columns, tuple(rows), NOTE)
+    if experiment in LISTS:
+        title, listed = LISTS[experiment]
+        rows = [("published", name, value) for name, value in listed]
+        rows += _listed(cells, tables)
+        return TableOf(title, ("source", "what", "value"), tuple(rows), NOTE)
+    return None
+
+
+NOTE = "Rewards of different golds are on different scales: compare signs and orders, not values."
+
+
+def _sign(weak: float | str, human: float | str) -> Value:
+    return round(weak - human, 2) if isinstance(weak, float) and isinstance(human, float) else None
+
+
+def _pairs_of(cells: Sequence[Cell]) -> list[tuple[Value, ...]]:
+    """A row of ours for each weak cell with its human one."""
+    rows: list[tuple[Value, ...]] = []
+    for cell in cells:
+        human = paired_with_human(cell, cells)
+        if cell.role == "weak" and cell.matrix is not None and human and human.matrix is not None:
+            place = cell.x if ", " not in cell.series else f"{cell.x}, {cell.series}"
+            values = (mean(cell.matrix), mean(human.matrix), minus_human(cell, cells))
+            rows.append(("ours", place, *values))
+    return rows
+
+
+def _listed(cells: Sequence[Cell], tables: Sequence[TableOf]) -> list[tuple[Value, ...]]:
+    """Rows of ours for the roles that the publication lists."""
+    roles = ("human", "prompted", "weak", "matched", "mismatched", "random", "random_matched",
+             "random_mismatched")  # fmt: skip
+    rows: list[tuple[Value, ...]] = []
+    for cell in cells:
+        if cell.role not in roles or cell.matrix is None or cell.kind == "similarity":
+            continue
+        role = ROLES[cell.role]
+        place = role if cell.x == role else f"{role}: {cell.x}"
+        series = "" if cell.series == "students" else f" ({cell.series})"
+        value = mean(cell.matrix) if cell.kind == "reward" else share(cell.matrix)
+        rows.append(("ours", f"{place}{series}", value))
+    for table in tables:
+        for row in table.rows:
+            first = f"{row[0]}: " if isinstance(row[0], str) else ""
+            named = zip(table.columns, row, strict=True)
+            rows += [("ours", f"{first}{n}", v) for n, v in named if isinstance(v, Estimate)]
+    return rows

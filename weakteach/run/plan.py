@@ -1,0 +1,242 @@
+"""What a study would compute, before anything runs."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+
+from weakteach.artifacts.step import Step, walk
+from weakteach.artifacts.store import Store
+from weakteach.evaluation.gold import RewardModel
+from weakteach.models.spec import Model
+from weakteach.models.tiny.family import FAMILY
+from weakteach.steps.data import Dequantized, HeldOut, Labels, Part, Policy, Pretrained, Split
+from weakteach.steps.evaluation import Generate, GoldReward, Similarity
+from weakteach.steps.labels import GoldLabels, WeakLabels
+from weakteach.steps.training import Dpo, RewardHead, Sft
+from weakteach.steps.views import TopMargin
+from weakteach.study.arms import Arm
+from weakteach.study.experiments import Experiment, arms_of
+from weakteach.study.presets import Scale
+
+SIZE_IN_NAME = re.compile(r"(\d+(?:\.\d+)?)([kmb])(?![a-z])", re.IGNORECASE)
+UNITS = {"k": 1e3, "m": 1e6, "b": 1e9}
+# Floating-point operations per parameter and token: a forward pass, and one with its backward.
+FORWARD, TRAIN = 2, 6
+# Of the documents that embedded models are pretrained on, in the mean and with padding.
+DOCUMENT_TOKENS = 55
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """Steps of one kind: uses over all arms, different ones, those that exist, and the estimated
+    device-seconds of those that are missing."""
+
+    kind: str
+    used: int
+    unique: int
+    existing: int
+    device_seconds: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The unique steps of a study by kind. ``unsized`` are the models of missing steps whose size
+    is not known: their steps count as nothing."""
+
+    arms: int
+    rows: tuple[PlanRow, ...]
+    device: str
+    unsized: tuple[str, ...] = ()
+
+    @property
+    def unique(self) -> int:
+        return sum(row.unique for row in self.rows)
+
+    @property
+    def existing(self) -> int:
+        return sum(row.existing for row in self.rows)
+
+    @property
+    def used(self) -> int:
+        return sum(row.used for row in self.rows)
+
+    @property
+    def device_hours(self) -> float:
+        return sum(row.device_seconds for row in self.rows) / 3600
+
+
+def make_plan(arms: Iterable[Arm], store: Store, scale: Scale) -> Plan:
+    """Count the steps of the arms. The estimate of a missing step is its floating-point
+    operations over the scale's speed; sizes of data are the scale's too until they are known."""
+    arms = list(arms)
+    per_arm = [walk(arm.targets) for arm in arms]
+    unique = walk(target for arm in arms for target in arm.targets)
+    existing = store.existing(unique)
+    used = Counter(type(step).__name__ for steps in per_arm for step in steps)
+    rows = []
+    unsized: dict[str, None] = {}
+    for kind in dict.fromkeys(type(step).__name__ for step in unique):
+        steps = [step for step in unique if type(step).__name__ == kind]
+        missing = [step for step in steps if step.fingerprint not in existing]
+        seconds = sum(operations(step, scale) for step in missing) / scale.flops_per_second
+        rows.append(PlanRow(kind, used[kind], len(steps), len(steps) - len(missing), seconds))
+        models = [model for step in missing if (model := model_of(step))]
+        unsized |= {model.label: None for model in models if not parameters(model)}
+    return Plan(len(arms), tuple(rows), scale.device, tuple(unsized))
+
+
+def plan_table(plan: Plan) -> Table:
+    table = Table(title=f"{plan.arms} arms", title_justify="left")
+    for heading in ("step", "used", "unique", "exist", "to compute", f"{plan.device}-hours"):
+        table.add_column(heading, justify="left" if heading == "step" else "right")
+    for row in plan.rows:
+        missing = row.unique - row.existing
+        hours = hours_text(row.device_seconds / 3600)
+        table.add_row(row.kind, *map(str, (row.used, row.unique, row.existing, missing)), hours)
+    table.add_section()
+    missing = plan.unique - plan.existing
+    counts = map(str, (plan.used, plan.unique, plan.existing, missing))
+    table.add_row("all", *counts, hours_text(plan.device_hours))
+    return table
+
+
+def plan_sentence(plan: Plan) -> str:
+    shared = plan.used - plan.unique
+    unknown = f", without {', '.join(plan.unsized)} of unknown size" if plan.unsized else ""
+    return (
+        f"{plan.unique} unique steps, {plan.existing} of which exist. Sharing saves {shared} of "
+        f"{plan.used} steps ({shared / plan.used:.0%}). To compute: about "
+        f"{hours_text(plan.device_hours)} {plan.device}-hours (estimated from model and data "
+        f"sizes{unknown})."
+    )
+
+
+def hours_text(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
+
+
+def operations(step: Step, scale: Scale) -> float:
+    """Estimated floating-point operations of a step (Kaplan et al. 2020: 2 per parameter and
+    token forward, 6 with the backward pass)."""
+    model = model_of(step)
+    if model is None:
+        return 0.0
+    size = parameters(model)
+    sequence = scale.prompt_tokens + scale.response_tokens
+    match step:
+        case Pretrained():
+            return TRAIN * size * DOCUMENT_TOKENS * step.documents
+        case Sft():
+            return TRAIN * size * sequence * _examples(step, scale)
+        case Dpo():  # two responses, and the reference's forward pass
+            return (TRAIN + FORWARD) * size * 2 * sequence * _examples(step, scale)
+        case RewardHead():  # two responses
+            return TRAIN * size * 2 * sequence * _examples(step, scale)
+        case WeakLabels(teacher=RewardHead()):  # two responses
+            return FORWARD * size * 2 * sequence * _pairs(step.part, scale)
+        case WeakLabels():  # two responses under two models
+            return FORWARD * size * 4 * sequence * _pairs(step.part, scale)
+        case Generate():
+            tokens = scale.prompt_tokens + step.max_new_tokens
+            return FORWARD * size * tokens * scale.test_prompts
+        case GoldReward():
+            return FORWARD * size * sequence * scale.test_prompts
+        case GoldLabels():
+            return FORWARD * size * 2 * sequence * _pairs(step.part, scale)
+        case Similarity():  # the generated and the chosen response
+            return FORWARD * size * 2 * scale.response_tokens * scale.test_prompts
+        case _:
+            return 0.0
+
+
+def parameters(model: Model) -> float:
+    """Parameters of a model: from its shape, the size in its name or its file; 0 where none of
+    them tells."""
+    if model.label in FAMILY:
+        return FAMILY[model.label].parameters
+    if found := SIZE_IN_NAME.findall(model.label):
+        number, unit = found[-1]
+        return float(number) * UNITS[unit.lower()]
+    files = Path(model.location).glob("*.safetensors")
+    return sum(file.stat().st_size for file in files) / 4
+
+
+def model_of(step: Step) -> Model | None:
+    """The model that a step trains or runs, if it does."""
+    match step:
+        case Pretrained():
+            return step.model
+        case Sft() | Dpo() | RewardHead():
+            return _base(step.start)
+        case WeakLabels():
+            return _base(step.teacher)
+        case Generate():
+            return _base(step.policy)
+        case GoldReward(gold=RewardModel(model=model)) | GoldLabels(gold=RewardModel(model=model)):
+            return _base(model)
+        case Similarity():
+            return step.model
+        case _:
+            return None
+
+
+def _base(policy: Policy) -> Model | None:
+    match policy:
+        case Model():
+            return policy
+        case Dequantized() | Pretrained():
+            return policy.model
+        case Sft() | Dpo() | RewardHead():
+            return _base(policy.start)
+        case _:
+            return None
+
+
+def _examples(step: Sft | Dpo | RewardHead, scale: Scale) -> float:
+    """Pairs that training reads, an epoch's pairs counted again in the next."""
+    schedule = step.recipe.schedule
+    if schedule.steps:
+        return schedule.steps * schedule.batch
+    return schedule.epochs * _labeled_pairs(step.as_long_as or step.labels, scale)
+
+
+def _labeled_pairs(labels: Labels, scale: Scale) -> float:
+    """An estimate; views that keep the matched or the mismatched pairs count as a whole."""
+    share = float(labels.share) if isinstance(labels, TopMargin) else 1.0
+    return share * _pairs(labels.part, scale)
+
+
+def _pairs(part: Part, scale: Scale) -> float:
+    match part.step, part.name:
+        case Split(fraction=fraction), "labeled":
+            return float(fraction) * scale.train_pairs
+        case Split(fraction=fraction), _:
+            return (1 - float(fraction)) * scale.train_pairs
+        case HeldOut(test_pairs=test_pairs), "test":
+            return test_pairs
+        case HeldOut(gold_pairs=gold_pairs), "set_aside":
+            return gold_pairs
+        case _:
+            return scale.train_pairs
+
+
+def experiments_table(experiments: Sequence[Experiment], store: Store) -> Table:
+    """For each experiment its arms and steps, how many of them an earlier row has too, and how many
+    are still to compute."""
+    table = Table(title=f"{len(experiments)} experiments", title_justify="left")
+    for heading in ("", "experiment", "arms", "steps", "shared", "new", "to compute"):
+        table.add_column(heading, justify="left" if heading in ("", "experiment") else "right")
+    seen: set[str] = set()
+    for experiment in experiments:
+        arms = arms_of([experiment])
+        steps = walk(target for arm in arms for target in arm.targets)
+        new = [step for step in steps if step.fingerprint not in seen]
+        missing = len(new) - len(store.existing(new))
+        seen |= {step.fingerprint for step in new}
+        counts = (len(arms), len(steps), len(steps) - len(new), len(new), missing)
+        table.add_row(experiment.id, experiment.title, *map(str, counts))
+    return table

@@ -1,0 +1,352 @@
+"""Running a study: Ray Tune walks the arms, one trial each; the report follows as they finish."""
+
+import json
+import logging
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ray import tune
+from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, TuneConfig
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from weakteach.artifacts.inventory import tidy
+from weakteach.artifacts.record import code_version, package_versions
+from weakteach.artifacts.step import Step, jsonable, walk
+from weakteach.artifacts.store import Store
+from weakteach.models.resources import Resources
+from weakteach.report.publish import publish_results
+from weakteach.results.findings import Findings
+from weakteach.run.metrics import StudyMetrics
+from weakteach.run.prices import Rate
+from weakteach.run.trackers import Tracking
+from weakteach.steps.data import Pairs
+from weakteach.study.arms import Arm, Grid, name_of
+from weakteach.study.experiments import Experiment, arms_of
+from weakteach.study.manifest import Manifest, StudyInfo, make_manifest
+
+LOGGER = logging.getLogger(__name__)
+# An arm's process may be lost so often within one step: more says that the step takes it down.
+LOSSES_OF_A_PROCESS = 10
+SECONDS_BETWEEN_REPORTS = 2.0
+# A large study's report takes many seconds to draw: no more than this share of the time goes to it.
+REPORT_SHARE = 0.05
+# Drivers of a cluster's arms hold no CPU; this puts them on the head, away from spot nodes.
+ON_THE_HEAD = {"cpu": 0, "node:__internal_head__": 0.001}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a study ended."""
+
+    computed: int
+    findings: Findings
+    interrupted: bool
+
+
+def run_study(
+    study: StudyInfo,
+    experiments: list[Experiment],
+    store: Store,
+    resources: Resources,
+    concurrent: int,
+    console: Console,
+    rates: tuple[Rate, ...] = (),
+    trackers: Collection[str] = (),
+) -> Outcome:
+    """Compute the arms under a running Ray and keep results, report, metrics and trackers up to
+    date; see ``prices.Rate`` and ``trackers.TRACKERS``.
+
+    A step that fails fails the roles that need it; the other roles and arms go on. On Ctrl-C
+    what is computed stays, and the report says how far it came.
+    """
+    arms = arms_of(experiments)
+    steps = walk(target for arm in arms for target in arm.targets)
+    study = replace(
+        study,
+        steps_total=len(steps),
+        steps_existing_at_start=len(store.existing(steps)),
+        started=time.time(),
+    )
+    metrics = StudyMetrics(study.name, store, steps, rates)
+    recorder = Recorder(make_manifest(study, experiments), arms, store, steps, console, metrics)
+    tracking = Tracking(trackers, study.name, arms, store, console)
+    interrupted = False
+    if study.steps_existing_at_start < len(steps):
+        recorder.write(final=False)
+        interrupted = not _fit(study.name, arms, store, resources, concurrent, recorder, tracking)
+    tracking.close()
+    return Outcome(recorder.computed, recorder.write(final=True), interrupted)
+
+
+def _fit(
+    name: str,
+    arms: list[Arm],
+    store: Store,
+    resources: Resources,
+    concurrent: int,
+    recorder: "Recorder",
+    tracking: Tracking,
+) -> bool:
+    """Let Ray Tune walk the arms; whether it came to its end."""
+    trainable = tune.with_resources(
+        tune.with_parameters(run_arm, arms=arms, store=store, resources=resources),
+        ON_THE_HEAD if resources.train_workers else {"cpu": 1},
+    )
+    with tempfile.TemporaryDirectory(prefix="weakteach-tune-") as folder:
+        tuner = tune.Tuner(
+            trainable,
+            param_space={"arm": tune.grid_search(list(range(len(arms))))},
+            tune_config=TuneConfig(
+                max_concurrent_trials=concurrent, reuse_actors=True, metric="steps", mode="max"
+            ),
+            run_config=RunConfig(
+                name=name,
+                storage_path=folder if store.is_local else store.url_of(f"{store.root}/.tune"),
+                callbacks=[recorder, tracking],
+                failure_config=FailureConfig(max_failures=LOSSES_OF_A_PROCESS),
+                checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
+                verbose=0,
+            ),
+        )
+        with recorder.following():
+            try:
+                tuner.fit()
+            except KeyboardInterrupt:
+                return False
+    tidy(store, walk(target for arm in arms for target in arm.targets))
+    # Tune catches a first Ctrl-C itself and stops with arms left.
+    return recorder.open_arms == 0
+
+
+def run_arm(config: dict[str, Any], arms: list[Arm], store: Store, resources: Resources) -> None:
+    """A trial: obtain what the arm is made of, and report each step computed and each failure."""
+    arm = arms[config["arm"]]
+    computed = 0
+
+    told = time.monotonic()
+
+    def finished(step: Step) -> None:
+        nonlocal computed
+        computed += 1
+        tune.report({"steps": computed, "step": str(step), "doing": "", "failures": {}})
+
+    def doing(step: Step, done: int, total: int, tokens: int = 0) -> None:
+        nonlocal told
+        if time.monotonic() - told >= SECONDS_BETWEEN_REPORTS:
+            told = time.monotonic()
+            text = f"{type(step).__name__} {done}/{total}"
+            tune.report({"steps": computed, "step": "", "doing": text, "failures": {}})
+
+    outcomes = store.obtain_each(arm.targets, resources, finished, doing)
+    failures = {}
+    for step, error in outcomes.items():
+        if isinstance(error, Exception):
+            LOGGER.error("%s of %s failed", step, arm.name, exc_info=error)
+            failures[step.fingerprint] = reason(error)
+    tune.report({"steps": computed, "step": "", "doing": "", "failures": failures})
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an error, with its class where that says more than ours do."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+class Recorder(Callback):
+    """Follows a study: counts steps, shows progress, writes results and report."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        arms: list[Arm],
+        store: Store,
+        steps: list[Step],
+        console: Console,
+        metrics: StudyMetrics,
+    ) -> None:
+        self.computed = 0
+        self.open_arms = len(arms)
+        self._manifest, self._arms, self._store, self._steps = manifest, arms, store, steps
+        self._console, self._metrics = console, metrics
+        self._failures: dict[str, str] = {}
+        self._doing: dict[str, str] = {}
+        self._next_write = 0.0
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune keeps a copy of its callbacks for a restore; the store is ours
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
+    ) -> None:
+        if result["step"]:
+            self.computed += 1
+            trial.run_metadata.num_failures = 0
+        self._doing[trial.trial_id] = result["doing"]
+        self._failures |= result["failures"]
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        arm = self._arms[trial.config["arm"]]
+        reasons = [self._failures.get(step.fingerprint) for step in arm.targets]
+        failed = next((why for why in reasons if why), None)
+        self._arm_ended(f"{arm.name}: " + (f"failed ({failed})" if failed else "done"))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        arm = self._arms[trial.config["arm"]]
+        cause = f"the trial's process died: {reason(trial.get_error() or RuntimeError('unknown'))}"
+        missing = set(arm.targets) - {s for s in arm.targets if self._store.record(s)}
+        self._failures |= {step.fingerprint: cause for step in missing}
+        self._arm_ended(f"{arm.name}: {cause}")
+
+    def _arm_ended(self, line: str) -> None:
+        self.open_arms -= 1
+        self._console.print(line, highlight=False, markup=False)
+        if time.monotonic() < self._next_write:
+            return
+        try:  # a report that fails now must not stop the study; at its end it is an error
+            self.write(final=False)
+        except Exception as error:
+            LOGGER.exception("report")
+            line = f"The report could not be written now: {reason(error)}"
+            self._console.print(line, highlight=False, markup=False)
+
+    def write(self, final: bool) -> Findings:
+        """Write results, report and figures to <storage>/studies/<name>/."""
+        with self._lock:
+            started = time.monotonic()
+            info = self._manifest.info
+            info = replace(
+                info,
+                data=data_counts(self._store, self._steps),
+                device_seconds=device_seconds(self._store, self._steps) if final else 0.0,
+                steps_computed=self.computed,
+                seconds=time.time() - info.started,
+            )
+            manifest = replace(self._manifest, info=info, failures=self._failures)
+            findings = publish_results(self._store, manifest, final)
+            now = time.monotonic()
+            self._next_write = now + (now - started) / REPORT_SHARE
+            return findings
+
+    def following(self) -> "_Following":
+        return _Following(self._console, self._look, self._doing, len(self._steps))
+
+    def _look(self) -> int:
+        """How many steps exist; metrics are told on the way."""
+        existing = self._store.existing(self._steps)
+        targets = [target for arm in self._arms for target in arm.targets]
+        self._metrics.update(targets, existing, set(self._failures))
+        return len(existing)
+
+
+class _Following:
+    """A progress bar of the study's steps, looked up while the body runs; beside it what the trials
+    are doing."""
+
+    def __init__(
+        self, console: Console, look: Callable[[], int], doing: dict[str, str], steps: int
+    ) -> None:
+        self._progress = Progress(
+            TextColumn("steps"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+            console=console,
+        )
+        self._look, self._doing, self._steps = look, doing, steps
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> None:
+        self._progress.start()
+        self._thread.start()
+
+    def __exit__(self, *_: Any) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._progress.stop()
+
+    def _follow(self) -> None:
+        task = self._progress.add_task("", total=self._steps, completed=self._look())
+        while not self._stop.wait(1.0):
+            doing = ", ".join(text for text in self._doing.values() if text)
+            self._progress.update(task, completed=self._look(), description=doing)
+        self._progress.update(task, completed=self._look(), description="")
+
+
+def data_counts(store: Store, steps: list[Step]) -> tuple[dict[str, int | str], ...]:
+    """Of each source rows, pairs, choices and quarantined rows, once it was read."""
+    pairs = [step for step in steps if isinstance(step, Pairs)]
+    records = {step.source.name: store.record(step) for step in pairs}
+    return tuple(
+        {"source": name, **(record["facts"] if record else {})} for name, record in records.items()
+    )
+
+
+def device_seconds(store: Store, steps: list[Step]) -> float:
+    records = (store.record(step) for step in steps)
+    return sum(record["device_seconds"] for record in records if record)
+
+
+def describe(name: str, title: str, grid: Grid, store: Store, command: str) -> StudyInfo:
+    """What a report says of a study besides its results."""
+    preset, data = grid.preset, [grid.data, *([grid.summaries] if grid.summaries else [])]
+    weak = tuple(map(name_of, (*grid.weak, *grid.others)))
+    students = tuple(map(name_of, (grid.student, *grid.students, *grid.families)))
+    recipes = [
+        (f"{of.name}: {who} {model}", make(model))
+        for of in data
+        for who, make, models in (("teacher", of.teacher, weak), ("student", of.student, students))
+        for model in dict.fromkeys(models)
+    ]
+    settings = [
+        (f"{who} {stage}", json.dumps(jsonable(getattr(recipe, stage)), sort_keys=True))
+        for who, recipe in recipes
+        for stage in ("sft", "dpo", "reward")
+    ]
+    return StudyInfo(
+        name=name,
+        title=title,
+        preset=preset.name,
+        command=command,
+        storage=store.url,
+        grid=(
+            ("teachers", ", ".join(weak)),
+            ("students", ", ".join(dict.fromkeys(students))),
+            ("labeled fractions", ", ".join(map(str, grid.fractions))),
+            ("betas", ", ".join(f"{beta:g}" for beta in grid.betas)),
+            ("judge", str(grid.judge or "none")),
+        ),
+        seeds=(*grid.seeds, *grid.more_seeds),
+        gold="; ".join(map(str, grid.data.golds)) or "none",
+        settings=(
+            ("test pairs", str(preset.test_pairs)),
+            ("longest pair in tokens", str(preset.max_tokens)),
+            ("longest response in tokens", str(preset.max_new_tokens)),
+            *settings,
+        ),
+        packages=package_versions(),
+        code=code_version(),
+        data=tuple({"source": of.name} for of in data),
+        steps_total=0,
+        steps_existing_at_start=0,
+        steps_computed=0,
+        started=time.time(),
+        seconds=0.0,
+        device_seconds=0.0,
+    )

@@ -1,0 +1,224 @@
+"""Steps from a source to the parts of its pairs.
+
+Heavy libraries are imported inside ``compute``: plans are made, and clusters driven, by processes
+that hold no torch. That holds for all modules of this folder.
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from weakteach.artifacts.step import Step
+from weakteach.artifacts.store import Store, Workspace
+from weakteach.models.resources import Resources
+from weakteach.models.spec import EMBEDDED, Model, Tokenizer
+from weakteach.preferences.pair import GROUP_ROWS, DataError, write_pairs
+from weakteach.preferences.sources import Source
+from weakteach.preferences.split import hold_out, split_pairs
+
+TEXT_COLUMNS = ("prompt", "response_1", "response_2")
+
+# A pretrained model as it is, or the step that holds a policy.
+Policy = Model | Step
+
+
+@dataclass(frozen=True)
+class Part:
+    """A table of pairs in an artifact of Pairs, HeldOut or Split; human choices lie beside it."""
+
+    step: Step
+    name: str
+
+    def file(self, store: Store) -> str:
+        return f"{store.path(self.step)}/{self.name}.parquet"
+
+    def read(self, store: Store, columns: list[str] | None = None) -> pa.Table:
+        """The whole part in memory, or some columns of it."""
+        return pq.read_table(self.file(store), columns=columns, filesystem=store.filesystem)
+
+    def human_choices(self, store: Store) -> pa.Table:
+        """``pair_id, choice`` of those pairs of the part that a human labeled."""
+        path = f"{store.path(self.step)}/choices.parquet"
+        choices = pq.read_table(path, filesystem=store.filesystem)
+        ids = self.read(store, ["pair_id"])
+        return ids.join(choices, "pair_id", join_type="inner").sort_by("pair_id")
+
+
+class Labels(Step):
+    """A step whose artifact holds ``labels.parquet``: ``pair_id, choice`` of pairs of ``part``,
+    and the columns of LABEL_SCHEMA where rewards are known."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def part(self) -> Part:
+            """The pairs that the labels are of; a field or a property of each class."""
+            ...
+
+
+@dataclass(frozen=True)
+class Dequantized(Step):
+    """A GGUF model as a plain float32 model folder."""
+
+    model: Model
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        from weakteach.models.loading import dequantize
+
+        dequantize(self.model, workspace.out)
+        return {"model": self.model.label}
+
+    def __str__(self) -> str:
+        return self.model.label
+
+
+@dataclass(frozen=True)
+class Pretrained(Step):
+    """An embedded model that is not shipped, pretrained within the study, as a model folder.
+
+    It reads the first documents that the shipped models have read, but as a rule far fewer of
+    them. So what it reaches is to be held against other models of as many documents (``opt-230k``
+    may stand here too), not against a shipped one: between those, architecture and amount of
+    pretraining are confounded.
+    """
+
+    name: str
+    documents: int
+    seed: int = 0
+
+    @property
+    def model(self) -> Model:
+        return Model(f"{EMBEDDED}{self.name}", self.name)
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        from weakteach.models.process import prepare_process
+        from weakteach.models.tiny.pretraining import pretrained, write_model
+
+        def told(done: int, steps: int, loss: float) -> None:
+            if workspace.progress is not None:
+                workspace.progress(done, steps)
+
+        prepare_process(threads=1)  # sums over threads differ in their last bits
+        model, record = pretrained(self.name, self.documents, self.seed, told)
+        write_model(model, record, workspace.out)
+        losses = {f"{k}_loss": loss for k, loss in record["held_out_losses"].items()}
+        return {"parameters": record["parameters"], **losses}
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class Pairs(Step):
+    """The pairs of a source, filtered by the tokens of every model concerned."""
+
+    source: Source
+    tokenizers: tuple[Tokenizer | Dequantized, ...]
+    max_tokens: int = 512
+
+    @property
+    def all(self) -> Part:
+        return Part(self, "pairs")
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        from weakteach.models.tokens import load_tokenizer, pair_tokens
+
+        tokenizers = [
+            load_tokenizer(t.location if isinstance(t, Tokenizer) else workspace.store.local(t))
+            for t in self.tokenizers
+        ]
+
+        def count_tokens(pairs: list[Any]) -> list[int]:
+            texts = [[getattr(p, name) for p in pairs] for name in TEXT_COLUMNS]
+            counts = [[t.longest for t in pair_tokens(tok, *texts)] for tok in tokenizers]
+            return [max(lengths) for lengths in zip(*counts, strict=True)]
+
+        counts = write_pairs(
+            self.source.read(), workspace.out, self.source.name, count_tokens, self.max_tokens
+        )
+        if not counts["pairs"]:
+            first = pq.read_table(workspace.out / "quarantine.parquet").slice(0, 1).to_pylist()
+            why = "".join(f", the first ({row['place']}) for: {row['reason']}" for row in first)
+            raise DataError(
+                f"{self.source.name} holds no usable pair: all of its {counts['rows']} rows are in "
+                f"quarantine{why}"
+            )
+        return counts
+
+
+@dataclass(frozen=True)
+class HeldOut(Step):
+    """The pairs cut into test and training part, and a part of ``gold_pairs`` on which to train a
+    gold model, disjoint by prompt; alike for every seed."""
+
+    pairs: Pairs
+    test_pairs: int
+    gold_pairs: int = 0
+
+    @property
+    def test(self) -> Part:
+        return Part(self, "test")
+
+    @property
+    def train(self) -> Part:
+        return Part(self, "train")
+
+    @property
+    def set_aside(self) -> Part:
+        """Pairs that no teacher or student sees. Raises DataError if none were asked for."""
+        if not self.gold_pairs:
+            raise DataError("No pairs are set aside to train a gold model on: give gold_pairs")
+        return Part(self, "set_aside")
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        table = self.pairs.all.read(workspace.store)
+        test, train = hold_out(table, self.test_pairs)
+        parts = {"test": test, "train": train}
+        if self.gold_pairs:
+            parts["set_aside"], parts["train"] = hold_out(train, self.gold_pairs, "gold")
+        return _write_parts(workspace, self.pairs.all, parts)
+
+
+@dataclass(frozen=True)
+class Split(Step):
+    """The training pairs cut into labeled and unlabeled part, disjoint by prompt."""
+
+    held_out: HeldOut
+    fraction: Fraction
+    seed: int
+
+    @property
+    def labeled(self) -> Part:
+        return Part(self, "labeled")
+
+    @property
+    def unlabeled(self) -> Part:
+        return Part(self, "unlabeled")
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        table = self.held_out.train.read(workspace.store)
+        labeled, unlabeled = split_pairs(table, self.fraction, self.seed)
+        parts = {"labeled": labeled, "unlabeled": unlabeled}
+        return _write_parts(workspace, self.held_out.train, parts)
+
+
+def _write_parts(workspace: Workspace, whole: Part, parts: dict[str, pa.Table]) -> dict[str, Any]:
+    for name, table in parts.items():
+        pq.write_table(table, workspace.out / f"{name}.parquet", row_group_size=GROUP_ROWS)
+    pq.write_table(whole.human_choices(workspace.store), workspace.out / "choices.parquet")
+    return {name: len(table) for name, table in parts.items()}
+
+
+def labels_file(store: Store, labels: Labels) -> str:
+    return f"{store.path(labels)}/labels.parquet"
+
+
+def read_labels(store: Store, labels: Labels) -> pa.Table:
+    return pq.read_table(labels_file(store, labels), filesystem=store.filesystem)
+
+
+def resources_of(workspace: Workspace) -> Resources:
+    return workspace.execution or Resources()

@@ -1,0 +1,193 @@
+"""Steps that judge labels and policies."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from weakteach.artifacts.step import Step
+from weakteach.artifacts.store import Workspace
+from weakteach.evaluation.agreement import compare_labels, join_labels
+from weakteach.evaluation.gold import Gold, Scoring, prompt_id
+from weakteach.models.spec import Model
+from weakteach.preferences.pair import GROUP_ROWS, DataError, preference_set
+from weakteach.steps.data import Labels, Part, Policy, read_labels, resources_of
+from weakteach.steps.labels import GoldLabels, WeakLabels
+
+
+@dataclass(frozen=True)
+class Agreement(Step):
+    """How weak labels agree with human choices and, where known, with gold labels; pair by pair in
+    ``compared.parquet`` (see ``agreement.join_labels``)."""
+
+    VERSION = 2
+
+    labels: WeakLabels
+    gold: GoldLabels | None = None
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        store, part = workspace.store, self.labels.part
+        human = part.human_choices(store)
+        if not len(human):
+            raise DataError(f"No pair of the {part.name} part has a human choice")
+        weak = read_labels(store, self.labels)
+        gold = read_labels(store, self.gold) if self.gold else None
+        joined = join_labels(part.read(store), weak, human, gold)
+        pq.write_table(joined, workspace.out / "compared.parquet")
+        return asdict(compare_labels(len(weak), joined))
+
+
+@dataclass(frozen=True)
+class Generate(Step):
+    """One sampled response to each prompt of a part. The draw of a prompt depends on the seed
+    and the prompt alone."""
+
+    policy: Policy
+    part: Part
+    seed: int
+    temperature: float = 0.7
+    max_new_tokens: int = 256
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        from weakteach.evaluation.responses import Sampling
+        from weakteach.labeling.shards import Stream
+        from weakteach.labeling.stream import stream_chunks
+
+        store, resources = workspace.store, resources_of(workspace)
+        prompts = sorted(set(self.part.read(store, ["prompt"])["prompt"].to_pylist()))
+        table = pa.table({"prompt_id": [prompt_id(p) for p in prompts], "prompt": prompts})
+        queue = f"{workspace.scratch}/prompts.parquet"
+        pq.write_table(
+            table.sort_by("prompt_id"),
+            queue,
+            filesystem=store.filesystem,
+            row_group_size=GROUP_ROWS,
+        )
+        work = Sampling(
+            store,
+            self.policy,
+            self.seed,
+            self.temperature,
+            self.max_new_tokens,
+            resources.dtype,
+            resources.batch_tokens,
+        )
+        stream = Stream(store, queue, f"{workspace.scratch}/shards", work, "prompt_id")
+        shards = stream_chunks(stream, resources, workspace.progress)
+        return shards.write(workspace.out / "responses.parquet")
+
+
+@dataclass(frozen=True)
+class GoldReward(Step):
+    """The gold reward of each generated response, and their mean with its standard error."""
+
+    responses: Generate
+    gold: Gold
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        from weakteach.labeling.shards import Stream
+        from weakteach.labeling.stream import stream_chunks
+
+        store, resources = workspace.store, resources_of(workspace)
+        work = Scoring(
+            store, self.gold, "prompt_id", ("response",), resources.dtype, resources.batch_tokens
+        )
+        file = f"{store.path(self.responses)}/responses.parquet"
+        stream = Stream(store, file, f"{workspace.scratch}/shards", work, "prompt_id")
+
+        def renamed(table: pa.Table) -> pa.Table:
+            return table.rename_columns([n.removeprefix("response_") for n in table.column_names])
+
+        shards = stream_chunks(stream, resources, workspace.progress)
+        counts = shards.write(workspace.out / "rewards.parquet", renamed)
+        scored = pq.read_table(workspace.out / "rewards.parquet")
+        rewards = scored["reward"].to_numpy()
+        if len(rewards) < 2:
+            raise DataError("A mean gold reward needs at least 2 test prompts")
+        facts: dict[str, Any] = {
+            **counts,
+            "mean": float(rewards.mean()),
+            "se": float(rewards.std(ddof=1) / np.sqrt(len(rewards))),
+        }
+        if "garbage" in scored.column_names:
+            facts["garbage"] = float(scored["garbage"].to_numpy().mean())
+        return facts
+
+
+@dataclass(frozen=True)
+class LabelGold(Step):
+    """The gold rewards of the chosen and the rejected responses under some labels (WLT, Table 2).
+
+    They are those that the gold labels rest on; pairs without one are left out and counted.
+    """
+
+    labels: Labels
+    gold: GoldLabels
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        labels = read_labels(workspace.store, self.labels).select(["pair_id", "choice"])
+        gold = read_labels(workspace.store, self.gold)
+        gold = gold.select(["pair_id", "reward_1", "reward_2"])
+        joined = labels.join(gold, "pair_id", join_type="inner").sort_by("pair_id")
+        if not len(joined):
+            raise DataError(f"No pair of {self.labels} has a gold reward in {self.gold}")
+        first = joined["choice"].to_numpy() == 1
+        rewards = [joined[name].to_numpy() for name in ("reward_1", "reward_2")]
+        chosen, rejected = np.where(first, *rewards), np.where(first, *rewards[::-1])
+        table = pa.table({"pair_id": joined["pair_id"], "chosen": chosen, "rejected": rejected})
+        pq.write_table(table, workspace.out / "gold.parquet")
+        return {
+            "rows": len(table),
+            "missing": len(labels) - len(table),
+            "chosen": float(chosen.mean()),
+            "rejected": float(rejected.mean()),
+            "gold_sides": int((chosen > rejected).sum()),
+        }
+
+
+@dataclass(frozen=True)
+class Similarity(Step):
+    """How similar each generated response is to the response that a human chose for its prompt:
+    the cosine of their vectors under a sentence-embedding model (WLT, Fig. 6). Of several pairs of
+    one prompt it is the mean."""
+
+    responses: Generate
+    part: Part
+    model: Model
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        from weakteach.evaluation.similarity import SentenceSimilarity
+        from weakteach.labeling.shards import Stream
+        from weakteach.labeling.stream import stream_chunks
+
+        store, resources = workspace.store, resources_of(workspace)
+        pairs = preference_set(self.part.read(store), self.part.human_choices(store))
+        ids = pa.array([prompt_id(prompt) for prompt in pairs["prompt"].to_pylist()], pa.string())
+        chosen = pa.table({"prompt_id": ids, "chosen": pairs["chosen"]})
+        file = f"{store.path(self.responses)}/responses.parquet"
+        names = ["prompt_id", "response"]
+        responses = pq.read_table(file, filesystem=store.filesystem, columns=names)
+        compared = responses.join(chosen, "prompt_id", join_type="inner")
+        if not len(compared):
+            raise DataError(f"No response is to a prompt of {self.part.name} that a human labeled")
+        queue = f"{workspace.scratch}/compared.parquet"
+        compared = compared.sort_by([(name, "ascending") for name in compared.column_names])
+        pq.write_table(compared, queue, filesystem=store.filesystem, row_group_size=GROUP_ROWS)
+        work = SentenceSimilarity(self.model, resources.dtype, resources.batch_tokens)
+        stream = Stream(store, queue, f"{workspace.scratch}/shards", work, "prompt_id")
+        shards = stream_chunks(stream, resources, workspace.progress)
+        counts = shards.write(workspace.out / "pairs.parquet")
+        scored = pq.read_table(workspace.out / "pairs.parquet")
+        means = scored.group_by("prompt_id", use_threads=False).aggregate([("similarity", "mean")])
+        means = means.rename_columns(["prompt_id", "similarity"]).sort_by("prompt_id")
+        pq.write_table(means, workspace.out / "similarity.parquet")
+        similarities = means["similarity"].to_numpy()
+        return {
+            "rows": len(means),
+            "pairs": counts["rows"],
+            "quarantined": counts["quarantined"],
+            "devices": counts["devices"],
+            "mean": float(similarities.mean()),
+        }

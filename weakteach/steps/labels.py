@@ -1,0 +1,83 @@
+"""Steps that label the pairs of a part."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from weakteach.artifacts.store import Workspace
+from weakteach.evaluation.gold import Gold, Scoring
+from weakteach.preferences.pair import DataError
+from weakteach.steps.data import Labels, Part, resources_of
+from weakteach.steps.training import Dpo, RewardHead
+
+
+@dataclass(frozen=True)
+class HumanLabels(Labels):
+    """The human choices of a part."""
+
+    part: Part
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        choices = self.part.human_choices(workspace.store)
+        if not len(choices):
+            raise DataError(f"No pair of the {self.part.name} part has a human choice")
+        pq.write_table(choices, workspace.out / "labels.parquet")
+        return {"rows": len(choices)}
+
+
+@dataclass(frozen=True)
+class GoldLabels(Labels):
+    """For each pair of a part the response with the higher gold reward, the second on a tie."""
+
+    part: Part
+    gold: Gold
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        from weakteach.labeling.annotators import label_table
+        from weakteach.labeling.shards import Stream
+        from weakteach.labeling.stream import stream_chunks
+
+        store, resources = workspace.store, resources_of(workspace)
+        columns = ("response_1", "response_2")
+        work = Scoring(
+            store, self.gold, "pair_id", columns, resources.dtype, resources.batch_tokens
+        )
+        stream = Stream(store, self.part.file(store), f"{workspace.scratch}/shards", work)
+
+        def labels_of(scored: pa.Table) -> pa.Table:
+            rewards = np.stack([scored[f"{name}_reward"].to_numpy() for name in columns], axis=1)
+            return label_table(scored["pair_id"].to_pylist(), rewards)
+
+        shards = stream_chunks(stream, resources, workspace.progress)
+        return shards.write(workspace.out / "labels.parquet", labels_of)
+
+
+@dataclass(frozen=True)
+class WeakLabels(Labels):
+    """Labels of a part by the teacher: by its implicit reward, or by that of its reward head."""
+
+    teacher: Dpo | RewardHead
+    part: Part
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        from weakteach.labeling.annotators import ImplicitReward, RewardHeadReward
+        from weakteach.labeling.shards import Stream
+        from weakteach.labeling.stream import stream_chunks
+
+        store, resources = workspace.store, resources_of(workspace)
+        how = (resources.dtype, resources.batch_tokens)
+        annotator: ImplicitReward | RewardHeadReward
+        match self.teacher:
+            case RewardHead():
+                annotator = RewardHeadReward(store, self.teacher, *how)
+            case Dpo(start=start, recipe=recipe):
+                annotator = ImplicitReward(
+                    store, self.teacher, start, recipe.beta, *how, resources.attention
+                )
+        stream = Stream(store, self.part.file(store), f"{workspace.scratch}/shards", annotator)
+        shards = stream_chunks(stream, resources, workspace.progress)
+        metadata = {"annotator": self.teacher.fingerprint}
+        return shards.write(workspace.out / "labels.parquet", metadata=metadata)

@@ -1,0 +1,90 @@
+"""Steps that train a policy on labels.
+
+``as_long_as`` asks for as many updates as the same recipe makes on those other labels, whatever the
+number of the step's own: where arms differ in the number of labels, it keeps the training equal.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from weakteach.artifacts.step import Step
+from weakteach.artifacts.store import Workspace
+from weakteach.steps.data import Labels, Policy, labels_file, read_labels, resources_of
+from weakteach.training.recipes import DpoRecipe, RewardRecipe, SftRecipe
+
+
+@dataclass(frozen=True)
+class Sft(Step):
+    """Supervised fine-tuning of a policy on the chosen responses."""
+
+    start: Policy
+    labels: Labels
+    recipe: SftRecipe
+    seed: int
+    as_long_as: Labels | None = None
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        from weakteach.training.sft import train_sft
+
+        return run_training(self, train_sft, workspace)
+
+
+@dataclass(frozen=True)
+class Dpo(Step):
+    """Direct preference optimization of a policy, which is its own reference."""
+
+    start: Policy
+    labels: Labels
+    recipe: DpoRecipe
+    seed: int
+    as_long_as: Labels | None = None
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        from weakteach.training.dpo import train_dpo
+
+        return run_training(self, train_dpo, workspace)
+
+
+@dataclass(frozen=True)
+class RewardHead(Step):
+    """A language model with a scalar head, trained to tell chosen from rejected responses; its
+    artifact is a reward model."""
+
+    start: Policy
+    labels: Labels
+    recipe: RewardRecipe
+    seed: int
+    as_long_as: Labels | None = None
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        from weakteach.training.reward_head import train_reward_head
+
+        return run_training(self, train_reward_head, workspace)
+
+    def __str__(self) -> str:
+        return f"{self.start} reward head {self.fingerprint[:8]}"
+
+
+def run_training(
+    step: "Sft | Dpo | RewardHead", train: Any, workspace: Workspace
+) -> dict[str, Any]:
+    from weakteach.training.launch import launch
+    from weakteach.training.worker import TrainingJob
+
+    store, recipe = workspace.store, step.recipe
+    if step.as_long_as:
+        updates = recipe.schedule.updates(len(read_labels(store, step.as_long_as)))
+        recipe = replace(recipe, schedule=replace(recipe.schedule, steps=updates))
+    job = TrainingJob(
+        store=store,
+        start=step.start,
+        pairs=step.labels.part.file(store),
+        labels=labels_file(store, step.labels),
+        recipe=recipe,
+        seed=step.seed,
+        resources=resources_of(workspace),
+        stage=workspace.stage,
+        run_folder=str(workspace.run_folder / "trainer"),
+        progress=None if resources_of(workspace).train_workers else workspace.progress,
+    )
+    return launch(train, job, f"{type(step).__name__}-{step.fingerprint}", workspace.scratch_url)

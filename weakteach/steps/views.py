@@ -1,0 +1,89 @@
+"""Steps that derive labels from one labeling pass and the human choices."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from weakteach.artifacts.store import Workspace
+from weakteach.labeling import derived
+from weakteach.preferences.pair import DataError
+from weakteach.steps.data import Labels, Part, read_labels
+from weakteach.steps.labels import HumanLabels
+
+
+@dataclass(frozen=True)
+class View(Labels):
+    """Some of the rows of ``labels``, as they are."""
+
+    labels: Labels
+
+    @property
+    def part(self) -> Part:
+        return self.labels.part
+
+
+@dataclass(frozen=True)
+class Matched(View):
+    """The labels that agree with the human choice; pairs without one are left out."""
+
+    human: HumanLabels
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        labels, human = (read_labels(workspace.store, s) for s in (self.labels, self.human))
+        return write_view(workspace, self, derived.matched(labels, human))
+
+
+@dataclass(frozen=True)
+class Mismatched(View):
+    """The labels that disagree with the human choice; pairs without one are left out."""
+
+    human: HumanLabels
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        labels, human = (read_labels(workspace.store, s) for s in (self.labels, self.human))
+        return write_view(workspace, self, derived.mismatched(labels, human))
+
+
+@dataclass(frozen=True)
+class TopMargin(View):
+    """The share of the labels with the largest absolute margins."""
+
+    share: Fraction
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise DataError(f"The share of labels to keep is {self.share}, not above 0 and up to 1")
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        labels = read_labels(workspace.store, self.labels)
+        return write_view(workspace, self, derived.top_margin(labels, self.share))
+
+
+@dataclass(frozen=True)
+class RandomFlips(Labels):
+    """Human choices with random errors, as many as ``like`` has on the same pairs."""
+
+    human: HumanLabels
+    like: Labels
+    seed: int
+
+    @property
+    def part(self) -> Part:
+        return self.human.part
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        human, like = (read_labels(workspace.store, s) for s in (self.human, self.like))
+        noisy, errors = derived.flipped_like(human, like, self.seed)
+        return {**write_view(workspace, self, noisy), "flipped": errors}
+
+
+def write_view(workspace: Workspace, view: Labels, table: pa.Table) -> dict[str, Any]:
+    """Raises DataError if the view is empty."""
+    if not len(table):
+        sources = " and ".join(map(str, view.inputs))
+        raise DataError(f"{type(view).__name__} of {sources} holds no pair: nothing to train on")
+    pq.write_table(table, workspace.out / "labels.parquet")
+    return {"rows": len(table)}

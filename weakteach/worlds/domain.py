@@ -1,0 +1,203 @@
+"""What an embedded domain is: texts drawn from a grammar without end, with a known gold reward.
+
+All text of a domain is word-spaced: words and punctuation marks are separated by one space.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import ClassVar, Protocol, TypeVar
+
+from weakteach.worlds.noise import BradleyTerry
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class DomainPair:
+    """A prompt and two different responses; `prompt + response` is the whole text."""
+
+    prompt: str
+    response_1: str
+    response_2: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gold:
+    """A gold reward, with the task part and the garbage (both shares in [0, 1]) it came from."""
+
+    reward: float
+    task: float
+    garbage: float
+    words: int
+
+
+class Domain(Protocol):
+    """A grammar with its gold reward. Implementations are frozen dataclasses without fields, so
+    that they may stand in a step.
+
+    Everything is a function of (seed, index): a million pairs is a generator, not a file. `pair`
+    and `document` raise ValueError for negative numbers, `gold` for a prompt that is not of the
+    domain.
+    """
+
+    name: ClassVar[str]
+    noise: ClassVar[BradleyTerry]
+    """That of its "human" choices; about 72 % of them agree with the gold reward."""
+
+    def pair(self, seed: int, index: int, /) -> DomainPair: ...
+
+    def document(self, seed: int, index: int, /) -> str:
+        """A text to pretrain a base model on."""
+        ...
+
+    def gold(self, prompt: str, response: str, /) -> Gold: ...
+
+
+# ---- Draws --------------------------------------------------------------------------------------
+
+PAIRS, DOCUMENTS = range(2)
+
+
+def generator(domain: int, stream: int, seed: int, index: int) -> Random:
+    """The random numbers of one pair or document; `domain` and `stream` are 0 or 1."""
+    if seed < 0 or not 0 <= index < 2**62:
+        raise ValueError(f"seed and index must not be negative, got {seed} and {index}")
+    return Random((seed << 64) | (domain << 63) | (index << 1) | stream)
+
+
+# Only Random.random() promises the same numbers in every Python version, hence these.
+
+
+def pick(rng: Random, choices: Sequence[T]) -> T:
+    return choices[int(rng.random() * len(choices))]
+
+
+def sample(rng: Random, choices: Sequence[T], count: int) -> list[T]:
+    """Different elements in random order."""
+    rest = list(choices)
+    return [rest.pop(int(rng.random() * len(rest))) for _ in range(count)]
+
+
+def pick_other(rng: Random, choices: Sequence[T], than: T | None) -> T:
+    return pick(rng, [choice for choice in choices if choice != than])
+
+
+def different_pair(prompt: str, draw: Callable[[], str]) -> DomainPair:
+    """Two responses drawn alike and independently, so their order says nothing."""
+    while True:
+        # Drawing both again keeps them exchangeable; drawing only the second would not.
+        response_1, response_2 = draw(), draw()
+        if response_1 != response_2:
+            return DomainPair(prompt, response_1, response_2)
+
+
+# ---- Phrases ------------------------------------------------------------------------------------
+
+OPENER, CLOSER = 0, 9
+"""The first and the last slot of a response; a domain has its own slots between them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    """Consecutive words with a slot; `says` is what they state, or the manner of the phrase."""
+
+    slot: int
+    words: tuple[str, ...]
+    says: object
+
+
+PhraseTable = dict[str, list[Phrase]]
+
+
+def phrase_table(entries: Sequence[tuple[Sequence[str], int, object]]) -> PhraseTable:
+    """Phrases without a place to fill, by their first word, the longest first; made of texts with
+    their slot and what they say."""
+    table: PhraseTable = {}
+    for texts, slot, says in entries:
+        for text in texts:
+            words = tuple(text.split())
+            table.setdefault(words[0], []).append(Phrase(slot, words, says))
+    for phrases in table.values():
+        phrases.sort(key=lambda phrase: -len(phrase.words))
+    return table
+
+
+def fixed_phrase(table: PhraseTable, words: tuple[str, ...], at: int) -> Phrase | None:
+    for phrase in table.get(words[at], ()):
+        if words[at : at + len(phrase.words)] == phrase.words:
+            return phrase
+    return None
+
+
+def places(template: str, words: Sequence[str], at: int = 0) -> tuple[str, ...] | None:
+    """The words that stand in the `{}` of a template read at `at`, or None if it is not there."""
+    parts = template.split()
+    if len(words) < at + len(parts):
+        return None
+    found = []
+    for offset, part in enumerate(parts):
+        word = words[at + offset]
+        if part == "{}":
+            found.append(word)
+        elif part != word:
+            return None
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The phrases in their places, the rude phrases anywhere, and the number of wasted words."""
+
+    kept: list[Phrase]
+    rude: int
+    wasted: int
+
+    def says(self, slot: int) -> object:
+        """What stands in a slot that holds one phrase, None if nothing does."""
+        return next((phrase.says for phrase in self.kept if phrase.slot == slot), None)
+
+    def closers(self) -> Iterator[object]:
+        return (phrase.says for phrase in self.kept if phrase.slot == CLOSER)
+
+
+def read_phrases(
+    words: tuple[str, ...],
+    phrase_at: Callable[[tuple[str, ...], int], Phrase | None],
+    allowed: Callable[[Phrase, list[Phrase]], bool],
+) -> Reading:
+    """Read phrases from left to right, each in a later slot than the one before.
+
+    Only closers may be several, all different. A word is wasted if it belongs to no phrase, to one
+    whose slot has passed, to a repetition, or to one that is not `allowed` after those kept.
+    """
+    kept: list[Phrase] = []
+    last, at, rude, wasted = -1, 0, 0, 0
+    while at < len(words):
+        phrase = phrase_at(words, at)
+        if phrase is None:
+            wasted += 1
+            at += 1
+            continue
+        at += len(phrase.words)
+        rude += phrase.says == "rude"
+        fits = phrase.slot > last or (phrase.slot == CLOSER and phrase not in kept)
+        if fits and allowed(phrase, kept):
+            kept.append(phrase)
+            last = phrase.slot
+        else:
+            wasted += len(phrase.words)
+    return Reading(kept, rude, wasted)
+
+
+def form_reward(words: tuple[str, ...], reading: Reading) -> float:
+    """What the form of a text costs, whatever it says:
+
+    - min(2, rude) - 0.3 min(4, fillers) - 3 garbage - min(1, 0.05 max(0, words - 30))
+        - [no full stop at the end]
+
+    `rude` and `fillers` count phrases; `garbage` is the share of wasted words.
+    """
+    fillers = sum(says == "filler" for says in reading.closers())
+    cost = min(2, reading.rude) + 0.3 * min(4, fillers) + 3 * reading.wasted / len(words)
+    return -cost - min(1.0, 0.05 * max(0, len(words) - 30)) - (words[-1] != ".")
