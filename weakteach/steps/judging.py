@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from weakteach.artifacts.errors import StepError
-from weakteach.artifacts.step import Step
-from weakteach.artifacts.store import Store, Workspace
+from weakteach.artifacts.step import Step, Workspace
+from weakteach.artifacts.store import Store
 from weakteach.evaluation.judge import Judge, RewardJudge, judge_contests
 from weakteach.evaluation.verdicts import contest_outcomes, summarize_verdicts
 from weakteach.labeling.prompted import Domain, annotate, describe_answers
