@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, is_dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, final
 
 from weakteach.artifacts.identity import Identified, identity_fields
 from weakteach.artifacts.store import Store
@@ -48,9 +48,15 @@ class Step(Identified, ABC):
     def compute(self, workspace: Workspace) -> dict[str, Any]:
         """Fill ``workspace.out`` and return facts for the record (row counts and the like)."""
 
+    @final
     @cached_property
     def inputs(self) -> tuple["Step", ...]:
-        """The steps that this one reads, each once, in field order."""
+        """The steps in the fields, each once, in field order; also those in tuples and dataclasses.
+
+        A step reads no other artifacts than theirs, and what those were made from: all of that is
+        in its fingerprint. A field with ``init=False``, set in ``__post_init__``, may hold a step
+        that follows from the other fields.
+        """
         found = (step for item in identity_fields(self) for step in _steps_in(item[1]))
         return tuple(dict.fromkeys(found))
 
