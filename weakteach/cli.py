@@ -25,9 +25,10 @@ from rich.progress import (
 from rich.table import Table
 from rich.tree import Tree
 
+from weakteach.artifacts.computing import obtain
 from weakteach.artifacts.errors import StorageError
+from weakteach.artifacts.step import Progress as Told
 from weakteach.artifacts.step import Step
-from weakteach.artifacts.store import Progress as Told
 from weakteach.artifacts.store import Store
 from weakteach.models.spec import find_model
 from weakteach.models.tiny.family import DOCUMENTS, tiny_model
@@ -101,16 +102,16 @@ def label(
         many = Pairs(file_source(unlabeled), tokenizers, max_tokens)
         start_ray(address, 1, resources, verbose)
 
-        def obtain(text: str, step: Step) -> dict[str, Any]:
+        def facts_of(text: str, step: Step) -> dict[str, Any]:
             with following(console, text) as progress:
 
                 def told(step: Step, done: int, total: int, tokens: int = 0) -> None:
                     progress(done, total, tokens)
 
-                return store.obtain(step, resources, told)["facts"]
+                return obtain(store, step, resources, told)["facts"]
 
-        few_facts = obtain("reading labeled pairs", few)
-        many_facts = obtain("reading unlabeled pairs", many)
+        few_facts = facts_of("reading labeled pairs", few)
+        many_facts = facts_of("reading unlabeled pairs", many)
         for name, facts in ((labeled.name, few_facts), (unlabeled.name, many_facts)):
             counts = f"{facts['rows']} rows = {facts['pairs']} pairs + {facts['quarantined']}"
             console.print(f"{name}: {counts} in quarantine", highlight=False)
@@ -123,11 +124,11 @@ def label(
         choices = HumanLabels(parts.train)
         sft = Sft(policy_of(model, LAPTOP.pretraining_documents), choices, recipes.sft, seed)
         dpo = Dpo(sft, choices, recipes.dpo, seed)
-        obtain("training the teacher (SFT)", sft)
-        obtain("training the teacher (DPO)", dpo)
+        facts_of("training the teacher (SFT)", sft)
+        facts_of("training the teacher (DPO)", dpo)
         weak = WeakLabels(dpo, many.all)
-        accuracy = obtain("testing the teacher", Agreement(WeakLabels(dpo, parts.test)))
-        weak_facts = obtain("labeling", weak)
+        accuracy = facts_of("testing the teacher", Agreement(WeakLabels(dpo, parts.test)))
+        weak_facts = facts_of("labeling", weak)
         if weak_facts["quarantined"]:
             count = weak_facts["quarantined"]
             console.print(f"{unlabeled.name}: {count} pairs could not be labeled", highlight=False)
@@ -136,7 +137,7 @@ def label(
             report_share(
                 console,
                 "Agreement with the human choices of the unlabeled file",
-                obtain("comparing", Agreement(weak)),
+                facts_of("comparing", Agreement(weak)),
             )
         export(store, few, many, weak, out)
     console.print(f"Labels, preferences and quarantine: {out}", soft_wrap=True, highlight=False)

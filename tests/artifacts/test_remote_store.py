@@ -9,6 +9,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from weakteach.artifacts.computing import obtain
 from weakteach.artifacts.errors import StorageError
 from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import LEASE_SECONDS, Store
@@ -55,8 +56,8 @@ def test_an_artifact_on_s3_is_committed_read_back_and_computed_once(bucket, tmp_
     store, step = Store(bucket, no_lease), Write("a", str(tmp_path / "log"))
     store.check_writable()
     assert store.existing([step]) == set()
-    record = store.obtain(step)
-    assert Store(bucket, no_lease).obtain(step) == record
+    record = obtain(store, step)
+    assert obtain(Store(bucket, no_lease), step) == record
     assert store.existing([step]) == {step.fingerprint}
     assert store.find(step.fingerprint[:9]) == record
     folder = store.local(step)
@@ -72,13 +73,13 @@ def test_half_written_files_on_s3_are_no_artifact_and_are_swept(bucket, tmp_path
     with store.filesystem.open_output_stream(f"{store.path(step)}/leftover.txt") as file:
         file.write(b"half")
     assert store.existing([step]) == set()
-    store.obtain(step)
+    obtain(store, step)
     assert not (store.local(step) / "leftover.txt").exists()
 
 
 def test_an_object_store_without_leases_is_refused(bucket, tmp_path):
     with pytest.raises(StorageError, match="needs leases"):
-        Store(bucket).obtain(Write("a", str(tmp_path / "log")))
+        obtain(Store(bucket), Write("a", str(tmp_path / "log")))
 
 
 def test_the_keeper_gives_a_key_to_one_holder_until_it_runs_out_or_is_released():

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weakteach.artifacts.step import EXECUTION, Step, jsonable, walk
+from weakteach.artifacts.identity import EXECUTION, jsonable
+from weakteach.artifacts.step import Step, walk
 
 
 class Color(Enum):

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from weakteach.artifacts.computing import obtain, obtain_each
 from weakteach.artifacts.errors import LostError, StepError, StorageError
+from weakteach.artifacts.identity import jsonable
 from weakteach.artifacts.inventory import tidy
 from weakteach.artifacts.losses import LOSSES_OF_A_STEP
-from weakteach.artifacts.step import Step, jsonable
+from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Store
 
 
@@ -86,7 +88,7 @@ class Lost(Step):
 
 
 def obtain_in_process(storage, step):
-    Store(storage).obtain(step)
+    obtain(Store(storage), step)
 
 
 def hold_lease_until_killed(store, step):
@@ -104,17 +106,17 @@ def wait_for(condition, seconds=20.0):
 def test_an_artifact_and_its_inputs_are_computed_once(tmp_path):
     store, log = Store(tmp_path / "store"), tmp_path / "log"
     joined = Join((Write("a", str(log)), Write("b", str(log))))
-    record = store.obtain(joined)
+    record = obtain(store, joined)
     assert (store.local(joined) / "joined.txt").read_text() == "ab"
-    assert store.obtain(joined) == record
-    Store(tmp_path / "store").obtain(Join((Write("b", str(log)), Write("c", str(log)))))
+    assert obtain(store, joined) == record
+    obtain(Store(tmp_path / "store"), Join((Write("b", str(log)), Write("c", str(log)))))
     assert log.read_text().split() == ["a", "b", "c"]
 
 
 def test_the_record_says_what_was_computed_how_and_where(tmp_path):
     store = Store(tmp_path)
     step = Join((Write("a", str(tmp_path / "log")),))
-    record = store.obtain(step)
+    record = obtain(store, step)
     assert record == json.loads((Path(store.path(step)) / "record.json").read_text())
     assert record["step"] == "Join"
     assert record["fingerprint"] == step.fingerprint
@@ -134,22 +136,22 @@ def test_a_folder_without_record_is_no_artifact_and_is_swept(tmp_path):
     (half / "leftover.txt").write_text("half written")
     assert store.record(step) is None
     assert store.existing([step]) == set()
-    store.obtain(step)
+    obtain(store, step)
     assert not (half / "leftover.txt").exists()
     assert store.existing([step]) == {step.fingerprint}
 
 
 def test_nothing_but_artifacts_is_left_behind(tmp_path):
     store, step = Store(tmp_path / "store"), Write("a", str(tmp_path / "log"))
-    store.obtain(step)
+    obtain(store, step)
     assert [p.name for p in (tmp_path / "store" / "Write").iterdir()] == [step.fingerprint]
 
 
 def test_a_raised_version_computes_the_step_and_its_readers_again_and_nothing_else(tmp_path):
     store, log = Store(tmp_path / "store"), tmp_path / "log"
     newer = type("Write", (Write,), {"VERSION": 2})
-    store.obtain(Join((Write("a", str(log)), Write("b", str(log)))))
-    store.obtain(Join((newer("a", str(log)), Write("b", str(log)))))
+    obtain(store, Join((Write("a", str(log)), Write("b", str(log)))))
+    obtain(store, Join((newer("a", str(log)), Write("b", str(log)))))
     assert log.read_text().split() == ["a", "b", "a"]
 
 
@@ -157,28 +159,28 @@ def test_a_failing_step_fails_its_readers_once_and_leaves_the_others(tmp_path):
     store, log = Store(tmp_path / "store"), tmp_path / "log"
     bad, good = Fail(str(tmp_path / "tries")), Write("a", str(log))
     readers = [Join((bad, good)), Join((good, bad)), Join((good,))]
-    outcomes = store.obtain_each(readers)
+    outcomes = obtain_each(store, readers)
     assert [isinstance(outcomes[step], StepError) for step in readers] == [True, True, False]
     assert (tmp_path / "tries").read_text() == "tried\n"
     with pytest.raises(StepError, match="it cannot be"):
-        store.obtain(bad)
+        obtain(store, bad)
     assert store.record(bad) is None
 
 
 def test_a_step_that_lost_what_computed_it_is_computed_again_from_its_scratch(tmp_path):
-    record = Store(tmp_path).obtain(Lost(LOSSES_OF_A_STEP - 1))
+    record = obtain(Store(tmp_path), Lost(LOSSES_OF_A_STEP - 1))
     assert record["facts"] == {"tries": LOSSES_OF_A_STEP}
 
 
 def test_a_step_that_is_lost_every_time_fails(tmp_path):
     with pytest.raises(LostError, match=f"try {LOSSES_OF_A_STEP}$"):
-        Store(tmp_path).obtain(Lost(1000))
+        obtain(Store(tmp_path), Lost(1000))
 
 
 def test_what_killed_processes_left_of_finished_steps_is_tidied_away(tmp_path):
     store, done = Store(tmp_path), Write("a", str(tmp_path / "log"))
     going_on = Write("b", str(tmp_path / "log"))
-    store.obtain(done)
+    obtain(store, done)
     process = mp.get_context("spawn").Process(
         daemon=True, target=hold_lease_until_killed, args=(store, done)
     )
@@ -250,7 +252,7 @@ def test_a_target_in_other_hands_does_not_hold_up_the_others(tmp_path):
         (tmp_path / "go").touch()
 
     quick = Write("a", str(tmp_path / "written"))
-    outcomes = Store(storage).obtain_each([slow, quick], computed=let_go)
+    outcomes = obtain_each(Store(storage), [slow, quick], computed=let_go)
     holder.join(30)
     assert computed == [quick]
     assert outcomes[slow]["fingerprint"] == slow.fingerprint

@@ -27,6 +27,7 @@ from transformers import PrinterCallback
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
+from weakteach.artifacts.computing import obtain
 from weakteach.artifacts.store import Store
 from weakteach.models.loading import load_causal, weights_of
 from weakteach.models.resources import Resources
@@ -88,7 +89,7 @@ def job_of(store: Store, model: Model, pairs: int, recipe: DpoRecipe) -> Trainin
     world = Pairs(WorldSource(pairs), (tokenizer_of(model),))
     labels = HumanLabels(world.all)
     for step in (world, labels):
-        store.obtain(step, Resources())
+        obtain(store, step, Resources())
     return TrainingJob(
         store=store,
         start=model,

@@ -29,6 +29,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from weakteach.artifacts.computing import obtain
 from weakteach.artifacts.store import Store
 from weakteach.models.resources import Resources
 from weakteach.models.spec import find_model
@@ -117,9 +118,9 @@ def measure(storage: str, size: int, actors: int) -> dict[str, Any]:
     store, step = Store(storage), labels_of(size)
     watch = Watch()
     reading = time.monotonic()
-    pairs = store.obtain(step.part.step)["facts"]
+    pairs = obtain(store, step.part.step)["facts"]
     labeling = time.monotonic()
-    facts = store.obtain(step, resources)["facts"]
+    facts = obtain(store, step, resources)["facts"]
     done = time.monotonic()
     peaks = watch.stop()
     ray.shutdown()
@@ -151,7 +152,7 @@ def main(
     runs = []
     with tempfile.TemporaryDirectory(prefix="weakteach-") as storage:
         command = [sys.executable, __file__, "--one", storage, "--actors", str(actors), "--sizes"]
-        Store(storage).obtain(teacher())
+        obtain(Store(storage), teacher())
         for size in sizes.split(","):
             run = subprocess.run([*command, size], stdout=subprocess.PIPE, text=True, check=True)
             runs.append(json.loads(run.stdout.splitlines()[-1]))

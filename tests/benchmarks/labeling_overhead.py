@@ -30,6 +30,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from weakteach.artifacts.computing import obtain
 from weakteach.artifacts.store import Store
 from weakteach.labeling.annotators import ImplicitReward
 from weakteach.labeling.shards import Stream
@@ -169,13 +170,13 @@ def main(
     with tempfile.TemporaryDirectory(prefix="weakteach-") as folder:
         store = Store(folder)
         kept = Pairs(source, tokenizers_of(found))
-        store.obtain(kept)
+        obtain(store, kept)
         rows = kept.all.read(store).slice(0, pairs)
         input_file = f"{folder}/input.parquet"
         pq.write_table(rows, input_file, row_group_size=GROUP_ROWS)  # as a step writes pairs
         policy = policy_of(found, EMBEDDED.pretraining_documents)
         if not hasattr(policy, "location"):
-            store.obtain(policy)
+            obtain(store, policy)
         resources = Resources(label_actors=2)
         work = ImplicitReward(store, policy, policy, BETA, resources.dtype, resources.batch_tokens)
         stream = Stream(store, input_file, "", work, chunk_rows=chunk_rows)

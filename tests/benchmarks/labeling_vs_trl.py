@@ -34,6 +34,7 @@ from torch.utils.data import DataLoader
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
+from weakteach.artifacts.computing import obtain
 from weakteach.artifacts.store import Store
 from weakteach.models.loading import Weights, load_causal, weights_folder
 from weakteach.models.logprobs import pair_logprobs
@@ -224,10 +225,10 @@ def main(
         found = find_model(model)
         plain = Dequantized(found) if found.is_gguf else None
         if plain:
-            store.obtain(plain, Resources())
+            obtain(store, plain, Resources())
         folder = store.local(plain) if plain else weights_folder(found)
         kept = Pairs(file_source(data), (plain or tokenizer_of(found),))
-        store.obtain(kept, Resources())
+        obtain(store, kept, Resources())
         table = kept.all.read(store)
         texts = table.take(np.linspace(0, len(table) - 1, pairs).astype(int))
         columns = (texts[name].to_pylist() for name in ("prompt", "response_1", "response_2"))

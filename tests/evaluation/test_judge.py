@@ -11,6 +11,7 @@ from chat_servers import Response, completion, scripted, tiny_chat_model, transf
 from hypothesis import given
 from hypothesis import strategies as st
 
+from weakteach.artifacts.computing import obtain
 from weakteach.artifacts.errors import StepError
 from weakteach.artifacts.store import Store
 from weakteach.evaluation.gold import WorldGold
@@ -41,7 +42,7 @@ def judge_at(server, style="scores", **fields):
 
 
 def verdicts_of(store, step):
-    facts = store.obtain(step)["facts"]
+    facts = obtain(store, step)["facts"]
     return facts, pq.read_table(f"{store.path(step)}/verdicts.parquet")
 
 
@@ -121,7 +122,7 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_an_error_of_the_judge_is_missing_and_never_a_tie(tmp_path, fault):
     store = Store(tmp_path)
-    store.obtain(PART.step)
+    obtain(store, PART.step)
     broken = PART.read(store).to_pylist()[0]
     at = (broken["response_1"].strip(), broken["response_2"].strip())
 
@@ -153,7 +154,7 @@ def test_verdicts_that_were_given_are_not_asked_for_again(tmp_path):
     with scripted(grades) as server:
         capped = PairVerdicts(HUMAN, judge_at(server, max_cost=6.5, **priced), repeats=2)
         with pytest.raises(ChatError, match="7 of 24 questions"):
-            store.obtain(capped)
+            obtain(store, capped)
         facts, _ = verdicts_of(store, PairVerdicts(HUMAN, judge_at(server), repeats=2))
     # At temperature 0 the repeats are the same request, yet each is asked.
     assert server.times_asked() == [2] * 2 * PAIRS
@@ -164,7 +165,7 @@ def test_repeats_are_drawn_with_seeds_of_their_own(tmp_path):
     with scripted(grades) as server:
         step = PairVerdicts(HUMAN, judge_at(server, temperature=1.0), repeats=3)
         store = Store(tmp_path)
-        store.obtain(step)
+        obtain(store, step)
     assert len({request.body["seed"] for request in server.requests}) == PAIRS * 2 * 3
     assert all(0 <= request.body["seed"] < 2**31 for request in server.requests)
 
@@ -177,7 +178,7 @@ def test_a_real_model_gives_verdicts(tmp_path):
         facts, verdicts = verdicts_of(store, PairVerdicts(HUMAN, judge, pairs=4, repeats=1))
         scores = PairVerdicts(HUMAN, ChatJudge(judge.chat, "scores"), pairs=2, repeats=1)
         with pytest.raises(StepError, match=r"'[12]'"):  # it has no two scores to give
-            store.obtain(scores)
+            obtain(store, scores)
     assert facts["wins"] + facts["losses"] + facts["ties"] == facts["contests"] == 4
     assert set(verdicts["reply"].to_pylist()) <= {"1", "2"}
     assert facts["completion_tokens"] == facts["requests"] == 8
@@ -230,7 +231,7 @@ def test_a_judge_of_rewards_draws_as_bradley_and_terry(store, ray_here):
     spread = np.sqrt(chance * (1 - chance) / (2 * repeats))
     assert (abs(drawn - chance) < 4 * spread).all()
     again = Store(f"{store.root}/again")
-    again.obtain(step)
+    obtain(again, step)
     assert pq.read_table(f"{again.path(step)}/verdicts.parquet").equals(verdicts)
     sure, _ = verdicts_of(store, PairVerdicts(HUMAN, RewardJudge(WorldGold(), 0.0)))
     tossed, _ = verdicts_of(store, PairVerdicts(HUMAN, RewardJudge(WorldGold(), 1e6)))

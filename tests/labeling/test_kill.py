@@ -9,6 +9,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from weakteach.artifacts.computing import obtain
 from weakteach.artifacts.store import Store
 from weakteach.models.resources import Resources
 from weakteach.models.spec import find_model, tokenizer_of
@@ -36,7 +37,7 @@ def label(storage, size):
 
     resources = Resources(label_actors=2)
     start_ray(None, 1, resources, verbose=False)
-    Store(storage).obtain(labels_of(int(size)), resources)
+    obtain(Store(storage), labels_of(int(size)), resources)
 
 
 def driver(storage):
@@ -67,7 +68,7 @@ def test_kills_of_actors_and_driver_change_no_label_and_lose_no_shard(tmp_path):
     calm, killed = Store(tmp_path / "calm"), Store(tmp_path / "killed")
     step = labels_of(PAIRS)
     for read in step.inputs:
-        calm.obtain(read)
+        obtain(calm, read)
     shutil.copytree(calm.root, killed.root, dirs_exist_ok=True)
     assert driver(calm.root).wait() == 0
 

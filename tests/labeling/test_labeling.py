@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from weakteach.artifacts.computing import obtain
 from weakteach.artifacts.errors import StepError
 from weakteach.artifacts.store import Store
 from weakteach.labeling.annotators import LABEL_SCHEMA, ImplicitReward, label_table
@@ -49,7 +50,7 @@ def teacher_of(lora=None):
 def labels_of(store, source, teacher=None, resources=TASKS):
     pairs = Pairs(source, (tokenizer_of(find_model("opt-45k")),))
     step = WeakLabels(teacher or teacher_of(), pairs.all)
-    store.obtain(step, resources)
+    obtain(store, step, resources)
     return pairs.all.read(store), read_labels(store, step)
 
 
@@ -95,7 +96,7 @@ def test_tasks_and_actors_give_the_same_rows_and_the_schema_of_a_label(store, ra
 @pytest.mark.parametrize(("resources", "devices"), [(TASKS, 1), (ACTORS, 2)])
 def test_what_labels_is_counted_as_devices(store, ray_here, resources, devices):
     pairs = Pairs(WorldSource(1200, seed=20 + devices), (tokenizer_of(find_model("opt-45k")),))
-    record = store.obtain(WeakLabels(teacher_of(), pairs.all), resources)
+    record = obtain(store, WeakLabels(teacher_of(), pairs.all), resources)
     assert record["device_seconds"] == devices * record["seconds"]
     assert "devices" not in record["facts"]
 
@@ -253,7 +254,7 @@ def test_an_input_of_one_row_that_fails_is_an_error(tmp_path, ray_here):
 
 def test_a_model_that_cannot_be_loaded_is_an_error_that_names_it(store, ray_here, tmp_path):
     pairs = Pairs(WorldSource(40, seed=3), (tokenizer_of(find_model("opt-45k")),))
-    store.obtain(pairs)
+    obtain(store, pairs)
     gone = replace(find_model("opt-45k"), location=str(tmp_path / "gone"))
     work = ImplicitReward(store, gone, gone, BETA, "float32", 8192)
     stream = Stream(store, pairs.all.file(store), str(tmp_path / "shards"), work)
@@ -275,7 +276,7 @@ def test_shards_are_whole_chunks_and_few(rows, chunk_rows):
 
 def test_a_pair_too_long_for_the_model_is_named_and_the_others_are_labeled(store, ray_here):
     pairs = Pairs(WorldSource(40, seed=5), (tokenizer_of(find_model("opt-45k")),))
-    store.obtain(pairs)
+    obtain(store, pairs)
     table = pairs.all.read(store)
     long = pa.array([" ".join(["apple"] * 2000) + " ."], pa.string())
     responses = pa.concat_arrays([table["response_1"].combine_chunks().slice(1), long])
@@ -283,7 +284,7 @@ def test_a_pair_too_long_for_the_model_is_named_and_the_others_are_labeled(store
     file = f"{store.root}/long.parquet"
     pq.write_table(table, file)
     teacher = teacher_of()
-    store.obtain(teacher)
+    obtain(store, teacher)
     work = ImplicitReward(store, teacher, teacher.start, BETA, "float32", 8192)
     stream = Stream(store, file, f"{store.root}/long-shards", work)
     told = []
@@ -306,7 +307,7 @@ def test_a_broken_teacher_stops_its_labeling(store, ray_here, tmp_path):
     nan = {name: torch.full_like(weight, float("nan")) for name, weight in weights.items()}
     save_file(nan, folder / "model.safetensors", metadata={"format": "pt"})
     pairs = Pairs(WorldSource(40, seed=5), (tokenizer_of(find_model("opt-45k")),))
-    store.obtain(pairs)
+    obtain(store, pairs)
     broken = find_model(str(folder))
     work = ImplicitReward(store, broken, broken, BETA, "float32", 8192)
     stream = Stream(store, pairs.all.file(store), str(tmp_path / "shards"), work)

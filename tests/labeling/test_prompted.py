@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from weakteach.artifacts.computing import obtain
 from weakteach.artifacts.errors import StepError
 from weakteach.artifacts.store import Store
 from weakteach.labeling.annotators import LABEL_SCHEMA
@@ -37,9 +38,9 @@ def chat_at(server, **fields):
     return Chat(fields.pop("model", "judge"), base_url=url, **fields)
 
 
-def obtain(tmp_path, server, part=None, **fields):
+def answered(tmp_path, server, part=None, **fields):
     store, step = Store(tmp_path / "store"), PromptedLabels(chat_at(server, **fields), part or PART)
-    return store.obtain(step)["facts"], read_labels(store, step), step
+    return obtain(store, step)["facts"], read_labels(store, step), step
 
 
 PART = part_of()
@@ -66,7 +67,7 @@ def tiny_chat(tmp_path_factory):
 
 def test_a_real_model_labels_as_its_own_logits_say(tmp_path, tiny_chat):
     url, folder = tiny_chat
-    facts, labels, step = obtain(tmp_path, url, model=str(folder), concurrency=2)
+    facts, labels, step = answered(tmp_path, url, model=str(folder), concurrency=2)
     tokenizer, model = (
         kind.from_pretrained(folder) for kind in (AutoTokenizer, AutoModelForCausalLM)
     )
@@ -101,7 +102,7 @@ def test_log_probabilities_are_averaged_over_both_orders(tmp_path):
         return completion("1", [("1", said)])
 
     with scripted(script) as server:
-        facts, labels, step = obtain(tmp_path, server)
+        facts, labels, step = answered(tmp_path, server)
     assert labels.schema.equals(LABEL_SCHEMA)
     assert labels.schema.metadata[b"annotator"] == step.fingerprint.encode()
     for pair, label in zip(
@@ -170,7 +171,7 @@ RETRIED = {
 @pytest.mark.parametrize("fault", RETRIED.values(), ids=RETRIED)
 def test_a_passing_fault_is_retried_after_the_time_that_the_server_names(tmp_path, fault):
     with scripted(once(fault)) as server:
-        facts, _, _ = obtain(tmp_path, server, retries=1)
+        facts, _, _ = answered(tmp_path, server, retries=1)
     assert (facts["rows"], facts["missing"], facts["failures"]) == (PAIRS, 0, {})
     assert facts["requests"] == 4 * PAIRS
     wait = float(fault.headers["Retry-After"])
@@ -210,7 +211,7 @@ PART_TEXTS = []
 @pytest.fixture(autouse=True, scope="module")
 def _texts(tmp_path_factory):
     store = Store(tmp_path_factory.mktemp("texts"))
-    store.obtain(PART.step)
+    obtain(store, PART.step)
     rows = PART.read(store).to_pylist()
     PART_TEXTS[:] = [(r["response_1"].strip(), r["response_2"].strip()) for r in rows]
     assert len(set(PART_TEXTS)) == PAIRS
@@ -223,7 +224,7 @@ def _texts(tmp_path_factory):
 )
 def test_a_lasting_fault_is_a_missing_label_and_no_guess(tmp_path, cause, fault):
     with scripted(broken_for_one_pair(fault)) as server:
-        facts, labels, step = obtain(tmp_path, server, retries=1)
+        facts, labels, step = answered(tmp_path, server, retries=1)
     assert (facts["rows"], facts["missing"], facts["failures"]) == (PAIRS - 1, 1, {cause: 1})
     first = step.part.read(Store(tmp_path / "store"))["pair_id"][0].as_py()
     assert first not in labels["pair_id"].to_pylist()
@@ -236,7 +237,7 @@ def test_a_lasting_fault_is_a_missing_label_and_no_guess(tmp_path, cause, fault)
 
 def test_a_reply_that_names_neither_is_missing_too(tmp_path):
     with scripted(broken_for_one_pair(completion("I cannot decide."))) as server:
-        facts, _, _ = obtain(tmp_path, server)
+        facts, _, _ = answered(tmp_path, server)
     assert (facts["rows"], facts["missing"], facts["failures"]) == (PAIRS - 1, 1, {})
 
 
@@ -249,7 +250,7 @@ def test_a_server_that_does_not_answer_in_time_is_a_missing_label(tmp_path):
         return prefers_longer(request, before)
 
     with scripted(script) as server:
-        facts, _, _ = obtain(tmp_path, server, timeout=0.5)
+        facts, _, _ = answered(tmp_path, server, timeout=0.5)
         over.set()
     assert (facts["rows"], facts["missing"], facts["failures"]) == (PAIRS - 1, 1, {"timeout": 1})
 
@@ -259,7 +260,7 @@ def test_an_annotator_that_says_nothing_clear_makes_no_artifact(tmp_path):
         scripted(lambda request, before: completion("as you like")) as server,
         pytest.raises(StepError, match=r"labeled none of 6 pairs: .*'as you like'"),
     ):
-        obtain(tmp_path, server)
+        answered(tmp_path, server)
     assert not list((tmp_path / "store/PromptedLabels").glob("*/record.json"))
 
 
@@ -267,7 +268,7 @@ def test_a_server_that_is_down_is_given_up(tmp_path):
     with scripted(prefers_longer) as server:
         url = server.url
     with pytest.raises(ChatError, match="20 questions in a row, last by connection"):
-        obtain(tmp_path, url, part_of(30))
+        answered(tmp_path, url, part_of(30))
 
 
 @pytest.mark.parametrize(
@@ -279,7 +280,7 @@ def test_a_refusal_of_key_or_model_ends_the_step_at_once(tmp_path, status, messa
         scripted(lambda request, before: refusal) as server,
         pytest.raises(ChatError, match=message),
     ):
-        obtain(tmp_path, server, concurrency=1, retries=3)
+        answered(tmp_path, server, concurrency=1, retries=3)
     assert len(server.requests) == 1
 
 
@@ -288,11 +289,11 @@ def test_the_cost_cap_ends_the_step_and_keeps_what_was_answered(tmp_path):
     each = (100 * 10_000 + 2 * 5_000) / 1e6
     with scripted(prefers_longer) as server:
         with pytest.raises(ChatError, match=r"cap of 4 is reached: 4 of 12 questions.*for 4\.04"):
-            obtain(tmp_path, server, max_cost=4.0, **priced)
+            answered(tmp_path, server, max_cost=4.0, **priced)
         with pytest.raises(ChatError, match="cap of 4 is reached"):
-            obtain(tmp_path, server, max_cost=4.0, **priced)
+            answered(tmp_path, server, max_cost=4.0, **priced)
         assert len(server.requests) == 4
-        facts, _, _ = obtain(tmp_path, server, max_cost=100.0, **priced)
+        facts, _, _ = answered(tmp_path, server, max_cost=100.0, **priced)
     assert server.times_asked() == [1] * 2 * PAIRS
     assert (facts["reused"], facts["answered"], facts["requests"]) == (4, 8, 8)
     assert facts["cost"] == pytest.approx(2 * PAIRS * each)
@@ -304,13 +305,14 @@ def test_a_cap_needs_an_endpoint_that_counts_tokens(tmp_path):
 
     with scripted(uncounted) as server:
         with pytest.raises(ChatError, match="does not tell how many tokens"):
-            obtain(tmp_path, server, max_cost=1.0, input_price=1.0)
-        facts, _, _ = obtain(tmp_path, server)
+            answered(tmp_path, server, max_cost=1.0, input_price=1.0)
+        facts, _, _ = answered(tmp_path, server)
     assert facts["unmetered_replies"] == 2 * PAIRS
 
 
 CHILD = """
 import sys
+from weakteach.artifacts.computing import obtain
 from weakteach.artifacts.store import Store
 from weakteach.models.chat.endpoint import Chat
 from weakteach.models.spec import find_model, tokenizer_of
@@ -320,7 +322,7 @@ from weakteach.steps.judging import PromptedLabels
 
 part = Pairs(WorldSource(int(sys.argv[1]), seed=3), (tokenizer_of(find_model("opt-45k")),)).all
 chat = Chat("judge", base_url=sys.argv[2], concurrency=1, retries=0)
-Store(sys.argv[3]).obtain(PromptedLabels(chat, part))
+obtain(Store(sys.argv[3]), PromptedLabels(chat, part))
 """
 
 
@@ -335,7 +337,7 @@ def test_a_killed_run_asks_nothing_twice_that_was_answered(tmp_path):
 
     gone = threading.Event()
     with scripted(script) as server:
-        Store(tmp_path / "store").obtain(PART.step)
+        obtain(Store(tmp_path / "store"), PART.step)
         arguments = [str(PAIRS), server.url, str(tmp_path / "store")]
         child = subprocess.Popen([sys.executable, "-c", CHILD, *arguments])
         try:
@@ -344,7 +346,7 @@ def test_a_killed_run_asks_nothing_twice_that_was_answered(tmp_path):
             child.kill()
             child.wait()
         gone.set()
-        facts, _, _ = obtain(tmp_path, server)
+        facts, _, _ = answered(tmp_path, server)
     assert sorted(server.times_asked()) == [1] * (2 * PAIRS - 1) + [2]
     assert (facts["reused"], facts["answered"]) == (answered, 2 * PAIRS - answered)
 
@@ -353,11 +355,11 @@ def test_an_answer_that_a_kill_cut_short_is_asked_again(tmp_path):
     priced = {"concurrency": 1, "input_price": 10_000.0}
     with scripted(prefers_longer) as server:
         with pytest.raises(ChatError, match="cap"):
-            obtain(tmp_path, server, max_cost=2.0, **priced)
+            answered(tmp_path, server, max_cost=2.0, **priced)
         kept = sorted((tmp_path / "store/PromptedLabels").rglob("answers/*.json"))
         assert len(kept) == 2
         kept[0].write_bytes(kept[0].read_bytes()[:10])
-        facts, _, _ = obtain(tmp_path, server, **priced)
+        facts, _, _ = answered(tmp_path, server, **priced)
     assert (facts["reused"], facts["answered"]) == (1, 2 * PAIRS - 1)
 
 
@@ -372,12 +374,12 @@ def test_the_key_reaches_the_server_and_no_file_or_log(tmp_path, monkeypatch, ca
         return completion(f"1 {request.authorization}")
 
     with scripted(echoes) as server:
-        obtain(tmp_path, server, key_variable="SOME_KEY")
+        answered(tmp_path, server, key_variable="SOME_KEY")
         assert {r.authorization for r in server.requests} == {f"Bearer {secret}"}
         refusal = Response({"error": {"message": f"wrong key {secret}"}}, 404)
         server.script = lambda request, before: refusal
         with pytest.raises(ChatError, match=r"wrong key \*\*\*"):
-            obtain(tmp_path, server, model="other", key_variable="SOME_KEY")
+            answered(tmp_path, server, model="other", key_variable="SOME_KEY")
     assert secret not in caplog.text
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert any(file.name == "record.json" for file in files)
@@ -392,21 +394,21 @@ def test_the_key_reaches_the_server_and_no_file_or_log(tmp_path, monkeypatch, ca
 def test_without_a_named_variable_no_key_of_the_environment_is_sent(tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-another-service")
     with scripted(prefers_longer) as server:
-        obtain(tmp_path, server)
+        answered(tmp_path, server)
     assert "sk-of-another-service" not in str([r.authorization for r in server.requests])
 
 
 def test_a_named_variable_that_is_not_set_is_an_error(tmp_path, monkeypatch):
     monkeypatch.delenv("SOME_KEY", raising=False)
     with scripted(prefers_longer) as server, pytest.raises(ChatError, match="SOME_KEY"):
-        obtain(tmp_path, server, key_variable="SOME_KEY")
+        answered(tmp_path, server, key_variable="SOME_KEY")
     assert not server.requests
 
 
 def test_the_rate_limit_holds_for_retries_too(tmp_path):
     fault = Response({"error": {"message": "slow down"}}, 429, {"Retry-After": "0.01"})
     with scripted(once(fault)) as server:
-        obtain(tmp_path, server, requests_per_minute=1200, retries=1, concurrency=8)
+        answered(tmp_path, server, requests_per_minute=1200, retries=1, concurrency=8)
     times = sorted(request.at for request in server.requests)
     assert len(times) == 4 * PAIRS
     assert times[-1] - times[0] >= 0.05 * (len(times) - 1) - 0.05
@@ -426,7 +428,7 @@ def test_no_more_requests_are_under_way_than_allowed(tmp_path):
         return prefers_longer(request, before)
 
     with scripted(script) as server:
-        obtain(tmp_path, server, concurrency=3)
+        answered(tmp_path, server, concurrency=3)
     assert most == 3
 
 
@@ -478,13 +480,13 @@ def test_what_cannot_be_an_endpoint(fields, message):
 
 def test_what_is_asked_for(tmp_path):
     with scripted(prefers_longer) as server:
-        obtain(tmp_path, server, temperature=0.5)
+        answered(tmp_path, server, temperature=0.5)
     body = server.requests[0].body
     assert (body["model"], body["temperature"], body["logprobs"]) == ("judge", 0.5, True)
     assert len({r.body["seed"] for r in server.requests}) == 2 * PAIRS
     assert [m["role"] for m in body["messages"]] == ["system", "user"]
     with scripted(prefers_longer) as server:
-        obtain(tmp_path, server, logprobs=False)
+        answered(tmp_path, server, logprobs=False)
     assert not {"logprobs", "top_logprobs", "seed"} & set(server.requests[0].body)
     assert "summary" in annotation_question("summary", "p", "a", "b", 0).user.lower()
 

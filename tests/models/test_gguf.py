@@ -2,6 +2,7 @@ import numpy as np
 import torch
 from gguf_files import write_gguf
 
+from weakteach.artifacts.computing import obtain
 from weakteach.artifacts.store import Store
 from weakteach.models.loading import load_causal, weights_of
 from weakteach.models.spec import find_model
@@ -12,8 +13,8 @@ from weakteach.steps.data import Dequantized
 def test_a_gguf_file_becomes_a_plain_model_once(tmp_path):
     embedding = write_gguf(tmp_path / "tiny.gguf")
     store, step = Store(tmp_path / "store"), Dequantized(find_model(str(tmp_path / "tiny.gguf")))
-    record = store.obtain(step)
-    assert store.obtain(step) == record
+    record = obtain(store, step)
+    assert obtain(store, step) == record
     weights = weights_of(store, step)
     model = load_causal(weights)
     assert not hasattr(model.config, "quantization_config")

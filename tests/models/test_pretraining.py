@@ -17,6 +17,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from weakteach.artifacts.computing import obtain
 from weakteach.artifacts.store import Store
 from weakteach.models.loading import load_causal, weights_of
 from weakteach.models.logprobs import pair_logprobs
@@ -215,7 +216,7 @@ def test_every_architecture_learns_within_a_study_and_is_read_alike(
 ) -> None:
     name = f"{architecture}-45k"
     store, step = Store(tmp_path), Pretrained(name, 480)
-    known = store.obtain(step)["facts"]
+    known = obtain(store, step)["facts"]
     model = load_causal(weights_of(store, step))
     assert model.config.model_type.startswith(MODEL_TYPES[architecture])
     for domain in DOMAINS:

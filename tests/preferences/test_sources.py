@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weakteach.artifacts.step import jsonable
+from weakteach.artifacts.identity import jsonable
 from weakteach.preferences.pair import (
     Comparison,
     DataError,

@@ -17,6 +17,7 @@ from filelock import Timeout
 from moto.server import ThreadedMotoServer
 from pyarrow.fs import FileSelector
 
+from weakteach.artifacts.computing import obtain, obtain_each
 from weakteach.artifacts.errors import StorageError
 from weakteach.artifacts.step import Step, walk
 from weakteach.artifacts.store import Store
@@ -66,13 +67,15 @@ def keep(store, name, *targets):
         file.write(json.dumps({"steps": steps}).encode())
 
 
-def obtain(storage, step):
-    Store(storage).obtain(step)
+def obtain_in_process(storage, step):
+    obtain(Store(storage), step)
 
 
 @contextmanager
 def at_work(store, folder, step):
-    process = mp.get_context("spawn").Process(daemon=True, target=obtain, args=(store.url, step))
+    process = mp.get_context("spawn").Process(
+        daemon=True, target=obtain_in_process, args=(store.url, step)
+    )
     process.start()
     deadline = time.monotonic() + 60
     while not (folder / "began").exists():
@@ -103,7 +106,7 @@ A, B, C = Write("a"), Write("b"), Write("c")
 def test_what_no_study_reaches_is_dropped_and_the_rest_stays_as_it_was(tmp_path):
     store = Store(tmp_path)
     kept, unreached = Read((A, B)), Read((B, C), seed=1)
-    store.obtain_each([kept, unreached])
+    obtain_each(store, [kept, unreached])
     keep(store, "one", kept)
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("not a step")
@@ -124,7 +127,7 @@ def test_what_no_study_reaches_is_dropped_and_the_rest_stays_as_it_was(tmp_path)
 def test_a_forgotten_study_loses_its_folder_and_what_it_alone_reaches(tmp_path):
     store = Store(tmp_path)
     one, two = Read((A, B)), Read((B, C))
-    store.obtain_each([one, two])
+    obtain_each(store, [one, two])
     keep(store, "one", one)
     keep(store, "two", two)
     assert find_garbage(store).items == ()
@@ -135,7 +138,7 @@ def test_a_forgotten_study_loses_its_folder_and_what_it_alone_reaches(tmp_path):
 
 def test_a_study_that_began_meanwhile_keeps_what_it_reaches(tmp_path):
     store = Store(tmp_path)
-    store.obtain_each([A, B])
+    obtain_each(store, [A, B])
     found = find_garbage(store)
     keep(store, "new", A)
     assert [item.step for item in drop_garbage(store, found)] == [("Write", B.fingerprint)]
@@ -167,7 +170,7 @@ def test_of_a_killed_try_the_scratch_stays_while_its_study_does(tmp_path):
 
 def test_a_study_that_does_not_tell_its_steps_is_named(tmp_path):
     store = Store(tmp_path)
-    store.obtain(A)
+    obtain(store, A)
     keep(store, "odd")
     (tmp_path / "studies" / "odd" / "study.json").write_text("{}")
     with pytest.raises(StorageError, match="forget it with --drop odd"):
@@ -197,7 +200,7 @@ def test_a_bucket_is_cleared_but_for_keys_that_are_held(monkeypatch, tmp_path):
 
     try:
         store = Store(url, lease)
-        store.obtain_each([A, B, C])
+        obtain_each(store, [A, B, C])
         keep(store, "one", A, Read((A,)))
         scratch = f"{store.root}/Read/.{Read((A,)).fingerprint}.scratch"
         stage = f"{store.root}/Write/.{A.fingerprint}.abcd.stage"
@@ -226,7 +229,7 @@ def test_a_bucket_is_cleared_but_for_keys_that_are_held(monkeypatch, tmp_path):
 
 def test_the_command_shows_and_asks_before_it_drops(tmp_path):
     store = Store(tmp_path)
-    store.obtain_each([Read((A,), seed=7), B])
+    obtain_each(store, [Read((A,), seed=7), B])
     record = Path(store.path(B), "record.json")
     forged = json.loads(record.read_text())
     forged["parameters"]["seed"] = "[red]\x1b]0;owned"
@@ -246,7 +249,7 @@ def test_the_command_shows_and_asks_before_it_drops(tmp_path):
 
 def test_labels_survive_records_of_any_shape(tmp_path):
     store = Store(tmp_path)
-    store.obtain(A)
+    obtain(store, A)
     for odd in ("[]", "{}", '{"inputs": 3, "parameters": []}', "no json"):
         Path(store.path(A), "record.json").write_text(odd)
         assert garbage_table(store, find_garbage(store)).row_count == 2

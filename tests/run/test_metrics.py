@@ -5,8 +5,10 @@ import time
 import urllib.request
 from dataclasses import dataclass, field
 
+from weakteach.artifacts.computing import obtain_each
 from weakteach.artifacts.errors import StepError
-from weakteach.artifacts.step import EXECUTION, Step, walk
+from weakteach.artifacts.identity import EXECUTION
+from weakteach.artifacts.step import Step, walk
 from weakteach.artifacts.store import Store
 from weakteach.run.metrics import StudyMetrics
 from weakteach.run.prices import Rate
@@ -54,7 +56,7 @@ def test_steps_by_state_and_what_they_cost_are_exported(ray_here, tmp_path):
     done, bad, late = Part("a"), Part("b", fails=True), Part("c")
     targets = [Join((done,)), Join((done, bad)), Join((late,)), Join((done, late))]
     steps = walk(targets)
-    outcomes = store.obtain_each(targets[:2])
+    outcomes = obtain_each(store, targets[:2])
     failed = {s.fingerprint for s, what in outcomes.items() if isinstance(what, Exception)}
     staged = tmp_path / "Part" / f".{late.fingerprint}.abcd.stage"
     staged.mkdir()

@@ -13,6 +13,7 @@ from pyarrow import fs
 from rich.console import Console
 from tensorboardX.proto.event_pb2 import Event
 
+from weakteach.artifacts.computing import obtain, obtain_each
 from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Store
 from weakteach.run import trackers
@@ -58,7 +59,7 @@ def follow(store, names, arms):
         trial = SimpleNamespace(config={"arm": place})
         tracking.on_trial_start(0, [], trial)
         for count, step in enumerate(one.targets[: 2 - place], 1):
-            store.obtain(step)
+            obtain(store, step)
             tracking.on_trial_result(0, [], trial, {"step": str(step), "steps": count})
         if place == 0:
             tracking.on_trial_complete(0, [], trial)
@@ -146,7 +147,7 @@ def test_mlflow_keeps_one_run_per_arm_however_often_a_study_is_submitted(tmp_pat
     assert whole.data.params["seed"] == "0"
     assert set(whole.data.params) == {*vars(SETTING), "seed"}
     for one in arms:
-        store.obtain_each(one.targets)
+        obtain_each(store, one.targets)
     Tracking(["mlflow"], "study", arms, store, Console()).close()
     again = runs()
     assert {r.info.run_id for r in again.values()} == {r.info.run_id for r in first.values()}

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import Trainer, TrainingArguments
 
+from weakteach.artifacts.computing import obtain
 from weakteach.artifacts.store import Store
 from weakteach.models.loading import load_causal, weights_of
 from weakteach.models.resources import Resources
@@ -61,7 +62,7 @@ def test_as_many_updates_as_on_the_other_labels(tmp_path_factory, split, kind, r
     few, many = HumanLabels(split.labeled), HumanLabels(split.unlabeled)
     own, other = (few, many) if longer else (many, few)
     step = kind(MODEL, own, recipe, seed=0, as_long_as=other)
-    equal, plain = (store.obtain(s, Resources()) for s in (step, kind(MODEL, other, recipe, 0)))
+    equal, plain = (obtain(store, s, Resources()) for s in (step, kind(MODEL, other, recipe, 0)))
     assert equal["facts"]["updates"] == plain["facts"]["updates"]
     assert equal["facts"]["pairs"] == store.record(own)["facts"]["rows"]
     assert store.record(few)["facts"]["rows"] < store.record(many)["facts"]["rows"]

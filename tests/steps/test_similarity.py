@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
+from weakteach.artifacts.computing import obtain
 from weakteach.artifacts.errors import StepError
 from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Store
@@ -76,7 +77,7 @@ def plain_cosine(text, other):
 def test_each_prompt_has_the_mean_cosine_to_its_chosen_responses(tmp_path, ray_here):
     store, part = Store(tmp_path), Part(GivenPairs(), "given")
     step = Similarity(GivenResponses(tuple(RESPONSES)), part, MINILM)
-    facts = store.obtain(step, Resources())["facts"]
+    facts = obtain(store, step, Resources())["facts"]
     file = store.local(step) / "similarity.parquet"
     found = dict(zip(*pq.read_table(file).to_pydict().values(), strict=True))
     egg, winter = list(RESPONSES)[:2]
@@ -91,7 +92,7 @@ def test_responses_to_other_prompts_are_refused(tmp_path):
     responses = GivenResponses(("Nobody asked this",))
     step = Similarity(responses, Part(GivenPairs(), "given"), MINILM)
     with pytest.raises(DataError, match="No response is to a prompt"):
-        Store(tmp_path).obtain(step, Resources())
+        obtain(Store(tmp_path), step, Resources())
 
 
 def test_a_model_that_embeds_no_sentences_is_refused():

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from weakteach.artifacts.computing import obtain, obtain_each
 from weakteach.artifacts.store import Store
 from weakteach.labeling.annotators import label_table
 from weakteach.labeling.derived import flipped_like, matched, mismatched, top_margin
@@ -135,7 +136,7 @@ def test_view_steps_write_what_the_tables_say(study):
     flips = RandomFlips(human, labels, seed=0)
     steps = [Matched(labels, human), Mismatched(labels, human), TopMargin(labels, Fraction(1, 3))]
     steps += [flips, Matched(flips, human), Mismatched(flips, human)]
-    records = store.obtain_each(steps, Resources())
+    records = obtain_each(store, steps, Resources())
     agree, differ, top, noisy, flips_agree, flips_differ = (read_labels(store, s) for s in steps)
     whole = read_labels(store, labels)
     assert len(agree) + len(differ) == len(whole)
@@ -154,7 +155,7 @@ def test_gold_rewards_of_chosen_and_rejected_are_read_by_the_label(study):
     store, split = study
     gold, human = LongerWins(split.unlabeled), HumanLabels(split.unlabeled)
     steps = [LabelGold(labels, gold) for labels in (human, Matched(gold, human), gold)]
-    records = store.obtain_each(steps)
+    records = obtain_each(store, steps)
     rewards, choices = (read_labels(store, s).to_pandas() for s in (gold, human))
     both = rewards.merge(choices, on="pair_id", suffixes=("_gold", "_human"))
     larger = both[["reward_1", "reward_2"]].max(axis=1)
@@ -168,7 +169,7 @@ def test_gold_rewards_of_chosen_and_rejected_are_read_by_the_label(study):
     assert facts[2]["chosen"] == pytest.approx(larger.mean())
     assert facts[2]["gold_sides"] == (larger > smaller).sum()
     with pytest.raises(DataError, match="has a gold reward"):
-        store.obtain(LabelGold(HumanLabels(split.labeled), gold))
+        obtain(store, LabelGold(HumanLabels(split.labeled), gold))
 
 
 @pytest.mark.parametrize(
@@ -181,7 +182,7 @@ def test_gold_rewards_of_chosen_and_rejected_are_read_by_the_label(study):
 def test_a_view_without_rows_or_meaning_is_refused(study, view, reason):
     store, split = study
     with pytest.raises(DataError, match=reason):
-        store.obtain(view(HumanLabels(split.labeled)))
+        obtain(store, view(HumanLabels(split.labeled)))
 
 
 def test_views_of_nothing_are_refused_before_anything_runs(study):

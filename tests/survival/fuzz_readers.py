@@ -199,6 +199,7 @@ class GgufDoor(Door):
     def read(self, data: bytes) -> tuple[str, str]:
         import torch
 
+        from weakteach.artifacts.computing import obtain
         from weakteach.artifacts.errors import UserError
         from weakteach.artifacts.store import Store
         from weakteach.models.loading import load_causal, weights_of
@@ -213,7 +214,7 @@ class GgufDoor(Door):
         store = Store(storage)
         try:
             step = Dequantized(find_model(str(file)))
-            store.obtain(step)
+            obtain(store, step)
         except UserError as error:
             assert not list(storage.glob("*/*/record.json"))
             return REFUSED, one_sentence(error, file.name)

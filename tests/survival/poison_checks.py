@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from typer.testing import CliRunner
 
+from weakteach.artifacts.computing import obtain, obtain_each
 from weakteach.artifacts.errors import UserError
 from weakteach.artifacts.record import seal
-from weakteach.artifacts.step import Step
-from weakteach.artifacts.store import RECORD, Store, Workspace
+from weakteach.artifacts.step import Step, Workspace
+from weakteach.artifacts.store import RECORD, Store
 from weakteach.cli import app
 from weakteach.models.spec import Model, find_model
 from weakteach.models.tiny.family import base_folder
@@ -81,7 +82,7 @@ def pickled_weights_are_not_loaded(folder: Path) -> str:
     trap, said = folder / "sprung", ""
     for name in (*PICKLED, "model.safetensors"):
         store, step = Store(folder / name), Policy(find_model("opt-45k"))
-        store.obtain(step)
+        obtain(store, step)
         place = Path(store.path(step))
         (place / "model.safetensors").unlink()
         torch.save(Trap(trap), place / name)
@@ -132,7 +133,7 @@ def pickles_in_a_checkpoint_are_not_run(folder: Path) -> str:
     pairs = HeldOut(Pairs(WorldSource(60), tokenizers_of(model)), 10)
     recipe = SftRecipe(Schedule(learning_rate=1e-3, batch=8, steps=STEPS), Lora(rank=2, alpha=4))
     step = Sft(model, HumanLabels(pairs.train), recipe, 0)
-    store.obtain(step.labels)
+    obtain(store, step.labels)
     checkpoint = Path(store.root, "Sft", f".{step.fingerprint}.scratch", "trainer", "checkpoint-1")
     checkpoint.mkdir(parents=True)
     state = {"global_step": 1, "epoch": 0.1, "max_steps": STEPS, "log_history": []}
@@ -140,7 +141,7 @@ def pickles_in_a_checkpoint_are_not_run(folder: Path) -> str:
     for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin",
                  "pytorch_model.bin", "adapter_model.bin", "scaler.pt"):  # fmt: skip
         torch.save(Trap(trap), checkpoint / name)
-    outcome = store.obtain_each([step])[step]
+    outcome = obtain_each(store, [step])[step]
     assert not trap.exists(), "a pickle of the checkpoint was run"
     return str(outcome).splitlines()[0] if isinstance(outcome, Exception) else "trained"
 
@@ -152,7 +153,7 @@ def records_lead_nowhere_else(folder: Path) -> str:
     for number, name in enumerate(("..", "../../outside", "/etc", str(folder / "outside"))):
         storage = folder / str(number) / "store"
         store = Store(storage)
-        store.obtain(step)
+        obtain(store, step)
         file = Path(store.path(step), RECORD)
         record = json.loads(file.read_text())
         file.write_text(

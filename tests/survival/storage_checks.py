@@ -14,9 +14,10 @@ from typing import Any
 
 from faulty_server import FaultyProxy, objects
 
+from weakteach.artifacts.computing import obtain, obtain_each
 from weakteach.artifacts.errors import UserError
-from weakteach.artifacts.step import Step
-from weakteach.artifacts.store import LEASE_SECONDS, RECORD, Store, Workspace
+from weakteach.artifacts.step import Step, Workspace
+from weakteach.artifacts.store import LEASE_SECONDS, RECORD, Store
 
 ROOT = Path(__file__).parents[2]
 MANY = 200_000
@@ -83,7 +84,7 @@ def faults_are_ridden_out(proxy: FaultyProxy, steps: int) -> str:
     """Artifacts are written and read back through a bucket that fails at a rate."""
     store = Store(proxy.storage("faults"), alone)
     wanted = [Numbers(f"faults {number}") for number in range(steps)]
-    outcomes = store.obtain_each(wanted)
+    outcomes = obtain_each(store, wanted)
     failed = [str(outcome) for outcome in outcomes.values() if isinstance(outcome, Exception)]
     assert not failed, failed[0]
     assert store.existing(wanted) == {step.fingerprint for step in wanted}
@@ -105,19 +106,19 @@ def an_outage_is_an_error_and_then_over(proxy: FaultyProxy) -> str:
     store.check_writable()
     proxy.down = True
     started = time.monotonic()
-    said = refusal(lambda: store.obtain(step))
+    said = refusal(lambda: obtain(store, step))
     seconds = time.monotonic() - started
     proxy.down = False
     assert "503" in said or "SLOW_DOWN" in said, said
     assert whole_or_absent(proxy, "outage", [step]) == 0
-    store.obtain(step)
+    obtain(store, step)
     assert whole_or_absent(proxy, "outage", [step]) == 1
     return f"after {seconds:.0f} s: {said[:90]}"
 
 
 def a_store_that_may_only_be_read_can_be(proxy: FaultyProxy) -> str:
     step, other = Numbers("read", 1000), Numbers("other", 1000)
-    Store(proxy.storage("read"), alone).obtain(step)
+    obtain(Store(proxy.storage("read"), alone), step)
     before = objects(proxy, "read")
     proxy.read_only = True
     try:
@@ -126,7 +127,7 @@ def a_store_that_may_only_be_read_can_be(proxy: FaultyProxy) -> str:
         assert store.find(step.fingerprint[:8])
         said = refusal(store.check_writable)
         assert "cannot be written" in said, said
-        also = refusal(lambda: store.obtain(other))
+        also = refusal(lambda: obtain(store, other))
         assert "ACCESS_DENIED" in also or "403" in also, also
     finally:
         proxy.read_only = False
@@ -169,7 +170,7 @@ def a_full_disk_is_an_error_and_then_over(folder: Path) -> str:
     with small_disk(folder, "1m") as mounted:
         store = Store(folder / "store")
         if mounted:
-            said = refusal(lambda: store.obtain(step))
+            said = refusal(lambda: obtain(store, step))
             assert "No space left" in said, said
         else:
             said = _limited_to_a_megabyte(folder / "store")
@@ -178,7 +179,7 @@ def a_full_disk_is_an_error_and_then_over(folder: Path) -> str:
         assert not list(Path(store.root).glob("*/*.stage")), "a stage takes room on a full disk"
         if mounted:
             assert _mount("-o", "remount,size=64m", str(folder))
-        store.obtain(step)
+        obtain(store, step)
         for name, data in step.files().items():
             assert (store.local(step) / name).read_bytes() == data
     return said[-90:]
@@ -188,9 +189,10 @@ LIMITED = """
 import resource, sys
 sys.path[:0] = sys.argv[2:]
 from storage_checks import Numbers, refusal
+from weakteach.artifacts.computing import obtain
 from weakteach.artifacts.store import Store
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
-print(refusal(lambda: Store(sys.argv[1]).obtain(Numbers("disk"))))
+print(refusal(lambda: obtain(Store(sys.argv[1]), Numbers("disk"))))
 """
 
 
@@ -205,7 +207,7 @@ def _limited_to_a_megabyte(storage: Path) -> str:
 def a_folder_that_may_only_be_read_can_be(folder: Path) -> str:
     step, other = Numbers("disk", 1000), Numbers("other", 1000)
     with small_disk(folder, "8m") as mounted:
-        Store(folder / "store").obtain(step)
+        obtain(Store(folder / "store"), step)
         if mounted:
             assert _mount("-o", "remount,ro", str(folder))
         else:
@@ -216,7 +218,7 @@ def a_folder_that_may_only_be_read_can_be(folder: Path) -> str:
         assert store.find(step.fingerprint[:8])
         assert (store.local(step) / "numbers.txt").read_bytes() == step.text()
         said = refusal(store.check_writable)
-        also = refusal(lambda: store.obtain(other))
+        also = refusal(lambda: obtain(store, other))
         assert "Read-only" in also or "Permission denied" in also, also
         if not mounted:
             for path in (folder / "store", folder / "store" / "Numbers", folder / "store/.leases"):
@@ -231,8 +233,9 @@ real = time.time
 shift = float(sys.argv[2])
 time.time = lambda: real() + shift
 from storage_checks import Waiting
+from weakteach.artifacts.computing import obtain
 from weakteach.artifacts.store import Store
-Store(sys.argv[1] + "/store").obtain(Waiting(sys.argv[1]))
+obtain(Store(sys.argv[1] + "/store"), Waiting(sys.argv[1]))
 print("obtained")
 """
 
@@ -272,7 +275,7 @@ def a_clock_that_jumps_leaves_durations(folder: Path) -> str:
     folder.mkdir()
     real, step, store = time.time, Waiting(str(folder)), Store(folder / "store")
     done: list[dict[str, Any]] = []
-    worker = threading.Thread(target=lambda: done.append(store.obtain(step)))
+    worker = threading.Thread(target=lambda: done.append(obtain(store, step)))
     worker.start()
     try:
         _wait_for(lambda: list(folder.glob("began-*")))

@@ -9,6 +9,7 @@ from fuzz_inputs import BATCH, inputs
 from fuzz_readers import KEPT, QUARANTINED, REFUSED
 from typer.testing import CliRunner
 
+from weakteach.artifacts.computing import obtain
 from weakteach.artifacts.errors import StorageError, UserError
 from weakteach.artifacts.record import seal
 from weakteach.artifacts.store import Store
@@ -29,7 +30,7 @@ def held_out():
 
 @pytest.fixture
 def storage(held_out, tmp_path):
-    Store(tmp_path / "store").obtain(held_out)
+    obtain(Store(tmp_path / "store"), held_out)
     return tmp_path / "store"
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from families import CONFIGS, random_model
 
+from weakteach.artifacts.computing import obtain, obtain_each
 from weakteach.artifacts.store import Store
 from weakteach.evaluation.gold import RewardModel
 from weakteach.models.loading import load_causal, load_reward_model, load_with_head, weights_of
@@ -54,13 +55,13 @@ def weights_bytes(store, step):
 def test_training_lowers_the_loss_and_the_same_step_gives_the_same_bytes(tmp_path):
     step = reward_head(labels_of(128), epochs=4)
     first, second = Store(tmp_path / "1"), Store(tmp_path / "2")
-    record = first.obtain(step, HERE)
+    record = obtain(first, step, HERE)
     assert (record["facts"]["pairs"], record["facts"]["updates"]) == (128, 32)
     table = preferences(first, step.labels)
     before = bradley_terry_loss(load_with_head(weights_of(first, TINY), "float32", 0), table)
     after = bradley_terry_loss(load_reward_model(first.local(step)), table)
     assert after < before - 0.05
-    second.obtain(step, HERE)
+    obtain(second, step, HERE)
     assert weights_bytes(first, step) == weights_bytes(second, step)
 
 
@@ -68,7 +69,7 @@ def test_the_loss_is_that_of_bradley_and_terry(tmp_path):
     """A rate of 0 leaves the head as it was drawn, so each logged loss is that of all pairs."""
     store, labels = Store(tmp_path), labels_of(24)
     step = reward_head(labels, learning_rate=0.0, batch=24, steps=10)
-    logged = store.obtain(step, HERE)["facts"]["last_loss"]
+    logged = obtain(store, step, HERE)["facts"]["last_loss"]
     untrained = load_with_head(weights_of(store, TINY), "float32", seed=0)
     assert logged == pytest.approx(
         bradley_terry_loss(untrained, preferences(store, labels)), abs=1e-5
@@ -105,7 +106,7 @@ def test_the_artifact_is_a_whole_reward_model_with_a_trained_head(tmp_path, tiny
     load_tokenizer(tiny).save_pretrained(tmp_path / "llama")
     store, start = Store(tmp_path / "store"), find_model(str(tmp_path / "llama"))
     step = reward_head(labels_of(32), start=start, lora=lora)
-    store.obtain(step, HERE)
+    obtain(store, step, HERE)
     names = {file.name for file in store.local(step).iterdir()}
     assert "model.safetensors" in names
     assert not any("adapter" in name for name in names)
@@ -120,7 +121,7 @@ def test_the_artifact_is_a_whole_reward_model_with_a_trained_head(tmp_path, tiny
 def test_a_head_on_adapters_has_them_merged_below_it(tmp_path):
     store = Store(tmp_path)
     sft = Sft(TINY, labels_of(32), SftRecipe(Schedule(1e-2, batch=16), Lora(rank=4)), seed=0)
-    store.obtain(sft, HERE)
+    obtain(store, sft, HERE)
     head = load_with_head(weights_of(store, sft), "float32", seed=0)
     merged = load_causal(weights_of(store, sft)).base_model.state_dict()
     base = load_causal(weights_of(store, TINY)).base_model.state_dict()
@@ -133,7 +134,7 @@ def test_pairs_for_a_gold_model_are_set_aside_from_all_others(tmp_path):
     pairs, store = Pairs(WorldSource(200), (tokenizer_of(TINY),)), Store(tmp_path)
     plain, held_out = HeldOut(pairs, 40), HeldOut(pairs, 40, gold_pairs=50)
     for step in (plain, held_out):
-        store.obtain(step)
+        obtain(store, step)
     parts = [held_out.test, held_out.set_aside, held_out.train]
     prompts = [set(part.read(store)["prompt"].to_pylist()) for part in parts]
     assert not prompts[0] & prompts[1]
@@ -150,7 +151,7 @@ def test_a_reward_head_labels_as_a_teacher_and_as_a_gold_model(tmp_path, ray_her
     held_out = HeldOut(Pairs(WorldSource(160), (tokenizer_of(TINY),)), 30, gold_pairs=60)
     head, store = reward_head(HumanLabels(held_out.set_aside)), Store(tmp_path)
     weak, gold = WeakLabels(head, held_out.test), GoldLabels(held_out.test, RewardModel(head))
-    outcomes = store.obtain_each([weak, gold], HERE)
+    outcomes = obtain_each(store, [weak, gold], HERE)
     assert all(isinstance(outcome, dict) for outcome in outcomes.values()), outcomes
     labels, model = read_labels(store, weak), load_reward_model(store.local(head))
     assert labels.schema.metadata[b"annotator"] == head.fingerprint.encode()

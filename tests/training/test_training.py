@@ -14,6 +14,7 @@ import ray.cloudpickle
 import ray.train
 from transformers import TrainerCallback
 
+from weakteach.artifacts.computing import obtain
 from weakteach.artifacts.errors import LostError, StepError
 from weakteach.artifacts.store import Store
 from weakteach.models.loading import load_causal, weights_of
@@ -65,15 +66,15 @@ def test_training_lowers_the_loss_and_the_same_step_gives_the_same_bytes(tmp_pat
     labels = labels_of(256)
     step = dpo(labels, start=sft(labels), epochs=3)
     first, second = Store(tmp_path / "1"), Store(tmp_path / "2")
-    record = first.obtain(step, HERE)
+    record = obtain(first, step, HERE)
     assert record["facts"]["pairs"] == 256
     assert record["facts"]["updates"] == 48
     losses = loss_history(first, step)
     assert losses[-1] < losses[0] - 0.05
-    second.obtain(step, HERE)
+    obtain(second, step, HERE)
     assert file_hashes(first, step) == file_hashes(second, step)
     other = replace(step, seed=1)
-    first.obtain(other, HERE)
+    obtain(first, other, HERE)
     assert (
         file_hashes(first, other)["model.safetensors"]
         != (file_hashes(first, step)["model.safetensors"])
@@ -83,8 +84,8 @@ def test_training_lowers_the_loss_and_the_same_step_gives_the_same_bytes(tmp_pat
 def test_gradient_accumulation_and_checkpoints_change_no_parameter_beyond_rounding(tmp_path):
     step = sft(labels_of())
     whole, cut = Store(tmp_path / "1"), Store(tmp_path / "2")
-    whole.obtain(step, HERE)
-    cut.obtain(step, replace(HERE, device_batch=4, checkpoint_steps=2))
+    obtain(whole, step, HERE)
+    obtain(cut, step, replace(HERE, device_batch=4, checkpoint_steps=2))
     one, other = (load_causal(weights_of(store, step)) for store in (whole, cut))
     for a, b in zip(one.parameters(), other.parameters(), strict=True):
         assert (a - b).abs().max() < 2e-3
@@ -93,7 +94,7 @@ def test_gradient_accumulation_and_checkpoints_change_no_parameter_beyond_roundi
 def test_adapters_are_stored_alone_and_load_on_their_base(tmp_path):
     store, labels = Store(tmp_path), labels_of()
     step = dpo(labels, lora=Lora(rank=4), start=sft(labels))
-    store.obtain(step, HERE)
+    obtain(store, step, HERE)
     names = {file.name for file in store.local(step).iterdir()}
     assert "adapter_model.safetensors" in names
     assert "model.safetensors" not in names
@@ -109,7 +110,7 @@ def test_adapters_are_stored_alone_and_load_on_their_base(tmp_path):
 
 
 def train_until_killed(storage, step):
-    Store(storage).obtain(step, replace(HERE, checkpoint_steps=10))
+    obtain(Store(storage), step, replace(HERE, checkpoint_steps=10))
 
 
 def test_killed_training_goes_on_from_its_checkpoint_to_the_same_bytes(tmp_path):
@@ -127,9 +128,9 @@ def test_killed_training_goes_on_from_its_checkpoint_to_the_same_bytes(tmp_path)
     store, whole = Store(storage), Store(tmp_path / "whole")
     assert store.record(step) is None
     assert (scratch / "checkpoint-20").exists()
-    store.obtain(step, replace(HERE, checkpoint_steps=10))
+    obtain(store, step, replace(HERE, checkpoint_steps=10))
     assert [p.name for p in scratch.parent.parent.iterdir()] == [step.fingerprint]
-    whole.obtain(step, replace(HERE, checkpoint_steps=10))
+    obtain(whole, step, replace(HERE, checkpoint_steps=10))
     assert file_hashes(store, step) == file_hashes(whole, step)
 
 
@@ -158,7 +159,7 @@ def test_two_workers_are_given_every_row_once_between_them(tmp_path, ray_here):
     given = []
     for name, resources in (("one", HERE), ("two", GROUP)):
         store = Store(tmp_path / name)
-        store.obtain(step, resources)
+        obtain(store, step, resources)
         files = sorted(store.local(step).glob("rows-*.json"))
         given.append([json.loads(file.read_text()) for file in files])
     (alone,), (first, second) = given
@@ -194,7 +195,7 @@ class KilledOnce(Sft):
 def test_a_killed_worker_is_no_failure_and_training_resumes(tmp_path, ray_here):
     store, schedule = Store(tmp_path), Schedule(1e-3, batch=16, epochs=2)
     step = KilledOnce(find_model("opt-45k"), labels_of(256), SftRecipe(schedule), seed=0)
-    record = store.obtain(step, replace(GROUP, checkpoint_steps=8, max_failures=0))
+    record = obtain(store, step, replace(GROUP, checkpoint_steps=8, max_failures=0))
     assert record["facts"]["resumed"]
     assert record["facts"]["updates"] == 32
     assert record["device_seconds"] == 2 * record["seconds"]
@@ -222,7 +223,7 @@ def test_what_a_training_raises_is_not_taken_for_a_loss(tmp_path, ray_here):
     recipe = SftRecipe(Schedule(1e-3, batch=16))
     step = FailAndCount(find_model("opt-45k"), labels_of(64), recipe, seed=0, log=str(log))
     with pytest.raises(StepError, match="no such thing") as raised:
-        Store(tmp_path).obtain(step, replace(GROUP, train_workers=1, max_failures=1))
+        obtain(Store(tmp_path), step, replace(GROUP, train_workers=1, max_failures=1))
     assert not isinstance(raised.value, LostError)
     assert log.read_text() == "00"
 
@@ -230,10 +231,10 @@ def test_what_a_training_raises_is_not_taken_for_a_loss(tmp_path, ray_here):
 def test_a_loss_that_is_not_finite_stops_with_a_remedy(tmp_path):
     step = sft(labels_of(), learning_rate=1e30, clip=1e30, epochs=40)
     with pytest.raises(StepError, match="lower the learning rate"):
-        Store(tmp_path).obtain(step, HERE)
+        obtain(Store(tmp_path), step, HERE)
 
 
 def test_a_batch_that_workers_cannot_share_is_refused(tmp_path, ray_here):
     step = sft(labels_of(), batch=15)
     with pytest.raises(StepError, match="shared evenly"):
-        Store(tmp_path).obtain(step, replace(GROUP, max_failures=0))
+        obtain(Store(tmp_path), step, replace(GROUP, max_failures=0))

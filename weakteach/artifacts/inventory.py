@@ -11,7 +11,8 @@ from enum import StrEnum
 from filelock import Timeout
 from pyarrow import fs
 
-from weakteach.artifacts.step import FINGERPRINT_LENGTH, Step
+from weakteach.artifacts.identity import FINGERPRINT_LENGTH
+from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import LEASE_SECONDS, LEASES, RECORD, Store
 
 FINGERPRINT = rf"[0-9a-f]{{{FINGERPRINT_LENGTH}}}"
@@ -22,7 +23,7 @@ NAME = re.compile(
 
 
 class State(StrEnum):
-    """A folder with a record, one without, and the folders of a try; see ``store.py``."""
+    """A folder with a record, one without, and the folders of a try; see ``computing.py``."""
 
     ARTIFACT = "artifact"
     HALF = "half written"

@@ -1,64 +1,64 @@
 """A step is a value: a frozen dataclass whose fields are its parameters and the steps it reads."""
 
-import hashlib
-import json
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import MISSING, Field, fields, is_dataclass
-from enum import Enum
-from fractions import Fraction
+from dataclasses import dataclass, is_dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from pathlib import Path
+from typing import Any, Protocol, final
 
-if TYPE_CHECKING:
-    from weakteach.artifacts.store import Workspace
-
-FINGERPRINT_LENGTH = 20
-
-# Metadata of a dataclass field that says where or how something runs, not what it is:
-#   path: str = field(default="", compare=False, metadata=EXECUTION)
-EXECUTION = {"identity": False}
+from weakteach.artifacts.identity import Identified, identity_fields
+from weakteach.artifacts.store import Store
 
 
-class Step(ABC):
-    """Base of all steps. Subclasses are frozen dataclasses.
+class Progress(Protocol):
+    """Told how much of a step's work is done, how much there is in all, and the tokens read."""
 
-    Raise ``VERSION`` when ``compute`` gives another result for the same fields, and when the
-    default of a field changes: fields at their default do not enter the fingerprint, so that a
-    new field leaves old artifacts valid.
+    def __call__(self, done: int, total: int, tokens: int = 0) -> None: ...
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """What a step is given to compute itself: its inputs' artifacts and places to write to.
+
+    ``out`` is a local folder whose files become the artifact, ``stage`` the folder on the storage
+    to which they go: what other hosts write there becomes part of it too. ``scratch`` is a folder
+    on the storage, ``run_folder`` one of this host, that outlive a killed try. ``execution`` says
+    how to run (devices, workers), which never changes what is computed.
     """
 
-    VERSION: ClassVar[int] = 1
-
-    @abstractmethod
-    def compute(self, workspace: "Workspace") -> dict[str, Any]:
-        """Fill ``workspace.out`` and return facts for the record (row counts and the like)."""
-
-    @cached_property
-    def identity(self) -> dict[str, Any]:
-        """What the fingerprint hashes, as JSON values; input steps stand in it by fingerprint."""
-        return {"step": type(self).__name__, "version": self.VERSION, **_parameters(self)}
+    store: Store
+    out: Path
+    stage: str
+    scratch: str
+    run_folder: Path
+    execution: Any = None
+    progress: Progress | None = None
 
     @property
-    def parameters(self) -> dict[str, Any]:
-        """All fields as JSON values, defaults and those of execution (names, paths) too."""
-        return _parameters(self, complete=True)
+    def scratch_url(self) -> str:
+        """``scratch`` as a URL, for libraries that open storages themselves."""
+        return self.store.url_of(self.scratch)
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """The same for equal steps in every process and on every Python version."""
-        text = json.dumps(self.identity, sort_keys=True, ensure_ascii=True, allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:FINGERPRINT_LENGTH]
 
+class Step(Identified, ABC):
+    """Base of all steps. Subclasses are frozen dataclasses; see ``Identified`` for VERSION."""
+
+    @abstractmethod
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        """Fill ``workspace.out`` and return facts for the record (row counts and the like)."""
+
+    @final
     @cached_property
     def inputs(self) -> tuple["Step", ...]:
-        """The steps that this one reads, each once, in field order."""
-        found = (step for item in _identity_fields(self) for step in _steps_in(item[1]))
-        return tuple(dict.fromkeys(found))
+        """The steps in the fields, each once, in field order; also those in tuples and dataclasses.
 
-    def __str__(self) -> str:
-        return f"{type(self).__name__}/{self.fingerprint}"
+        A step reads no other artifacts than theirs, and what those were made from: all of that is
+        in its fingerprint. A field with ``init=False``, set in ``__post_init__``, may hold a step
+        that follows from the other fields.
+        """
+        found = (step for item in identity_fields(self) for step in _steps_in(item[1]))
+        return tuple(dict.fromkeys(found))
 
 
 def walk(targets: Iterable[Step]) -> list[Step]:
@@ -76,60 +76,6 @@ def walk(targets: Iterable[Step]) -> list[Step]:
     return list(ordered.values())
 
 
-def jsonable(value: Any, complete: bool = False) -> Any:
-    """The canonical JSON form of a parameter; equal values have equal forms.
-
-    ``complete`` adds to dataclasses what does not enter a fingerprint. Raises TypeError for what
-    has no stable identity (sets, dicts, functions, paths), ValueError for NaN and infinity.
-    """
-    if isinstance(value, Step):
-        return {"step": type(value).__name__, "fingerprint": value.fingerprint}
-    if isinstance(value, Enum):
-        return {"enum": f"{type(value).__name__}.{value.name}"}
-    if value is None or isinstance(value, bool | str):
-        return value
-    if isinstance(value, int | float | Fraction):
-        return _number(value)
-    if isinstance(value, tuple):
-        return [jsonable(item, complete) for item in value]
-    if is_dataclass(value) and not isinstance(value, type):
-        return {"class": type(value).__name__, **_parameters(value, complete)}
-    raise TypeError(f"{value!r} ({type(value).__name__}) cannot be a parameter of a step")
-
-
-def _number(value: int | float | Fraction) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{value} cannot be a parameter of a step")
-    if value == int(value):
-        return int(value)
-    if isinstance(value, Fraction):
-        exact = float(value) == value
-        return float(value) if exact else {"fraction": f"{value.numerator}/{value.denominator}"}
-    return value
-
-
-def _parameters(instance: Any, complete: bool = False) -> dict[str, Any]:
-    if complete:
-        named = {field.name: getattr(instance, field.name) for field in fields(instance)}
-    else:
-        named = {f.name: v for f, v in _identity_fields(instance) if not _is_default(f, v)}
-    return {name: jsonable(value, complete) for name, value in named.items()}
-
-
-def _identity_fields(instance: Any) -> Iterator[tuple[Field[Any], Any]]:
-    for field in fields(instance):
-        if field.metadata.get("identity", True):
-            yield field, getattr(instance, field.name)
-
-
-def _is_default(field: Field[Any], value: Any) -> bool:
-    if field.default is not MISSING:
-        return bool(value == field.default)
-    if field.default_factory is not MISSING:
-        return bool(value == field.default_factory())
-    return False
-
-
 def _steps_in(value: Any) -> Iterator[Step]:
     if isinstance(value, Step):
         yield value
@@ -137,5 +83,5 @@ def _steps_in(value: Any) -> Iterator[Step]:
         for item in value:
             yield from _steps_in(item)
     elif is_dataclass(value) and not isinstance(value, type):
-        for _, item in _identity_fields(value):
+        for _, item in identity_fields(value):
             yield from _steps_in(item)

@@ -1,40 +1,26 @@
-"""Where artifacts lie, and how each is computed once.
+"""Where artifacts lie, how they are found and read, and who may work on one.
 
-<storage>/<StepName>/<fingerprint>/…                the artifact; it exists when record.json does
-<storage>/<StepName>/.<fingerprint>.<try>.stage/…   being written; swept by the next try
-<storage>/<StepName>/.<fingerprint>.scratch/…       survives a kill (checkpoints, shards), so that
-                                                    the next try can go on from it
+<storage>/<StepName>/<fingerprint>/…   the artifact; it exists when record.json does
 """
 
 import hashlib
-import json
 import math
 import os
 import platform
-import secrets
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from filelock import SoftFileLease, Timeout
+from filelock import SoftFileLease
 from pyarrow import fs
 
-from weakteach.artifacts.errors import StepError, StorageError, UserError
-from weakteach.artifacts.losses import through_losses
-from weakteach.artifacts.record import (
-    code_version,
-    package_versions,
-    parse_record,
-    seal,
-    stored_name,
-)
-from weakteach.artifacts.step import Step, jsonable
+from weakteach.artifacts.errors import StepError, StorageError
+from weakteach.artifacts.identity import Identified
+from weakteach.artifacts.record import parse_record, stored_name
 from weakteach.artifacts.storage import open_storage
 
 RECORD, LEASES = "record.json", ".leases"
@@ -46,44 +32,6 @@ POLL_SECONDS = 0.1
 # For a key, and the seconds to wait for another holder: a context in which this process is the only
 # one at work on it. Raises filelock.Timeout if another holds the key after that.
 Leases = Callable[[str, float], AbstractContextManager[Any]]
-
-
-class Progress(Protocol):
-    """Told how much of a step's work is done, how much there is in all, and the tokens read."""
-
-    def __call__(self, done: int, total: int, tokens: int = 0) -> None: ...
-
-
-class StepProgress(Protocol):
-    def __call__(self, step: Step, done: int, total: int, tokens: int = 0) -> None: ...
-
-
-class _InOtherHands(Exception):
-    """Another process is computing the step."""
-
-
-@dataclass(frozen=True)
-class Workspace:
-    """What a step is given to compute itself: its inputs' artifacts and places to write to.
-
-    ``out`` is a local folder whose files become the artifact, ``stage`` the folder on the storage
-    to which they go: what other hosts write there becomes part of it too. ``scratch`` is a folder
-    on the storage, ``run_folder`` one of this host, that outlive a killed try. ``execution`` says
-    how to run (devices, workers), which never changes what is computed.
-    """
-
-    store: "Store"
-    out: Path
-    stage: str
-    scratch: str
-    run_folder: Path
-    execution: Any = None
-    progress: Progress | None = None
-
-    @property
-    def scratch_url(self) -> str:
-        """``scratch`` as a URL, for libraries that open storages themselves."""
-        return self.store.url_of(self.scratch)
 
 
 class Store:
@@ -132,12 +80,12 @@ class Store:
         """Raises StorageError when a small file cannot be written, read back and removed."""
         probe = f"{self.root}/.write-check-{platform.node()}-{os.getpid()}"
         try:
-            self._write(probe, b"ok")
+            self.write(probe, b"ok")
             self.filesystem.delete_file(probe)
         except OSError as error:
             raise StorageError(f"Storage {self.url} cannot be written: {error}") from error
 
-    def path(self, step: Step) -> str:
+    def path(self, step: Identified) -> str:
         """Where the artifact of the step lies (or will lie), on ``filesystem``."""
         return self.place(type(step).__name__, step.fingerprint)
 
@@ -150,7 +98,7 @@ class Store:
         url, mark, options = self.url.partition("?")
         return f"{url.rstrip('/')}{path[len(self.root) :]}{mark}{options}"
 
-    def record(self, step: Step) -> dict[str, Any] | None:
+    def record(self, step: Identified) -> dict[str, Any] | None:
         """The record of the step's artifact, or None if there is no artifact."""
         return self.record_of(type(step).__name__, step.fingerprint)
 
@@ -164,7 +112,7 @@ class Store:
         except OSError as error:
             raise StorageError(f"Storage {self.url} cannot be read: {error}") from error
 
-    def existing(self, steps: Iterable[Step]) -> set[str]:
+    def existing(self, steps: Iterable[Identified]) -> set[str]:
         """Fingerprints of those steps whose artifact exists; one listing for each kind of step."""
         wanted: dict[str, set[str]] = {}
         for step in steps:
@@ -200,7 +148,7 @@ class Store:
         kind, found, _ = infos[0].path[len(self.root) + 1 :].split("/")
         return self.record_of(kind, found)
 
-    def local(self, step: Step) -> Path:
+    def local(self, step: Identified) -> Path:
         """A local folder with the artifact's files; fetched once a host from a remote storage.
 
         Raises StepError if there is no artifact.
@@ -221,150 +169,6 @@ class Store:
                     fs.copy_files(self.path(step), str(partial), source_filesystem=self.filesystem)
                     partial.rename(cached)
         return cached
-
-    def obtain(
-        self, step: Step, execution: Any = None, progress: StepProgress | None = None
-    ) -> dict[str, Any]:
-        """The record of the step's artifact, computing it and what it reads where missing."""
-        outcome = self.obtain_each([step], execution, progress=progress)[step]
-        if isinstance(outcome, dict):
-            return outcome
-        if isinstance(outcome, UserError):
-            raise outcome
-        raise StepError(f"{step} failed: {outcome or type(outcome).__name__}") from outcome
-
-    def obtain_each(
-        self,
-        targets: Iterable[Step],
-        execution: Any = None,
-        computed: Callable[[Step], None] | None = None,
-        progress: StepProgress | None = None,
-    ) -> dict[Step, dict[str, Any] | Exception]:
-        """For each target its record, or the exception with which it failed.
-
-        Of all processes that want one step at a time, one computes it. The others go on with
-        another target meanwhile, and wait only when every missing one is in other hands.
-        ``computed`` is called after each step that this call computed itself, ``progress`` while
-        a step goes on.
-        """
-        outcomes: dict[Step, dict[str, Any] | Exception] = {}
-        failed: dict[Step, Exception] = {}
-        targets = list(targets)
-
-        def visit(step: Step, wait: float) -> dict[str, Any]:
-            if record := self.record(step):
-                return record
-            if step in failed:  # another target has tried
-                raise failed[step]
-            for parent in step.inputs:
-                visit(parent, wait)
-            try:
-                with self.lease(type(step).__name__, step.fingerprint, wait):
-                    if record := self.record(step):
-                        return record
-                    record = through_losses(partial(self._compute, step, execution, progress))
-            except Timeout:
-                raise _InOtherHands from None
-            except Exception as error:
-                if record := self.record(step):
-                    return record  # another process took our lease for lost, and was first
-                failed[step] = error
-                raise
-            if computed:
-                computed(step)
-            return record
-
-        wait = 0.0
-        while missing := [step for step in targets if step not in outcomes]:
-            moved = False
-            for step in missing:
-                try:
-                    outcomes[step] = visit(step, wait)
-                except _InOtherHands:
-                    continue
-                except Exception as error:
-                    outcomes[step] = error
-                moved, wait = True, 0.0
-            wait = 0.0 if moved else math.inf
-        return outcomes
-
-    def _compute(self, step: Step, execution: Any, progress: StepProgress | None) -> dict[str, Any]:
-        hidden = f"{self.root}/{type(step).__name__}/.{step.fingerprint}"
-        stage, scratch = f"{hidden}.{secrets.token_hex(4)}.stage", f"{hidden}.scratch"
-        self._sweep(step, hidden)
-        self.filesystem.create_dir(scratch, recursive=True)
-        self.filesystem.create_dir(stage, recursive=True)
-        run_folder = Path(scratch) if self.is_local else cache_folder() / "runs" / step.fingerprint
-        out = Path(stage) if self.is_local else Path(tempfile.mkdtemp(prefix="weakteach-"))
-        started, clock = time.time(), time.monotonic()
-        try:
-            told = partial(progress, step) if progress else None
-            facts = step.compute(Workspace(self, out, stage, scratch, run_folder, execution, told))
-            record = self._describe(step, facts, started, time.monotonic() - clock)
-            if not self.is_local:
-                fs.copy_files(str(out), stage, destination_filesystem=self.filesystem)
-            self._commit(step, stage, record)
-        finally:
-            self.delete(stage)
-            if not self.is_local:
-                shutil.rmtree(out, ignore_errors=True)
-        self.delete(scratch)
-        shutil.rmtree(run_folder, ignore_errors=True)
-        return record
-
-    def _sweep(self, step: Step, hidden: str) -> None:
-        """Delete what earlier tries were writing. What they have put in place already stays until
-        there is more: one whose lease was lost by mistake may be about to write its record."""
-        kind = fs.FileSelector(os.path.dirname(hidden), allow_not_found=True)
-        for info in self.filesystem.get_file_info(kind):
-            if info.path.startswith(f"{hidden}.") and info.path.endswith(".stage"):
-                self.delete(info.path)
-
-    def _commit(self, step: Step, stage: str, record: dict[str, Any]) -> None:
-        """Move the staged files to their place, delete what else is there, write the record last.
-
-        Where two tries do so at once, both put the same files there.
-        """
-        if self.record(step):
-            return  # another process, which could not see our lease, was first: drop ours
-        target = self.path(step)
-        names = self._files(stage)
-        for name in sorted(names):
-            self.filesystem.create_dir(os.path.dirname(f"{target}/{name}"), recursive=True)
-            self.filesystem.move(f"{stage}/{name}", f"{target}/{name}")
-        self.filesystem.create_dir(target, recursive=True)
-        written = f".{RECORD}.partial"
-        for name in self._files(target) - names - {RECORD, written}:
-            self.filesystem.delete_file(f"{target}/{name}")
-        self._write(f"{target}/{written}", json.dumps(record, indent=1, sort_keys=True).encode())
-        self.filesystem.move(f"{target}/{written}", f"{target}/{RECORD}")
-
-    def _files(self, folder: str) -> set[str]:
-        """Names, relative to the folder, of all files below it."""
-        selector = fs.FileSelector(folder, recursive=True)
-        infos = self.filesystem.get_file_info(selector)
-        return {info.path[len(folder) + 1 :] for info in infos if info.is_file}
-
-    def _describe(
-        self, step: Step, facts: dict[str, Any], started: float, seconds: float
-    ) -> dict[str, Any]:
-        devices = facts.pop("devices", 1)
-        record = {
-            "step": type(step).__name__,
-            "fingerprint": step.fingerprint,
-            "identity": step.identity,
-            "parameters": step.parameters,
-            "inputs": [jsonable(parent) for parent in step.inputs],
-            "facts": facts,
-            "code": code_version(),
-            "packages": package_versions(),
-            "python": platform.python_version(),
-            "host": platform.node(),
-            "started": started,
-            "seconds": seconds,
-            "device_seconds": seconds * devices,
-        }
-        return seal(record)
 
     def lease(self, kind: str, fingerprint: str, wait: float) -> AbstractContextManager[Any]:
         """See ``Leases``. Raises StorageError on an object store that was given none."""
@@ -387,7 +191,7 @@ class Store:
         if self.filesystem.get_file_info(path).type == fs.FileType.Directory:
             self.filesystem.delete_dir(path)
 
-    def _write(self, path: str, data: bytes) -> None:
+    def write(self, path: str, data: bytes) -> None:
         with self.filesystem.open_output_stream(path) as file:
             file.write(data)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from weakteach.artifacts.errors import StepError
-from weakteach.artifacts.store import Workspace
+from weakteach.artifacts.step import Workspace
 from weakteach.evaluation.gold import Gold
 from weakteach.models.chat.endpoint import Chat, Question, Reply, draw_seed, named_option
 from weakteach.models.chat.session import ChatSession, no_answer

@@ -22,7 +22,7 @@ from ray.exceptions import RayError
 from ray.util import metrics
 
 from weakteach.artifacts.errors import LostError, StepError
-from weakteach.artifacts.store import Progress
+from weakteach.artifacts.step import Progress
 from weakteach.labeling.shards import (
     QUARANTINE_SHARE,
     ChunkWork,

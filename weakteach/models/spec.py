@@ -8,7 +8,7 @@ from importlib import util
 from pathlib import Path
 
 from weakteach.artifacts.errors import UserError
-from weakteach.artifacts.step import EXECUTION
+from weakteach.artifacts.identity import EXECUTION
 from weakteach.models.tiny.family import ARCHITECTURES, FAMILY, SHIPPED, SIZES, base_folder
 
 SMOLLM2 = "smollm2-135m"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-from weakteach.artifacts.step import EXECUTION
+from weakteach.artifacts.identity import EXECUTION
 from weakteach.preferences.pair import Comparison, DataError, canonical_pair
 from weakteach.preferences.readers import csv_rows, json_rows, parquet_rows
 from weakteach.preferences.rows import COLUMNS, Row, require_columns, row_comparison

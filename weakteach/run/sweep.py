@@ -21,9 +21,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from weakteach.artifacts.computing import obtain_each
+from weakteach.artifacts.identity import jsonable
 from weakteach.artifacts.inventory import tidy
 from weakteach.artifacts.record import code_version, package_versions
-from weakteach.artifacts.step import Step, jsonable, walk
+from weakteach.artifacts.step import Step, walk
 from weakteach.artifacts.store import Store
 from weakteach.models.resources import Resources
 from weakteach.report.publish import publish_results
@@ -149,7 +151,7 @@ def run_arm(config: dict[str, Any], arms: list[Arm], store: Store, resources: Re
             text = f"{type(step).__name__} {done}/{total}"
             tune.report({"steps": computed, "step": "", "doing": text, "failures": {}})
 
-    outcomes = store.obtain_each(arm.targets, resources, finished, doing)
+    outcomes = obtain_each(store, arm.targets, resources, finished, doing)
     failures = {}
     for step, error in outcomes.items():
         if isinstance(error, Exception):

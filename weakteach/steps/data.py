@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from weakteach.artifacts.step import Step
-from weakteach.artifacts.store import Store, Workspace
+from weakteach.artifacts.step import Step, Workspace
+from weakteach.artifacts.store import Store
 from weakteach.models.resources import Resources
 from weakteach.models.spec import EMBEDDED, Model, Tokenizer
 from weakteach.preferences.pair import GROUP_ROWS, DataError, write_pairs

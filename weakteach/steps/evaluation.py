@@ -7,8 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from weakteach.artifacts.step import Step
-from weakteach.artifacts.store import Workspace
+from weakteach.artifacts.step import Step, Workspace
 from weakteach.evaluation.agreement import compare_labels, join_labels
 from weakteach.evaluation.gold import Gold, Scoring, prompt_id
 from weakteach.models.spec import Model

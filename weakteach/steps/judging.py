@@ -3,8 +3,7 @@
 They ask from the process of the trial, over threads, and need no accelerator.
 """
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -12,8 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from weakteach.artifacts.errors import StepError
-from weakteach.artifacts.step import Step
-from weakteach.artifacts.store import Store, Workspace
+from weakteach.artifacts.step import Step, Workspace
+from weakteach.artifacts.store import Store
 from weakteach.evaluation.judge import Judge, RewardJudge, judge_contests
 from weakteach.evaluation.verdicts import contest_outcomes, summarize_verdicts
 from weakteach.labeling.prompted import Domain, annotate, describe_answers
@@ -73,17 +72,13 @@ class Verdicts(Step):
     prompts: int = 100
     repeats: int = 1
     seed: int = 0
+    # What a judge of rewards reads beside the responses.
+    rewards: tuple[GoldReward, ...] = field(init=False, default=())
 
-    @cached_property
-    def rewards(self) -> tuple[GoldReward, ...]:
-        """What a judge of rewards reads beside the responses."""
-        if not isinstance(self.judge, RewardJudge):
-            return ()
-        return tuple(GoldReward(side, self.judge.gold) for side in (self.first, self.second))
-
-    @cached_property
-    def inputs(self) -> tuple[Step, ...]:
-        return (self.first, self.second, *self.rewards)
+    def __post_init__(self) -> None:
+        if isinstance(self.judge, RewardJudge):
+            rewards = tuple(GoldReward(side, self.judge.gold) for side in (self.first, self.second))
+            object.__setattr__(self, "rewards", rewards)
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
         store, keys = workspace.store, ["prompt_id", "prompt"]
@@ -118,18 +113,13 @@ class PairVerdicts(Step):
     pairs: int = 100
     repeats: int = 10
     seed: int = 0
+    # What a judge of rewards reads beside the pairs.
+    rewards: GoldLabels | None = field(init=False, default=None)
 
-    @cached_property
-    def rewards(self) -> GoldLabels | None:
-        """What a judge of rewards reads beside the pairs."""
-        if not isinstance(self.judge, RewardJudge):
-            return None
-        return GoldLabels(self.labels.part, self.judge.gold)
-
-    @cached_property
-    def inputs(self) -> tuple[Step, ...]:
-        found = (self.labels, self.labels.part.step, *([self.rewards] if self.rewards else []))
-        return tuple(dict.fromkeys(found))
+    def __post_init__(self) -> None:
+        if isinstance(self.judge, RewardJudge):
+            rewards = GoldLabels(self.labels.part, self.judge.gold)
+            object.__setattr__(self, "rewards", rewards)
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
         store = workspace.store

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from weakteach.artifacts.store import Workspace
+from weakteach.artifacts.step import Workspace
 from weakteach.evaluation.gold import Gold, Scoring
 from weakteach.preferences.pair import DataError
 from weakteach.steps.data import Labels, Part, resources_of

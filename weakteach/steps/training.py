@@ -7,8 +7,7 @@ number of the step's own: where arms differ in the number of labels, it keeps th
 from dataclasses import dataclass, replace
 from typing import Any
 
-from weakteach.artifacts.step import Step
-from weakteach.artifacts.store import Workspace
+from weakteach.artifacts.step import Step, Workspace
 from weakteach.steps.data import Labels, Policy, labels_file, read_labels, resources_of
 from weakteach.training.recipes import DpoRecipe, RewardRecipe, SftRecipe
 

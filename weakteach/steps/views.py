@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from weakteach.artifacts.store import Workspace
+from weakteach.artifacts.step import Workspace
 from weakteach.labeling import derived
 from weakteach.preferences.pair import DataError
 from weakteach.steps.data import Labels, Part, read_labels

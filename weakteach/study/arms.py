@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 
-from weakteach.artifacts.step import Step, jsonable
+from weakteach.artifacts.identity import jsonable
+from weakteach.artifacts.step import Step
 from weakteach.evaluation.gold import Gold
 from weakteach.evaluation.judge import Judge
 from weakteach.models.spec import Model, Tokenizer, tokenizer_of

@@ -28,8 +28,8 @@ from transformers import (
 )
 
 from weakteach.artifacts.errors import StepError
-from weakteach.artifacts.step import Step
-from weakteach.artifacts.store import Progress, Store
+from weakteach.artifacts.step import Progress, Step
+from weakteach.artifacts.store import Store
 from weakteach.models.loading import Weights, load_causal, weights_of
 from weakteach.models.process import prepare_process
 from weakteach.models.resources import Resources

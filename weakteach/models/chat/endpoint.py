@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from weakteach.artifacts.errors import UserError
-from weakteach.artifacts.step import EXECUTION
+from weakteach.artifacts.identity import EXECUTION
 
 # Alternatives asked for at each token of a reply; five is what all endpoints with them allow.
 ALTERNATIVES = 5

@@ -1,0 +1,188 @@
+"""How each artifact is computed once.
+
+<storage>/<StepName>/.<fingerprint>.<try>.stage/…   being written; swept by the next try
+<storage>/<StepName>/.<fingerprint>.scratch/…       survives a kill (checkpoints, shards), so that
+                                                    the next try can go on from it
+"""
+
+import json
+import math
+import os
+import platform
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from filelock import Timeout
+from pyarrow import fs
+
+from weakteach.artifacts.errors import StepError, UserError
+from weakteach.artifacts.identity import jsonable
+from weakteach.artifacts.losses import through_losses
+from weakteach.artifacts.record import code_version, package_versions, seal
+from weakteach.artifacts.step import Step, Workspace
+from weakteach.artifacts.store import RECORD, Store, cache_folder
+
+
+class StepProgress(Protocol):
+    def __call__(self, step: Step, done: int, total: int, tokens: int = 0) -> None: ...
+
+
+class _InOtherHands(Exception):
+    """Another process is computing the step."""
+
+
+def obtain(
+    store: Store, step: Step, execution: Any = None, progress: StepProgress | None = None
+) -> dict[str, Any]:
+    """The record of the step's artifact, computing it and what it reads where missing."""
+    outcome = obtain_each(store, [step], execution, progress=progress)[step]
+    if isinstance(outcome, dict):
+        return outcome
+    if isinstance(outcome, UserError):
+        raise outcome
+    raise StepError(f"{step} failed: {outcome or type(outcome).__name__}") from outcome
+
+
+def obtain_each(
+    store: Store,
+    targets: Iterable[Step],
+    execution: Any = None,
+    computed: Callable[[Step], None] | None = None,
+    progress: StepProgress | None = None,
+) -> dict[Step, dict[str, Any] | Exception]:
+    """For each target its record, or the exception with which it failed.
+
+    Of all processes that want one step at a time, one computes it. The others go on with
+    another target meanwhile, and wait only when every missing one is in other hands.
+    ``computed`` is called after each step that this call computed itself, ``progress`` while
+    a step goes on.
+    """
+    outcomes: dict[Step, dict[str, Any] | Exception] = {}
+    failed: dict[Step, Exception] = {}
+    targets = list(targets)
+
+    def visit(step: Step, wait: float) -> dict[str, Any]:
+        if record := store.record(step):
+            return record
+        if step in failed:  # another target has tried
+            raise failed[step]
+        for parent in step.inputs:
+            visit(parent, wait)
+        try:
+            with store.lease(type(step).__name__, step.fingerprint, wait):
+                if record := store.record(step):
+                    return record
+                record = through_losses(partial(_compute, store, step, execution, progress))
+        except Timeout:
+            raise _InOtherHands from None
+        except Exception as error:
+            if record := store.record(step):
+                return record  # another process took our lease for lost, and was first
+            failed[step] = error
+            raise
+        if computed:
+            computed(step)
+        return record
+
+    wait = 0.0
+    while missing := [step for step in targets if step not in outcomes]:
+        moved = False
+        for step in missing:
+            try:
+                outcomes[step] = visit(step, wait)
+            except _InOtherHands:
+                continue
+            except Exception as error:
+                outcomes[step] = error
+            moved, wait = True, 0.0
+        wait = 0.0 if moved else math.inf
+    return outcomes
+
+
+def _compute(
+    store: Store, step: Step, execution: Any, progress: StepProgress | None
+) -> dict[str, Any]:
+    hidden = f"{store.root}/{type(step).__name__}/.{step.fingerprint}"
+    stage, scratch = f"{hidden}.{secrets.token_hex(4)}.stage", f"{hidden}.scratch"
+    _sweep(store, hidden)
+    store.filesystem.create_dir(scratch, recursive=True)
+    store.filesystem.create_dir(stage, recursive=True)
+    run_folder = Path(scratch) if store.is_local else cache_folder() / "runs" / step.fingerprint
+    out = Path(stage) if store.is_local else Path(tempfile.mkdtemp(prefix="weakteach-"))
+    started, clock = time.time(), time.monotonic()
+    try:
+        told = partial(progress, step) if progress else None
+        facts = step.compute(Workspace(store, out, stage, scratch, run_folder, execution, told))
+        record = _describe(step, facts, started, time.monotonic() - clock)
+        if not store.is_local:
+            fs.copy_files(str(out), stage, destination_filesystem=store.filesystem)
+        _commit(store, step, stage, record)
+    finally:
+        store.delete(stage)
+        if not store.is_local:
+            shutil.rmtree(out, ignore_errors=True)
+    store.delete(scratch)
+    shutil.rmtree(run_folder, ignore_errors=True)
+    return record
+
+
+def _sweep(store: Store, hidden: str) -> None:
+    """Delete what earlier tries were writing. What they have put in place already stays until
+    there is more: one whose lease was lost by mistake may be about to write its record."""
+    kind = fs.FileSelector(os.path.dirname(hidden), allow_not_found=True)
+    for info in store.filesystem.get_file_info(kind):
+        if info.path.startswith(f"{hidden}.") and info.path.endswith(".stage"):
+            store.delete(info.path)
+
+
+def _commit(store: Store, step: Step, stage: str, record: dict[str, Any]) -> None:
+    """Move the staged files to their place, delete what else is there, write the record last.
+
+    Where two tries do so at once, both put the same files there.
+    """
+    if store.record(step):
+        return  # another process, which could not see our lease, was first: drop ours
+    target = store.path(step)
+    names = _files(store, stage)
+    for name in sorted(names):
+        store.filesystem.create_dir(os.path.dirname(f"{target}/{name}"), recursive=True)
+        store.filesystem.move(f"{stage}/{name}", f"{target}/{name}")
+    store.filesystem.create_dir(target, recursive=True)
+    written = f".{RECORD}.partial"
+    for name in _files(store, target) - names - {RECORD, written}:
+        store.filesystem.delete_file(f"{target}/{name}")
+    store.write(f"{target}/{written}", json.dumps(record, indent=1, sort_keys=True).encode())
+    store.filesystem.move(f"{target}/{written}", f"{target}/{RECORD}")
+
+
+def _files(store: Store, folder: str) -> set[str]:
+    """Names, relative to the folder, of all files below it."""
+    selector = fs.FileSelector(folder, recursive=True)
+    infos = store.filesystem.get_file_info(selector)
+    return {info.path[len(folder) + 1 :] for info in infos if info.is_file}
+
+
+def _describe(step: Step, facts: dict[str, Any], started: float, seconds: float) -> dict[str, Any]:
+    devices = facts.pop("devices", 1)
+    record = {
+        "step": type(step).__name__,
+        "fingerprint": step.fingerprint,
+        "identity": step.identity,
+        "parameters": step.parameters,
+        "inputs": [jsonable(parent) for parent in step.inputs],
+        "facts": facts,
+        "code": code_version(),
+        "packages": package_versions(),
+        "python": platform.python_version(),
+        "host": platform.node(),
+        "started": started,
+        "seconds": seconds,
+        "device_seconds": seconds * devices,
+    }
+    return seal(record)
