@@ -81,6 +81,27 @@ def test_a_new_field_at_its_default_keeps_the_fingerprint():
     assert new(1, b=0.6).fingerprint != old(1).fingerprint
 
 
+@dataclass(frozen=True)
+class Tuned(Step):
+    recipe: Recipe = Recipe(1.0)
+    more: tuple[Recipe, ...] = (Recipe(2.0),)
+
+    def compute(self, workspace):
+        return {}
+
+
+def test_a_raised_version_of_a_nested_value_enters_the_fingerprint(monkeypatch):
+    steps = [lambda: Tuned(), lambda: Train(Source(1), Recipe(0.1)), lambda: Both((steps[1](),))]
+    before = [make().fingerprint for make in steps]
+    monkeypatch.setattr(Recipe, "VERSION", 1, raising=False)
+    assert [make().fingerprint for make in steps] == before
+    monkeypatch.setattr(Recipe, "VERSION", 2)
+    after = [make().fingerprint for make in steps]
+    assert not set(after) & set(before)
+    assert Source(1).fingerprint == Train(Source(1), Recipe(0.1)).source.fingerprint
+    assert Tuned().parameters["recipe"]["version"] == 2
+
+
 def test_inputs_are_found_in_nested_values_and_walked_before_their_readers():
     first, second = Train(Source(1), Recipe(0.1)), Train(Source(1), Recipe(0.2))
     both = Both((first, second))

@@ -97,6 +97,7 @@ def job_of(store: Store, model: Model, pairs: int, recipe: DpoRecipe) -> Trainin
         labels=labels_file(store, labels),
         recipe=recipe,
         seed=0,
+        dtype="float32",
         resources=Resources(),
         stage="",
         run_folder="",

@@ -178,7 +178,7 @@ def main(
         if not hasattr(policy, "location"):
             obtain(store, policy)
         resources = Resources(label_actors=2)
-        work = ImplicitReward(store, policy, policy, BETA, resources.dtype, resources.batch_tokens)
+        work = ImplicitReward(store, policy, policy, BETA, "float32", resources.batch_tokens)
         stream = Stream(store, input_file, "", work, chunk_rows=chunk_rows)
         start_ray(None, 1, resources, verbose=False)
         runs = []

@@ -59,7 +59,7 @@ def test_a_model_with_several_outputs_or_no_head_is_refused(tiny, tmp_path):
 def scored(domain, pairs):
     columns = ("response_1", "response_2")
     chunk = pa.Table.from_pylist([{"pair_id": str(i), **vars(p)} for i, p in enumerate(pairs)])
-    work = Scoring(None, WorldGold(domain), "pair_id", columns, "float32", 1)
+    work = Scoring(None, WorldGold(domain), "pair_id", columns, 1)
     return work.process(None, chunk).to_pylist()
 
 

@@ -119,7 +119,7 @@ def _compute(
     try:
         told = partial(progress, step) if progress else None
         facts = step.compute(Workspace(store, out, stage, scratch, run_folder, execution, told))
-        record = _describe(step, facts, started, time.monotonic() - clock)
+        record = _describe(step, facts, execution, started, time.monotonic() - clock)
         if not store.is_local:
             fs.copy_files(str(out), stage, destination_filesystem=store.filesystem)
         _commit(store, step, stage, record)
@@ -168,7 +168,9 @@ def _files(store: Store, folder: str) -> set[str]:
     return {info.path[len(folder) + 1 :] for info in infos if info.is_file}
 
 
-def _describe(step: Step, facts: dict[str, Any], started: float, seconds: float) -> dict[str, Any]:
+def _describe(
+    step: Step, facts: dict[str, Any], execution: Any, started: float, seconds: float
+) -> dict[str, Any]:
     devices = facts.pop("devices", 1)
     record = {
         "step": type(step).__name__,
@@ -177,6 +179,7 @@ def _describe(step: Step, facts: dict[str, Any], started: float, seconds: float)
         "parameters": step.parameters,
         "inputs": [jsonable(parent) for parent in step.inputs],
         "facts": facts,
+        "execution": jsonable(execution, complete=True),
         "code": code_version(),
         "packages": package_versions(),
         "python": platform.python_version(),

@@ -1,4 +1,11 @@
-"""What a value is, apart from where and how it runs: its parameters and its fingerprint."""
+"""What a value is, apart from where and how it runs: its parameters and its fingerprint.
+
+Fields at their default do not enter a fingerprint, so that a new field leaves old artifacts valid.
+So a changed default must be told by a raised VERSION: that of the class whose field it is, be it a
+step or a value in a step's field, such as a recipe. A value's class needs no VERSION until then:
+
+    VERSION: ClassVar[int] = 2
+"""
 
 import hashlib
 import json
@@ -22,8 +29,7 @@ class Identified:
     name of their class and their fingerprint. See ``step.Step``.
 
     Raise ``VERSION`` when the same fields lead to another artifact, and when the default of a field
-    changes: fields at their default do not enter the fingerprint, so that a new field leaves old
-    artifacts valid.
+    changes.
     """
 
     VERSION: ClassVar[int] = 1
@@ -65,7 +71,8 @@ def jsonable(value: Any, complete: bool = False) -> Any:
     if isinstance(value, tuple):
         return [jsonable(item, complete) for item in value]
     if is_dataclass(value) and not isinstance(value, type):
-        return {"class": type(value).__name__, **_parameters(value, complete)}
+        version = {"version": _version(value)} if _version(value) > 1 else {}
+        return {"class": type(value).__name__, **version, **_parameters(value, complete)}
     raise TypeError(f"{value!r} ({type(value).__name__}) cannot be a parameter of a step")
 
 
@@ -84,7 +91,7 @@ def _parameters(instance: Any, complete: bool = False) -> dict[str, Any]:
     if complete:
         named = {field.name: getattr(instance, field.name) for field in fields(instance)}
     else:
-        named = {f.name: v for f, v in identity_fields(instance) if not _is_default(f, v)}
+        named = {f.name: v for f, v in identity_fields(instance) if not _is_left_out(f, v)}
     return {name: jsonable(value, complete) for name, value in named.items()}
 
 
@@ -95,9 +102,26 @@ def identity_fields(instance: Any) -> Iterator[tuple[Field[Any], Any]]:
             yield field, getattr(instance, field.name)
 
 
-def _is_default(field: Field[Any], value: Any) -> bool:
+def _is_left_out(field: Field[Any], value: Any) -> bool:
+    """Whether the value is the field's default. One that holds a raised version is not left out:
+    what it stands for has changed."""
     if field.default is not MISSING:
-        return bool(value == field.default)
-    if field.default_factory is not MISSING:
-        return bool(value == field.default_factory())
+        default = field.default
+    elif field.default_factory is not MISSING:
+        default = field.default_factory()
+    else:
+        return False
+    return bool(value == default) and not _holds_raised_version(value)
+
+
+def _holds_raised_version(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return any(map(_holds_raised_version, value))
+    if is_dataclass(value) and not isinstance(value, type):
+        inner = (item for _, item in identity_fields(value))
+        return _version(value) > 1 or any(map(_holds_raised_version, inner))
     return False
+
+
+def _version(value: Any) -> int:
+    return int(getattr(value, "VERSION", 1))

@@ -24,7 +24,8 @@ class Workspace:
     ``out`` is a local folder whose files become the artifact, ``stage`` the folder on the storage
     to which they go: what other hosts write there becomes part of it too. ``scratch`` is a folder
     on the storage, ``run_folder`` one of this host, that outlive a killed try. ``execution`` says
-    how to run (devices, workers), which never changes what is computed.
+    how to run (devices, workers), which changes no number beyond the order of a sum: None, or a
+    dataclass, which is written into the record.
     """
 
     store: Store

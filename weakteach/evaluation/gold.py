@@ -10,7 +10,7 @@ import pyarrow as pa
 from weakteach.artifacts.errors import StepError
 from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Store
-from weakteach.models.spec import Model
+from weakteach.models.spec import Dtype, Model
 from weakteach.worlds.domain import Domain
 from weakteach.worlds.domains import WORLD
 
@@ -27,9 +27,11 @@ class WorldGold:
 
 @dataclass(frozen=True)
 class RewardModel:
-    """A sequence-classification model with one output that reads prompt + response."""
+    """A sequence-classification model with one output that reads prompt + response, and the dtype
+    that it computes in."""
 
     model: Model | Step
+    dtype: Dtype = "float32"
 
     def __str__(self) -> str:
         return str(self.model)
@@ -54,7 +56,6 @@ class Scoring:
     gold: Gold
     key: str
     columns: tuple[str, ...]
-    dtype: str
     batch_tokens: int
 
     def load(self) -> Any:
@@ -64,7 +65,7 @@ class Scoring:
         from weakteach.models.tokens import load_tokenizer
 
         folder = weights_of(self.store, self.gold.model).base
-        return load_reward_model(folder, self.dtype), load_tokenizer(folder)
+        return load_reward_model(folder, self.gold.dtype), load_tokenizer(folder)
 
     def process(self, loaded: Any, chunk: pa.Table) -> pa.Table:
         prompts, keys = chunk["prompt"].to_pylist(), chunk[self.key].to_pylist()

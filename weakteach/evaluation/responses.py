@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Store
-from weakteach.models.spec import Model
+from weakteach.models.spec import Dtype, Model
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Sampling:
     seed: int
     temperature: float
     max_new_tokens: int
-    dtype: str
+    dtype: Dtype
     batch_tokens: int
 
     def load(self) -> Any:

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from weakteach.artifacts.errors import StepError
-from weakteach.models.spec import Model, ModelError
+from weakteach.models.spec import Dtype, Model, ModelError
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class SentenceSimilarity:
     two texts' vectors, in [-1, 1]."""
 
     model: Model
-    dtype: str
+    dtype: Dtype
     batch_tokens: int
 
     def load(self) -> Any:

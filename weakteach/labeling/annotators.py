@@ -15,7 +15,7 @@ from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Store
 from weakteach.labeling.shards import TOKENS
 from weakteach.models.resources import Attention
-from weakteach.models.spec import Model
+from weakteach.models.spec import Dtype, Model
 
 LABEL_SCHEMA = pa.schema(
     [
@@ -62,7 +62,7 @@ class ImplicitReward:
     policy: Model | Step
     reference: Model | Step
     beta: float
-    dtype: str
+    dtype: Dtype
     batch_tokens: int
     attention: Attention = "sdpa"
 
@@ -104,7 +104,7 @@ class RewardHeadReward:
 
     store: Store
     model: Model | Step
-    dtype: str
+    dtype: Dtype
     batch_tokens: int
 
     def load(self) -> Any:

@@ -1,11 +1,14 @@
-"""How to run: devices, workers, batch sizes. Never part of a step's identity."""
+"""How to run: devices, workers, batch sizes.
+
+It changes no number beyond the order of a sum, so it is no part of a step's identity; records say
+which was used.
+"""
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from weakteach.artifacts.errors import UserError
 
-Dtype = Literal["float32", "bfloat16"]
 Attention = Literal["sdpa", "flex"]
 
 
@@ -36,7 +39,6 @@ class Resources:
     threads: int = 1
     device_batch: int = 32
     batch_tokens: int = 8192
-    dtype: Dtype = "float32"
     attention: Attention = "sdpa"
     checkpoint_steps: int = 200
     max_failures: int = 2

@@ -14,7 +14,8 @@ from rich.console import Console
 
 from weakteach.artifacts.errors import StepError, UserError
 from weakteach.artifacts.store import Store
-from weakteach.models.resources import Attention, Dtype
+from weakteach.models.resources import Attention
+from weakteach.models.spec import Dtype
 from weakteach.preferences.pair import DataError
 from weakteach.run.plan import experiments_table, make_plan, plan_sentence, plan_table
 from weakteach.run.prices import check_cost, cost_sentence, cost_table, costs, rates, read_prices
@@ -208,12 +209,12 @@ def sweep(
             chat = {} if endpoint_key is None else {"key_variable": endpoint_key}
             choices = Choices(
                 weak, student, students, fractions, seeds, betas, data, gold, test_pairs,
-                set_aside_pairs, endpoint, annotator_model, judge_model, chat,
+                set_aside_pairs, endpoint, annotator_model, judge_model, chat, dtype,
             )  # fmt: skip
             options = Options(
                 PRESETS[preset.value], storage, choices,
                 execution_options(
-                    train_workers, label_actors, label_actors_max, gpus, gpu_type, threads, dtype,
+                    train_workers, label_actors, label_actors_max, gpus, gpu_type, threads,
                     attention, checkpoint_steps,
                 ),
                 max_concurrent, address, plan, prices, node_types, max_cost,
@@ -302,7 +303,6 @@ def execution_options(
     gpus: float | None,
     gpu_type: str | None,
     threads: int | None,
-    dtype: Dtype | None,
     attention: Attention | None,
     checkpoint_steps: int | None,
 ) -> dict[str, Any]:
@@ -314,7 +314,6 @@ def execution_options(
         "gpus": gpus,
         "gpu_type": "" if gpu_type == "any" else gpu_type,
         "threads": threads,
-        "dtype": dtype,
         "attention": attention,
         "checkpoint_steps": checkpoint_steps,
     }

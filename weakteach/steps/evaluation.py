@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from weakteach.artifacts.step import Step, Workspace
 from weakteach.evaluation.agreement import compare_labels, join_labels
 from weakteach.evaluation.gold import Gold, Scoring, prompt_id
-from weakteach.models.spec import Model
+from weakteach.models.spec import Dtype, Model
 from weakteach.preferences.pair import GROUP_ROWS, DataError, preference_set
 from weakteach.steps.data import Labels, Part, Policy, read_labels, resources_of
 from weakteach.steps.labels import GoldLabels, WeakLabels
@@ -48,6 +48,7 @@ class Generate(Step):
     seed: int
     temperature: float = 0.7
     max_new_tokens: int = 256
+    dtype: Dtype = "float32"
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
         from weakteach.evaluation.responses import Sampling
@@ -70,7 +71,7 @@ class Generate(Step):
             self.seed,
             self.temperature,
             self.max_new_tokens,
-            resources.dtype,
+            self.dtype,
             resources.batch_tokens,
         )
         stream = Stream(store, queue, f"{workspace.scratch}/shards", work, "prompt_id")
@@ -90,9 +91,7 @@ class GoldReward(Step):
         from weakteach.labeling.stream import stream_chunks
 
         store, resources = workspace.store, resources_of(workspace)
-        work = Scoring(
-            store, self.gold, "prompt_id", ("response",), resources.dtype, resources.batch_tokens
-        )
+        work = Scoring(store, self.gold, "prompt_id", ("response",), resources.batch_tokens)
         file = f"{store.path(self.responses)}/responses.parquet"
         stream = Stream(store, file, f"{workspace.scratch}/shards", work, "prompt_id")
 
@@ -155,6 +154,7 @@ class Similarity(Step):
     responses: Generate
     part: Part
     model: Model
+    dtype: Dtype = "float32"
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
         from weakteach.evaluation.similarity import SentenceSimilarity
@@ -174,7 +174,7 @@ class Similarity(Step):
         queue = f"{workspace.scratch}/compared.parquet"
         compared = compared.sort_by([(name, "ascending") for name in compared.column_names])
         pq.write_table(compared, queue, filesystem=store.filesystem, row_group_size=GROUP_ROWS)
-        work = SentenceSimilarity(self.model, resources.dtype, resources.batch_tokens)
+        work = SentenceSimilarity(self.model, self.dtype, resources.batch_tokens)
         stream = Stream(store, queue, f"{workspace.scratch}/shards", work, "prompt_id")
         shards = stream_chunks(stream, resources, workspace.progress)
         counts = shards.write(workspace.out / "pairs.parquet")

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from weakteach.artifacts.step import Workspace
 from weakteach.evaluation.gold import Gold, Scoring
+from weakteach.models.spec import Dtype
 from weakteach.preferences.pair import DataError
 from weakteach.steps.data import Labels, Part, resources_of
 from weakteach.steps.training import Dpo, RewardHead
@@ -42,9 +43,7 @@ class GoldLabels(Labels):
 
         store, resources = workspace.store, resources_of(workspace)
         columns = ("response_1", "response_2")
-        work = Scoring(
-            store, self.gold, "pair_id", columns, resources.dtype, resources.batch_tokens
-        )
+        work = Scoring(store, self.gold, "pair_id", columns, resources.batch_tokens)
         stream = Stream(store, self.part.file(store), f"{workspace.scratch}/shards", work)
 
         def labels_of(scored: pa.Table) -> pa.Table:
@@ -61,6 +60,7 @@ class WeakLabels(Labels):
 
     teacher: Dpo | RewardHead
     part: Part
+    dtype: Dtype = "float32"
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
         from weakteach.labeling.annotators import ImplicitReward, RewardHeadReward
@@ -68,7 +68,7 @@ class WeakLabels(Labels):
         from weakteach.labeling.stream import stream_chunks
 
         store, resources = workspace.store, resources_of(workspace)
-        how = (resources.dtype, resources.batch_tokens)
+        how = (self.dtype, resources.batch_tokens)
         annotator: ImplicitReward | RewardHeadReward
         match self.teacher:
             case RewardHead():

@@ -2,12 +2,14 @@
 
 ``as_long_as`` asks for as many updates as the same recipe makes on those other labels, whatever the
 number of the step's own: where arms differ in the number of labels, it keeps the training equal.
+``dtype`` is that of the computation: weights that are trained stay in float32.
 """
 
 from dataclasses import dataclass, replace
 from typing import Any
 
 from weakteach.artifacts.step import Step, Workspace
+from weakteach.models.spec import Dtype
 from weakteach.steps.data import Labels, Policy, labels_file, read_labels, resources_of
 from weakteach.training.recipes import DpoRecipe, RewardRecipe, SftRecipe
 
@@ -21,6 +23,7 @@ class Sft(Step):
     recipe: SftRecipe
     seed: int
     as_long_as: Labels | None = None
+    dtype: Dtype = "float32"
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
         from weakteach.training.sft import train_sft
@@ -37,6 +40,7 @@ class Dpo(Step):
     recipe: DpoRecipe
     seed: int
     as_long_as: Labels | None = None
+    dtype: Dtype = "float32"
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
         from weakteach.training.dpo import train_dpo
@@ -54,6 +58,7 @@ class RewardHead(Step):
     recipe: RewardRecipe
     seed: int
     as_long_as: Labels | None = None
+    dtype: Dtype = "float32"
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
         from weakteach.training.reward_head import train_reward_head
@@ -81,6 +86,7 @@ def run_training(
         labels=labels_file(store, step.labels),
         recipe=recipe,
         seed=step.seed,
+        dtype=step.dtype,
         resources=resources_of(workspace),
         stage=workspace.stage,
         run_folder=str(workspace.run_folder / "trainer"),

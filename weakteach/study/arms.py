@@ -11,7 +11,7 @@ from weakteach.artifacts.identity import jsonable
 from weakteach.artifacts.step import Step
 from weakteach.evaluation.gold import Gold
 from weakteach.evaluation.judge import Judge
-from weakteach.models.spec import Model, Tokenizer, tokenizer_of
+from weakteach.models.spec import Dtype, Model, Tokenizer, tokenizer_of
 from weakteach.steps.data import Dequantized, HeldOut, Labels, Part, Policy, Pretrained, Split
 from weakteach.steps.evaluation import Agreement, Generate, GoldReward
 from weakteach.steps.labels import GoldLabels, HumanLabels, WeakLabels
@@ -138,6 +138,7 @@ class Lab:
 
     point: Point
     max_new_tokens: int
+    dtype: Dtype
     annotator: Callable[..., Labels] | None = None
 
     @cached_property
@@ -157,13 +158,13 @@ class Lab:
         point = self.point
         recipes = point.data.teacher(name_of(point.weak))
         if point.reward_head:
-            return RewardHead(point.weak, self.few, recipes.reward, point.seed)
-        start = Sft(point.weak, self.few, recipes.sft, point.seed)
-        return Dpo(start, self.few, recipes.dpo, point.seed)
+            return RewardHead(point.weak, self.few, recipes.reward, point.seed, dtype=self.dtype)
+        start = Sft(point.weak, self.few, recipes.sft, point.seed, dtype=self.dtype)
+        return Dpo(start, self.few, recipes.dpo, point.seed, dtype=self.dtype)
 
     @cached_property
     def weak(self) -> WeakLabels:
-        return WeakLabels(self.teacher, self.split.unlabeled)
+        return WeakLabels(self.teacher, self.split.unlabeled, self.dtype)
 
     @cached_property
     def gold(self) -> GoldLabels:
@@ -215,15 +216,18 @@ class Lab:
         labels, recipes = self.labels(role), point.data.student(name_of(point.student))
         # Fewer labels, as many updates: else the amount of training would differ as well.
         as_long_as = self.human if role == "human_few" else None
-        sft = Sft(point.student, labels, recipes.sft, point.seed, as_long_as)
+        sft = Sft(point.student, labels, recipes.sft, point.seed, as_long_as, self.dtype)
         if role == "sft":
             return sft
         dpo = recipes.dpo if point.beta is None else replace(recipes.dpo, beta=point.beta)
-        return Dpo(sft if point.sft else point.student, labels, dpo, point.seed, as_long_as)
+        start = sft if point.sft else point.student
+        return Dpo(start, labels, dpo, point.seed, as_long_as, self.dtype)
 
     def responses(self, role: str) -> Generate:
         test, seed = self.point.data.held_out.test, self.point.seed
-        return Generate(self.policy(role), test, seed, max_new_tokens=self.max_new_tokens)
+        return Generate(
+            self.policy(role), test, seed, max_new_tokens=self.max_new_tokens, dtype=self.dtype
+        )
 
     def outcomes(self, roles: Iterable[str]) -> list[Measure]:
         """What the students of these roles are compared by: the gold reward of their responses, or
@@ -248,7 +252,7 @@ class Lab:
         policy = self.policy(role)
         if not isinstance(policy, Dpo):
             raise ValueError(f"a student in the role {role!r} has no implicit reward")
-        labels = WeakLabels(policy, self.point.data.held_out.test)
+        labels = WeakLabels(policy, self.point.data.held_out.test, self.dtype)
         return Measure("accuracy", role, "", Agreement(labels))
 
     @property
@@ -260,7 +264,7 @@ class Lab:
     def teacher_accuracy(self) -> Measure:
         test, gold = self.point.data.held_out.test, self.point.data.gold
         known = GoldLabels(test, gold) if gold else None
-        step = Agreement(WeakLabels(self.teacher, test), known)
+        step = Agreement(WeakLabels(self.teacher, test, self.dtype), known)
         return Measure("teacher_accuracy", "weak", "", step)
 
     @property
@@ -314,7 +318,7 @@ class Grid:
         return Point(self.data, self.weak[0], self.student, fraction, seed)
 
     def lab(self, point: Point) -> Lab:
-        return Lab(point, self.preset.max_new_tokens, self.annotator)
+        return Lab(point, self.preset.max_new_tokens, self.preset.dtype, self.annotator)
 
     @property
     def controls(self) -> tuple[str, ...]:

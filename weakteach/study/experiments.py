@@ -267,7 +267,9 @@ def similarity(grid: Grid) -> Experiment:
         for seed in grid.seeds:
             lab = grid.lab(grid.point(seed))
             for role in ("human", "weak", "teacher"):
-                step = Similarity(lab.responses(role), lab.point.data.held_out.test, model)
+                step = Similarity(
+                    lab.responses(role), lab.point.data.held_out.test, model, lab.dtype
+                )
                 uses += uses_of(lab, [Measure("similarity", role, str(model), step)])
     return Experiment(
         "E13",

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from weakteach.evaluation.gold import Gold, RewardModel, WorldGold
 from weakteach.evaluation.judge import ChatJudge, Judge, RewardJudge
 from weakteach.models.chat.endpoint import Chat
-from weakteach.models.spec import UNRESOLVED, find_model
+from weakteach.models.spec import UNRESOLVED, Dtype, find_model
 from weakteach.preferences.pair import DataError
 from weakteach.preferences.sources import (
     FILE_FORMATS,
@@ -54,6 +54,7 @@ class Choices:
     annotator_model: str | None = None
     judge_model: str | None = None
     chat: dict[str, Any] = field(default_factory=dict)
+    dtype: Dtype | None = None
 
 
 def make_grid(preset: Preset, ranges: Ranges, choices: Choices, resolve: bool = True) -> Grid:
@@ -66,6 +67,8 @@ def make_grid(preset: Preset, ranges: Ranges, choices: Choices, resolve: bool = 
         preset = replace(preset, test_pairs=choices.test_pairs)
     if choices.set_aside_pairs is not None:
         preset = replace(preset, set_aside_pairs=choices.set_aside_pairs)
+    if choices.dtype is not None:
+        preset = replace(preset, dtype=choices.dtype)
     fractions = listed(choices.fractions, Fraction, "--fractions") or ranges.fractions
     seeds = listed(choices.seeds, int, "--seeds") or ranges.seeds
     betas = listed(choices.betas, float, "--betas") or preset.betas
@@ -186,8 +189,10 @@ def find_gold(
         recipe = wanted.teacher_recipes(model).reward
         start = find_policy(model, preset, resolve)
         labels = HumanLabels(held_out.set_aside)
-        return RewardModel(RewardHead(start, labels, recipe, GOLD_SEED))
-    return RewardModel(find_policy(name, preset, resolve))
+        return RewardModel(
+            RewardHead(start, labels, recipe, GOLD_SEED, dtype=preset.dtype), preset.dtype
+        )
+    return RewardModel(find_policy(name, preset, resolve), preset.dtype)
 
 
 def find_annotator(choices: Choices) -> Callable[..., PromptedLabels] | None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from weakteach.models.resources import Resources
+from weakteach.models.spec import Dtype
 from weakteach.training.recipes import DpoRecipe, Lora, RewardRecipe, Schedule, SftRecipe
 
 
@@ -60,7 +61,7 @@ class Preset:
     ``set_aside_pairs`` train the golds of the study; ``judged_prompts`` and ``judge_repeats`` are
     the prompts that a judge compares and how often it repeats a verdict; ``judge_temperature`` is
     that of the gold that judges where no judge model is given; ``embedding`` names the model
-    behind similarities of responses, None for none.
+    behind similarities of responses, None for none; ``dtype`` is that of all that models compute.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Preset:
     pretraining_documents: int
     resources: Resources
     scale: Scale
+    dtype: Dtype = "float32"
     max_tokens: int = 512
     max_concurrent: int = 2
 
@@ -246,8 +248,8 @@ PAPER = Preset(
         threads=4,
         device_batch=4,
         batch_tokens=32_768,
-        dtype="bfloat16",
     ),
+    dtype="bfloat16",
     # 40 % of an A100's dense bfloat16 peak.
     scale=Scale(100_000, 11_000, 125, 60, "A100", 1.25e14),
     max_concurrent=8,

@@ -33,7 +33,7 @@ from weakteach.artifacts.store import Store
 from weakteach.models.loading import Weights, load_causal, weights_of
 from weakteach.models.process import prepare_process
 from weakteach.models.resources import Resources
-from weakteach.models.spec import Model
+from weakteach.models.spec import Dtype, Model
 from weakteach.models.tokens import PairTokens, load_tokenizer, pair_tokens
 from weakteach.preferences.pair import preference_set
 from weakteach.training.recipes import Lora, Schedule
@@ -59,6 +59,7 @@ class TrainingJob:
     labels: str
     recipe: Any
     seed: int
+    dtype: Dtype
     resources: Resources
     stage: str
     run_folder: str
@@ -75,7 +76,7 @@ def load_start(
     """
     prepare_process(job.resources.threads)
     weights = weights_of(job.store, job.start)
-    dtype = job.resources.dtype if job.recipe.lora else "float32"
+    dtype = job.dtype if job.recipe.lora else "float32"
     return load(weights, dtype), load_tokenizer(weights.base)
 
 
@@ -128,7 +129,7 @@ def trainer_arguments(job: TrainingJob, schedule: Schedule) -> dict[str, Any]:
         "max_grad_norm": schedule.clip,
         "seed": job.seed,
         "data_seed": job.seed,
-        "bf16": job.resources.dtype == "bfloat16",
+        "bf16": job.dtype == "bfloat16",
         "use_cpu": on_cpu,
         "activation_checkpointing": False,
         "gradient_checkpointing": False,

@@ -1,0 +1,83 @@
+"""The dtype of a computation is a part of what it gives, from the command line to the record."""
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from weakteach.artifacts.computing import obtain
+from weakteach.artifacts.step import walk
+from weakteach.artifacts.store import Store
+from weakteach.evaluation.gold import RewardModel, WorldGold
+from weakteach.models.resources import Resources
+from weakteach.models.spec import find_model, tokenizer_of
+from weakteach.preferences.sources import WorldSource
+from weakteach.steps.data import HeldOut, Pairs
+from weakteach.steps.evaluation import Generate, GoldReward, Similarity
+from weakteach.steps.labels import GoldLabels, HumanLabels, WeakLabels
+from weakteach.steps.training import Dpo, RewardHead, Sft
+from weakteach.study.experiments import EXPERIMENTS, arms_of
+from weakteach.study.grids import Choices, make_grid
+from weakteach.study.presets import EMBEDDED, PAPER
+from weakteach.training.recipes import RewardRecipe, Schedule
+
+DTYPES = ("float32", "bfloat16")
+WITH_A_MODEL = (Sft, Dpo, RewardHead, WeakLabels, Generate, Similarity)
+MODEL = find_model("opt-45k")
+HELD_OUT = HeldOut(Pairs(WorldSource(60), (tokenizer_of(MODEL),)), test_pairs=30)
+
+
+def steps_of(preset, **chosen):
+    grid = make_grid(preset, preset.first, Choices(**chosen), resolve=False)
+    arms = arms_of(experiment(grid) for experiment in EXPERIMENTS)
+    return walk(target for arm in arms for target in arm.targets)
+
+
+def exact(gold):
+    return isinstance(gold, WorldGold)
+
+
+@pytest.mark.parametrize(
+    ("preset", "chosen", "dtype"),
+    [
+        (EMBEDDED, {}, "float32"),
+        (EMBEDDED, {"dtype": "bfloat16"}, "bfloat16"),
+        (PAPER, {}, "bfloat16"),
+        (PAPER, {"dtype": "float32"}, "float32"),
+    ],
+)
+def test_every_step_of_a_study_that_computes_with_a_model_has_its_dtype(preset, chosen, dtype):
+    steps = steps_of(preset, **chosen)
+    found = {type(step) for step in steps if hasattr(step, "dtype")}
+    assert found == set(WITH_A_MODEL)
+    assert {step.dtype for step in steps if hasattr(step, "dtype")} == {dtype}
+    golds = {step.gold for step in steps if isinstance(step, GoldLabels | GoldReward)}
+    assert {gold.dtype for gold in golds if isinstance(gold, RewardModel)} == {dtype}
+
+
+def test_what_is_computed_without_a_model_is_the_same_in_every_dtype():
+    plain, low = (steps_of(EMBEDDED, dtype=dtype) for dtype in (None, "bfloat16"))
+
+    def of_no_model(steps):
+        names = {"Pairs", "HeldOut", "Split", "HumanLabels", "Pretrained"}
+        golds = [step for step in steps if isinstance(step, GoldLabels) and exact(step.gold)]
+        return {*golds, *(step for step in steps if type(step).__name__ in names)}
+
+    assert of_no_model(plain) == of_no_model(low)
+    assert not {step for step in plain if isinstance(step, WITH_A_MODEL)} & set(low)
+
+
+def test_a_dtype_is_used_recorded_and_told_apart(tmp_path, ray_here):
+    store, resources = Store(tmp_path), Resources(batch_tokens=4096)
+    recipe = RewardRecipe(Schedule(1e-3, batch=8, steps=10))
+    heads = [RewardHead(MODEL, HumanLabels(HELD_OUT.train), recipe, 0, dtype=d) for d in DTYPES]
+    golds = [GoldLabels(HELD_OUT.test, RewardModel(heads[0], dtype)) for dtype in DTYPES]
+    records = [obtain(store, step, resources) for step in (*heads, *golds)]
+    assert [record["parameters"].get("dtype") for record in records[:2]] == list(DTYPES)
+    assert records[3]["parameters"]["gold"]["dtype"] == "bfloat16"
+    assert all(record["execution"]["batch_tokens"] == 4096 for record in records)
+    assert records[0]["facts"]["last_loss"] != records[1]["facts"]["last_loss"]
+    rewards = [
+        pq.read_table(f"{store.path(step)}/labels.parquet")["reward_1"].to_numpy() for step in golds
+    ]
+    assert np.allclose(*rewards, atol=0.1)
+    assert np.abs(rewards[0] - rewards[1]).max() > 1e-4
