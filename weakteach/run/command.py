@@ -16,6 +16,7 @@ from weakteach.artifacts.errors import StepError, UserError
 from weakteach.artifacts.store import Store
 from weakteach.models.resources import Attention, Dtype
 from weakteach.preferences.pair import DataError
+from weakteach.run.concurrency import planned
 from weakteach.run.plan import experiments_table, make_plan, plan_sentence, plan_table
 from weakteach.run.prices import check_cost, cost_sentence, cost_table, costs, rates, read_prices
 from weakteach.study.arms import Grid
@@ -251,12 +252,14 @@ def run_sweep(
         raise DataError(f"--gpu-type: the preset {preset.name} runs without GPUs")
     made = make_plan(arms, store, preset.scale)
     prices = read_prices(options.prices)
+    at_once = planned(options.max_concurrent, options.address, resources)
     found = costs(made, prices, resources.gpu_type, listed(options.node_types, str, "--node-types"))
     if options.plan:
         if len(experiments) > 1:
             console.print(experiments_table(experiments, store))
         console.print(plan_table(made))
         console.print(plan_sentence(made), highlight=False)
+        console.print(f"{at_once or 'As many arms at a time as fit on the cluster'}.")
         console.print(cost_table(found, prices))
         console.print(cost_sentence(found, prices), highlight=False)
     if options.max_cost is not None:
@@ -267,20 +270,22 @@ def run_sweep(
 
     # Ray and torch take seconds to import, which plans and help texts do not wait for.
     from weakteach.report.page import terminal_tables
-    from weakteach.run.cluster import arms_at_once, shared, start_ray
+    from weakteach.run.cluster import SECONDS_FOR_NODES, arms_at_once, shared, start_ray
     from weakteach.run.sweep import describe, run_study
     from weakteach.study.manifest import study_folder
 
-    concurrent = options.max_concurrent or preset.max_concurrent
     study = describe(name, title, grid, store, shlex.join(sys.argv))
     console.print(f"{title}: {len(arms)} arms. {plan_sentence(made)}", highlight=False)
     if made.existing < made.unique:
-        start_ray(options.address, concurrent, resources, options.verbose)
-        concurrent = arms_at_once(concurrent, resources)
+        wanted = at_once.arms if at_once else 1
+        joined = start_ray(options.address, wanted, resources, options.verbose)
+        at_once = arms_at_once(at_once, resources, SECONDS_FOR_NODES if joined else 0.0)
+        console.print(f"{at_once}.", highlight=False)
     paid = rates(found, prices) if options.node_types else ()
     outcome = run_study(
-        study, experiments, shared(store), resources, concurrent, console, paid, options.trackers
-    )
+        study, experiments, shared(store), resources, at_once.arms if at_once else 1, console, paid,
+        options.trackers,
+    )  # fmt: skip
 
     for table in terminal_tables(outcome.findings):
         console.print(table)

@@ -43,7 +43,7 @@ SECONDS_BETWEEN_REPORTS = 2.0
 # A large study's report takes many seconds to draw: no more than this share of the time goes to it.
 REPORT_SHARE = 0.05
 # Drivers of a cluster's arms hold no CPU; this puts them on the head, away from spot nodes.
-ON_THE_HEAD = {"cpu": 0, "node:__internal_head__": 0.001}
+ON_THE_HEAD = {"CPU": 0.0, "node:__internal_head__": 0.001}
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _fit(
     """Let Ray Tune walk the arms; whether it came to its end."""
     trainable = tune.with_resources(
         tune.with_parameters(run_arm, arms=arms, store=store, resources=resources),
-        ON_THE_HEAD if resources.train_workers else {"cpu": 1},
+        ON_THE_HEAD if resources.train_workers else resources.of_a_trial(),
     )
     with tempfile.TemporaryDirectory(prefix="weakteach-tune-") as folder:
         tuner = tune.Tuner(
