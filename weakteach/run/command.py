@@ -24,7 +24,7 @@ from weakteach.study.experiments import Experiment, arms_of
 from weakteach.study.grids import Choices, listed, make_grid
 from weakteach.study.presets import PRESETS, Preset
 
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
 DEFAULT_STORAGE = "runs"
 
 
@@ -296,7 +296,7 @@ def run_sweep(
     console.print(f"Report: {folder}/report.html", soft_wrap=True, highlight=False)
     if outcome.interrupted:
         console.print("Interrupted. The same command goes on from here.")
-        return EXIT_INTERRUPTED
+        return EXIT_TERMINATED if outcome.terminated else EXIT_INTERRUPTED
     return EXIT_FAILED if outcome.findings.failures else 0
 
 
