@@ -1,48 +1,135 @@
-"""Labeling asks for the GPUs that it is given. They exist in Ray's eyes alone."""
+"""Every kind of process sees the devices that it was given and no others.
 
+On a host with two GPUs, which exist in Ray's eyes alone.
+"""
+
+import json
+import os
 import subprocess
 import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray
+import pytest
 
-from weakteach.artifacts.store import Store
-from weakteach.labeling.shards import Stream
-from weakteach.labeling.stream import stream_chunks
+from weakteach.artifacts.errors import UserError
 from weakteach.models.resources import Resources
 
+PAIRS = 100
 
-class WhichGpu:
-    """Tells for each row how many GPUs its process was given, in place of a label."""
+
+class WhichDevices:
+    """Tells for each row the devices that its process sees, in place of a label."""
 
     def load(self):
-        return len(ray.get_gpu_ids())
+        return os.environ["CUDA_VISIBLE_DEVICES"]
 
-    def process(self, gpus, chunk):
-        return chunk.append_column("gpus", [[gpus] * len(chunk)])
+    def process(self, devices, chunk):
+        return chunk.append_column("devices", [[devices] * len(chunk)])
 
 
-def label_on_gpus(storage):
+def tell(config):
+    """A training that tells the devices that its process sees."""
+    from weakteach.models.process import prepare_process
+
+    prepare_process(threads=1)
+    return {"devices": os.environ["CUDA_VISIBLE_DEVICES"]}
+
+
+def labeling(storage, resources):
+    from weakteach.artifacts.store import Store
+    from weakteach.labeling.shards import Stream
+    from weakteach.labeling.stream import stream_chunks
+
+    shards = f"{storage}/shards-{resources.label_actors}-{resources.gpus}"
+    stream = Stream(Store(storage), f"{storage}/pairs.parquet", shards, WhichDevices())
+    rows = [row for table in stream_chunks(stream, resources).tables() for row in table.to_pylist()]
+    assert [row["pair_id"] for row in rows] == [str(n) for n in range(PAIRS)]
+    (devices,) = {row["devices"] for row in rows}
+    return devices
+
+
+def training(storage, resources):
+    from weakteach.artifacts.store import Store
+    from weakteach.models.spec import find_model
+    from weakteach.training.launch import launch
+    from weakteach.training.worker import TrainingJob
+
+    store, start = Store(storage), find_model("opt-45k")
+    job = TrainingJob(store, start, "", "", None, 0, resources, storage, storage)
+    name = f"run-{resources.train_workers}-{resources.gpus}"
+    return launch(tell, job, name, f"file://{storage}/train")["devices"]
+
+
+def trial(storage, resources):
+    from ray import tune
+
+    def train(config):
+        tune.report({"devices": training(storage, resources)})
+
+    run = tune.RunConfig(storage_path=f"{storage}/tune", verbose=0)
+    trainable = tune.with_resources(train, resources.of_a_trial())
+    return tune.Tuner(trainable, run_config=run).fit()[0].metrics["devices"]
+
+
+def on_two_gpus(storage):
+    import ray
+
+    from weakteach.run.cluster import start_ray
+
+    init = ray.init
+    ray.init = lambda **options: init(num_gpus=2, **options)
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    ray.init(num_cpus=2, num_gpus=2, include_dashboard=False)
-    pq.write_table(pa.table({"pair_id": [str(n) for n in range(100)]}), f"{storage}/pairs.parquet")
-    for actors, pairs_each in ((0, 100), (2, 2)):
-        shards = f"{storage}/shards-{actors}"
-        stream = Stream(
-            Store(storage), f"{storage}/pairs.parquet", shards, WhichGpu(), chunk_rows=pairs_each
-        )
-        made = stream_chunks(stream, Resources(label_actors=actors, gpus=1))
-        rows = [row for table in made.tables() for row in table.to_pylist()]
-        assert [row["pair_id"] for row in rows] == [str(n) for n in range(100)]
-        assert {row["gpus"] for row in rows} == {1}
-    print("labeled")
+    start_ray(None, 2, Resources(), verbose=False)
+    ids = pa.table({"pair_id": [str(n) for n in range(PAIRS)]})
+    pq.write_table(ids, f"{storage}/pairs.parquet")
+    seen = {
+        "without": [
+            labeling(storage, Resources()),
+            trial(storage, Resources()),
+            training(storage, Resources(train_workers=1)),
+        ],
+        "with": [
+            labeling(storage, Resources(gpus=1)),
+            labeling(storage, Resources(gpus=1, label_actors=1)),
+            trial(storage, Resources(gpus=1)),
+        ],
+        "driver": [training(storage, Resources())],
+    }
+    print(json.dumps(seen))
 
 
-def test_tasks_and_actors_label_on_the_gpus_that_they_ask_for(tmp_path):
-    run = subprocess.run([sys.executable, __file__, str(tmp_path)], capture_output=True, text=True)
-    assert "labeled" in run.stdout, run.stderr
+def test_each_kind_of_process_sees_the_gpu_that_it_was_given_alone(tmp_path):
+    run = subprocess.run(
+        [sys.executable, __file__, str(tmp_path)], capture_output=True, text=True,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "0,1"},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    seen = json.loads(run.stdout.strip().splitlines()[-1])
+    assert seen["without"] == ["", "", ""]
+    assert all(devices in ("0", "1") for devices in seen["with"])
+    assert seen["driver"] == ["0"]
+
+
+@pytest.mark.parametrize(
+    ("visible", "kept"), [(None, "0"), ("2,3", "2"), ("GPU-a,GPU-b", "GPU-a"), ("1", "1"), ("", "")]
+)
+def test_a_process_outside_of_ray_computes_on_the_first_gpu_that_it_sees(
+    monkeypatch, visible, kept
+):
+    from weakteach.models.process import prepare_process
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    prepare_process(threads=1)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == kept
+
+
+def test_a_worker_of_several_gpus_is_refused_as_it_would_use_one():
+    with pytest.raises(UserError, match="give each 1, and have more workers"):
+        Resources(gpus=2)
 
 
 if __name__ == "__main__":
-    label_on_gpus(*sys.argv[1:])
+    on_two_gpus(*sys.argv[1:])

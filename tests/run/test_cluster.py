@@ -10,20 +10,26 @@ from ray import tune
 from weakteach.models.resources import Resources
 from weakteach.run import cluster
 from weakteach.run.cluster import ClusterError, arms_at_once
+from weakteach.run.concurrency import AtOnce
 
 
 def test_trials_that_train_leave_cpus_for_their_labeling(ray_here):
     """The Ray of tests has 4 CPUs; a trial takes one, and one for each task that labels."""
-    assert arms_at_once(9, Resources()) == 2
-    assert arms_at_once(1, Resources()) == 1
-    assert arms_at_once(9, Resources(label_tasks=3)) == 1
-    assert arms_at_once(9, Resources(train_workers=1)) == 9
+    nine = AtOnce(9, "as asked for")
+    assert str(arms_at_once(nine, Resources())) == "2 arms at a time: Ray has 4 CPUs"
+    assert arms_at_once(None, Resources()).arms == 2
+    assert str(arms_at_once(AtOnce(1, "as asked for"), Resources())) == (
+        "1 arm at a time: as asked for"
+    )
+    assert arms_at_once(nine, Resources(label_tasks=3)).arms == 1
+    assert arms_at_once(nine, Resources(train_workers=1)) == nine
 
 
-def test_a_cluster_that_stays_too_small_for_an_arm_is_an_error(ray_here, monkeypatch):
-    monkeypatch.setattr(cluster, "SECONDS_FOR_NODES", 0.5)
+def test_a_cluster_that_stays_too_small_for_an_arm_is_an_error(ray_here):
     with pytest.raises(ClusterError, match="has 4 CPUs, but an arm needs 5"):
-        arms_at_once(1, Resources(label_tasks=4))
+        arms_at_once(None, Resources(label_tasks=4), patience=0.5)
+    with pytest.raises(ClusterError, match=r"has 0 GPUs, but an arm needs 2: with --gpus 0\.5"):
+        arms_at_once(None, Resources(gpus=1))
 
 
 def test_trials_are_not_told_the_keys_of_the_driver(ray_here, monkeypatch, tmp_path):

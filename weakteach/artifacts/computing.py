@@ -33,6 +33,14 @@ class StepProgress(Protocol):
     def __call__(self, step: Step, done: int, total: int, tokens: int = 0) -> None: ...
 
 
+class Failures(Protocol):
+    """Steps that failed, and with what."""
+
+    def __contains__(self, step: Step, /) -> bool: ...
+    def __getitem__(self, step: Step, /) -> Exception: ...
+    def __setitem__(self, step: Step, error: Exception, /) -> None: ...
+
+
 class _InOtherHands(Exception):
     """Another process is computing the step."""
 
@@ -55,37 +63,41 @@ def obtain_each(
     execution: Any = None,
     computed: Callable[[Step], None] | None = None,
     progress: StepProgress | None = None,
+    failed: Failures | None = None,
 ) -> dict[Step, dict[str, Any] | Exception]:
     """For each target its record, or the exception with which it failed.
 
     Of all processes that want one step at a time, one computes it. The others go on with
     another target meanwhile, and wait only when every missing one is in other hands.
     ``computed`` is called after each step that this call computed itself, ``progress`` while
-    a step goes on.
+    a step goes on. A step in ``failed`` is not tried; those that fail here are put there.
     """
     outcomes: dict[Step, dict[str, Any] | Exception] = {}
-    failed: dict[Step, Exception] = {}
     targets = list(targets)
+    failures: Failures = {} if failed is None else failed
 
     def visit(step: Step, wait: float) -> dict[str, Any]:
         if record := store.record(step):
             return record
-        if step in failed:  # another target has tried
-            raise failed[step]
+        if step in failures:  # another target has tried
+            raise failures[step]
         for parent in step.inputs:
             visit(parent, wait)
         try:
             with store.lease(type(step).__name__, step.fingerprint, wait):
                 if record := store.record(step):
                     return record
-                record = through_losses(partial(_compute, store, step, execution, progress))
+                if step in failures:  # who had the lease before has tried
+                    raise failures[step]
+                try:
+                    record = through_losses(partial(_compute, store, step, execution, progress))
+                except Exception as error:
+                    if record := store.record(step):
+                        return record  # another took our lease for lost, and was first
+                    failures[step] = error
+                    raise
         except Timeout:
             raise _InOtherHands from None
-        except Exception as error:
-            if record := store.record(step):
-                return record  # another process took our lease for lost, and was first
-            failed[step] = error
-            raise
         if computed:
             computed(step)
         return record

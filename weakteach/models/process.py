@@ -1,6 +1,7 @@
 """How a process that computes with models is set up."""
 
 import ctypes
+import os
 import sys
 
 import torch
@@ -9,12 +10,32 @@ M_TOP_PAD = -2  # malloc.h
 # More than a batch frees at a time. Below it, glibc gives freed memory back after every operation
 # and takes it again, page by page: a fifth of the CPU time of small models.
 KEPT_BYTES = 64 << 20
+# HIP reads it too.
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+# What Ray Train tells each worker of a group.
+GIVEN = "ACCELERATE_TORCH_DEVICE"
 
 
 def prepare_process(threads: int) -> None:
-    """``threads`` for torch, and an allocator that keeps what it will need again."""
+    """``threads`` for torch, one device, and an allocator that keeps what it will need again."""
     torch.set_num_threads(threads)
+    keep_one_device()
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         if hasattr(libc, "mallopt"):  # glibc; musl has none
             libc.mallopt(M_TOP_PAD, KEPT_BYTES)
+
+
+def keep_one_device() -> None:
+    """See to it that torch computes on the device that this process was given and on no other.
+
+    The workers of a group see each other's devices, so that these can exchange data, and each is
+    told its own. Any other process computes on one, the first that it sees: a worker of Ray sees
+    what it was given, and a process that Ray did not start all that the host has.
+    """
+    if torch.distributed.is_initialized():
+        given = torch.device(os.environ.get(GIVEN, "cpu"))
+        if given.index is not None and torch.accelerator.is_available():
+            torch.accelerator.set_device_index(given.index)
+        return
+    os.environ[VISIBLE] = os.environ.get(VISIBLE, "0").partition(",")[0]

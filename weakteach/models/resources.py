@@ -21,8 +21,9 @@ class Resources:
     ``label_actors`` 0 runs labeling and generation as Ray tasks in reused worker processes,
     ``label_tasks`` of them at a time; from 1 on, a fixed pool of that many actors holds the model,
     which grows up to ``label_actors_max``, if that is given, where the cluster has room.
-    ``gpus`` and ``cpus`` are per worker, task or actor; ``gpu_type`` is a GPU's name in Ray, such
-    as A100, and empty where any will do. ``threads`` are torch threads in each.
+    ``gpus`` and ``cpus`` are per worker, task or actor, and ``gpus`` at most 1 as each computes on
+    one device; a trial that trains in its own process has as many ``gpus``. ``gpu_type`` is a GPU's
+    name in Ray, such as A100, and empty where any will do. ``threads`` are torch threads in each.
     ``device_batch`` is the largest number of rows that one device takes at once in training;
     ``batch_tokens`` the tokens of one labeling or generation batch, padding included
     where there is any. ``attention`` is how log-probabilities of pairs are computed: "flex", on
@@ -44,6 +45,11 @@ class Resources:
     max_failures: int = 2
 
     def __post_init__(self) -> None:
+        if self.gpus > 1:
+            raise UserError(
+                f"A worker of {self.gpus:g} GPUs would use one of them: give each 1, and have more "
+                "workers (--train-workers, --label-actors)"
+            )
         if self.label_actors_max and not 0 < self.label_actors <= self.label_actors_max:
             raise UserError(
                 f"A pool of {self.label_actors} labeling actors cannot grow up to "
@@ -63,3 +69,12 @@ class Resources:
         if self.gpu_type:
             options["accelerator_type"] = self.gpu_type
         return options
+
+    def of_a_trial(self) -> dict[str, float]:
+        """Resources, by Ray's names, of a trial that trains in its own process."""
+        wanted = {"CPU": 1.0}
+        if self.gpus:
+            wanted["GPU"] = self.gpus
+        if self.gpu_type:
+            wanted[f"accelerator_type:{self.gpu_type}"] = 0.001
+        return wanted

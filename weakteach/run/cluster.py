@@ -13,6 +13,7 @@ from ray.tune.execution import class_cache
 from weakteach.artifacts.errors import UserError
 from weakteach.artifacts.store import Store
 from weakteach.models.resources import Resources
+from weakteach.run.concurrency import AtOnce, on_cluster
 from weakteach.run.leases import ray_lease
 
 LOGGER = logging.getLogger(__name__)
@@ -29,12 +30,23 @@ WORKER_ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Else a process that asked for no GPU sees all that its host has.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+    # Each arm is a thread of its trial's process: with an arena for each, glibc keeps what the arms
+    # before have freed, 14 MB for a small one.
+    "MALLOC_ARENA_MAX": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
 # Ray gives up after 30 s in which its processes have not come up, as on a busy machine.
 STARTS = 3
 # How long a cluster that is too small for an arm may take to replace a lost node.
 SECONDS_FOR_NODES = 60.0
+HEAD = "node:__internal_head__"
+# For a resource of which a cluster has too little for an arm.
+ADVICE = {
+    "CPU": "start Ray with more (--num-cpus may be more than the machine has)",
+    "GPU": "with --gpus 0.5 its training and what labels for it share one",
+}
 
 
 class ClusterError(UserError):
@@ -46,8 +58,9 @@ def shared(store: Store) -> Store:
     return store if store.is_local else Store(store.url, ray_lease)
 
 
-def start_ray(address: str | None, concurrent: int, resources: Resources, verbose: bool) -> None:
-    """Join the cluster at ``address`` (or in the environment), or start Ray in this process.
+def start_ray(address: str | None, concurrent: int, resources: Resources, verbose: bool) -> bool:
+    """Join the cluster at ``address`` (or in the environment), or start Ray in this process;
+    whether there was one to join.
 
     A local Ray has a logical CPU for each trial and one for each trial's labeling, whatever the
     machine has: a trial waits while its labeling runs. Raises ClusterError.
@@ -69,7 +82,7 @@ def start_ray(address: str | None, concurrent: int, resources: Resources, verbos
                 logging_level=logging.INFO if verbose else logging.ERROR,
                 **options,
             )
-            return
+            break
         except Exception as error:  # Ray raises bare ones, of a busy machine for instance
             ray.shutdown()
             if tries_left:
@@ -80,27 +93,56 @@ def start_ray(address: str | None, concurrent: int, resources: Resources, verbos
                 if address
                 else f"Ray did not start in {STARTS} tries: {error}"
             ) from error
+    return bool(address)
 
 
-def arms_at_once(wanted: int, resources: Resources) -> int:
-    """How many arms of those wanted can run on the cluster without starving each other.
+def arms_at_once(wanted: AtOnce | None, resources: Resources, patience: float = 0.0) -> AtOnce:
+    """How many arms run at a time on the Ray that was joined or started: those wanted, or as many
+    as it has room for, and no more than can run without starving each other.
 
-    A trial that trains in its own process keeps a CPU while it waits for its labeling: if trials
-    held every CPU, none of them would go on. A cluster that is too small for one may have just
-    lost a node: it is given some time. Raises ClusterError if none comes.
+    A trial that trains in its own process keeps its devices while it waits for its labeling: if
+    trials held them all, none would go on. A cluster that is too small for one may have just lost a
+    node: it is given ``patience`` seconds. Raises ClusterError if none comes.
     """
     if resources.train_workers:
-        return wanted
-    needed = _cpus_of_a_trial(resources)
-    give_up = time.monotonic() + SECONDS_FOR_NODES
-    while (available := float(ray.cluster_resources().get("CPU", 0.0))) < needed:
+        has = ray.cluster_resources()
+        return wanted or on_cluster(
+            resources, has.get("CPU", 0.0), has.get("GPU", 0.0), _bytes_of_the_head()
+        )
+    labelers = max(resources.label_tasks, resources.label_actors)
+    needed = {"CPU": _cpus_of_a_trial(resources), "GPU": (1 + labelers) * resources.gpus}
+    give_up = time.monotonic() + patience
+    while lacking := _lacking(needed):
         if time.monotonic() >= give_up:
-            raise ClusterError(
-                f"The cluster has {available:g} CPUs, but an arm needs {needed:g}: start Ray with "
-                "more (--num-cpus may be more than the machine has)"
-            )
+            raise ClusterError(lacking)
         time.sleep(1.0)
-    return min(wanted, int(available // needed))
+    fits = {
+        name: int(ray.cluster_resources()[name] // amount)
+        for name, amount in needed.items()
+        if amount
+    }
+    scarce = min(fits, key=lambda name: fits[name])
+    if wanted and wanted.arms <= fits[scarce]:
+        return wanted
+    return AtOnce(fits[scarce], f"Ray has {ray.cluster_resources()[scarce]:g} {scarce}s")
+
+
+def _lacking(needed: dict[str, float]) -> str:
+    """Why the cluster has no room for an arm; empty if it has."""
+    has = ray.cluster_resources()
+    for name, amount in needed.items():
+        if has.get(name, 0.0) < amount:
+            return (
+                f"The cluster has {has.get(name, 0.0):g} {name}s, but an arm needs {amount:g}: "
+                f"{ADVICE[name]}"
+            )
+    return ""
+
+
+def _bytes_of_the_head() -> float:
+    """Memory of the head that Ray has to give."""
+    heads = [node["Resources"] for node in ray.nodes() if HEAD in node["Resources"]]
+    return float(heads[0].get("memory", math.inf)) if heads else math.inf
 
 
 def _cpus_of_a_trial(resources: Resources) -> float:

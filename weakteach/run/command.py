@@ -17,6 +17,7 @@ from weakteach.artifacts.store import Store
 from weakteach.models.resources import Attention
 from weakteach.models.spec import Dtype
 from weakteach.preferences.pair import DataError
+from weakteach.run.concurrency import planned
 from weakteach.run.plan import experiments_table, make_plan, plan_sentence, plan_table
 from weakteach.run.prices import check_cost, cost_sentence, cost_table, costs, rates, read_prices
 from weakteach.study.arms import Grid
@@ -24,7 +25,7 @@ from weakteach.study.experiments import Experiment, arms_of
 from weakteach.study.grids import Choices, listed, make_grid
 from weakteach.study.presets import PRESETS, Preset
 
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
 DEFAULT_STORAGE = "runs"
 
 
@@ -252,12 +253,14 @@ def run_sweep(
         raise DataError(f"--gpu-type: the preset {preset.name} runs without GPUs")
     made = make_plan(arms, store, preset.scale)
     prices = read_prices(options.prices)
+    at_once = planned(options.max_concurrent, options.address, resources)
     found = costs(made, prices, resources.gpu_type, listed(options.node_types, str, "--node-types"))
     if options.plan:
         if len(experiments) > 1:
             console.print(experiments_table(experiments, store))
         console.print(plan_table(made))
         console.print(plan_sentence(made), highlight=False)
+        console.print(f"{at_once or 'As many arms at a time as fit on the cluster'}.")
         console.print(cost_table(found, prices))
         console.print(cost_sentence(found, prices), highlight=False)
     if options.max_cost is not None:
@@ -268,20 +271,22 @@ def run_sweep(
 
     # Ray and torch take seconds to import, which plans and help texts do not wait for.
     from weakteach.report.page import terminal_tables
-    from weakteach.run.cluster import arms_at_once, shared, start_ray
+    from weakteach.run.cluster import SECONDS_FOR_NODES, arms_at_once, shared, start_ray
     from weakteach.run.sweep import describe, run_study
     from weakteach.study.manifest import study_folder
 
-    concurrent = options.max_concurrent or preset.max_concurrent
     study = describe(name, title, grid, store, shlex.join(sys.argv))
     console.print(f"{title}: {len(arms)} arms. {plan_sentence(made)}", highlight=False)
     if made.existing < made.unique:
-        start_ray(options.address, concurrent, resources, options.verbose)
-        concurrent = arms_at_once(concurrent, resources)
+        wanted = at_once.arms if at_once else 1
+        joined = start_ray(options.address, wanted, resources, options.verbose)
+        at_once = arms_at_once(at_once, resources, SECONDS_FOR_NODES if joined else 0.0)
+        console.print(f"{at_once}.", highlight=False)
     paid = rates(found, prices) if options.node_types else ()
     outcome = run_study(
-        study, experiments, shared(store), resources, concurrent, console, paid, options.trackers
-    )
+        study, experiments, shared(store), resources, at_once.arms if at_once else 1, console, paid,
+        options.trackers,
+    )  # fmt: skip
 
     for table in terminal_tables(outcome.findings):
         console.print(table)
@@ -292,7 +297,7 @@ def run_sweep(
     console.print(f"Report: {folder}/report.html", soft_wrap=True, highlight=False)
     if outcome.interrupted:
         console.print("Interrupted. The same command goes on from here.")
-        return EXIT_INTERRUPTED
+        return EXIT_TERMINATED if outcome.terminated else EXIT_INTERRUPTED
     return EXIT_FAILED if outcome.findings.failures else 0
 
 

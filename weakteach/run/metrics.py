@@ -11,11 +11,9 @@ from weakteach.artifacts.inventory import State, take_inventory
 from weakteach.artifacts.step import Step, walk
 from weakteach.artifacts.store import Store
 from weakteach.run.prices import Rate
+from weakteach.run.progress import Listing
 
 LOGGER = logging.getLogger(__name__)
-# The whole storage is listed no more often, and for no more than this share of the time.
-SECONDS_BETWEEN_LISTINGS = 5.0
-LISTING_SHARE = 0.05
 
 
 class StudyMetrics:
@@ -32,7 +30,7 @@ class StudyMetrics:
         self._kinds = {step.fingerprint: type(step).__name__ for step in steps}
         self._device_seconds: dict[str, float] = {}
         self._staged: set[str] = set()
-        self._next_listing = 0.0
+        self._listing = Listing(store)
 
     def update(self, targets: Iterable[Step], existing: set[str], failed: Collection[str]) -> None:
         """Given the fingerprints of the steps that exist, and of the targets that failed for good.
@@ -62,9 +60,9 @@ class StudyMetrics:
             cost.set(device_hours * rate.device_hour, {"study": self._study, **tags})
 
     def _list(self) -> None:
-        started = time.monotonic()
-        if started < self._next_listing:
+        if not self._listing.due:
             return
+        started = time.monotonic()
         try:
             inventory = take_inventory(self._store)
         except OSError as error:  # what is measured must not end what measures
@@ -74,8 +72,7 @@ class StudyMetrics:
             self._staged = {item.fingerprint for item in staged}
             *_, size = _gauges()
             size.set(inventory.size, {"storage": self._store.url.partition("?")[0]})
-        took = time.monotonic() - started
-        self._next_listing = started + max(SECONDS_BETWEEN_LISTINGS, took / LISTING_SHARE)
+        self._listing.done(started)
 
 
 def _missing(targets: Iterable[Step], existing: set[str], leave: Collection[str] = ()) -> set[str]:

@@ -2,26 +2,21 @@
 
 import json
 import logging
+import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ray import tune
 from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, TuneConfig
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from weakteach.artifacts.computing import obtain_each
+from weakteach.artifacts.errors import StorageError
 from weakteach.artifacts.identity import jsonable
 from weakteach.artifacts.inventory import tidy
 from weakteach.artifacts.record import code_version, package_versions
@@ -30,8 +25,10 @@ from weakteach.artifacts.store import Store
 from weakteach.models.resources import Resources
 from weakteach.report.publish import publish_results
 from weakteach.results.findings import Findings
+from weakteach.run.failures import SharedFailures, reason, start_keeper
 from weakteach.run.metrics import StudyMetrics
 from weakteach.run.prices import Rate
+from weakteach.run.progress import Doing, Existing, Following
 from weakteach.run.trackers import Tracking
 from weakteach.steps.data import Pairs
 from weakteach.study.arms import Arm, Grid, name_of
@@ -45,16 +42,17 @@ SECONDS_BETWEEN_REPORTS = 2.0
 # A large study's report takes many seconds to draw: no more than this share of the time goes to it.
 REPORT_SHARE = 0.05
 # Drivers of a cluster's arms hold no CPU; this puts them on the head, away from spot nodes.
-ON_THE_HEAD = {"cpu": 0, "node:__internal_head__": 0.001}
+ON_THE_HEAD = {"CPU": 0.0, "node:__internal_head__": 0.001}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a study ended."""
+    """How a study ended: ``interrupted`` by a Ctrl-C or, as ``terminated`` says, by a SIGTERM."""
 
     computed: int
     findings: Findings
     interrupted: bool
+    terminated: bool = False
 
 
 def run_study(
@@ -70,26 +68,59 @@ def run_study(
     """Compute the arms under a running Ray and keep results, report, metrics and trackers up to
     date; see ``prices.Rate`` and ``trackers.TRACKERS``.
 
-    A step that fails fails the roles that need it; the other roles and arms go on. On Ctrl-C
-    what is computed stays, and the report says how far it came.
+    A step that fails fails the roles that need it; the other roles and arms go on. On Ctrl-C or
+    SIGTERM what is computed stays, and the report says how far it came.
     """
     arms = arms_of(experiments)
     steps = walk(target for arm in arms for target in arm.targets)
+    existing = store.existing(steps)
     study = replace(
         study,
         steps_total=len(steps),
-        steps_existing_at_start=len(store.existing(steps)),
+        steps_existing_at_start=len(existing),
         started=time.time(),
     )
     metrics = StudyMetrics(study.name, store, steps, rates)
-    recorder = Recorder(make_manifest(study, experiments), arms, store, steps, console, metrics)
+    manifest = make_manifest(study, experiments)
+    recorder = Recorder(manifest, arms, store, steps, existing, console, metrics)
     tracking = Tracking(trackers, study.name, arms, store, console)
-    interrupted = False
-    if study.steps_existing_at_start < len(steps):
+    interrupted = terminated = False
+    if len(existing) < len(steps):
         recorder.write(final=False)
-        interrupted = not _fit(study.name, arms, store, resources, concurrent, recorder, tracking)
+        with sigterm_as_ctrl_c() as signals:
+            interrupted = not _fit(
+                study.name, arms, store, resources, concurrent, recorder, tracking
+            )
+        terminated = bool(signals)
+        if not interrupted:
+            _tidy(store, steps, console)
     tracking.close()
-    return Outcome(recorder.computed, recorder.write(final=True), interrupted)
+    return Outcome(recorder.computed, recorder.write(final=True), interrupted, terminated)
+
+
+def _tidy(store: Store, steps: list[Step], console: Console) -> None:
+    """What killed processes left harms nobody: if it cannot be deleted now, the next study will."""
+    try:
+        tidy(store, steps)
+    except (OSError, StorageError) as error:
+        line = f"What killed processes left cannot be deleted now: {reason(error)}"
+        console.print(line, markup=False, highlight=False)
+
+
+@contextmanager
+def sigterm_as_ctrl_c() -> Iterator[list[int]]:
+    """Within, a SIGTERM does what a Ctrl-C does; the list holds its number once one has come."""
+    received: list[int] = []
+
+    def interrupt(number: int, frame: Any) -> None:
+        received.append(number)
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _fit(
@@ -103,8 +134,10 @@ def _fit(
 ) -> bool:
     """Let Ray Tune walk the arms; whether it came to its end."""
     trainable = tune.with_resources(
-        tune.with_parameters(run_arm, arms=arms, store=store, resources=resources),
-        ON_THE_HEAD if resources.train_workers else {"cpu": 1},
+        tune.with_parameters(
+            run_arm, arms=arms, store=store, resources=resources, keeper=start_keeper()
+        ),
+        ON_THE_HEAD if resources.train_workers else resources.of_a_trial(),
     )
     with tempfile.TemporaryDirectory(prefix="weakteach-tune-") as folder:
         tuner = tune.Tuner(
@@ -127,12 +160,13 @@ def _fit(
                 tuner.fit()
             except KeyboardInterrupt:
                 return False
-    tidy(store, walk(target for arm in arms for target in arm.targets))
     # Tune catches a first Ctrl-C itself and stops with arms left.
     return recorder.open_arms == 0
 
 
-def run_arm(config: dict[str, Any], arms: list[Arm], store: Store, resources: Resources) -> None:
+def run_arm(
+    config: dict[str, Any], arms: list[Arm], store: Store, resources: Resources, keeper: Any
+) -> None:
     """A trial: obtain what the arm is made of, and report each step computed and each failure."""
     arm = arms[config["arm"]]
     computed = 0
@@ -142,28 +176,23 @@ def run_arm(config: dict[str, Any], arms: list[Arm], store: Store, resources: Re
     def finished(step: Step) -> None:
         nonlocal computed
         computed += 1
-        tune.report({"steps": computed, "step": str(step), "doing": "", "failures": {}})
+        tune.report({"steps": computed, "step": step.fingerprint, "doing": "", "failures": {}})
 
     def doing(step: Step, done: int, total: int, tokens: int = 0) -> None:
         nonlocal told
-        if time.monotonic() - told >= SECONDS_BETWEEN_REPORTS:
+        if not done or time.monotonic() - told >= SECONDS_BETWEEN_REPORTS:
             told = time.monotonic()
             text = f"{type(step).__name__} {done}/{total}"
             tune.report({"steps": computed, "step": "", "doing": text, "failures": {}})
 
-    outcomes = obtain_each(store, arm.targets, resources, finished, doing)
+    failed = SharedFailures(keeper)
+    outcomes = obtain_each(store, arm.targets, resources, finished, doing, failed)
     failures = {}
     for step, error in outcomes.items():
         if isinstance(error, Exception):
             LOGGER.error("%s of %s failed", step, arm.name, exc_info=error)
             failures[step.fingerprint] = reason(error)
     tune.report({"steps": computed, "step": "", "doing": "", "failures": failures})
-
-
-def reason(error: BaseException) -> str:
-    """The first line of an error, with its class where that says more than ours do."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 class Recorder(Callback):
@@ -175,6 +204,7 @@ class Recorder(Callback):
         arms: list[Arm],
         store: Store,
         steps: list[Step],
+        existing: set[str],
         console: Console,
         metrics: StudyMetrics,
     ) -> None:
@@ -183,7 +213,8 @@ class Recorder(Callback):
         self._manifest, self._arms, self._store, self._steps = manifest, arms, store, steps
         self._console, self._metrics = console, metrics
         self._failures: dict[str, str] = {}
-        self._doing: dict[str, str] = {}
+        self._existing = Existing(store, steps, existing)
+        self._doing = Doing()
         self._next_write = 0.0
         self._lock = threading.Lock()
 
@@ -195,8 +226,9 @@ class Recorder(Callback):
     ) -> None:
         if result["step"]:
             self.computed += 1
+            self._existing.add(result["step"])
             trial.run_metadata.num_failures = 0
-        self._doing[trial.trial_id] = result["doing"]
+        self._doing.say(trial.trial_id, result["doing"])
         self._failures |= result["failures"]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
@@ -242,53 +274,15 @@ class Recorder(Callback):
             self._next_write = now + (now - started) / REPORT_SHARE
             return findings
 
-    def following(self) -> "_Following":
-        return _Following(self._console, self._look, self._doing, len(self._steps))
+    def following(self) -> Following:
+        return Following(self._console, self._look, self._doing, len(self._steps))
 
     def _look(self) -> int:
         """How many steps exist; metrics are told on the way."""
-        existing = self._store.existing(self._steps)
+        existing = self._existing.look()
         targets = [target for arm in self._arms for target in arm.targets]
         self._metrics.update(targets, existing, set(self._failures))
         return len(existing)
-
-
-class _Following:
-    """A progress bar of the study's steps, looked up while the body runs; beside it what the trials
-    are doing."""
-
-    def __init__(
-        self, console: Console, look: Callable[[], int], doing: dict[str, str], steps: int
-    ) -> None:
-        self._progress = Progress(
-            TextColumn("steps"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}"),
-            console=console,
-        )
-        self._look, self._doing, self._steps = look, doing, steps
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
-
-    def __enter__(self) -> None:
-        self._progress.start()
-        self._thread.start()
-
-    def __exit__(self, *_: Any) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._progress.stop()
-
-    def _follow(self) -> None:
-        task = self._progress.add_task("", total=self._steps, completed=self._look())
-        while not self._stop.wait(1.0):
-            doing = ", ".join(text for text in self._doing.values() if text)
-            self._progress.update(task, completed=self._look(), description=doing)
-        self._progress.update(task, completed=self._look(), description="")
 
 
 def data_counts(store: Store, steps: list[Step]) -> tuple[dict[str, int | str], ...]:

@@ -87,7 +87,6 @@ class Preset:
     scale: Scale
     dtype: Dtype = "float32"
     max_tokens: int = 512
-    max_concurrent: int = 2
 
 
 # By the size in a model's name, whatever its family.
@@ -252,7 +251,6 @@ PAPER = Preset(
     dtype="bfloat16",
     # 40 % of an A100's dense bfloat16 peak.
     scale=Scale(100_000, 11_000, 125, 60, "A100", 1.25e14),
-    max_concurrent=8,
 )
 
 PRESETS = {preset.name: preset for preset in (EMBEDDED, LAPTOP, PAPER)}

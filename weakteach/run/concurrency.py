@@ -1,0 +1,89 @@
+"""How many arms run at a time: as many as keep the machine, or the cluster, busy."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from weakteach.models.resources import Resources
+
+GIB = 1 << 30
+# What the trial of an arm that trains in its own process holds, and what labels for it.
+ARM_BYTES = 2 * GIB
+# What a trial holds whose workers are elsewhere; all of them are on the head.
+DRIVER_BYTES = GIB // 2
+# So many arms at least tell a cluster that can grow what they want of it; some may have to wait.
+ARMS_OF_A_CLUSTER = 8
+CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class AtOnce:
+    """So many arms, and what that number follows from."""
+
+    arms: int
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.arms} {'arm' if self.arms == 1 else 'arms'} at a time: {self.why}"
+
+
+def planned(wanted: int | None, address: str | None, resources: Resources) -> AtOnce | None:
+    """What the user wants, or what suits this machine; None if it is for a cluster to say."""
+    if wanted:
+        return AtOnce(wanted, "as asked for")
+    return None if address or os.environ.get("RAY_ADDRESS") else on_machine(resources)
+
+
+def on_machine(resources: Resources) -> AtOnce:
+    """As many arms as there are cores for their threads and memory for their processes."""
+    cores, memory = cores_here(), memory_here()
+    by_cores = cores // _cores_of_an_arm(resources)
+    by_memory = int(memory // ARM_BYTES)
+    if by_memory < by_cores:
+        return AtOnce(max(1, by_memory), f"{memory / GIB:.0f} GiB of memory")
+    return AtOnce(max(1, by_cores), f"{cores} {'core' if cores == 1 else 'cores'}")
+
+
+def _cores_of_an_arm(resources: Resources) -> int:
+    """An arm trains or labels, one after the other."""
+    return resources.threads * max(resources.train_workers, resources.label_workers)
+
+
+def on_cluster(resources: Resources, cpus: float, gpus: float, head_bytes: float) -> AtOnce:
+    """As many arms, whose workers are on nodes of their own, as so many CPUs and GPUs have room
+    for; their drivers share the memory of the head."""
+    workers = max(resources.train_workers, resources.label_workers)
+    fits = int(cpus // (workers * resources.cpus))
+    has = f"{cpus:g} CPUs"
+    if resources.gpus and gpus // (workers * resources.gpus) < fits:
+        fits, has = int(gpus // (workers * resources.gpus)), f"{gpus:g} GPUs"
+    arms, why = max(fits, ARMS_OF_A_CLUSTER), f"the cluster has {has}"
+    if fits < ARMS_OF_A_CLUSTER:
+        why += ", and may grow"
+    if (by_memory := max(1, int(head_bytes // DRIVER_BYTES))) < arms:
+        return AtOnce(by_memory, f"the head has {head_bytes / GIB:.0f} GiB of memory")
+    return AtOnce(arms, why)
+
+
+def cores_here() -> int:
+    """Cores that this process may use, by its affinity and its container's quota."""
+    affinity = hasattr(os, "sched_getaffinity")  # not on macOS
+    cores = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
+    quota, _, period = _limit("cpu.max").partition(" ")
+    return min(cores, max(1, int(quota) // int(period))) if quota.isdigit() else cores
+
+
+def memory_here() -> int:
+    """Bytes of the machine or of the container."""
+    memory, limit = psutil.virtual_memory().total, _limit("memory.max")
+    return min(memory, int(limit)) if limit.isdigit() else memory
+
+
+def _limit(name: str) -> str:
+    """A limit of this process's container; empty where there is none."""
+    try:
+        return (CGROUP / name).read_text().strip()
+    except OSError:
+        return ""
