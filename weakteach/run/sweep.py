@@ -329,7 +329,7 @@ def describe(name: str, title: str, grid: Grid, store: Store, command: str) -> S
             ("teachers", ", ".join(weak)),
             ("students", ", ".join(dict.fromkeys(students))),
             ("labeled fractions", ", ".join(map(str, grid.fractions))),
-            ("betas", ", ".join(f"{beta:g}" for beta in grid.betas)),
+            ("betas", ", ".join(f"{beta:g}" for beta in grid.ranges.betas)),
             ("judge", str(grid.judge or "none")),
         ),
         seeds=(*grid.seeds, *grid.more_seeds),

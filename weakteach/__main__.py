@@ -1,0 +1,5 @@
+"""``python -m weakteach``."""
+
+from weakteach.cli import main
+
+main()
