@@ -106,10 +106,11 @@ class _SameRuns(MLflowLoggerCallback):
 
         super().__init__(uri, registry_uri=uri, experiment_name=study)
         self._client = MlflowClient(uri, uri)
-        if not self._client.get_experiment_by_name(study):
-            self._client.create_experiment(study, artifacts)
+        found = self._client.get_experiment_by_name(study)
+        self._experiment = (
+            found.experiment_id if found else self._client.create_experiment(study, artifacts)
+        )
         self.setup()
-        self._experiment = self._client.get_experiment_by_name(study).experiment_id
 
     def log_trial_start(self, trial: Any) -> None:
         same = f"tags.trial_name = '{trial.name}'"
