@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,43 +11,59 @@ import pytest
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
+from weakteach import __version__
+from weakteach.cli import app
 from weakteach.models.loading import Weights, load_causal
 from weakteach.models.tiny.family import base_folder
 from weakteach.models.tokens import load_tokenizer
+from weakteach.run.terminal import run
 from weakteach.worlds.domains import POSTS
 from weakteach.worlds.world import gold_reward
 
 
 def weakteach(*arguments):
-    run = subprocess.run(
-        [sys.executable, "-m", "weakteach.cli", *map(str, arguments)],
+    """As a user runs it, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "weakteach", *map(str, arguments)],
         capture_output=True,
         text=True,
         env={**os.environ, "COLUMNS": "200"},
     )
-    return run.returncode, run.stdout, run.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture
+def here(capsys, monkeypatch):
+    """Runs the command in this process."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def command(*arguments):
+        code = run(app, [str(argument) for argument in arguments])
+        return code, *capsys.readouterr()
+
+    return command
 
 
 @pytest.fixture(scope="module")
 def labeled(tmp_path_factory):
     """Two files of the world's pairs, labeled by a tiny teacher."""
     folder = tmp_path_factory.mktemp("label")
-    few, many = folder / "few.jsonl", folder / "many.jsonl"
-    assert weakteach("world", 300, "--out", few)[0] == 0
-    assert weakteach("world", 200, "--start", 300, "--out", many)[0] == 0
+    few, many = folder / "few[final].jsonl", folder / "many.jsonl"
+    assert run(app, ["world", "300", "--out", str(few)]) == 0
+    assert run(app, ["world", "200", "--start", "300", "--out", str(many)]) == 0
     with many.open("a") as file:
         file.write('{"prompt": "p", "chosen": "same", "rejected": "same"}\nnot json\n')
     outcome = weakteach(
         *("label", "--labeled", few, "--unlabeled", many, "--teacher", "opt-45k"),
-        *("--out", folder / "out", "--storage", folder / "store"),
+        *("--out", folder / "out", "--storage", folder / "store", "--threads", 2),
     )
     return folder, outcome
 
 
-def test_world_writes_trl_rows_from_any_index(tmp_path):
-    weakteach("world", 5, "--out", tmp_path / "a.jsonl")
-    weakteach("world", 2, "--start", 3, "--out", tmp_path / "b.jsonl")
-    weakteach("world", 2, "--start", 3, "--no-choices", "--out", tmp_path / "c.jsonl")
+def test_world_writes_trl_rows_from_any_index(here, tmp_path):
+    here("world", 5, "--out", tmp_path / "a.jsonl")
+    here("world", 2, "--start", 3, "--out", tmp_path / "b.jsonl")
+    here("world", 2, "--start", 3, "--no-choices", "--out", tmp_path / "c.jsonl")
     a, b, c = (
         [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
         for name in "abc"
@@ -58,8 +75,8 @@ def test_world_writes_trl_rows_from_any_index(tmp_path):
     assert all(isinstance(gold_reward(r["prompt"], r["chosen"]).reward, float) for r in a)
 
 
-def test_world_writes_posts_too(tmp_path):
-    code, _, err = weakteach("world", 3, "--domain", "posts", "--out", tmp_path / "a.jsonl")
+def test_world_writes_posts_too(here, tmp_path):
+    code, _, err = here("world", 3, "--domain", "posts", "--out", tmp_path / "a.jsonl")
     assert code == 0, err
     for line in (tmp_path / "a.jsonl").read_text().splitlines():
         row = json.loads(line)
@@ -70,6 +87,7 @@ def test_world_writes_posts_too(tmp_path):
 def test_label_writes_a_label_for_every_pair_and_says_how_good_the_teacher_is(labeled):
     folder, (code, out, err) = labeled
     assert code == 0, err
+    assert "few[final].jsonl: 300 rows = 300 pairs + 0 in quarantine" in out
     assert "many.jsonl: 202 rows = 200 pairs + 2 in quarantine" in out
     assert "Teacher accuracy on held-out human choices" in out
     assert "Agreement with the human choices of the unlabeled file" in out
@@ -119,7 +137,7 @@ def test_human_choices_of_the_unlabeled_file_change_no_label(labeled, tmp_path):
     flipped = [{**r, "chosen": r["rejected"], "rejected": r["chosen"]} for r in rows]
     swapped.write_text("".join(json.dumps(row) + "\n" for row in flipped))
     code, _, err = weakteach(
-        *("label", "--labeled", folder / "few.jsonl", "--unlabeled", swapped),
+        *("label", "--labeled", folder / "few[final].jsonl", "--unlabeled", swapped),
         *("--teacher", "opt-45k", "--out", tmp_path / "out", "--storage", folder / "store"),
     )
     assert code == 0, err
@@ -130,24 +148,24 @@ def test_human_choices_of_the_unlabeled_file_change_no_label(labeled, tmp_path):
     assert before == after
 
 
-def test_show_prints_the_record_and_the_lineage(labeled):
+def test_show_prints_the_record_and_the_lineage(labeled, here):
     folder, _ = labeled
     labels = min(path.name for path in (folder / "store" / "WeakLabels").iterdir())
-    code, out, _ = weakteach("show", labels[:10], "--storage", folder / "store")
+    code, out, _ = here("show", labels[:10], "--storage", folder / "store")
     assert code == 0
     assert f'"fingerprint": "{labels}"' in out
     for kind in ("Dpo/", "Sft/", "HumanLabels/", "Pairs/"):
         assert kind in out
-    code, _, err = weakteach("show", "nothing", "--storage", folder / "store")
+    code, _, err = here("show", "nothing", "--storage", folder / "store")
     assert code == 2
     assert "holds no artifact nothing" in err
 
 
-def test_pretrain_writes_a_model_that_can_be_named(tmp_path):
+def test_pretrain_writes_a_model_that_can_be_named(here, tmp_path):
     out = tmp_path / "model"
-    assert weakteach("pretrain", "opt-45k", "--out", out, "--documents", 64)[0] == 0
+    assert here("pretrain", "opt-45k", "--out", out, "--documents", 64)[0] == 0
     assert load_causal(Weights(str(out))).config.hidden_size == 32
-    code, _, err = weakteach("pretrain", "opt-45k", "--out", out)
+    code, _, err = here("pretrain", "opt-45k", "--out", out)
     assert code == 2
     assert "not empty" in err
 
@@ -155,26 +173,72 @@ def test_pretrain_writes_a_model_that_can_be_named(tmp_path):
 BAD = {
     "no such file": (["--labeled", "none.jsonl"], "none.jsonl"),
     "empty file": (["--labeled", "empty.jsonl"], "empty"),
-    "no choice": (["--labeled", "plain.jsonl"], "no row says which response a human chose"),
-    "all rows bad": (["--labeled", "bad.jsonl"], "the first (bad.jsonl:1) for: bad JSON"),
-    "unknown model": (["--teacher", "gpt-9"], "Unknown model 'gpt-9'"),
+    "unknown model": (["--teacher", "opt-9k"], "Unknown model 'opt-9k'"),
+    "model that no hub knows": (["--teacher", "gpt-9"], "Model gpt-9 is neither embedded nor"),
+    "markup in a name": (["--unlabeled", "x[/v2].jsonl"], "x[/v2].jsonl: no such file"),
+    "share above one": (["--held-out", "2"], "--held-out"),
+    "too few tokens": (["--max-tokens", "7"], "--max-tokens"),
+    "no threads": (["--threads", "0"], "--threads: 0 is out of range"),
+    "cluster that does not answer": (["--address", "127.0.0.1:1"], "at 127.0.0.1:1 (--address)"),
+    "unknown preset": (["--preset", "big"], "embedded"),
     "unknown columns": (["--unlabeled", "odd.csv"], "odd.csv"),
 }
 
 
 @pytest.mark.parametrize(("options", "sentence"), BAD.values(), ids=BAD)
-def test_a_users_mistake_is_one_sentence(labeled, tmp_path, options, sentence):
+def test_a_users_mistake_is_one_sentence(labeled, here, tmp_path, options, sentence):
     folder, _ = labeled
     (tmp_path / "empty.jsonl").touch()
-    (tmp_path / "bad.jsonl").write_text("not json\n")
     (tmp_path / "odd.csv").write_text("a,b\n1,2\n")
-    plain = {"prompt": "p", "response_1": "a", "response_2": "b"}
-    (tmp_path / "plain.jsonl").write_text(json.dumps(plain) + "\n")
-    given = {"--labeled": folder / "few.jsonl", "--unlabeled": folder / "many.jsonl"}
+    given = {"--labeled": folder / "few[final].jsonl", "--unlabeled": folder / "many.jsonl"}
     given |= {"--teacher": "opt-45k", "--out": tmp_path / "out", "--storage": tmp_path / "store"}
     name, value = options
     given[name] = tmp_path / value if Path(value).suffix else value
-    code, out, err = weakteach("label", *(item for pair in given.items() for item in pair))
+    code, out, err = here("label", *(item for pair in given.items() for item in pair))
     assert code == 2, out + err
     assert sentence in err
     assert "Traceback" not in out + err
+
+
+LATE = {
+    "no choice": ("plain.jsonl", "no row says which response a human chose"),
+    "all rows bad": ("bad.jsonl", "the first (bad.jsonl:1) for: bad JSON"),
+}
+
+
+@pytest.mark.parametrize(("name", "sentence"), LATE.values(), ids=LATE)
+def test_so_is_one_that_reading_the_files_shows(labeled, tmp_path, name, sentence):
+    folder, _ = labeled
+    (tmp_path / "bad.jsonl").write_text("not json\n")
+    plain = {"prompt": "p", "response_1": "a", "response_2": "b"}
+    (tmp_path / "plain.jsonl").write_text(json.dumps(plain) + "\n")
+    code, out, err = weakteach(
+        *("label", "--labeled", tmp_path / name, "--unlabeled", folder / "many.jsonl"),
+        *("--teacher", "opt-45k", "--out", tmp_path / "out", "--storage", tmp_path / "store"),
+    )
+    assert code == 2, out + err
+    assert sentence in err
+    assert "Traceback" not in out + err
+
+
+def test_every_command_has_a_sentence_and_the_version_is_told(here):
+    code, out, _ = here("--help")
+    assert code == 0
+    for line in (
+        r"label +Label pairs with a teacher trained on a few human choices\.",
+        r"gc +Drop what no study needs",
+        r"world +Write pairs of an embedded domain as JSONL\.",
+    ):
+        assert re.search(line, out), line
+    assert here("--version")[:2] == (0, f"{__version__}\n")
+    code, _, err = here("lable")
+    assert code == 2
+    assert "label" in err
+
+
+@pytest.mark.parametrize("command", ["plan", "report", "show"])
+def test_looking_at_a_storage_that_is_not_there_makes_none(here, tmp_path, command):
+    code, _, err = here(command, "size[/grid]", "--storage", tmp_path / "none")
+    assert code == 2
+    assert "size[/grid]" in err
+    assert not (tmp_path / "none").exists()

@@ -31,13 +31,16 @@ def test_an_embedded_model_that_is_not_shipped_is_made_by_the_study():
 
 
 def test_a_hub_id_is_planned_without_asking_the_hub():
+    assert find_model("gpt2", resolve=False) == Model(f"gpt2@{UNRESOLVED}", "gpt2", "gpt2")
     model = find_model("facebook/opt-125m", resolve=False)
     assert model == Model(f"facebook/opt-125m@{UNRESOLVED}")
     assert tokenizer_of(model).content == model.content
 
 
 BAD = {
-    "gpt-9": "Unknown model 'gpt-9': give an embedded one",
+    "opt-9k": "Unknown model 'opt-9k': give an embedded one",
+    "no model": "Unknown model 'no model': give an embedded one",
+    "gpt-9": "gpt-9 is neither embedded nor a folder or .gguf file here",
     "nowhere.gguf": "no GGUF file",
     "somebody/model": "cannot be looked up on the hub",
 }

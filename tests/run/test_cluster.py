@@ -56,7 +56,7 @@ def init(**options):
     tries.append(options)
     if len(tries) < STARTS:
         raise Exception("The current node timed out during startup.")
-    start(**options)
+    return start(**options)
 
 ray.init = init
 start_ray(None, 1, Resources(), verbose=False)

@@ -177,7 +177,7 @@ BAD = {
     "unknown model": (["--weak", "opt-45q"], "Unknown model 'opt-45q'"),
     "missing file": (["--data", "nowhere.jsonl"], "nowhere.jsonl"),
     "fraction of one": (["--fractions", "1"], "between 0 and 1"),
-    "fraction that is none": (["--fractions", "half"], "--fractions half"),
+    "fraction that is none": (["--fractions", "half"], "--fractions: half"),
     "negative seed": (["--seeds", "-1"], "--seeds"),
     "storage that cannot be written": (["--storage", "/proc/nothing"], "/proc/nothing"),
     "laptop without data": (["--preset", "laptop"], "--data FILE"),

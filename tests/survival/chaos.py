@@ -22,7 +22,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import IO, Annotated, Any
 
@@ -37,7 +39,7 @@ from rich.table import Table
 from weakteach.artifacts.step import Step, walk
 from weakteach.artifacts.store import Store
 from weakteach.study.experiments import arms_of, size_grid
-from weakteach.study.grids import Choices, listed, make_grid
+from weakteach.study.grids import Choices, make_grid
 from weakteach.study.presets import EMBEDDED
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +61,10 @@ ENVIRONMENT = {
 }
 
 
+def listed(items: Iterable[object]) -> str:
+    return ",".join(map(str, items))
+
+
 @dataclass(frozen=True)
 class Study:
     """The size grid that is disturbed, and how it is run."""
@@ -72,11 +78,11 @@ class Study:
             "--storage": storage,
             "--data": self.choices.data,
             "--test-pairs": self.choices.test_pairs,
-            "--weak": self.choices.weak,
+            "--weak": listed(self.choices.weak),
             "--student": self.choices.student,
-            "--fractions": self.choices.fractions,
-            "--seeds": self.choices.seeds,
-            "--gold": self.choices.gold,
+            "--fractions": listed(self.choices.fractions),
+            "--seeds": listed(self.choices.seeds),
+            "--gold": listed(self.choices.gold),
             "--train-workers": self.train_workers,
             "--label-actors": self.label_actors,
             "--checkpoint-steps": 10,
@@ -312,16 +318,16 @@ def main(
 ) -> None:
     """The study undisturbed, then once with each monkey. Takes about 10 minutes for each."""
     choices = Choices(
-        weak="opt-45k,opt-230k",
+        weak=("opt-45k", "opt-230k"),
         student="opt-45k",
-        fractions="1/2",
-        seeds="0",
+        fractions=(Fraction(1, 2),),
+        seeds=(0,),
         data=f"world:{pairs}",
-        gold="own",
+        gold=("own",),
         test_pairs=64,
     )
     study, console = Study(choices, train_workers, label_actors), Console()
-    steps, monkeys = study.steps(), listed(seeds, int, "--seeds")
+    steps, monkeys = study.steps(), [int(seed) for seed in seeds.split(",")]
     with tempfile.TemporaryDirectory(prefix="wt-chaos-", dir="/tmp") as temporary:
         # Short: paths of sockets below it may not exceed 107 characters.
         os.environ.update(ENVIRONMENT, RAY_TMPDIR=temporary, TMPDIR=temporary)
@@ -332,7 +338,7 @@ def main(
             console.print((place / "undisturbed.log").read_text()[-4000:], markup=False)
         console.print(f"Undisturbed: {calm.seconds:.0f} s.", highlight=False)
         runs = []
-        for seed in monkeys or ():
+        for seed in monkeys:
             name = f"seed {seed}"
             console.print(f"\n{name}:", highlight=False)
             monkey = Monkey(seed, kills, gap)

@@ -247,9 +247,7 @@ class RecordDoor(Door):
         return self.whole
 
     def read(self, data: bytes) -> tuple[str, str]:
-        from typer.testing import CliRunner
-
-        from weakteach.cli import app
+        from commands import weakteach
 
         self.file.write_bytes(data)
         self.reads += 1
@@ -260,12 +258,10 @@ class RecordDoor(Door):
                 doors.append(["report", self.studies[0]])
         refused = ""
         for door in doors:
-            run = CliRunner().invoke(app, [*door, "--storage", str(self.storage)])
-            if run.exception is not None and not isinstance(run.exception, SystemExit):
-                raise run.exception
-            if run.exit_code:
-                assert run.stderr.startswith("Error: "), run.stderr
-                refused = one_sentence(Exception(run.stderr.strip()), self.file.parent.name)
+            code, _, err = weakteach([*door, "--storage", str(self.storage)])
+            if code:
+                assert err.startswith("Error: "), err
+                refused = one_sentence(Exception(err.strip()), self.file.parent.name)
         return (REFUSED, refused) if refused else (KEPT, "")
 
     def outside(self) -> list[str]:

@@ -14,14 +14,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from typer.testing import CliRunner
+from commands import weakteach
 
 from weakteach.artifacts.computing import obtain, obtain_each
 from weakteach.artifacts.errors import UserError
 from weakteach.artifacts.record import seal
 from weakteach.artifacts.step import Step, Workspace
 from weakteach.artifacts.store import RECORD, Store
-from weakteach.cli import app
 from weakteach.models.spec import Model, find_model
 from weakteach.models.tiny.family import base_folder
 from weakteach.preferences.sources import WorldSource
@@ -181,10 +180,10 @@ def _manifest(name: str) -> dict[str, Any]:
 
 
 def _refused_command(storage: Path, *words: str) -> str:
-    run = CliRunner().invoke(app, [*words, "--storage", str(storage)])
-    assert run.exit_code in (1, 2), (words, run.output, run.exception)
-    assert run.stderr.startswith(("Error: ", "Usage: ")), (words, run.stderr, run.exception)
-    return run.stderr.strip().removeprefix("Error: ")
+    code, out, err = weakteach([*words, "--storage", str(storage)])
+    assert code in (1, 2), (words, out)
+    assert err.startswith("Error: "), (words, err)
+    return err.strip().removeprefix("Error: ")
 
 
 class _Live(HTMLParser):
@@ -224,8 +223,8 @@ def texts_are_shown_and_not_run(storage: Path, study: str) -> str:
             texts = pa.array([HOSTILE + text for text in table[name].to_pylist()])
             table = table.set_column(table.column_names.index(name), name, texts)
         pq.write_table(table, file)
-    run = CliRunner().invoke(app, ["report", study, "--storage", str(storage)])
-    assert run.exit_code == 0, (run.output, run.exception)
+    code, out, err = weakteach(["report", study, "--storage", str(storage)])
+    assert code == 0, out + err
     page = (storage / "studies" / study / "report.html").read_text()
     live = _Live()
     live.feed(page)

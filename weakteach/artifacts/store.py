@@ -56,12 +56,8 @@ class Store:
 
     @cached_property
     def _place(self) -> tuple[fs.FileSystem, str]:
-        filesystem, root = open_storage(self.url)
-        try:
-            filesystem.create_dir(root, recursive=True)
-        except OSError as error:
-            raise StorageError(f"Storage {self.url} cannot be used: {error}") from error
-        return filesystem, root
+        """Looked at only: the folder is made by what is first written."""
+        return open_storage(self.url)
 
     @property
     def filesystem(self) -> fs.FileSystem:
@@ -77,9 +73,11 @@ class Store:
         return isinstance(self.filesystem, fs.LocalFileSystem)
 
     def check_writable(self) -> None:
-        """Raises StorageError when a small file cannot be written, read back and removed."""
+        """Make the storage's folder. Raises StorageError when a small file cannot be written there,
+        read back and removed."""
         probe = f"{self.root}/.write-check-{platform.node()}-{os.getpid()}"
         try:
+            self.filesystem.create_dir(self.root, recursive=True)
             self.write(probe, b"ok")
             self.filesystem.delete_file(probe)
         except OSError as error:
@@ -178,7 +176,7 @@ class Store:
         if not self.is_local:
             raise StorageError(f"{self.url} is an object store: a Store on it needs leases")
         folder = Path(self.root) / LEASES
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         return SoftFileLease(
             folder / key,
             lease_duration=LEASE_SECONDS,

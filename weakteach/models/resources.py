@@ -4,45 +4,48 @@ It changes no number beyond the order of a sum, so it is no part of a step's ide
 which was used.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from weakteach.artifacts.errors import UserError
 
 Attention = Literal["sdpa", "flex"]
+AT_LEAST_ONE = {"label_tasks", "threads", "device_batch", "batch_tokens", "checkpoint_steps"}
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What a step may use.
-
-    ``train_workers`` 0 trains in the calling process (Ray Train's local mode), which pays no
-    process start; from 1 on, a group of that many data-parallel workers is started.
-    ``label_actors`` 0 runs labeling and generation as Ray tasks in reused worker processes,
-    ``label_tasks`` of them at a time; from 1 on, a fixed pool of that many actors holds the model,
-    which grows up to ``label_actors_max``, if that is given, where the cluster has room.
-    ``gpus`` and ``cpus`` are per worker, task or actor, and ``gpus`` at most 1 as each computes on
-    one device; a trial that trains in its own process has as many ``gpus``. ``gpu_type`` is a GPU's
-    name in Ray, such as A100, and empty where any will do. ``threads`` are torch threads in each.
-    ``device_batch`` is the largest number of rows that one device takes at once in training;
-    ``batch_tokens`` the tokens of one labeling or generation batch, padding included
-    where there is any. ``attention`` is how log-probabilities of pairs are computed: "flex", on
-    CUDA, skips what the mask hides.
-    """
+    """What a step may use. Every field is an option of the commands, with its docstring as help."""
 
     train_workers: int = 0
+    """Data-parallel training workers; 0 trains in the trial, which starts no processes."""
     label_actors: int = 0
+    """Actors that label and generate, each with the model; 0 does so in Ray tasks."""
     label_actors_max: int = 0
+    """Actors up to which the pool may grow where the cluster has room; fixed without."""
     label_tasks: int = 1
+    """Tasks that label at a time, where there are no actors."""
     gpus: float = 0.0
+    """GPUs of each worker, task and actor, and of a trial that trains in its own process: at most
+    1, as each computes on one device; 0.5 shares one."""
     gpu_type: str = ""
+    """GPU by its name in Ray, such as A100 or L4; any for any."""
     cpus: float = 1.0
+    """CPUs of each worker, task and actor, as Ray counts them."""
     threads: int = 1
+    """Torch threads of each process."""
     device_batch: int = 32
+    """Most rows that a device takes at once in training."""
     batch_tokens: int = 8192
+    """Tokens of a batch of labeling or generation, with its padding."""
     attention: Attention = "sdpa"
+    """Of log-probabilities; flex skips what the mask hides, is meant for CUDA, and slow on a
+    CPU."""
     checkpoint_steps: int = 200
+    """Updates from one checkpoint of a training to the next."""
     max_failures: int = 2
+    """Workers of a training that may be lost before it fails."""
 
     def __post_init__(self) -> None:
         if self.gpus > 1:
@@ -50,10 +53,17 @@ class Resources:
                 f"A worker of {self.gpus:g} GPUs would use one of them: give each 1, and have more "
                 "workers (--train-workers, --label-actors)"
             )
+        for item in fields(self):
+            least = 1 if item.name in AT_LEAST_ONE else 0
+            value = getattr(self, item.name)
+            if isinstance(value, int | float) and not least <= value < math.inf:
+                option = f"--{item.name.replace('_', '-')}"
+                raise UserError(f"{option}: {value} is out of range, it must be at least {least}")
         if self.label_actors_max and not 0 < self.label_actors <= self.label_actors_max:
             raise UserError(
                 f"A pool of {self.label_actors} labeling actors cannot grow up to "
-                f"{self.label_actors_max}: it must start with at least 1 and at most that many"
+                f"{self.label_actors_max}: it must start with at least 1 (--label-actors) and at "
+                "most that many (--label-actors-max)"
             )
 
     @property

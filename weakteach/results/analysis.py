@@ -33,6 +33,7 @@ AXES = {
     "labels": "what the student learned from",
     "beta": "beta of the students' DPO",
     "sft": "start of DPO",
+    "recipe": "recipe of the students' DPO",
 }
 DASH = "\N{EN DASH}"
 # The same as the headings of tables.
@@ -43,6 +44,7 @@ PLACES = {
     "labels": "learned from",
     "beta": "beta",
     "sft": "start",
+    "recipe": "recipe",
 }
 # How measures are called, in figures and as headings, and the line that says "no difference".
 KINDS = {

@@ -18,6 +18,11 @@ RESULTS_SCHEMA = pa.schema(
         _field("fraction", pa.string(), "Labeled share of the training pairs, such as 1/16"),
         _field("beta", pa.string(), "Beta of the students' DPO"),
         _field("sft", pa.string(), "Whether students start DPO with or without SFT"),
+        _field(
+            "recipe",
+            pa.string(),
+            "What else of the students' DPO is not the preset's, such as lora.rank 16; or usual",
+        ),
         _field("seed", pa.int64(), "Seed of the split, of training and of sampling"),
         _field(
             "role",

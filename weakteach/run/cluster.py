@@ -4,15 +4,16 @@ import logging
 import math
 import os
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray._private import ray_constants
 from ray.tune.execution import class_cache
 
-from weakteach.artifacts.errors import UserError
 from weakteach.artifacts.store import Store
 from weakteach.models.resources import Resources
+from weakteach.run.address import ClusterError, ray_address
 from weakteach.run.concurrency import AtOnce, on_cluster
 from weakteach.run.leases import ray_lease
 
@@ -49,18 +50,29 @@ ADVICE = {
 }
 
 
-class ClusterError(UserError):
-    """The cluster cannot be reached or is too small."""
-
-
 def shared(store: Store) -> Store:
     """The store with leases that hold across the cluster, where its storage has none itself."""
     return store if store.is_local else Store(store.url, ray_lease)
 
 
-def start_ray(address: str | None, concurrent: int, resources: Resources, verbose: bool) -> bool:
-    """Join the cluster at ``address`` (or in the environment), or start Ray in this process;
-    whether there was one to join.
+@dataclass(frozen=True)
+class Joined:
+    """The Ray that a run is on: whether others started it, and its dashboard's URL, if it has one
+    that is to be shown."""
+
+    by_address: bool
+    dashboard: str = ""
+
+
+def start_ray(
+    address: str | None,
+    concurrent: int,
+    resources: Resources,
+    verbose: bool,
+    dashboard: bool = False,
+) -> Joined:
+    """Join the cluster at ``address`` (or in the environment), or start Ray in this process, with
+    its dashboard if that is asked for.
 
     A local Ray has a logical CPU for each trial and one for each trial's labeling, whatever the
     machine has: a trial waits while its labeling runs. Raises ClusterError.
@@ -72,28 +84,32 @@ def start_ray(address: str | None, concurrent: int, resources: Resources, verbos
     class_cache.ENV_VARS_TO_PROPAGATE = {name for name in names if not name.startswith("AWS_")}
     environment = WORKER_ENVIRONMENT | {"OMP_NUM_THREADS": str(resources.threads)}
     os.environ.update({k: os.environ.get(k, v) for k, v in environment.items()})
-    address = address or os.environ.get("RAY_ADDRESS")
-    options: dict[str, Any] = {"address": address} if address else _local(concurrent, resources)
+    address, given = ray_address(address)
+    options: dict[str, Any] = {"address": address}
+    if not address:
+        options = _local(concurrent, resources) | {"include_dashboard": dashboard}
     for tries_left in reversed(range(1 if address else STARTS)):
         try:
-            ray.init(
+            context = ray.init(
                 runtime_env={"env_vars": {name: os.environ[name] for name in environment}},
                 log_to_driver=verbose,
                 logging_level=logging.INFO if verbose else logging.ERROR,
                 **options,
             )
-            break
+            url = context.dashboard_url or ""
+            shown = f"http://{url}" if url and (dashboard or address) else ""
+            return Joined(bool(address), shown)
         except Exception as error:  # Ray raises bare ones, of a busy machine for instance
             ray.shutdown()
             if tries_left:
                 LOGGER.warning("Ray did not start, and is started again: %s", error)
                 continue
             raise ClusterError(
-                f"The Ray cluster at {address} cannot be joined: {error}"
+                f"The Ray cluster at {address} ({given}) cannot be joined: {error}"
                 if address
                 else f"Ray did not start in {STARTS} tries: {error}"
             ) from error
-    return bool(address)
+    raise AssertionError("the last try returns or raises")
 
 
 def arms_at_once(wanted: AtOnce | None, resources: Resources, patience: float = 0.0) -> AtOnce:
@@ -159,6 +175,5 @@ def _local(concurrent: int, resources: Resources) -> dict[str, Any]:
     growing = max(0, resources.label_actors_max - resources.label_actors) * resources.cpus
     return {
         "num_cpus": math.ceil(concurrent * (_cpus_of_a_trial(resources) + training + growing)),
-        "include_dashboard": False,
         "address": "local",
     }

@@ -2,12 +2,10 @@
 
 import json
 import logging
-import signal
 import tempfile
 import threading
 import time
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -47,12 +45,11 @@ ON_THE_HEAD = {"CPU": 0.0, "node:__internal_head__": 0.001}
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a study ended: ``interrupted`` by a Ctrl-C or, as ``terminated`` says, by a SIGTERM."""
+    """How a study ended: ``interrupted`` by a Ctrl-C, or a SIGTERM that was turned into one."""
 
     computed: int
     findings: Findings
     interrupted: bool
-    terminated: bool = False
 
 
 def run_study(
@@ -68,8 +65,8 @@ def run_study(
     """Compute the arms under a running Ray and keep results, report, metrics and trackers up to
     date; see ``prices.Rate`` and ``trackers.TRACKERS``.
 
-    A step that fails fails the roles that need it; the other roles and arms go on. On Ctrl-C or
-    SIGTERM what is computed stays, and the report says how far it came.
+    A step that fails fails the roles that need it; the other roles and arms go on. On Ctrl-C what
+    is computed stays, and the report says how far it came.
     """
     arms = arms_of(experiments)
     steps = walk(target for arm in arms for target in arm.targets)
@@ -84,18 +81,14 @@ def run_study(
     manifest = make_manifest(study, experiments)
     recorder = Recorder(manifest, arms, store, steps, existing, console, metrics)
     tracking = Tracking(trackers, study.name, arms, store, console)
-    interrupted = terminated = False
+    interrupted = False
     if len(existing) < len(steps):
         recorder.write(final=False)
-        with sigterm_as_ctrl_c() as signals:
-            interrupted = not _fit(
-                study.name, arms, store, resources, concurrent, recorder, tracking
-            )
-        terminated = bool(signals)
+        interrupted = not _fit(study.name, arms, store, resources, concurrent, recorder, tracking)
         if not interrupted:
             _tidy(store, steps, console)
     tracking.close()
-    return Outcome(recorder.computed, recorder.write(final=True), interrupted, terminated)
+    return Outcome(recorder.computed, recorder.write(final=True), interrupted)
 
 
 def _tidy(store: Store, steps: list[Step], console: Console) -> None:
@@ -105,22 +98,6 @@ def _tidy(store: Store, steps: list[Step], console: Console) -> None:
     except (OSError, StorageError) as error:
         line = f"What killed processes left cannot be deleted now: {reason(error)}"
         console.print(line, markup=False, highlight=False)
-
-
-@contextmanager
-def sigterm_as_ctrl_c() -> Iterator[list[int]]:
-    """Within, a SIGTERM does what a Ctrl-C does; the list holds its number once one has come."""
-    received: list[int] = []
-
-    def interrupt(number: int, frame: Any) -> None:
-        received.append(number)
-        signal.raise_signal(signal.SIGINT)
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield received
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _fit(
@@ -325,7 +302,7 @@ def describe(name: str, title: str, grid: Grid, store: Store, command: str) -> S
             ("teachers", ", ".join(weak)),
             ("students", ", ".join(dict.fromkeys(students))),
             ("labeled fractions", ", ".join(map(str, grid.fractions))),
-            ("betas", ", ".join(f"{beta:g}" for beta in grid.betas)),
+            ("betas", ", ".join(f"{beta:g}" for beta in grid.ranges.betas)),
             ("judge", str(grid.judge or "none")),
         ),
         seeds=(*grid.seeds, *grid.more_seeds),

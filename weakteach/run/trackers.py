@@ -3,6 +3,10 @@
 A run is named like its arm; its parameters are the arm's settings, its metrics what was measured
 of the arm in the end, and on the way the number of its steps that were computed. Submitted again, a
 study goes on with the same runs. Files lie in the study's folder.
+
+Ray's own callbacks write for TensorBoard and MLflow. They are told of arms and not of Tune's
+trials, whose only parameter is a number, whose results are not those of the arm, and which do not
+exist for an arm that is already computed.
 """
 
 import hashlib
@@ -12,16 +16,19 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
 from pyarrow import fs
+from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.tune import Callback
+from ray.tune.logger import LoggerCallback, TBXLoggerCallback
+from ray.tune.result import TRAINING_ITERATION
 from rich.console import Console
 
 from weakteach.artifacts.errors import UserError
@@ -38,142 +45,125 @@ class TrackerError(UserError):
     """A tracker that is not installed or cannot be reached."""
 
 
-class Tracker(Protocol):
-    """Keeps one run per arm, by the arm's name."""
+@dataclass(frozen=True, eq=False)
+class Run:
+    """An arm as Ray's callbacks read a trial."""
 
-    def begin(self, run: str, settings: Mapping[str, str]) -> None: ...
+    name: str
+    config: dict[str, str]
+    folder: Path
 
-    def log(self, run: str, numbers: Mapping[str, float], steps: int) -> None: ...
+    def __str__(self) -> str:
+        return self.name
 
-    def end(self, run: str, numbers: Mapping[str, float], failed: bool) -> None:
-        """``numbers`` are the run's results."""
+    @property
+    def evaluated_params(self) -> dict[str, str]:
+        return self.config
+
+    @property
+    def local_path(self) -> str:
+        return str(self.folder / "tensorboard" / re.sub(r"[^\w.()=-]+", "_", self.name))
+
+    def init_local_path(self) -> None:
+        Path(self.local_path).mkdir(parents=True, exist_ok=True)
 
 
-class TensorBoard:
+def tensorboard(study: str, store: Store, folder: Path) -> LoggerCallback:
     """Event files under ``tensorboard/<arm>/``."""
-
-    def __init__(self, study: str, store: Store, folder: Path) -> None:
-        require("tensorboard", "tensorboardX")
-        self._folder = folder / "tensorboard"
-        self._writers: dict[str, Any] = {}
-        self._settings: dict[str, Mapping[str, str]] = {}
-
-    def begin(self, run: str, settings: Mapping[str, str]) -> None:
-        from tensorboardX import SummaryWriter
-
-        self._writers[run] = SummaryWriter(str(self._folder / re.sub(r"[^\w.()=-]+", "_", run)))
-        self._settings[run] = settings
-
-    def log(self, run: str, numbers: Mapping[str, float], steps: int) -> None:
-        for name, value in numbers.items():
-            self._writers[run].add_scalar(name, value, steps)
-        self._writers[run].flush()
-
-    def end(self, run: str, numbers: Mapping[str, float], failed: bool) -> None:
-        from tensorboardX.summary import hparams
-
-        self.log(run, numbers, 0)
-        writer = self._writers.pop(run)
-        # Not add_hparams, which makes a run of its own for them.
-        for summary in hparams(dict(self._settings.pop(run)), dict(numbers)):
-            writer.file_writer.add_summary(summary)
-        writer.close()
+    require("tensorboard", "tensorboardX")
+    return TBXLoggerCallback()
 
 
-class MLflow:
+def mlflow(study: str, store: Store, folder: Path) -> LoggerCallback:
     """Runs of an experiment named like the study, on the server that MLFLOW_TRACKING_URI names, or
     in ``mlflow.db``."""
+    require("mlflow", "mlflow", "sqlalchemy", "alembic")
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    if not given and not store.is_local:
+        raise TrackerError(
+            "--tracker mlflow keeps its runs in a local file, which a bucket has no place for: "
+            "name a server in the environment variable MLFLOW_TRACKING_URI"
+        )
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    uri = given or f"sqlite:///{folder}/mlflow.db"
+    try:
+        return _SameRuns(uri, study, None if given else (folder / "mlflow").as_uri())
+    except Exception as error:  # clients of databases and servers raise dozens of classes
+        LOGGER.info("MLflow", exc_info=error)
+        raise TrackerError(
+            f"MLflow at {urlsplit(uri).hostname or uri} cannot be used "
+            f"({type(error).__name__}): check MLFLOW_TRACKING_URI"
+        ) from error
 
-    def __init__(self, study: str, store: Store, folder: Path) -> None:
-        require("mlflow", "mlflow", "sqlalchemy", "alembic")
-        given = os.environ.get("MLFLOW_TRACKING_URI")
-        if not given and not store.is_local:
-            raise TrackerError(
-                "--tracker mlflow keeps its runs in a local file, which a bucket has no place for: "
-                "name a server in the environment variable MLFLOW_TRACKING_URI"
-            )
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+
+class _SameRuns(MLflowLoggerCallback):
+    """Goes on with the run of the same name, where Ray's callback begins another one."""
+
+    def __init__(self, uri: str, study: str, artifacts: str | None) -> None:
         from mlflow import MlflowClient
 
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-        uri = given or f"sqlite:///{folder}/mlflow.db"
-        try:
-            self._client: Any = MlflowClient(uri, None if given else uri)
-            found = self._client.get_experiment_by_name(study)
-            place = None if given else (folder / "mlflow").as_uri()
-            self._experiment = (
-                found.experiment_id if found else self._client.create_experiment(study, place)
-            )
-        except Exception as error:  # clients of databases and servers raise dozens of classes
-            LOGGER.info("MLflow", exc_info=error)
-            raise TrackerError(
-                f"MLflow at {urlsplit(uri).hostname or uri} cannot be used "
-                f"({type(error).__name__}): check MLFLOW_TRACKING_URI"
-            ) from error
-        self._runs: dict[str, str] = {}
+        super().__init__(uri, registry_uri=uri, experiment_name=study)
+        self._client = MlflowClient(uri, uri)
+        found = self._client.get_experiment_by_name(study)
+        self._experiment = (
+            found.experiment_id if found else self._client.create_experiment(study, artifacts)
+        )
+        self.setup()
 
-    def begin(self, run: str, settings: Mapping[str, str]) -> None:
-        name = run.replace("'", "")
-        found = self._client.search_runs([self._experiment], f"run_name = '{name}'")
+    def log_trial_start(self, trial: Any) -> None:
+        same = f"tags.trial_name = '{trial.name}'"
+        found = self._client.search_runs([self._experiment], same)
         if found:
-            self._runs[run] = found[0].info.run_id
-            self._client.update_run(self._runs[run], status="RUNNING")
-        else:
-            self._runs[run] = self._client.create_run(self._experiment, run_name=name).info.run_id
-        for key, value in settings.items():
-            self._client.log_param(self._runs[run], key, value)
-
-    def log(self, run: str, numbers: Mapping[str, float], steps: int) -> None:
-        for key, value in numbers.items():
-            self._client.log_metric(self._runs[run], key, value, step=steps)
-
-    def end(self, run: str, numbers: Mapping[str, float], failed: bool) -> None:
-        self.log(run, numbers, 0)
-        self._client.set_terminated(self._runs.pop(run), "FAILED" if failed else "FINISHED")
+            self._trial_runs[trial] = found[0].info.run_id
+            self._client.update_run(found[0].info.run_id, status="RUNNING")
+        super().log_trial_start(trial)
 
 
-class WandB:
-    """Runs of a project named like the study; with WANDB_MODE=offline under ``wandb/``."""
+class WandB(LoggerCallback):
+    """Runs of a project named like the study; with WANDB_MODE=offline under ``wandb/``.
+
+    Not Ray's WandbLoggerCallback: it puts WANDB_API_KEY into the runtime environment of an actor,
+    which Ray logs and shows on its dashboard, and starts a process for each arm.
+    """
 
     def __init__(self, study: str, store: Store, folder: Path) -> None:
         require("wandb", "wandb")
-        local = os.environ.get("WANDB_MODE", "online") in ("offline", "disabled", "dryrun")
-        if not local and not os.environ.get("WANDB_API_KEY"):
+        self._local = os.environ.get("WANDB_MODE", "online") in ("offline", "disabled", "dryrun")
+        if not self._local and not os.environ.get("WANDB_API_KEY"):
             raise TrackerError(
                 "--tracker wandb needs a key in the environment variable WANDB_API_KEY, or "
                 "WANDB_MODE=offline to keep runs in the study's folder"
             )
         self._study, self._storage, self._folder = study, store.url, folder
-        self._is_local = local
-        self._runs: dict[str, Any] = {}
+        self._runs: dict[Run, Any] = {}
 
-    def begin(self, run: str, settings: Mapping[str, str]) -> None:
+    def log_trial_start(self, trial: Any) -> None:
         import wandb
 
-        whole = f"{self._storage} {self._study} {run}"
-        self._runs[run] = wandb.init(
+        whole = f"{self._storage} {self._study} {trial.name}"
+        self._runs[trial] = wandb.init(
             project=os.environ.get("WANDB_PROJECT", self._study),
-            name=run,
+            name=trial.name,
             id=hashlib.sha256(whole.encode()).hexdigest()[:16],
-            resume=None if self._is_local else "allow",
-            config=dict(settings),
+            resume=None if self._local else "allow",
+            config=trial.config,
             dir=str(self._folder),
             reinit="create_new",
             settings=wandb.Settings(silent=True, console="off", disable_git=True, save_code=False),
         )
 
-    def log(self, run: str, numbers: Mapping[str, float], steps: int) -> None:
-        self._runs[run].log(dict(numbers))
+    def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
+        self._runs[trial].log({k: v for k, v in result.items() if k != TRAINING_ITERATION})
 
-    def end(self, run: str, numbers: Mapping[str, float], failed: bool) -> None:
-        self._runs[run].log(dict(numbers))
-        self._runs.pop(run).finish(exit_code=int(failed))
+    def log_trial_end(self, trial: Any, failed: bool = False) -> None:
+        self._runs.pop(trial).finish(exit_code=int(failed))
 
 
-TRACKERS: dict[str, Callable[[str, Store, Path], Tracker]] = {
-    "tensorboard": TensorBoard,
-    "mlflow": MLflow,
+TRACKERS: dict[str, Callable[[str, Store, Path], LoggerCallback]] = {
+    "tensorboard": tensorboard,
+    "mlflow": mlflow,
     "wandb": WandB,
 }
 
@@ -212,49 +202,56 @@ class Tracking(Callback):
             with suppress(OSError):  # an empty folder would be a study that tells nothing
                 self._folder.rmdir()
             raise
-        self._open: set[str] = set()
-        self._ended: set[str] = set()
+        self._runs = [
+            Run(arm.name.replace("'", ""), settings_of(arm), self._folder) for arm in arms
+        ]
+        self._open: set[int] = set()
+        self._ended: set[int] = set()
         self._published = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune keeps a copy of its callbacks for a restore; open runs are ours
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        self._begin(self._arms[trial.config["arm"]])
+        self._begin(trial.config["arm"])
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
     ) -> None:
         if result["step"]:
-            arm, steps = self._arms[trial.config["arm"]], result["steps"]
-            self._tell("log", arm.name, {"steps_computed": float(steps)}, steps)
+            steps = result["steps"]
+            told = {"steps_computed": float(steps), TRAINING_ITERATION: steps}
+            self._tell("log_trial_result", steps, self._runs[trial.config["arm"]], told)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        self._end(self._arms[trial.config["arm"]])
+        self._end(trial.config["arm"])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        self._end(self._arms[trial.config["arm"]])
+        self._end(trial.config["arm"])
 
     def close(self) -> None:
         """End the runs of all arms: of those, too, whose steps existed before, or that were
         interrupted."""
-        for arm in self._arms:
-            if arm.name not in self._ended:
-                self._begin(arm)
-                self._end(arm)
+        for place in range(len(self._arms)):
+            if place not in self._ended:
+                self._begin(place)
+                self._end(place)
         if not self._store.is_local:
             shutil.rmtree(self._folder)
 
-    def _begin(self, arm: Arm) -> None:
-        if arm.name not in self._open:  # a trial that is tried again starts again
-            self._open.add(arm.name)
-            self._tell("begin", arm.name, settings_of(arm))
+    def _begin(self, place: int) -> None:
+        if place not in self._open:  # a trial that is tried again starts again
+            self._open.add(place)
+            self._tell("log_trial_start", self._runs[place])
 
-    def _end(self, arm: Arm) -> None:
-        self._open.discard(arm.name)
-        self._ended.add(arm.name)
-        failed = len(self._store.existing(arm.targets)) < len(arm.targets)
-        self._tell("end", arm.name, results_of(arm, self._store), failed)
+    def _end(self, place: int) -> None:
+        self._open.discard(place)
+        self._ended.add(place)
+        arm, run = self._arms[place], self._runs[place]
+        existing = len(self._store.existing(arm.targets))
+        results = results_of(arm, self._store) | {TRAINING_ITERATION: existing}
+        self._tell("log_trial_result", existing, run, results)
+        self._tell("log_trial_end", run, existing < len(arm.targets))
         if not self._store.is_local:
             self._publish()
 

@@ -2,10 +2,11 @@
 that sweeps go over."""
 
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
+from typing import Any
 
 from weakteach.artifacts.identity import jsonable
 from weakteach.artifacts.step import Step
@@ -17,7 +18,8 @@ from weakteach.steps.evaluation import Agreement, Generate, GoldReward
 from weakteach.steps.labels import GoldLabels, HumanLabels, WeakLabels
 from weakteach.steps.training import Dpo, RewardHead, Sft
 from weakteach.steps.views import Matched, Mismatched, RandomFlips, TopMargin
-from weakteach.study.presets import Preset, Recipes
+from weakteach.study.presets import Preset, Ranges, Recipes
+from weakteach.training.recipes import DpoRecipe
 
 # What a student (or the teacher itself) learned from, in the order in which tables show it, and
 # how figures call it.
@@ -48,6 +50,9 @@ OF_THE_TEACHER = (
 # What every experiment compares at its main point.
 CONTROLS = ("base", "sft", "human", "human_all", "human_few", "gold", "random", "weak")
 HALF = Fraction(1, 2)
+# The recipe that a preset gives for the data and the model.
+USUAL = "usual"
+Annotator = Callable[[Part], Labels]
 
 
 @dataclass(frozen=True)
@@ -68,8 +73,8 @@ class Data:
 
 @dataclass(frozen=True)
 class Point:
-    """All that may differ between two arms. ``beta`` is that of the students' DPO, None the
-    recipe's; ``sft`` False aligns students from the base model; ``reward_head`` says that the
+    """All that may differ between two arms. ``dpo`` is the recipe of the students' DPO, None that
+    of the data; ``sft`` False aligns students from the base model; ``reward_head`` says that the
     teacher is a Bradley-Terry reward model instead of a DPO policy."""
 
     data: Data
@@ -77,14 +82,24 @@ class Point:
     student: Policy
     fraction: Fraction
     seed: int
-    beta: float | None = None
+    dpo: DpoRecipe | None = None
     sft: bool = True
     reward_head: bool = False
+
+    @property
+    def usual_dpo(self) -> DpoRecipe:
+        """The data's recipe of this student's DPO."""
+        return self.data.student(name_of(self.student)).dpo
+
+    def with_dpo(self, **changes: Any) -> "Point":
+        """This point with another recipe of the students' DPO."""
+        return replace(self, dpo=replace(self.dpo or self.usual_dpo, **changes))
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What the arms of all seeds at a point have in common, as reports print it."""
+    """What the arms of all seeds at a point have in common, as reports print it. ``recipe`` names
+    the values of the students' DPO, beta apart, that are not those of the data's recipe."""
 
     domain: str
     weak: str
@@ -93,10 +108,12 @@ class Setting:
     fraction: str
     beta: str
     sft: str
+    recipe: str = USUAL
 
     def __str__(self) -> str:
         text = f"{self.domain} {self.weak} ({self.teacher}) {self.fraction} -> {self.student}"
-        return f"{text} beta {self.beta}{'' if self.sft == 'with SFT' else ' without SFT'}"
+        text = f"{text} beta {self.beta}{'' if self.sft == 'with SFT' else ' without SFT'}"
+        return text if self.recipe == USUAL else f"{text} {self.recipe}"
 
 
 @dataclass(frozen=True)
@@ -139,7 +156,7 @@ class Lab:
     point: Point
     max_new_tokens: int
     dtype: Dtype
-    annotator: Callable[..., Labels] | None = None
+    annotators: Mapping[str, Annotator] = field(default_factory=dict)
 
     @cached_property
     def split(self) -> Split:
@@ -187,8 +204,6 @@ class Lab:
                 return self.few
             case "gold":
                 return self.gold
-            case "prompted" if self.annotator:
-                return self.annotator(self.split.unlabeled)
             case "random":
                 return self.random
             case "random_matched":
@@ -203,6 +218,8 @@ class Lab:
                 return Mismatched(self.weak, self.human)
             case "confident":
                 return TopMargin(self.weak, HALF)
+            case _ if annotator := self.annotators.get(role):
+                return annotator(self.split.unlabeled)
             case _:
                 raise ValueError(f"a student in the role {role!r} learns from no labels")
 
@@ -219,8 +236,7 @@ class Lab:
         sft = Sft(point.student, labels, recipes.sft, point.seed, as_long_as, self.dtype)
         if role == "sft":
             return sft
-        dpo = recipes.dpo if point.beta is None else replace(recipes.dpo, beta=point.beta)
-        start = sft if point.sft else point.student
+        start, dpo = sft if point.sft else point.student, point.dpo or recipes.dpo
         return Dpo(start, labels, dpo, point.seed, as_long_as, self.dtype)
 
     def responses(self, role: str) -> Generate:
@@ -270,32 +286,36 @@ class Lab:
     @property
     def setting(self) -> Setting:
         point = self.point
-        beta = point.beta
-        if beta is None:
-            beta = point.data.student(name_of(point.student)).dpo.beta
+        dpo = point.dpo or point.usual_dpo
         return Setting(
             domain=point.data.name,
             weak=name_of(point.weak),
             teacher="reward head" if point.reward_head else "DPO",
             student=name_of(point.student),
             fraction=str(point.fraction),
-            beta=f"{beta:g}",
+            beta=f"{dpo.beta:g}",
             sft="with SFT" if point.sft else "without SFT",
+            recipe=changes_of(replace(dpo, beta=point.usual_dpo.beta), point.usual_dpo),
         )
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What sweeps go over, with names resolved to models, data and golds.
+    """What sweeps go over, with names resolved to models, data and golds; ``weak`` are the models
+    of ``ranges``.
 
     ``student`` and the first of ``weak`` are the main ones, in experiments over something else.
     ``summaries`` is the second domain, ``families`` students and ``others`` teachers of other
-    architectures, ``more_seeds`` seeds of the experiment over seeds alone, ``annotator`` makes
-    labels of a part by a prompted model, ``judge`` compares responses, ``embedding`` finds the
-    model of sentence vectors, which only one experiment needs.
+    architectures, ``more_seeds`` seeds of the experiment over seeds alone, ``judge`` compares
+    responses, ``embedding`` finds the model of sentence vectors, which only one experiment needs.
+
+    ``annotators`` make labels of a part in other ways than the teacher, by the role of the student
+    that learns from them. Another one, such as a second prompt, touches four places: its step, its
+    role in ``ROLES``, its option in ``grids.Choices`` and its entry in ``grids.find_annotators``.
     """
 
     preset: Preset
+    ranges: Ranges
     data: Data
     summaries: Data | None
     weak: tuple[Policy, ...]
@@ -303,13 +323,18 @@ class Grid:
     students: tuple[Policy, ...]
     families: tuple[Policy, ...]
     others: tuple[Policy, ...]
-    fractions: tuple[Fraction, ...]
-    seeds: tuple[int, ...]
     more_seeds: tuple[int, ...]
-    betas: tuple[float, ...]
-    annotator: Callable[[Part], Labels] | None = None
+    annotators: Mapping[str, Annotator] = field(default_factory=dict)
     judge: Judge | None = None
     embedding: Callable[[], Model] | None = None
+
+    @property
+    def fractions(self) -> tuple[Fraction, ...]:
+        return self.ranges.fractions
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return self.ranges.seeds
 
     def point(self, seed: int) -> Point:
         """The main point: smallest teacher, main student, half of the pairs labeled (or the
@@ -318,12 +343,27 @@ class Grid:
         return Point(self.data, self.weak[0], self.student, fraction, seed)
 
     def lab(self, point: Point) -> Lab:
-        return Lab(point, self.preset.max_new_tokens, self.preset.dtype, self.annotator)
+        return Lab(point, self.preset.max_new_tokens, self.preset.dtype, self.annotators)
 
     @property
     def controls(self) -> tuple[str, ...]:
         """The control roles that can be had: gold labels need a gold."""
         return tuple(role for role in CONTROLS if role != "gold" or self.data.gold)
+
+
+def changes_of(recipe: DpoRecipe, usual: DpoRecipe) -> str:
+    """Where a recipe differs from the usual one, such as ``lora.rank 16``."""
+    mine, theirs = (dict(_leaves("", asdict(of))) for of in (recipe, usual))
+    changed = [name for name in {**theirs, **mine} if mine.get(name) != theirs.get(name)]
+    return ", ".join(f"{name} {mine.get(name, 'none')}" for name in changed) or USUAL
+
+
+def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _leaves(f"{name}.{key}" if name else key, inner)
+    elif value is not None:
+        yield name, value
 
 
 def name_of(policy: Policy) -> str:

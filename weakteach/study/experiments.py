@@ -85,9 +85,8 @@ def supervisor_size(grid: Grid) -> Experiment:
         for weak in grid.weak:
             lab = grid.lab(replace(grid.point(seed), weak=weak))
             uses += uses_of(lab, lab.outcomes(("weak",)))
-        if grid.annotator:
-            lab = grid.lab(grid.point(seed))
-            uses += uses_of(lab, lab.outcomes(("prompted",)))
+        lab = grid.lab(grid.point(seed))
+        uses += uses_of(lab, lab.outcomes(grid.annotators))
     return Experiment(
         "E2",
         "Supervisor size",
@@ -293,8 +292,8 @@ def without_sft(grid: Grid) -> Experiment:
 def beta(grid: Grid) -> Experiment:
     uses: list[Use] = []
     for seed in grid.seeds:
-        for value in grid.betas:
-            lab = grid.lab(replace(grid.point(seed), beta=value))
+        for value in grid.ranges.betas:
+            lab = grid.lab(grid.point(seed).with_dpo(beta=value))
             uses += uses_of(lab, lab.outcomes(("human", "weak")))
     uses += _main(grid)
     return Experiment(

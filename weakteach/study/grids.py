@@ -1,14 +1,13 @@
 """From what a user asked for to a grid: names resolved to models, data, golds and endpoints."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from fractions import Fraction
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
 
 from weakteach.evaluation.gold import Gold, RewardModel, WorldGold
-from weakteach.evaluation.judge import ChatJudge, Judge, RewardJudge
+from weakteach.evaluation.judge import ChatJudge, Judge, RewardJudge, Style
+from weakteach.labeling import prompted
 from weakteach.models.chat.endpoint import Chat
 from weakteach.models.spec import UNRESOLVED, Dtype, find_model
 from weakteach.preferences.pair import DataError
@@ -24,61 +23,127 @@ from weakteach.steps.data import HeldOut, Pairs, Policy
 from weakteach.steps.judging import PromptedLabels
 from weakteach.steps.labels import HumanLabels
 from weakteach.steps.training import RewardHead
-from weakteach.study.arms import Data, Grid, policy_of, tokenizers_of
+from weakteach.study.arms import Annotator, Data, Grid, policy_of, tokenizers_of
 from weakteach.study.presets import DataPreset, Preset, Ranges
 from weakteach.worlds.domain import Domain
 from weakteach.worlds.domains import DOMAINS
+from weakteach.worlds.noise import BradleyTerry, Noise, UniformFlip
 
 TRAINED = "trained:"
 # Of the golds that a study trains: they are the same for all of its seeds.
 GOLD_SEED = 0
 
-T = TypeVar("T")
+
+@dataclass(frozen=True)
+class Choices(Ranges):
+    """What the user chose for the grid; what is empty or None is left to the preset.
+
+    Every field is an option of every sweep, with its docstring as help.
+    """
+
+    student: str | None = None
+    """Student of experiments over something else."""
+    students: tuple[str, ...] = ()
+    """Students of experiments over students."""
+    data: str | None = None
+    """Preference pairs: world:<pairs> or posts:<pairs> of the embedded domains, a .jsonl,
+    .jsonl.gz, .csv or .parquet file, a datasets folder, or a hub id. After world:<pairs> may stand
+    :flips=RATE or :temperature=T, the noise of its human choices."""
+    gold: tuple[str, ...] = ()
+    """Gold rewards, the main one first: own (an embedded domain's), reward models, trained:<model>
+    (trained on pairs set aside), or none. Trained ones are left out of the default for your own
+    --data."""
+    test_pairs: int | None = None
+    """Pairs held out as the test part."""
+    set_aside_pairs: int | None = None
+    """Pairs that golds trained:... learn from."""
+    dtype: Dtype | None = None
+    """Of computations with models; trained weights stay in float32."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("test_pairs", "set_aside_pairs"):
+            value = getattr(self, name)
+            if value is not None and value < 2:
+                raise DataError(f"--{name.replace('_', '-')}: {value} is too few, at least 2")
 
 
 @dataclass(frozen=True)
-class Choices:
-    """What the user chose for the grid; None leaves it to the preset."""
+class Endpoint:
+    """Prompted models behind an OpenAI-compatible server, and how they are asked.
 
-    weak: str | None = None
-    student: str | None = None
-    students: str | None = None
-    fractions: str | None = None
-    seeds: str | None = None
-    betas: str | None = None
-    data: str | None = None
-    gold: str | None = None
-    test_pairs: int | None = None
-    set_aside_pairs: int | None = None
-    endpoint: str | None = None
+    Every field is an option of every sweep, with its docstring as help.
+    """
+
+    endpoint: str = ""
+    """URL of an OpenAI-compatible server, such as http://localhost:8000/v1."""
     annotator_model: str | None = None
+    """Model of the endpoint that labels pairs."""
+    annotator_prompt: prompted.Domain = "dialogue"
+    """What the annotator is told that it compares."""
     judge_model: str | None = None
-    chat: dict[str, Any] = field(default_factory=dict)
-    dtype: Dtype | None = None
+    """Model of the endpoint that judges; without it a gold draws."""
+    judge_style: Style = "scores"
+    """Whether the judge grades both replies, or names the better one."""
+    endpoint_key: str = Chat.key_variable
+    """Environment variable that holds the endpoint's key."""
+    endpoint_concurrency: int = Chat.concurrency
+    """Requests under way at a time, for each arm."""
+    endpoint_rate: float | None = Chat.requests_per_minute
+    """Most requests a minute, for each arm."""
+    endpoint_timeout: float = Chat.timeout
+    """Seconds until a request counts as lost."""
+    endpoint_retries: int = Chat.retries
+    """How often a request that failed is sent again."""
+    endpoint_input_price: float = Chat.input_price
+    """Price of a million input tokens."""
+    endpoint_output_price: float = Chat.output_price
+    """Price of a million output tokens, in the same currency."""
+    endpoint_cap: float | None = Chat.max_cost
+    """Most that the requests of one step may cost; needs the prices."""
+    endpoint_without_logprobs: bool = not Chat.logprobs
+    """Do not ask for log-probabilities of answers, which some servers refuse."""
+
+    def chat(self, model: str, option: str) -> Chat:
+        """The model of that name. Raises DataError without a URL, and ChatError."""
+        if not self.endpoint:
+            raise DataError(f"{option} {model} needs --endpoint URL, an OpenAI-compatible server")
+        return Chat(
+            model,
+            logprobs=not self.endpoint_without_logprobs,
+            base_url=self.endpoint,
+            key_variable=self.endpoint_key,
+            concurrency=self.endpoint_concurrency,
+            requests_per_minute=self.endpoint_rate,
+            timeout=self.endpoint_timeout,
+            retries=self.endpoint_retries,
+            input_price=self.endpoint_input_price,
+            output_price=self.endpoint_output_price,
+            max_cost=self.endpoint_cap,
+        )
 
 
-def make_grid(preset: Preset, ranges: Ranges, choices: Choices, resolve: bool = True) -> Grid:
+def make_grid(
+    preset: Preset,
+    ranges: Ranges,
+    choices: Choices,
+    endpoint: Endpoint | None = None,
+    resolve: bool = True,
+) -> Grid:
     """The grid of a preset over these ranges, but for what the user chose.
 
     With ``resolve`` False nothing is asked of the hub: enough to plan with. Raises DataError or
     ModelError for what cannot be found.
     """
+    endpoint = endpoint or Endpoint()
     if choices.test_pairs is not None:
         preset = replace(preset, test_pairs=choices.test_pairs)
     if choices.set_aside_pairs is not None:
         preset = replace(preset, set_aside_pairs=choices.set_aside_pairs)
     if choices.dtype is not None:
         preset = replace(preset, dtype=choices.dtype)
-    fractions = listed(choices.fractions, Fraction, "--fractions") or ranges.fractions
-    seeds = listed(choices.seeds, int, "--seeds") or ranges.seeds
-    betas = listed(choices.betas, float, "--betas") or preset.betas
-    for fraction in fractions:
-        if not 0 < fraction < 1:
-            raise DataError(f"--fractions: {fraction} does not lie between 0 and 1")
-    if any(seed < 0 for seed in seeds):
-        raise DataError("--seeds: a seed is a whole number from 0 on")
-    if any(beta <= 0 for beta in betas):
-        raise DataError("--betas: a beta is above 0")
+    chosen = {axis.name: getattr(choices, axis.name) for axis in fields(Ranges)}
+    ranges = replace(ranges, **{name: values for name, values in chosen.items() if values})
     given = choices.data or preset.data.data
     if given is None:
         raise DataError(
@@ -89,9 +154,9 @@ def make_grid(preset: Preset, ranges: Ranges, choices: Choices, resolve: bool = 
     def models(names: tuple[str, ...]) -> tuple[Policy, ...]:
         return tuple(find_policy(name, preset, resolve) for name in names)
 
-    weak = models(listed(choices.weak, str, "--weak") or ranges.weak)
+    weak = models(ranges.weak)
     (student,) = models((choices.student or preset.student,))
-    students = models(listed(choices.students, str, "--students") or preset.students)
+    students = models(choices.students or preset.students)
     families, others = models(preset.families), models(preset.others)
     tokenizers = tokenizers_of(*weak, student, *students, *families, *others)
 
@@ -110,7 +175,7 @@ def make_grid(preset: Preset, ranges: Ranges, choices: Choices, resolve: bool = 
         )
 
     own = choices.data is None
-    golds = listed(choices.gold, str, "--gold") or tuple(
+    golds = choices.gold or tuple(
         # Pairs that the user brings may be too few to set some aside for a gold.
         gold
         for gold in preset.data.golds
@@ -122,6 +187,7 @@ def make_grid(preset: Preset, ranges: Ranges, choices: Choices, resolve: bool = 
         summaries = data(preset.summaries, preset.summaries.data, preset.summaries.golds)
     return Grid(
         preset=preset,
+        ranges=ranges,
         data=main,
         summaries=summaries,
         weak=weak,
@@ -129,12 +195,9 @@ def make_grid(preset: Preset, ranges: Ranges, choices: Choices, resolve: bool = 
         students=students,
         families=families,
         others=others,
-        fractions=fractions,
-        seeds=seeds,
-        more_seeds=tuple(seed for seed in preset.more_seeds if seed not in seeds),
-        betas=betas,
-        annotator=find_annotator(choices),
-        judge=find_judge(choices, main, preset),
+        more_seeds=tuple(seed for seed in preset.more_seeds if seed not in ranges.seeds),
+        annotators=find_annotators(endpoint),
+        judge=find_judge(endpoint, main, preset),
         embedding=partial(find_model, preset.embedding, resolve) if preset.embedding else None,
     )
 
@@ -148,18 +211,35 @@ def find_policy(name: str, preset: Preset, resolve: bool = True) -> Policy:
 def find_source(data: str, resolve: bool = True) -> Source:
     """The source that ``--data`` names. Raises DataError."""
     if (domain := domain_of(data)) is not None:
-        count = data.partition(":")[2]
-        if not count.isdigit() or int(count) < 2:
-            raise DataError(
-                f"--data {data}: write {domain.name}:<number of pairs>, such as {domain.name}:2048"
-            )
-        return WorldSource(int(count), domain=domain)
+        return world_source(data, domain)
     path = Path(data).expanduser()
     if path.is_file() or data.endswith(tuple(FILE_FORMATS)):
         return file_source(path)
     if not resolve and not path.exists():
         return HubSource(data, UNRESOLVED)
     return hub_source(data)
+
+
+def world_source(data: str, domain: Domain) -> WorldSource:
+    """``<domain>:<pairs>``, which may be followed by the noise of its human choices, such as
+    ``:flips=0.2`` (UniformFlip) or ``:temperature=0.74`` (BradleyTerry). Raises DataError."""
+    _, count, *more = data.split(":")
+    if not (count.isascii() and count.isdigit()) or int(count) < 2:
+        raise DataError(
+            f"--data {data}: write {domain.name}:<number of pairs>, such as {domain.name}:2048"
+        )
+    if not more:
+        return WorldSource(int(count), domain=domain)
+    kinds: dict[str, Callable[[float], Noise]] = {"flips": UniformFlip, "temperature": BradleyTerry}
+    name, _, value = ":".join(more).partition("=")
+    try:
+        noise = kinds[name](float(value))
+    except (LookupError, ValueError) as error:
+        raise DataError(
+            f"--data {data}: the noise is flips=RATE, a share up to 0.5, or temperature=T, above "
+            f"0, such as {domain.name}:{count}:flips=0.2"
+        ) from error
+    return WorldSource(int(count), noise=noise, domain=domain)
 
 
 def domain_of(data: str) -> Domain | None:
@@ -195,35 +275,22 @@ def find_gold(
     return RewardModel(find_policy(name, preset, resolve), preset.dtype)
 
 
-def find_annotator(choices: Choices) -> Callable[..., PromptedLabels] | None:
-    """Makes labels of a part by the prompted model that the user named. Raises DataError."""
-    if choices.annotator_model is None:
-        return None
-    return partial(PromptedLabels, _chat(choices, choices.annotator_model, "--annotator-model"))
+def find_annotators(endpoint: Endpoint) -> dict[str, Annotator]:
+    """What labels a part besides the teacher, by role, as far as the user named it. Raises
+    DataError."""
+    if endpoint.annotator_model is None:
+        return {}
+    chat = endpoint.chat(endpoint.annotator_model, "--annotator-model")
+    return {"prompted": partial(PromptedLabels, chat, domain=endpoint.annotator_prompt)}
 
 
-def find_judge(choices: Choices, data: Data, preset: Preset) -> Judge | None:
+def find_judge(endpoint: Endpoint, data: Data, preset: Preset) -> Judge | None:
     """The judge model that the user named; without one, draws from the last gold, which is not
     the main one where there are several. None without golds. Raises DataError."""
-    if choices.judge_model is not None:
-        chat = _chat(choices, choices.judge_model, "--judge-model")
-        return ChatJudge(replace(chat, temperature=1.0))  # else repeated verdicts are all alike
+    if endpoint.judge_model is not None:
+        chat = endpoint.chat(endpoint.judge_model, "--judge-model")
+        chat = replace(chat, temperature=1.0)  # else repeated verdicts are all alike
+        return ChatJudge(chat, endpoint.judge_style)
     if not data.golds:
         return None
     return RewardJudge(data.golds[-1], preset.judge_temperature)
-
-
-def _chat(choices: Choices, model: str, option: str) -> Chat:
-    if not choices.endpoint:
-        raise DataError(f"{option} {model} needs --endpoint URL, an OpenAI-compatible server")
-    return Chat(model, base_url=choices.endpoint, **choices.chat)
-
-
-def listed(text: str | None, kind: Callable[[str], T], option: str) -> tuple[T, ...]:
-    """The items of a comma-separated list, each once. Raises DataError."""
-    items = [item.strip() for item in (text or "").split(",") if item.strip()]
-    try:
-        values = [kind(item) for item in items]
-    except (ValueError, ZeroDivisionError) as error:
-        raise DataError(f"{option} {text}: {error}") from error
-    return tuple(dict.fromkeys(values))

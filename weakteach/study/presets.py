@@ -1,9 +1,11 @@
 """The same study at three scales. A preset is plain Python that returns the full recipe."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from weakteach.artifacts.errors import UserError
 from weakteach.models.resources import Resources
 from weakteach.models.spec import Dtype
 from weakteach.training.recipes import DpoRecipe, Lora, RewardRecipe, Schedule, SftRecipe
@@ -45,11 +47,36 @@ class DataPreset:
 
 @dataclass(frozen=True)
 class Ranges:
-    """What a sweep goes over where its command line does not say."""
+    """What sweeps go over; of what a user asked for, a range left empty is the preset's.
 
-    weak: tuple[str, ...]
-    fractions: tuple[Fraction, ...]
-    seeds: tuple[int, ...]
+    Every field is an option of every sweep, with its docstring as help. To let sweeps go over
+    another value of the students' recipe, such as the rank of LoRA, touch three places:
+
+    1. here: a field (``lora_ranks``), what is refused below, and what each preset goes over;
+    2. ``experiments.py``: an experiment whose points are ``grid.point(seed).with_dpo(lora=…)``
+       for each of ``grid.ranges.lora_ranks`` and whose axis is ``recipe``;
+    3. ``sweeps/``: a script that runs it.
+
+    Names of arms, columns of results, tables and figures follow from the recipe itself.
+    """
+
+    weak: tuple[str, ...] = ()
+    """Teacher models, separated by commas."""
+    fractions: tuple[Fraction, ...] = ()
+    """Labeled fractions, such as 1/16,1/2."""
+    seeds: tuple[int, ...] = ()
+    """Seeds, such as 0,1,2."""
+    betas: tuple[float, ...] = ()
+    """Betas of the students' DPO, such as 0.1,0.4."""
+
+    def __post_init__(self) -> None:
+        for fraction in self.fractions:
+            if not 0 < fraction < 1:
+                raise UserError(f"--fractions: {fraction} does not lie between 0 and 1")
+        if any(seed < 0 for seed in self.seeds):
+            raise UserError("--seeds: a seed is a whole number from 0 on")
+        if not all(0 < beta < math.inf for beta in self.betas):
+            raise UserError("--betas: a beta is a number above 0")
 
 
 @dataclass(frozen=True)
@@ -73,7 +100,6 @@ class Preset:
     students: tuple[str, ...]
     families: tuple[str, ...]
     others: tuple[str, ...]
-    betas: tuple[float, ...]
     more_seeds: tuple[int, ...]
     test_pairs: int
     set_aside_pairs: int
@@ -118,6 +144,8 @@ def _size(name: str) -> str:
 
 
 ALL_FRACTIONS = (Fraction(1, 16), Fraction(1, 8), Fraction(1, 4), Fraction(1, 2))
+EMBEDDED_BETAS = (0.2, 0.4, 0.8, 1.2, 2.0)
+PAPER_BETAS = (0.05, 0.1, 0.2, 0.3, 0.5)
 
 EMBEDDED = Preset(
     name="embedded",
@@ -125,13 +153,12 @@ EMBEDDED = Preset(
         "world:2560", ("own", "trained:opt-230k", "trained:opt-1m"), tiny_teacher, tiny_student
     ),
     summaries=DataPreset("posts:2560", ("own",), tiny_teacher, tiny_student),
-    first=Ranges(("opt-45k", "opt-230k"), (Fraction(1, 8), Fraction(1, 2)), (0, 1)),
-    ranges=Ranges(("opt-45k", "opt-230k", "opt-1m"), ALL_FRACTIONS, (0, 1, 2)),
+    first=Ranges(("opt-45k", "opt-230k"), (Fraction(1, 8), Fraction(1, 2)), (0, 1), EMBEDDED_BETAS),
+    ranges=Ranges(("opt-45k", "opt-230k", "opt-1m"), ALL_FRACTIONS, (0, 1, 2), EMBEDDED_BETAS),
     student="opt-230k",
     students=("opt-45k", "opt-230k", "opt-1m"),
     families=("llama-230k", "mistral-230k", "gemma-230k"),
     others=("pythia-230k", "gpt-neo-230k"),
-    betas=(0.2, 0.4, 0.8, 1.2, 2.0),
     more_seeds=(3, 4),
     test_pairs=512,
     set_aside_pairs=512,
@@ -167,8 +194,12 @@ LAPTOP = replace(
     name="laptop",
     data=DataPreset(None, (), laptop_teacher, laptop_student),
     summaries=None,
-    first=Ranges(("opt-230k", "smollm2-135m"), (Fraction(1, 4), Fraction(1, 2)), (0, 1)),
-    ranges=Ranges(("opt-230k", "smollm2-135m"), (Fraction(1, 4), Fraction(1, 2)), (0, 1, 2)),
+    first=Ranges(
+        ("opt-230k", "smollm2-135m"), (Fraction(1, 4), Fraction(1, 2)), (0, 1), EMBEDDED_BETAS
+    ),
+    ranges=Ranges(
+        ("opt-230k", "smollm2-135m"), (Fraction(1, 4), Fraction(1, 2)), (0, 1, 2), EMBEDDED_BETAS
+    ),
     families=(),
     others=(),
     test_pairs=300,
@@ -218,17 +249,18 @@ PAPER = Preset(
         ("facebook/opt-125m", "facebook/opt-1.3b", "meta-llama/Meta-Llama-3-8B"),
         ALL_FRACTIONS,
         (22, 23, 24, 25, 26),
+        PAPER_BETAS,
     ),
     ranges=Ranges(
         ("facebook/opt-125m", "facebook/opt-1.3b", "meta-llama/Meta-Llama-3-8B"),
         ALL_FRACTIONS,
         (22, 23, 24),
+        PAPER_BETAS,
     ),
     student="facebook/opt-1.3b",
     students=("facebook/opt-1.3b", "facebook/opt-2.7b", "facebook/opt-6.7b", "facebook/opt-13b"),
     families=("mistralai/Mistral-7B-v0.1", "meta-llama/Llama-2-7b-hf", "google/gemma-7b"),
     others=("EleutherAI/gpt-neo-125m", "EleutherAI/pythia-160m"),
-    betas=(0.05, 0.1, 0.2, 0.3, 0.5),
     more_seeds=(25, 26),
     test_pairs=11_000,
     set_aside_pairs=0,

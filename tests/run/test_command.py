@@ -1,0 +1,218 @@
+"""The command line that sweeps share: what it reads, what it refuses and in which words."""
+
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sweeps.size_grid import size_grid
+from weakteach.evaluation.judge import ChatJudge
+from weakteach.models.chat.endpoint import Chat
+from weakteach.models.resources import Resources
+from weakteach.preferences.sources import WorldSource
+from weakteach.run.command import Sweep
+from weakteach.run.options import Running, resources_of
+from weakteach.run.terminal import new_app, run
+from weakteach.study.grids import Choices, Endpoint, make_grid
+from weakteach.study.presets import EMBEDDED, LAPTOP, PAPER
+from weakteach.training.recipes import Lora
+from weakteach.worlds.domains import WORLD
+from weakteach.worlds.noise import BradleyTerry, UniformFlip
+
+ROOT = Path(__file__).parents[2]
+# Wrong use, and what the one sentence must hold: the option or what it named, and the remedy.
+MISTAKES = {
+    "unknown option": (["--seds", "1"], ["--seds", "--seeds"]),
+    "unknown preset": (["--preset", "big"], ["--preset", "embedded"]),
+    "unknown dtype": (["--dtype", "x[/v2]"], ["--dtype", "x[/v2]", "bfloat16"]),
+    "unknown tracker": (["--tracker", "tensorboard,me"], ["--tracker", "mlflow"]),
+    "option without a value": (["--seeds"], ["--seeds"]),
+    "word that is no option": (["more"], ["more"]),
+    "seed that is no number": (["--seeds", "0,x"], ["--seeds: x", "0,1,2"]),
+    "negative seed": (["--seeds", "-1"], ["--seeds"]),
+    "fraction by zero": (["--fractions", "1/0"], ["--fractions: 1/0", "1/16,1/2"]),
+    "fraction of one": (["--fractions", "1"], ["--fractions", "between 0 and 1"]),
+    "beta of zero": (["--betas", "0"], ["--betas"]),
+    "beta that is no number": (["--betas", "nan"], ["--betas"]),
+    "no threads": (["--threads", "0"], ["--threads", "at least 1"]),
+    "negative workers": (["--train-workers", "-1"], ["--train-workers", "at least 0"]),
+    "no arms at a time": (["--max-concurrent", "0"], ["--max-concurrent", "1"]),
+    "too few test pairs": (["--test-pairs", "1"], ["--test-pairs", "at least 2"]),
+    "GPU type without GPUs": (["--gpu-type", "L4"], ["--gpu-type", "--gpus"]),
+    "unknown model": (["--weak", "opt-45q"], ["Unknown model 'opt-45q'"]),
+    "missing file": (["--data", "few[final].jsonl"], ["few[final].jsonl"]),
+    "laptop without data": (["--preset", "laptop"], ["--data FILE"]),
+    "judge without an endpoint": (["--judge-model", "m"], ["--endpoint URL"]),
+    "noise that is none": (["--data", "world:64:flips=2"], ["flips=RATE", "world:64:flips"]),
+    "missing prices": (["--prices", "our[s].toml"], ["our[s].toml"]),
+    "cap without prices": (
+        ["--endpoint", "http://localhost:1/v1", "--judge-model", "m", "--endpoint-cap", "1"],
+        ["prices"],
+    ),
+    "address without a port": (["--address", "head"], ["head (--address)", "host:6379"]),
+}
+
+
+@pytest.mark.parametrize(("options", "words"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_one_sentence_that_names_option_and_remedy(tmp_path, capsys, options, words):
+    code = size_grid.run(["--storage", str(tmp_path / "store"), *options])
+    out, err = capsys.readouterr()
+    assert (code, out) == (2, ""), err
+    assert len(err.splitlines()) == 1
+    assert "Traceback" not in err
+    for word in words:
+        assert word in err
+    if options[0] != "--address":  # which is looked at when the storage is known to be good
+        assert not (tmp_path / "store").exists()
+
+
+def test_a_cluster_that_does_not_answer_is_told_with_where_its_address_came_from(
+    tmp_path, capsys, monkeypatch
+):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, but not listening
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        assert size_grid.run(["--storage", str(tmp_path)]) == 2
+    assert f"{address} (the environment variable RAY_ADDRESS)" in capsys.readouterr().err
+
+
+def test_plan_and_help_import_neither_torch_nor_ray_and_print_on_an_ascii_terminal(tmp_path):
+    code = """
+import sys
+from sweeps.size_grid import size_grid
+from weakteach.cli import app
+from weakteach.run.terminal import run
+codes = [size_grid.run(["--plan", "--storage", sys.argv[1]]), size_grid.run(["--help"])]
+codes += [run(app, ["--help"]), run(app, ["label", "--help"]), run(app, ["show", "\\u03c3"])]
+heavy = {"torch", "ray", "transformers", "datasets", "matplotlib", "scipy"} & set(sys.modules)
+assert (codes, heavy) == ([0, 0, 0, 0, 2], set()), (codes, heavy)
+"""
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LANG": "C", "PYTHONPATH": str(ROOT)}
+    storage = tmp_path / "σ"
+    done = subprocess.run(
+        [sys.executable, "-c", code, storage],
+        capture_output=True, text=True, env={**environment, "COLUMNS": "80"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout + done.stderr).isascii()
+    assert "holds no artifact \\u03c3" in done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    for text in ("--seeds INT", "Seeds, such as 0,1,2", "[default:", "Execution", "Plan and cost"):
+        assert text in done.stdout
+    assert not storage.exists()
+
+
+def seen(words):
+    """What a sweep's command hands on for these words."""
+    found = {}
+
+    class Spy(Sweep):
+        def study(self, grid, experiments, store, resources, running, cost, verbose):
+            found.update(grid=grid, store=store, resources=resources, running=running, cost=cost)
+            return 0
+
+    assert Spy("spy", "Spy", lambda grid: []).run(words) == 0
+    return found
+
+
+def test_lists_are_typed_and_hold_an_item_once():
+    words = ["--seeds", "3,1", "--seeds", "1", "--fractions", "1/16,0.5", "--weak", " opt-45k ,"]
+    found = seen([*words, "--tracker", "mlflow,wandb", "--node-types", "a,b"])
+    ranges = found["grid"].ranges
+    assert (ranges.seeds, ranges.weak) == ((3, 1), ("opt-45k",))
+    assert ranges.fractions == (Fraction(1, 16), Fraction(1, 2))
+    assert ranges.betas == EMBEDDED.ranges.betas
+    assert found["running"] == Running(tracker=("mlflow", "wandb"))
+    assert found["cost"].node_types == ("a", "b")
+
+
+@given(st.lists(st.integers(0, 10**6), min_size=1))
+def test_any_list_of_seeds_is_read_back(seeds):
+    got = []
+    app = new_app("x", "")
+
+    @app.default
+    def command(*, seeds: tuple[int, ...] = ()) -> None:
+        got.append(seeds)
+
+    assert run(app, ["--seeds", ",".join(map(str, seeds))]) == 0
+    assert got == [tuple(dict.fromkeys(seeds))]
+
+
+def test_the_environment_names_the_storage_unless_the_option_does(tmp_path, monkeypatch):
+    monkeypatch.setenv("WEAKTEACH_STORAGE", str(tmp_path / "a"))
+    assert seen([])["store"].url == str(tmp_path / "a")
+    assert seen(["--storage", str(tmp_path / "b")])["store"].url == str(tmp_path / "b")
+
+
+def test_every_field_of_resources_is_an_option_over_the_presets():
+    words = ["--threads", "3", "--label-tasks", "2", "--batch-tokens", "99"]
+    expected = Resources(threads=3, label_tasks=2, batch_tokens=99)
+    assert seen(words)["resources"] == expected
+    assert resources_of(LAPTOP, None) == LAPTOP.resources
+    anywhere = replace(PAPER.resources, gpu_type="", max_failures=5)
+    assert resources_of(PAPER, {"gpu_type": "any", "max_failures": 5}) == anywhere
+
+
+def test_all_of_the_endpoint_can_be_set():
+    words = {
+        "--endpoint": "http://localhost:1/v1", "--annotator-model": "a", "--judge-model": "j",
+        "--annotator-prompt": "summary", "--judge-style": "choice", "--endpoint-key": "KEY",
+        "--endpoint-concurrency": "2", "--endpoint-rate": "30", "--endpoint-timeout": "5",
+        "--endpoint-retries": "1", "--endpoint-input-price": "0.5",
+        "--endpoint-output-price": "1.5", "--endpoint-cap": "10",
+    }  # fmt: skip
+    options = [word for pair in words.items() for word in pair]
+    grid = seen([*options, "--endpoint-without-logprobs"])["grid"]
+    chat = Chat(
+        "a", 0.0, False, "http://localhost:1/v1", "KEY", 2, 30.0, 5.0, 1, 0.5, 1.5, 10.0
+    )  # fmt: skip
+    labels = grid.lab(grid.point(0)).labels("prompted")
+    assert vars(labels.chat) == vars(chat)
+    assert labels.domain == "summary"
+    assert isinstance(grid.judge, ChatJudge)
+    assert vars(grid.judge.chat) == vars(replace(chat, model="j", temperature=1.0))
+    assert grid.judge.style == "choice"
+    assert make_grid(EMBEDDED, EMBEDDED.first, Choices(), Endpoint()).annotators == {}
+
+
+def test_the_noise_of_human_choices_is_part_of_the_sources_name():
+    def source(data):
+        return seen(["--data", data])["grid"].data.held_out.pairs.source
+
+    assert source("world:64") == WorldSource(64, domain=WORLD)
+    assert source("world:64:flips=0.1").noise == UniformFlip(0.1)
+    assert source("world:64:temperature=2").noise == BradleyTerry(2.0)
+
+
+def test_a_value_of_the_students_recipe_makes_arms_of_its_own():
+    """What a sweep over it needs beyond a range, an experiment and a script: nothing."""
+    grid = make_grid(EMBEDDED, EMBEDDED.first, Choices())
+    usual = grid.lab(grid.point(0))
+    ranks = [grid.lab(grid.point(0).with_dpo(lora=Lora(rank))) for rank in (4, 16)]
+    assert [lab.setting.recipe.split(", ")[0] for lab in ranks] == ["lora.rank 4", "lora.rank 16"]
+    assert usual.setting.recipe == "usual"
+    assert "lora.rank 4" in str(ranks[0].setting)
+    assert "usual" not in str(usual.setting)
+    assert len({lab.policy("weak").fingerprint for lab in (usual, *ranks)}) == 3
+    assert len({lab.weak.fingerprint for lab in (usual, *ranks)}) == 1  # the teacher is the same
+    same = grid.lab(grid.point(0).with_dpo(beta=usual.policy("weak").recipe.beta))
+    assert (same.setting, same.policy("weak")) == (usual.setting, usual.policy("weak"))
+
+
+def test_a_script_of_a_sweep_is_its_command():
+    done = subprocess.run(
+        [sys.executable, "sweeps/beta.py", "--plan", "--storage", "/nowhere", "--seeds", "0"],
+        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "unique steps" in done.stdout
+    assert not done.stderr

@@ -1,0 +1,40 @@
+"""Which Ray cluster is meant, and whether it answers; without Ray, so that it is told at once."""
+
+import os
+import socket
+
+from weakteach.artifacts.errors import UserError
+
+# How long the port of a cluster may take to answer; Ray itself tries for minutes.
+SECONDS_TO_ANSWER = 2.0
+# Found by Ray in ways of its own.
+AUTO = "auto"
+
+
+class ClusterError(UserError):
+    """The cluster cannot be reached or is too small."""
+
+
+def ray_address(option: str | None) -> tuple[str, str]:
+    """The address of the cluster to run on, that of the option or else of the environment, and
+    which of the two it is. Empty where Ray is to start on this machine.
+
+    Raises ClusterError if nothing listens there.
+    """
+    given = "--address" if option else "the environment variable RAY_ADDRESS"
+    address = option or os.environ.get("RAY_ADDRESS", "")
+    if address in ("", "local"):
+        return "", given
+    if address == AUTO or "://" in address:  # the latter is that of Ray's client
+        return address, given
+    host, _, port = address.rpartition(":")
+    if not (host and port.isascii() and port.isdigit()):
+        raise ClusterError(f"{address} ({given}) is no address of a Ray cluster, such as host:6379")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), SECONDS_TO_ANSWER).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(
+            f"No Ray cluster answers at {address} ({given}): start it, correct the address, or "
+            "leave it out to run on this machine"
+        ) from error
+    return address, given

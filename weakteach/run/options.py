@@ -1,0 +1,118 @@
+"""The options that several commands share, each declared once.
+
+An option is a field of a frozen dataclass, with its docstring as help: those of a grid are declared
+in ``study/grids.py``, those of execution in ``models/resources.py``, all others here.
+"""
+
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, get_type_hints
+
+from cyclopts import Group, Parameter, validators
+from docstring_parser import parse_from_object
+
+from weakteach.artifacts.errors import UserError
+from weakteach.models.resources import Resources
+from weakteach.study.grids import Choices, Endpoint
+from weakteach.study.presets import PRESETS, Preset
+
+TrackerName = Literal["tensorboard", "mlflow", "wandb"]
+
+PresetName = Annotated[str, Parameter(choices=tuple(PRESETS))]
+Storage = Annotated[str, Parameter(env_var="WEAKTEACH_STORAGE")]
+Verbose = Annotated[bool, Parameter(alias="-v")]
+Address = str | None
+DEFAULT_STORAGE = "runs"
+
+
+def _group(name: str, place: int) -> Parameter:
+    """Flattens a dataclass into options that stand together in ``--help``."""
+    return Parameter(name="*", group=Group(name, sort_key=place))
+
+
+@dataclass(frozen=True)
+class Where:
+    """What a study is computed with, and where its results lie."""
+
+    preset: PresetName = "embedded"
+    """Scale of the study: models, data and recipes."""
+    storage: Storage = DEFAULT_STORAGE
+    """Where artifacts and results go: a folder, s3://... or gs://.... What lies there is not
+    computed again."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where to run."""
+
+    address: Address = None
+    """Ray cluster to run on; without it (and RAY_ADDRESS), Ray starts here."""
+    dashboard: bool = False
+    """Show Ray's dashboard of a run on this machine, and print its URL."""
+
+
+@dataclass(frozen=True)
+class Running(Cluster):
+    """How to run a sweep."""
+
+    max_concurrent: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None
+    """Arms that run at a time."""
+    tracker: tuple[TrackerName, ...] = ()
+    """Keep a run per arm there, too; several with commas."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a study may cost."""
+
+    plan: bool = False
+    """Say what would be computed and what it costs; run nothing."""
+    prices: Path | None = None
+    """Price table of node types (TOML), in place of the one shipped."""
+    node_types: tuple[str, ...] = ()
+    """Node types of the price table that you run on; all without it."""
+    max_cost: Annotated[float | None, Parameter(validator=validators.Number(gte=0))] = None
+    """Do not start if the planned cost on any of those is higher."""
+
+
+@cache
+def overrides(of: type[Any]) -> Any:
+    """A type whose values are dicts with some of the fields of a dataclass: those that a user
+    gave, each an option with the field's docstring as help."""
+    said = {item.arg_name: item.description for item in parse_from_object(of).params}
+    hints = get_type_hints(of, include_extras=True)
+    options = {
+        item.name: Annotated[hints[item.name], Parameter(help=said[item.name])]
+        for item in fields(of)
+    }
+    return TypedDict(of.__name__, options, total=False)  # type: ignore[operator]
+
+
+# As parameters of a command.
+WhereOptions = Annotated[Where, _group("Study", 1)]
+GridOptions = Annotated[Choices, _group("Study", 1)]
+EndpointOptions = Annotated[Endpoint, _group("Prompted models", 2)]
+RunningOptions = Annotated[Running, _group("Execution", 3)]
+ClusterOptions = Annotated[Cluster, _group("Execution", 3)]
+CostOptions = Annotated[Cost, _group("Plan and cost", 4)]
+
+
+if TYPE_CHECKING:
+    ExecutionOptions = dict[str, Any] | None
+else:
+    ExecutionOptions = Annotated[overrides(Resources), _group("Execution", 3)]
+
+
+def resources_of(preset: Preset, given: dict[str, Any] | None) -> Resources:
+    """The preset's resources, but for what the user gave. Raises UserError."""
+    given = dict(given or {})
+    if given.get("gpu_type") == "any":
+        given["gpu_type"] = ""
+    resources = replace(preset.resources, **given)
+    if resources.gpu_type and not resources.gpus:
+        raise UserError(
+            f"--gpu-type: the preset {preset.name} runs without GPUs, so say with --gpus how many "
+            "each worker takes"
+        )
+    return resources
