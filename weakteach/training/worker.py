@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -253,6 +254,7 @@ def _train_in_group(trainer: Trainer) -> TrainOutput:
     """From the checkpoint that Ray Train has for all workers: what lies on a worker's own host may
     be of another update than what lies on the next."""
     with own_folder() as own, ExitStack() as stack:
+        shutil.rmtree(str(trainer.args.output_dir), ignore_errors=True)
         trainer.args.output_dir = str(own)
         checkpoint = ray.train.get_checkpoint()
         folder = stack.enter_context(checkpoint.as_directory()) if checkpoint else None
