@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 
 def wait_forever(config):
     Path(config["job"].run_folder, "training").touch()
@@ -58,6 +60,7 @@ def kill_a_driver(folder):
     print(json.dumps([before, after, free]))
 
 
+@pytest.mark.timeout(900)  # for a machine that does much else
 def test_a_killed_driver_leaves_neither_an_actor_nor_a_device_taken(tmp_path):
     run = subprocess.run(
         [sys.executable, __file__, "kill", str(tmp_path)], capture_output=True, text=True,
