@@ -60,6 +60,7 @@ def kill_a_driver(folder):
     print(json.dumps([before, after, free]))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # for a machine that does much else
 def test_a_killed_driver_leaves_neither_an_actor_nor_a_device_taken(tmp_path):
     run = subprocess.run(
@@ -71,6 +72,24 @@ def test_a_killed_driver_leaves_neither_an_actor_nor_a_device_taken(tmp_path):
     assert "EndingCleaner" in before
     assert after == []
     assert free == 2
+
+
+WATCHES_THE_DEAD = """
+import time
+from ray.train.v2._internal.execution.controller import placement_group_cleaner as of_ray
+from weakteach.training.trainer import EndingCleaner
+
+of_ray.is_actor_alive = lambda **_: False
+EndingCleaner("0123", 0.01, 1.0, 1.0).start_monitoring()
+time.sleep(60)
+print("still here")
+"""
+
+
+def test_what_watches_a_controller_ends_with_it():
+    command = [sys.executable, "-c", WATCHES_THE_DEAD]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (0, "")
 
 
 if __name__ == "__main__":
