@@ -113,8 +113,11 @@ def scripted(script: Script) -> Iterator[ScriptedServer]:
         server._server.server_close()
 
 
-def tiny_chat_model(folder: Path) -> Path:
-    """A random llama with a chat template that says "1" or "2" and no more."""
+def tiny_chat_model(
+    folder: Path, last: tuple[str, ...] = ("1", "2"), before: tuple[str, ...] = ()
+) -> Path:
+    """A random llama with a chat template. What it says ends with one of ``last``, and before that
+    come as many of ``before`` as it draws; by default it says "1" or "2" and no more."""
     tokenizer = build_tokenizer()
     tokenizer.chat_template = (
         "{% for message in messages %}{{ message['content'] }}\n\n{% endfor %}Assistant:"
@@ -134,9 +137,9 @@ def tiny_chat_model(folder: Path) -> Path:
     )
     torch.manual_seed(0)
     model = LlamaForCausalLM(config)
-    said = tokenizer.convert_tokens_to_ids(["1", "2"])
+    ends, said = (tokenizer.convert_tokens_to_ids([*t]) for t in (last, (*last, *before)))
     model.generation_config = GenerationConfig(
-        eos_token_id=said,
+        eos_token_id=ends,
         pad_token_id=1,
         suppress_tokens=[token for token in range(len(tokenizer)) if token not in said],
     )

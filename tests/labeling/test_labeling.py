@@ -12,11 +12,13 @@ import ray.cloudpickle
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from ray.data.exceptions import ExecutionTimeoutError
 from safetensors.torch import load_file, save_file
 
 from weakteach.artifacts.computing import obtain
-from weakteach.artifacts.errors import StepError
+from weakteach.artifacts.errors import LostError, StepError
 from weakteach.artifacts.store import Store
+from weakteach.labeling import stream as stream_module
 from weakteach.labeling.annotators import LABEL_SCHEMA, ImplicitReward, label_table
 from weakteach.labeling.shards import MAX_SHARDS, Stream
 from weakteach.labeling.stream import stream_chunks
@@ -152,6 +154,7 @@ class Count:
     folder: str
     dies_once_at: int = -1
     poison: tuple[int, ...] = ()
+    once: Exception | None = None
 
     def load(self):
         return None
@@ -162,6 +165,13 @@ class Count:
         if first == self.dies_once_at and not marker.exists():
             marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.once and first == 50:
+            try:
+                Path(self.folder, "raised").touch(exist_ok=False)
+            except FileExistsError:
+                pass
+            else:
+                raise self.once
         bad = set(self.poison).intersection(chunk["number"].to_pylist())
         if bad:
             raise StepError(f"number {min(bad)} is bad")
@@ -201,6 +211,53 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(tmp_path, ray_here, r
     assert table["double"].to_pylist() == list(range(0, 200, 2))
     assert told[0] == (0, 100)
     assert told[-1] == (100, 100)
+
+
+@pytest.mark.parametrize("once", [RuntimeError("a kernel failed"), torch.AcceleratorError("CUDA")])
+@pytest.mark.parametrize("resources", [TASKS, ACTORS], ids=["tasks", "actors"])
+def test_an_error_that_does_not_come_again_puts_no_row_in_quarantine(
+    tmp_path, ray_here, resources, once
+):
+    stream = numbers(tmp_path)
+    stream = replace(stream, work=replace(stream.work, once=once))
+    facts = stream_chunks(stream, resources).write(tmp_path / "out.parquet")
+    assert (tmp_path / "raised").exists()
+    assert (facts["rows"], facts["quarantined"]) == (100, 0)
+    done = (tmp_path / "done").read_text().split()
+    assert sorted(done, key=int) == [str(n) for n in range(0, 100, 10)]  # chunks were not cut
+
+
+def test_an_error_of_the_storage_is_a_loss_of_no_row(tmp_path, ray_here):
+    stream = numbers(tmp_path)
+    broken = replace(stream, work=replace(stream.work, once=OSError("SlowDown")))
+    with pytest.raises(LostError, match="SlowDown"):
+        stream_chunks(broken, TASKS)
+    facts = stream_chunks(broken, TASKS).write(tmp_path / "out.parquet")
+    assert (facts["rows"], facts["quarantined"]) == (100, 0)
+
+
+class Stalls:
+    """A data set that makes no progress after its first row, and goes on when read again."""
+
+    def __init__(self):
+        self.read = 0
+
+    def iter_rows(self):
+        self.read += 1
+        yield {"start": 0}
+        if self.read == 1:
+            raise ExecutionTimeoutError("no progress")
+        yield {"start": 10}
+
+
+def test_waiting_for_a_device_is_no_failure_and_being_stuck_is_a_loss(tmp_path, ray_here):
+    """The Ray of tests has no GPU that might be free."""
+    stream, waits = numbers(tmp_path), Stalls()
+    rows = stream_module._despite_losses(stream, waits, Resources(gpus=1))
+    assert [row["start"] for row in rows] == [0, 10]
+    assert waits.read == 2
+    with pytest.raises(LostError, match="Count was stuck: no progress"):
+        list(stream_module._despite_losses(stream, Stalls(), Resources(cpus=0)))
 
 
 def test_finished_shards_survive_a_failure_and_are_not_made_again(tmp_path, ray_here):

@@ -173,6 +173,25 @@ def test_a_killed_sweep_goes_on_to_the_results_of_an_undisturbed_one(tmp_path):
     assert results_of(tmp_path / "killed").equals(results_of(tmp_path / "whole"))
 
 
+def test_a_terminated_sweep_ends_as_an_interrupted_one_does(tmp_path):
+    options = [*SMALL, "--weak", "opt-45k", "--fractions", "1/2"]
+    run = subprocess.Popen(
+        command(tmp_path, *options), cwd=ROOT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    deadline = time.monotonic() + 200
+    while not list(tmp_path.glob("Split/[0-9a-f]*/record.json")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    run.terminate()
+    out, _ = run.communicate(timeout=100)
+    assert run.returncode == 143, out
+    assert "The same command goes on from here." in out
+    assert "Traceback" not in out
+    assert (tmp_path / "studies" / "size_grid" / "report.html").exists()
+    assert "pending" in results_of(tmp_path)["status"].to_pylist()
+
+
 BAD = {
     "unknown model": (["--weak", "opt-45q"], "Unknown model 'opt-45q'"),
     "missing file": (["--data", "nowhere.jsonl"], "nowhere.jsonl"),

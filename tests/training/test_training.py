@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 
 from weakteach.artifacts.computing import obtain
 from weakteach.artifacts.errors import LostError, StepError
-from weakteach.artifacts.store import Store
+from weakteach.artifacts.store import Store, cache_folder
 from weakteach.models.loading import load_causal, weights_of
 from weakteach.models.resources import Resources
 from weakteach.models.spec import find_model, tokenizer_of
@@ -25,7 +25,7 @@ from weakteach.steps.data import Pairs
 from weakteach.steps.labels import HumanLabels
 from weakteach.steps.training import Dpo, Sft, run_training
 from weakteach.training.recipes import DpoRecipe, Lora, Schedule, SftRecipe
-from weakteach.training.sft import IGNORED, sft_trainer
+from weakteach.training.sft import IGNORED, sft_trainer, train_sft
 from weakteach.training.worker import train_and_save
 
 # Workers cannot import this module, so what they run of it is sent whole.
@@ -238,3 +238,35 @@ def test_a_batch_that_workers_cannot_share_is_refused(tmp_path, ray_here):
     step = sft(labels_of(), batch=15)
     with pytest.raises(StepError, match="shared evenly"):
         obtain(Store(tmp_path), step, replace(GROUP, max_failures=0))
+
+
+def leave_a_checkpoint(config):
+    """What a worker of an earlier group left on this host, then the training."""
+    job = config["job"]
+    folder = Path(job.run_folder, "checkpoint-4")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "trainer_state.json").write_text("{}")
+    facts = train_sft(config)
+    assert not folder.exists()
+    return facts
+
+
+@dataclass(frozen=True)
+class AfterLeftovers(Sft):
+    def compute(self, workspace):
+        return run_training(self, leave_a_checkpoint, workspace)
+
+
+def test_a_group_goes_on_from_what_ray_train_has_and_leaves_nothing_on_its_hosts(
+    tmp_path, ray_here
+):
+    """The cache is that of the tests' Ray: a worker that is alive elsewhere keeps its own."""
+    dead = cache_folder() / "workers" / "0123.lock"
+    dead.with_suffix("").mkdir(parents=True)
+    dead.touch()
+    step = AfterLeftovers(find_model("opt-45k"), labels_of(64), SftRecipe(Schedule(1e-3, 16)), 0)
+    record = obtain(Store(tmp_path), step, replace(GROUP, train_workers=1, checkpoint_steps=2))
+    assert record["facts"]["updates"] == 4
+    assert record["facts"]["first_loss"] is not None
+    assert not dead.exists()
+    assert not dead.with_suffix("").exists()

@@ -24,6 +24,17 @@ class StepError(UserError):
     """A step could not be computed."""
 
 
+def passes(error: BaseException) -> bool:
+    """Whether an error is of what a step runs on: a storage that does not answer now, a device that
+    failed. Tried again elsewhere or later, the same work may succeed. What is not there, or is
+    forbidden, stays so."""
+    lasting = FileNotFoundError | FileExistsError | PermissionError | NotADirectoryError
+    named = {kind.__name__ for kind in type(error).__mro__}  # torch is not known here
+    return "AcceleratorError" in named or (
+        isinstance(error, OSError | LostError) and not isinstance(error, lasting)
+    )
+
+
 class LostError(StepError):
     """What was computing a step is gone, a process or a node, which says nothing against the step:
     computed again, it goes on from what its scratch folder holds."""

@@ -4,7 +4,8 @@ Rows are processed in chunks of CHUNK_ROWS and kept in shards of whole chunks. B
 number of the input's rows alone, so results depend neither on who makes a shard nor on how many
 are at work, and a shard that is there is not made again.
 
-A row that cannot be processed goes to quarantine with its reason, and a stream goes on without it.
+A row that cannot be processed goes to quarantine with its reason, and a stream goes on without it:
+one that fails alone, and again. An error that passes (see ``errors.passes``) says nothing of rows.
 A failure that is not of single rows is an error all the same; it is one if
 
 - the work cannot be loaded,
@@ -23,7 +24,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from weakteach.artifacts.errors import StepError
+from weakteach.artifacts.errors import StepError, passes
 from weakteach.artifacts.store import Store
 from weakteach.preferences.pair import CHUNK_ROWS
 
@@ -101,13 +102,23 @@ def make_shard(
 ) -> Made:
     """Process the rows of a shard and write it. ``made`` is told of each chunk.
 
-    Raises StepError with the first reason if no row of a chunk of several can be processed.
+    Raises StepError with the first reason if no row of a chunk of several can be processed, and
+    what passes as it is.
     """
-    results, refused, total = [], [], Made(0, 0, 0)
+    results: list[pa.Table] = []
+    refused: list[tuple[str, str]] = []
+    total = Made(0, 0, 0)
     rows = _read_rows(stream, shard)
     for start in range(0, len(rows), stream.chunk_rows):
         chunk = rows.slice(start, stream.chunk_rows)
-        tables, failed = _process(stream, loaded, chunk)
+        failed: list[tuple[str, str]] = []
+        try:
+            tables = [stream.work.process(loaded, chunk)]
+        except Exception as error:
+            if passes(error):
+                raise
+            LOGGER.warning("rows %d to %d", shard.start, shard.stop, exc_info=error)
+            tables, failed = _process(stream, loaded, chunk)
         if len(failed) == len(chunk) > 1:
             key, reason = failed[0]
             raise StepError(
@@ -147,6 +158,8 @@ def _process(
     try:
         return [stream.work.process(loaded, chunk)], []
     except Exception as error:
+        if passes(error):
+            raise
         if len(chunk) == 1:
             key = str(chunk[stream.key][0].as_py())
             reason = str(error) or type(error).__name__

@@ -10,6 +10,7 @@ of its own would send all tokens through the object store.
 """
 
 import logging
+import os
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -18,10 +19,11 @@ import numpy as np
 import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
+from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 from ray.util import metrics
 
-from weakteach.artifacts.errors import LostError, StepError
+from weakteach.artifacts.errors import LostError, StepError, passes
 from weakteach.artifacts.step import Progress
 from weakteach.labeling.shards import (
     QUARANTINE_SHARE,
@@ -40,6 +42,7 @@ LOGGER = logging.getLogger(__name__)
 # A shard of a large model on a slow device may take many minutes; a deadlock takes for ever.
 STALLED_AFTER_SECONDS = 3600
 BLOCK_BYTES = 4 << 20
+DEVICE_FAILED = 70  # exit code of a worker; EX_SOFTWARE
 # So few that handing them out costs little (about 20 ms each), so many that all end at one time.
 HANDOUTS_PER_WORKER = 16
 
@@ -122,21 +125,45 @@ def _made(
             compute=TaskPoolStrategy(size=resources.label_tasks),
             **options,
         )
-    for row in _despite_losses(stream, dataset):
+    for row in _despite_losses(stream, dataset, resources):
         if row["error"]:
-            raise StepError(f"{type(stream.work).__name__}: {row['error']}")
+            kind = LostError if row["passes"] else StepError
+            raise kind(f"{type(stream.work).__name__}: {row['error']}")
         yield (
             range(row["start"], row["stop"]),
             Made(row["rows"], row["quarantined"], row["tokens"]),
         )
 
 
-def _despite_losses(stream: Stream, dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
-    """The rows. What a chunk fails with is in them, so that an error of Ray is one of losses."""
-    try:
-        yield from dataset.iter_rows()
-    except RayError as error:
-        raise LostError(f"{type(stream.work).__name__} was lost: {error}") from error
+def _despite_losses(
+    stream: Stream, dataset: ray.data.Dataset, resources: Resources
+) -> Iterator[dict[str, Any]]:
+    """The rows. What a chunk fails with is in them, so that an error of Ray is one of losses.
+
+    Without progress for long, what should label waits for a device, which is no failure, or is
+    stuck: then the devices that it had are free as soon as Ray Data has ended it.
+    """
+    given: set[int] = set()
+    while True:
+        try:
+            for row in dataset.iter_rows():
+                if row["start"] not in given:
+                    given.add(row["start"])
+                    yield row
+            return
+        except ExecutionTimeoutError as error:
+            if _is_room(resources):
+                raise LostError(f"{type(stream.work).__name__} was stuck: {error}") from error
+            LOGGER.warning("%s waits for a device", type(stream.work).__name__)
+        except RayError as error:
+            raise LostError(f"{type(stream.work).__name__} was lost: {error}") from error
+
+
+def _is_room(resources: Resources) -> bool:
+    """Whether the cluster has what a labeler needs free now."""
+    free = ray.available_resources()
+    needed = {"CPU": resources.cpus, "GPU": resources.gpus}
+    return all(free.get(name, 0.0) >= amount for name, amount in needed.items())
 
 
 def _pool(resources: Resources) -> ActorPoolStrategy:
@@ -157,11 +184,13 @@ class ShardActor:
 
 def _make_shards(batch: dict[str, np.ndarray], stream: Stream, threads: int) -> dict[str, Any]:
     """An error is handed on as a value: Ray Data would lose what lies below its own message."""
-    from weakteach.models.process import prepare_process  # torch: in workers only
+    import torch  # in workers only, as below
+
+    from weakteach.models.process import prepare_process
 
     prepare_process(threads)
     shards = [range(int(a), int(b)) for a, b in zip(batch["start"], batch["stop"], strict=True)]
-    made, errors = [], []
+    made, errors, passing = [], [], []
     for shard in shards:
         try:
             made.append(
@@ -169,10 +198,14 @@ def _make_shards(batch: dict[str, np.ndarray], stream: Stream, threads: int) -> 
                 or make_shard(stream, _loaded(stream.work), shard, _count(stream.work))
             )
             errors.append("")
+            passing.append(False)
         except Exception as error:
             LOGGER.exception("rows %d to %d of %s", shard.start, shard.stop, stream.input)
+            if isinstance(error, torch.AcceleratorError):
+                os._exit(DEVICE_FAILED)  # this process can use its device no more
             made.append(Made(0, 0, 0))
             errors.append(str(error) or type(error).__name__)
+            passing.append(passes(error))
     return {
         "start": batch["start"],
         "stop": batch["stop"],
@@ -180,6 +213,7 @@ def _make_shards(batch: dict[str, np.ndarray], stream: Stream, threads: int) -> 
         "quarantined": np.array([m.quarantined for m in made]),
         "tokens": np.array([m.tokens for m in made]),
         "error": np.array(errors, dtype=object),
+        "passes": np.array(passing),
     }
 
 

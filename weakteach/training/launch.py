@@ -9,22 +9,17 @@ from collections.abc import Callable
 from typing import Any
 
 from ray.exceptions import RayError
-from ray.train import (
-    CheckpointConfig,
-    ControllerError,
-    FailureConfig,
-    RunConfig,
-    ScalingConfig,
-    WorkerGroupError,
-)
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train import ControllerError, WorkerGroupError
+from ray.train.torch import TorchConfig
 from ray.train.v2._internal.exceptions import (
     WorkerHealthCheckFailedError,
     WorkerHealthCheckTimeoutError,
 )
+from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 
 from weakteach.artifacts.errors import LostError, StepError
 from weakteach.models.resources import Resources
+from weakteach.training.trainer import EndingTrainer
 from weakteach.training.worker import TrainingJob
 
 CONTROLLER_FAILURES = 2
@@ -47,8 +42,8 @@ def launch(
     """
     resources = job.resources
     logging.getLogger("ray.train").setLevel(logging.WARNING)
-    trainer = TorchTrainer(
-        train,  # type: ignore[arg-type]  # what it returns is in the result
+    trainer = EndingTrainer(
+        train,  # what it returns is in the result
         train_loop_config={"job": job},
         # In torch's words, what suits the device of the worker; Ray's default is what suits a GPU
         # wherever one was asked for.
@@ -62,7 +57,7 @@ def launch(
         run_config=RunConfig(
             name=name,
             storage_path=storage,
-            failure_config=FailureConfig(  # type: ignore[call-arg]  # typed as Train's first version
+            failure_config=FailureConfig(
                 max_failures=resources.max_failures, controller_failure_limit=CONTROLLER_FAILURES
             ),
             checkpoint_config=CheckpointConfig(num_to_keep=2),

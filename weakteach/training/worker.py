@@ -4,8 +4,10 @@ import json
 import logging
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -26,6 +28,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer_utils import TrainOutput
 
 from weakteach.artifacts.errors import StepError
 from weakteach.artifacts.step import Progress, Step
@@ -36,6 +39,7 @@ from weakteach.models.resources import Resources
 from weakteach.models.spec import Dtype, Model
 from weakteach.models.tokens import PairTokens, load_tokenizer, pair_tokens
 from weakteach.preferences.pair import preference_set
+from weakteach.training.local import own_folder
 from weakteach.training.recipes import Lora, Schedule
 
 LOGGER = logging.getLogger(__name__)
@@ -49,7 +53,8 @@ class TrainingJob:
     """All that a worker needs, small enough to send: it fetches data and weights itself.
 
     ``pairs`` and ``labels`` are Parquet files, ``stage`` is the folder for the trained model, all
-    on the store's file system; ``run_folder`` is a folder of this host for checkpoints.
+    on the store's file system; ``run_folder`` is a folder of the trial's host, in which training in
+    the trial keeps its checkpoints.
     ``progress`` is told updates; it is there in local mode alone, since it cannot be sent.
     """
 
@@ -216,10 +221,8 @@ def train_and_save(trainer: Trainer, job: TrainingJob, merge: bool = False) -> d
     trainer.remove_callback(PrinterCallback)
     in_group = job.resources.train_workers > 0
     trainer.add_callback(ReportProgress(in_group, job.progress))
-    checkpoint = ray.train.get_checkpoint() if in_group else None
-    if checkpoint is not None:
-        with checkpoint.as_directory() as folder:
-            trained = trainer.train(resume_from_checkpoint=folder)
+    if in_group:
+        trained = _train_in_group(trainer)
     else:
         trained = trainer.train(resume_from_checkpoint=_last_complete(Path(job.run_folder)))
     _require_finite(trained.training_loss, trainer.state)
@@ -246,6 +249,17 @@ def train_and_save(trainer: Trainer, job: TrainingJob, merge: bool = False) -> d
         "last_loss": losses[-1] if losses else None,
         "devices": world_size(),
     }
+
+
+def _train_in_group(trainer: Trainer) -> TrainOutput:
+    """From the checkpoint that Ray Train has for all workers: what lies on a worker's own host may
+    be of another update than what lies on the next."""
+    with own_folder() as own, ExitStack() as stack:
+        shutil.rmtree(str(trainer.args.output_dir), ignore_errors=True)
+        trainer.args.output_dir = str(own)
+        checkpoint = ray.train.get_checkpoint()
+        folder = stack.enter_context(checkpoint.as_directory()) if checkpoint else None
+        return trainer.train(resume_from_checkpoint=folder)
 
 
 def _require_finite(loss: float, state: TrainerState) -> None:

@@ -1,0 +1,41 @@
+"""Ray's trainer, but for a helper of its own that would outlive a killed controller."""
+
+import os
+import threading
+from typing import Any
+
+from ray.train.v2._internal.callbacks import placement_group_callback
+from ray.train.v2._internal.execution.controller.placement_group_cleaner import (
+    PlacementGroupCleaner,
+)
+from ray.train.v2.torch.torch_trainer import TorchTrainer
+
+
+class EndingCleaner(PlacementGroupCleaner):
+    """A detached actor that gives the devices of a group back when its controller was killed.
+
+    Ray's then leaves by an exception in the thread that watches, which ends that thread alone: the
+    actor stays for as long as the cluster.
+    """
+
+    def _exit(self) -> None:
+        if threading.current_thread() is self._monitor_thread:
+            os._exit(0)
+        super()._exit()
+
+
+class EndingCleanerCallback(placement_group_callback.PlacementGroupCleanerCallback):
+    def after_controller_start(self, train_run_context: Any) -> None:
+        # In the controller's process; Ray's callback makes an actor of what has this name.
+        placement_group_callback.PlacementGroupCleaner = EndingCleaner  # type: ignore[misc]
+        super().after_controller_start(train_run_context)
+
+
+class EndingTrainer(TorchTrainer):
+    """A TorchTrainer of which nothing stays when it is killed."""
+
+    def _create_default_callbacks(self) -> list[Any]:
+        of_ray = placement_group_callback.PlacementGroupCleanerCallback
+        callbacks = super()._create_default_callbacks()
+        assert any(isinstance(callback, of_ray) for callback in callbacks)
+        return [EndingCleanerCallback() if isinstance(c, of_ray) else c for c in callbacks]
