@@ -122,20 +122,13 @@ def label(
         test_pairs = max(1, min(LARGEST_HELD_OUT, int(held_out * few_facts["pairs"])))
         parts = HeldOut(few, test_pairs)
         choices = HumanLabels(parts.train)
-        sft = Sft(
-            policy_of(model, LAPTOP.pretraining_documents),
-            choices,
-            recipes.sft,
-            seed,
-            dtype=LAPTOP.dtype,
-        )
-        dpo = Dpo(sft, choices, recipes.dpo, seed, dtype=LAPTOP.dtype)
+        start, dtype = policy_of(model, LAPTOP.pretraining_documents), LAPTOP.dtype
+        sft = Sft(start, choices, recipes.sft, seed, dtype=dtype)
+        dpo = Dpo(sft, choices, recipes.dpo, seed, dtype=dtype)
         facts_of("training the teacher (SFT)", sft)
         facts_of("training the teacher (DPO)", dpo)
-        weak = WeakLabels(dpo, many.all, LAPTOP.dtype)
-        accuracy = facts_of(
-            "testing the teacher", Agreement(WeakLabels(dpo, parts.test, LAPTOP.dtype))
-        )
+        weak, tested = (WeakLabels(dpo, part, dtype) for part in (many.all, parts.test))
+        accuracy = facts_of("testing the teacher", Agreement(tested))
         weak_facts = facts_of("labeling", weak)
         if weak_facts["quarantined"]:
             count = weak_facts["quarantined"]
