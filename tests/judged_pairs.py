@@ -2,11 +2,11 @@
 
 from functools import cache
 
-from weakteach.worlds.domain import Domain, DomainPair, Gold
+from weakteach.worlds.domain import Domain, DomainPair, GoldScore
 
 
 @cache
-def judged_pairs(domain: Domain) -> list[tuple[DomainPair, Gold, Gold]]:
+def judged_pairs(domain: Domain) -> list[tuple[DomainPair, GoldScore, GoldScore]]:
     pairs = [domain.pair(0, index) for index in range(6000)]
     return [
         (pair, domain.gold(pair.prompt, pair.response_1), domain.gold(pair.prompt, pair.response_2))

@@ -1,16 +1,20 @@
 """The store on an object store: a real S3 server on loopback, reached through pyarrow."""
 
 import math
+import os
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import boto3
 import pytest
+from filelock import SoftFileLease
 from moto.server import ThreadedMotoServer
+from pyarrow import fs
 
 from weakteach.artifacts.computing import obtain
-from weakteach.artifacts.errors import StorageError
+from weakteach.artifacts.errors import StepError, StorageError
 from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import LEASE_SECONDS, Store
 from weakteach.run.leases import KEEPER, NAMESPACE, LeaseKeeper, ray_lease
@@ -75,6 +79,108 @@ def test_half_written_files_on_s3_are_no_artifact_and_are_swept(bucket, tmp_path
     assert store.existing([step]) == set()
     obtain(store, step)
     assert not (store.local(step) / "leftover.txt").exists()
+
+
+@dataclass(frozen=True)
+class Count(Step):
+    """Tells how many times it was computed, however often the store forgot it."""
+
+    log: str
+
+    def compute(self, workspace):
+        with open(self.log, "a") as file:
+            file.write("x")
+        (workspace.out / "count.txt").write_text(Path(self.log).read_text())
+        return {}
+
+
+def test_a_copy_of_an_artifact_that_was_deleted_and_computed_anew_is_fetched_again(
+    bucket, tmp_path
+):
+    store, step = Store(bucket, no_lease), Count(str(tmp_path / "log"))
+    obtain(store, step)
+    assert (store.local(step) / "count.txt").read_text() == "x"
+    store.delete(store.path(step))
+    with pytest.raises(StepError, match="no artifact"):
+        store.local(step)
+    obtain(store, step)
+    assert (store.local(step) / "count.txt").read_text() == "xx"
+
+
+def test_an_artifact_that_is_replaced_while_it_is_copied_is_copied_again(
+    bucket, tmp_path, monkeypatch
+):
+    store, step = Store(bucket, no_lease), Count(str(tmp_path / "log"))
+    obtain(store, step)
+    copy, replaced = fs.copy_files, []
+
+    def copy_and_replace(*args, **named):
+        copy(*args, **named)
+        if not replaced:
+            replaced.append(True)
+            store.delete(store.path(step))
+            obtain(store, step)
+
+    monkeypatch.setattr(fs, "copy_files", copy_and_replace)
+    assert (store.local(step) / "count.txt").read_text() == "xx"
+
+
+@pytest.fixture
+def fetched(bucket, tmp_path, monkeypatch):
+    """Three artifacts of some 200 kB on a bucket, and a way to fetch one of them that says
+    which are here then. Room is made for two."""
+    store = Store(bucket, no_lease)
+    steps = [Write(letter * 50_000, str(tmp_path / "log")) for letter in "abc"]
+    for step in steps:
+        obtain(store, step)
+    monkeypatch.setenv("WEAKTEACH_CACHE_BYTES", "500000")
+
+    def fetch(number, hours_ago=0):
+        folder = store.local(steps[number])
+        then = time.time() - 3600 * hours_ago
+        os.utime(folder, (then, then))
+        copies = (tmp_path / "cache" / "copies").glob("*/Write/*")
+        names = {path.name.split("-")[0] for path in copies if path.is_dir()}
+        return folder, "".join(step.text[0] for step in steps if step.fingerprint in names)
+
+    return fetch
+
+
+def test_the_copy_that_was_used_the_longest_ago_makes_room(fetched):
+    assert fetched(0, hours_ago=2)[1] == "a"
+    assert fetched(1, hours_ago=3)[1] == "ab"
+    assert fetched(2, hours_ago=4)[1] == "ac"
+    assert fetched(0, hours_ago=5)[1] == "ac"
+    assert fetched(1)[1] == "bc"
+
+
+def test_a_copy_that_was_used_within_the_hour_stays_though_the_bound_is_passed(fetched):
+    assert fetched(0, hours_ago=2)[1] == "a"
+    assert fetched(1)[1] == "ab"
+    assert fetched(0)[1] == "ab"
+    assert fetched(2)[1] == "abc"
+
+
+def test_a_copy_that_a_process_is_asking_for_stays(fetched):
+    old, _ = fetched(0, hours_ago=2)
+    fetched(1, hours_ago=3)
+    with SoftFileLease(f"{fetched(1, hours_ago=3)[0]}.lease", lease_duration=15.0):
+        assert fetched(2)[1] == "bc"
+    assert not old.exists()
+
+
+def test_what_a_killed_fetch_left_makes_room_and_is_no_copy(fetched):
+    folder, _ = fetched(0, hours_ago=2)
+    folder.rename(f"{folder}.partial")
+    assert fetched(1)[1] == "ab"
+    assert fetched(2)[1] == "bc"
+    assert (fetched(0)[0] / "far.txt").read_text() == "a" * 50_000
+
+
+def test_a_bound_that_is_no_number_of_bytes_is_named(fetched, monkeypatch):
+    monkeypatch.setenv("WEAKTEACH_CACHE_BYTES", "10 GB")
+    with pytest.raises(StorageError, match="WEAKTEACH_CACHE_BYTES is '10 GB'"):
+        fetched(0)
 
 
 def test_an_object_store_without_leases_is_refused(bucket, tmp_path):

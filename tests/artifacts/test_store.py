@@ -5,6 +5,7 @@ import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -165,6 +166,50 @@ def test_a_failing_step_fails_its_readers_once_and_leaves_the_others(tmp_path):
     with pytest.raises(StepError, match="it cannot be"):
         obtain(store, bad)
     assert store.record(bad) is None
+
+
+def test_a_step_that_failed_for_good_is_not_tried_again_where_failures_are_shared(tmp_path):
+    store, failures = Store(tmp_path / "store"), {}
+    bad, good = Fail(str(tmp_path / "tries")), Write("a", str(tmp_path / "log"))
+    first = obtain_each(store, [bad], failures=failures)
+    again = obtain_each(store, [Join((bad, good)), good], failures=failures)
+    assert failures == {bad.fingerprint: "it cannot be"}
+    assert str(again[Join((bad, good))]) == str(first[bad]) == "it cannot be"
+    assert isinstance(again[Join((bad, good))], StepError)
+    assert again[good]["fingerprint"] == good.fingerprint
+    assert (tmp_path / "tries").read_text() == "tried\n"
+    obtain_each(store, [bad])
+    assert (tmp_path / "tries").read_text() == "tried\ntried\n"
+
+
+def test_who_waits_for_a_step_that_fails_learns_it_and_does_not_try(tmp_path):
+    failures, step = {}, Fail(str(tmp_path / "tries"))
+    store = Store(tmp_path / "store")
+    outcomes = []
+    with store.lease("Fail", step.fingerprint, wait=0.0):
+        waiting = Thread(
+            target=lambda: outcomes.append(obtain_each(store, [step], failures=failures)[step])
+        )
+        waiting.start()
+        failures[step.fingerprint] = "another saw it fail"
+    waiting.join(30)
+    assert str(outcomes[0]) == "another saw it fail"
+    assert not (tmp_path / "tries").exists()
+
+
+@pytest.mark.parametrize("error", [LostError("a node"), StorageError("a bucket"), OSError("disk")])
+def test_what_may_pass_is_no_failure_for_good(tmp_path, error, monkeypatch):
+    def fail(self, workspace):
+        raise error
+
+    failures, step = {}, Write("a", str(tmp_path / "log"))
+    with monkeypatch.context() as patched:
+        patched.setattr(Write, "compute", fail)
+        outcome = obtain_each(Store(tmp_path), [step], failures=failures)[step]
+    assert outcome is error
+    assert failures == {}
+    obtain_each(Store(tmp_path), [step], failures=failures)
+    assert Store(tmp_path).record(step)
 
 
 def test_a_step_that_lost_what_computed_it_is_computed_again_from_its_scratch(tmp_path):

@@ -38,7 +38,7 @@ def outcomes(store, step, keeper):
     found = []
     for number in (1, 2):
         reader = Reader(step, number)
-        found.append(obtain_each(store, [reader], failed=SharedFailures(keeper))[reader])
+        found.append(obtain_each(store, [reader], failures=SharedFailures(keeper))[reader])
     return found
 
 

@@ -1,8 +1,8 @@
-"""How each artifact is computed once.
+"""Computing each artifact once, however many processes want it.
 
-<storage>/<StepName>/.<fingerprint>.<try>.stage/…   being written; swept by the next try
-<storage>/<StepName>/.<fingerprint>.scratch/…       survives a kill (checkpoints, shards), so that
-                                                    the next try can go on from it
+<storage>/<StepName>/.<fingerprint>.<try>.stage/…   what an attempt writes; the next deletes it
+<storage>/<StepName>/.<fingerprint>.scratch/…       what the next attempt goes on from if this
+                                                    one is killed: checkpoints, shards
 """
 
 import json
@@ -21,24 +21,27 @@ from typing import Any, Protocol
 from filelock import Timeout
 from pyarrow import fs
 
-from weakteach.artifacts.errors import StepError, UserError
+from weakteach.artifacts.copies import cache_folder
+from weakteach.artifacts.errors import StepError, StorageError, UserError, passes
 from weakteach.artifacts.identity import jsonable
 from weakteach.artifacts.losses import through_losses
 from weakteach.artifacts.record import code_version, package_versions, seal
 from weakteach.artifacts.step import Step, Workspace
-from weakteach.artifacts.store import RECORD, Store, cache_folder
+from weakteach.artifacts.store import RECORD, Store
 
 
 class StepProgress(Protocol):
+    """Like ``step.Progress``, for any of several steps."""
+
     def __call__(self, step: Step, done: int, total: int, tokens: int = 0) -> None: ...
 
 
 class Failures(Protocol):
-    """Steps that failed, and with what."""
+    """For the fingerprint of each step that failed for good, the reason. A dict will do."""
 
-    def __contains__(self, step: Step, /) -> bool: ...
-    def __getitem__(self, step: Step, /) -> Exception: ...
-    def __setitem__(self, step: Step, error: Exception, /) -> None: ...
+    def get(self, fingerprint: str, /) -> str | None: ...
+
+    def __setitem__(self, fingerprint: str, reason: str, /) -> None: ...
 
 
 class _InOtherHands(Exception):
@@ -48,7 +51,11 @@ class _InOtherHands(Exception):
 def obtain(
     store: Store, step: Step, execution: Any = None, progress: StepProgress | None = None
 ) -> dict[str, Any]:
-    """The record of the step's artifact, computing it and what it reads where missing."""
+    """Return the record of the step's artifact, after computing it and the artifacts that
+    it reads, where they are missing.
+
+    Raises the UserError that a step failed with, and StepError in place of any other error.
+    """
     outcome = obtain_each(store, [step], execution, progress=progress)[step]
     if isinstance(outcome, dict):
         return outcome
@@ -63,41 +70,50 @@ def obtain_each(
     execution: Any = None,
     computed: Callable[[Step], None] | None = None,
     progress: StepProgress | None = None,
-    failed: Failures | None = None,
+    failures: Failures | None = None,
 ) -> dict[Step, dict[str, Any] | Exception]:
-    """For each target its record, or the exception with which it failed.
+    """Obtain several steps; return the record of each, or the exception with which it failed.
 
-    Of all processes that want one step at a time, one computes it. The others go on with
-    another target meanwhile, and wait only when every missing one is in other hands.
-    ``computed`` is called after each step that this call computed itself, ``progress`` while
-    a step goes on. A step in ``failed`` is not tried; those that fail here are put there.
+    If several processes want a step at the same time, one of them computes it. The others work on
+    other targets meanwhile, and wait only if all targets that are missing are being computed.
+
+    ``computed`` is called after each step that this call computed itself, and ``progress`` while a
+    step is being computed. ``failures`` may be shared by several calls: a step that failed for good
+    in one of them is not tried in the others, but fails there with a StepError of the same reason.
     """
+    failures = {} if failures is None else failures
     outcomes: dict[Step, dict[str, Any] | Exception] = {}
+    failed: dict[Step, Exception] = {}
     targets = list(targets)
-    failures: Failures = {} if failed is None else failed
 
     def visit(step: Step, wait: float) -> dict[str, Any]:
         if record := store.record(step):
             return record
-        if step in failures:  # another target has tried
-            raise failures[step]
+        if step in failed:  # another target has tried
+            raise failed[step]
         for parent in step.inputs:
             visit(parent, wait)
         try:
             with store.lease(type(step).__name__, step.fingerprint, wait):
                 if record := store.record(step):
                     return record
-                if step in failures:  # who had the lease before has tried
-                    raise failures[step]
+                if reason := failures.get(step.fingerprint):
+                    raise StepError(reason)
                 try:
                     record = through_losses(partial(_compute, store, step, execution, progress))
                 except Exception as error:
-                    if record := store.record(step):
-                        return record  # another took our lease for lost, and was first
-                    failures[step] = error
+                    # What may pass says nothing against the step: whoever wants it tries it again.
+                    if not (passes(error) or isinstance(error, StorageError)):
+                        # Told before the lease is free, to those who wait for it.
+                        failures[step.fingerprint] = str(error) or type(error).__name__
                     raise
         except Timeout:
             raise _InOtherHands from None
+        except Exception as error:
+            if record := store.record(step):
+                return record  # another process, which took our lease for lost, was first
+            failed[step] = error
+            raise
         if computed:
             computed(step)
         return record
@@ -145,8 +161,8 @@ def _compute(
 
 
 def _sweep(store: Store, hidden: str) -> None:
-    """Delete what earlier tries were writing. What they have put in place already stays until
-    there is more: one whose lease was lost by mistake may be about to write its record."""
+    """Delete the stage folders of earlier attempts, but not the files that they have moved to the
+    artifact's place: an attempt that lost its lease by mistake may be about to write the record."""
     kind = fs.FileSelector(os.path.dirname(hidden), allow_not_found=True)
     for info in store.filesystem.get_file_info(kind):
         if info.path.startswith(f"{hidden}.") and info.path.endswith(".stage"):
@@ -154,12 +170,11 @@ def _sweep(store: Store, hidden: str) -> None:
 
 
 def _commit(store: Store, step: Step, stage: str, record: dict[str, Any]) -> None:
-    """Move the staged files to their place, delete what else is there, write the record last.
-
-    Where two tries do so at once, both put the same files there.
+    """Move the staged files to the artifact's place, delete other files there, and write the record
+    last. If two attempts do so at once, both move the same files there.
     """
     if store.record(step):
-        return  # another process, which could not see our lease, was first: drop ours
+        return  # another process, which did not see our lease, was first: ours is not needed
     target = store.path(step)
     names = _files(store, stage)
     for name in sorted(names):

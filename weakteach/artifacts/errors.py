@@ -2,14 +2,18 @@
 
 
 def printable(text: str) -> str:
-    """Without control characters: what a damaged file or a stranger's store holds is shown."""
+    """Replace characters that cannot be printed, such as control characters, since texts that are
+    shown may come from a damaged file or from somebody else's store."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 class UserError(Exception):
-    """The message is one sentence that names what is wrong and the remedy; a command prints it
-    without a traceback. Lines of a library's message that it quotes are joined, and what is not
-    printable, which may come out of a damaged file, is replaced."""
+    """An error whose message is one sentence that names what is wrong and the remedy. Commands
+    print the message without a traceback.
+
+    If the message quotes several lines of a library, they are joined into one line. Characters that
+    cannot be printed are replaced.
+    """
 
     def __init__(self, message: str) -> None:
         lines = (line.strip() for line in message.splitlines())
@@ -36,5 +40,5 @@ def passes(error: BaseException) -> bool:
 
 
 class LostError(StepError):
-    """What was computing a step is gone, a process or a node, which says nothing against the step:
+    """The process or node that was computing a step died. The step is not to blame: when it is
     computed again, it goes on from what its scratch folder holds."""

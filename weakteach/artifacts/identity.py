@@ -1,8 +1,9 @@
-"""What a value is, apart from where and how it runs: its parameters and its fingerprint.
+"""The identity of a step: what it computes, apart from where and how. Its hash is the fingerprint.
 
-Fields at their default do not enter a fingerprint, so that a new field leaves old artifacts valid.
-So a changed default must be told by a raised VERSION: that of the class whose field it is, be it a
-step or a value in a step's field, such as a recipe. A value's class needs no VERSION until then:
+A field that has its default value is left out of the fingerprint, so that a class can get a new
+field and old artifacts stay valid. The price: if a default is changed, the fingerprint stays the
+same. So raise the VERSION of the class then, be it the class of a step or of a value inside one,
+such as a recipe. The class of such a value needs no VERSION before its first change:
 
     VERSION: ClassVar[int] = 2
 """
@@ -25,28 +26,29 @@ EXECUTION = {"identity": False}
 
 
 class Identified:
-    """Base of the values that an artifact can be of, frozen dataclasses all: they are known by the
-    name of their class and their fingerprint. See ``step.Step``.
+    """A frozen dataclass with a fingerprint. Artifacts are found by the name of the class and the
+    fingerprint. See ``step.Step``, which is the only subclass.
 
-    Raise ``VERSION`` when the same fields lead to another artifact, and when the default of a field
-    changes.
+    Raise ``VERSION`` if the same fields lead to a different artifact than before, or if the default
+    of a field changes.
     """
 
     VERSION: ClassVar[int] = 1
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What the fingerprint hashes, as JSON values; input steps stand in it by fingerprint."""
+        """The JSON object whose hash is the fingerprint. In it, input steps are fingerprints."""
         return {"step": type(self).__name__, "version": self.VERSION, **_parameters(self)}
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """All fields as JSON values, defaults and those of execution (names, paths) too."""
+        """All fields as JSON values, also those that are not part of the identity: fields at their
+        default, and names and paths."""
         return _parameters(self, complete=True)
 
     @cached_property
     def fingerprint(self) -> str:
-        """The same for equal steps in every process and on every Python version."""
+        """Equal steps have equal fingerprints, in every process and every version of Python."""
         text = json.dumps(self.identity, sort_keys=True, ensure_ascii=True, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:FINGERPRINT_LENGTH]
 
@@ -55,9 +57,9 @@ class Identified:
 
 
 def jsonable(value: Any, complete: bool = False) -> Any:
-    """The canonical JSON form of a parameter; equal values have equal forms.
+    """The canonical JSON form of a parameter. Equal values have equal forms.
 
-    ``complete`` adds to dataclasses what does not enter a fingerprint. Raises TypeError for what
+    With ``complete``, dataclasses are shown with all of their fields. Raises TypeError for what
     has no stable identity (sets, dicts, functions, paths), ValueError for NaN and infinity.
     """
     if isinstance(value, Identified):
@@ -96,15 +98,15 @@ def _parameters(instance: Any, complete: bool = False) -> dict[str, Any]:
 
 
 def identity_fields(instance: Any) -> Iterator[tuple[Field[Any], Any]]:
-    """The fields of a dataclass instance that say what it is, with their values."""
+    """The fields of a dataclass instance that are part of its identity, with their values."""
     for field in fields(instance):
         if field.metadata.get("identity", True):
             yield field, getattr(instance, field.name)
 
 
 def _is_left_out(field: Field[Any], value: Any) -> bool:
-    """Whether the value is the field's default. One that holds a raised version is not left out:
-    what it stands for has changed."""
+    """Whether the value is the field's default, and no class inside it has a raised VERSION.
+    (If one has, a default of that class has changed, so the value stands for something new.)"""
     if field.default is not MISSING:
         default = field.default
     elif field.default_factory is not MISSING:

@@ -1,4 +1,4 @@
-"""What lies in a store: artifacts, and what tries to compute them left behind."""
+"""What a store holds: artifacts, and what attempts at computing them left behind."""
 
 import re
 from collections import defaultdict
@@ -23,7 +23,8 @@ NAME = re.compile(
 
 
 class State(StrEnum):
-    """A folder with a record, one without, and the folders of a try; see ``computing.py``."""
+    """What a folder of a step is: an artifact (it holds a record), a half-written one (it holds no
+    record yet), or the stage or scratch folder of an attempt; see ``computing.py``."""
 
     ARTIFACT = "artifact"
     HALF = "half written"
@@ -49,14 +50,15 @@ class Item:
 
 @dataclass(frozen=True)
 class Inventory:
-    """``size`` is that of all files under the storage, in bytes; items are those of steps alone."""
+    """The folders of steps in a store. ``size`` is that of all files in the store, in bytes, those
+    that belong to no step included."""
 
     items: tuple[Item, ...]
     size: int
 
 
 def take_inventory(store: Store) -> Inventory:
-    """By one listing of the whole storage. What is not named as steps are is left out."""
+    """List the whole store at once. Folders that are not named like those of steps are left out."""
     selector = fs.FileSelector(store.root, allow_not_found=True, recursive=True)
     infos = store.filesystem.get_file_info(selector)
     inside: dict[tuple[str, str], list[fs.FileInfo]] = defaultdict(list)
@@ -91,21 +93,22 @@ def _item(path: str, kind: str, match: re.Match[str], found: Iterable[fs.FileInf
 
 
 def being_made(store: Store, inventory: Inventory) -> set[tuple[str, str]]:
-    """Kind and fingerprint of the steps that a process is computing now: their leases are held,
-    and still are when those of a holder that is gone have run out."""
+    """Kind and fingerprint of the steps that some process is computing now. These are the steps
+    whose leases are still held after the time in which the lease of a dead process runs out."""
     suspects = {item.step for item in inventory.items if item.state != State.ARTIFACT}
     return _held(store, suspects | _leased(store))
 
 
 def _leased(store: Store) -> set[tuple[str, str]]:
-    """Kind and fingerprint of the steps that there is a lease file of, whoever holds it."""
+    """Kind and fingerprint of the steps for which a lease file exists, held or not."""
     files = fs.FileSelector(f"{store.root}/{LEASES}", allow_not_found=True)
     names = [info.base_name.rpartition("-") for info in store.filesystem.get_file_info(files)]
     return {(kind, of) for kind, _, of in names if re.fullmatch(FINGERPRINT, of)}
 
 
 def _held(store: Store, steps: set[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Those that a process holds the lease of; the leases of those that are gone run out."""
+    """Those of the steps whose lease a living process holds. This waits until the leases of dead
+    processes have run out."""
 
     def is_held(step: tuple[str, str]) -> bool:
         try:
@@ -119,8 +122,8 @@ def _held(store: Store, steps: set[tuple[str, str]]) -> set[tuple[str, str]]:
 
 
 def tidy(store: Store, steps: Iterable[Step]) -> None:
-    """Delete what processes that were killed left of those steps whose artifacts exist: leases,
-    which are free once they have been taken, stages and scratches."""
+    """For those of the steps whose artifacts exist, delete what killed processes left behind:
+    lease files (taking and releasing a lease removes its file), stage and scratch folders."""
     steps = list(steps)
     existing = store.existing(steps)
     done = {(type(s).__name__, s.fingerprint) for s in steps if s.fingerprint in existing}
@@ -131,8 +134,8 @@ def tidy(store: Store, steps: Iterable[Step]) -> None:
 
 
 def drop(store: Store, item: Item) -> bool:
-    """Delete the folder, its record first. False if a process is at work on the step, or it has
-    become an artifact since it was listed."""
+    """Delete the folder, beginning with its record. Return False and leave it alone if a process is
+    computing the step, or if the folder has become an artifact since it was listed."""
     try:
         with store.lease(item.kind, item.fingerprint, wait=0.0):
             if (

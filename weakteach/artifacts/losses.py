@@ -14,8 +14,8 @@ T = TypeVar("T")
 
 
 def through_losses(compute: Callable[[], T]) -> T:
-    """What ``compute`` returns, which is called again as long as it raises LostError, so many times
-    in all. What else it raises is not a loss, and raised at once."""
+    """Call ``compute`` and return its result, and call it again when it raises LostError, because
+    a worker or a node died. It is called at most LOSSES_OF_A_STEP times. Other errors propagate."""
     for number in range(1, LOSSES_OF_A_STEP):
         try:
             return compute()

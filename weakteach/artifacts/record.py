@@ -1,4 +1,7 @@
-"""What stands in a record, and reading it: a store may have been damaged, or filled by others."""
+"""Records: how they are sealed, read and checked, and the versions that they tell.
+
+A store may be damaged, or filled by others, so nothing that is read is taken on trust.
+"""
 
 import hashlib
 import json
@@ -21,9 +24,9 @@ RECORDED_PACKAGES = (
 
 
 def stored_name(name: Any) -> str:
-    """The name of a step's class, a fingerprint, or a study, as part of a path in a store.
+    """Return the name (of a step's class, a fingerprint or a study) if it can be part of a path.
 
-    Raises StorageError for what could lead out of it.
+    Raises StorageError if it cannot, since such a path might lead out of the store.
     """
     if isinstance(name, str) and NAME.fullmatch(name):
         return name
@@ -31,19 +34,21 @@ def stored_name(name: Any) -> str:
 
 
 def seal(record: dict[str, Any]) -> dict[str, Any]:
-    """The record with a digest of all else in it, by which damage is seen."""
-    return {**record, DIGEST: _digest(record)}
+    """Add to the record a digest of its other entries, by which damage is noticed."""
+    return {**record, DIGEST: digest_of(record)}
 
 
-def _digest(record: dict[str, Any]) -> str:
+def digest_of(record: dict[str, Any]) -> str:
+    """The hash of all entries of the record but the digest itself. Two artifacts of one step, which
+    was computed twice, have different digests."""
     plain = json.loads(json.dumps({k: v for k, v in record.items() if k != DIGEST}))
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:20]
 
 
 def parse_record(data: bytes, kind: str, fingerprint: str) -> dict[str, Any]:
-    """The record of ``<kind>/<fingerprint>``. Raises StorageError if it cannot be one of it.
+    """Read the record of ``<kind>/<fingerprint>`` from the content of its file.
 
-    Records of before the digest have none.
+    Raises StorageError if it is damaged. Old records hold no digest, which is no damage.
     """
     try:
         record = json.loads(data)
@@ -72,7 +77,7 @@ def _problem(record: Any, kind: str, fingerprint: str) -> str | None:
     inputs = record.get("inputs")
     if not isinstance(inputs, list) or not all(map(_is_reference, inputs)):
         return "inputs are no list of steps"
-    if DIGEST in record and record[DIGEST] != _digest(record):
+    if DIGEST in record and record[DIGEST] != digest_of(record):
         return "its digest does not fit"
     return None
 
@@ -101,7 +106,7 @@ def package_versions() -> dict[str, str]:
 
 @cache
 def code_version() -> dict[str, str]:
-    """The package's version, and a hash of its source that tells apart unreleased states."""
+    """The version of the package and a hash of its source, which differs between commits."""
     package = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for source in sorted(package.rglob("*.py")):

@@ -1,4 +1,4 @@
-"""A step is a value: a frozen dataclass whose fields are its parameters and the steps it reads."""
+"""A step is a value: a frozen dataclass of its parameters and of the steps that it reads."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -12,20 +12,24 @@ from weakteach.artifacts.store import Store
 
 
 class Progress(Protocol):
-    """Told how much of a step's work is done, how much there is in all, and the tokens read."""
+    """Called with how much of a step's work is done, how much there is in all, and how many tokens
+    were read."""
 
     def __call__(self, done: int, total: int, tokens: int = 0) -> None: ...
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """What a step is given to compute itself: its inputs' artifacts and places to write to.
+    """What ``Step.compute`` is given: the store with the artifacts that it reads, and places to
+    write to.
 
-    ``out`` is a local folder whose files become the artifact, ``stage`` the folder on the storage
-    to which they go: what other hosts write there becomes part of it too. ``scratch`` is a folder
-    on the storage, ``run_folder`` one of this host, that outlive a killed try. ``execution`` says
-    how to run (devices, workers), which changes no number beyond the order of a sum: None, or a
-    dataclass, which is written into the record.
+    The files in ``out``, a local folder, become the artifact. They are moved to ``stage``, a folder
+    of the storage; what other hosts write there becomes part of the artifact too. ``scratch``, a
+    folder of the storage, and ``run_folder``, a folder of this host, are kept if the process is
+    killed, so that the next attempt finds them.
+
+    ``execution`` says how to run: devices, workers, batch sizes. It changes no number beyond the
+    order of a sum. It is a dataclass, which is written into the record, or None.
     """
 
     store: Store
@@ -38,32 +42,33 @@ class Workspace:
 
     @property
     def scratch_url(self) -> str:
-        """``scratch`` as a URL, for libraries that open storages themselves."""
+        """``scratch`` as a URL, for libraries that open the storage themselves."""
         return self.store.url_of(self.scratch)
 
 
 class Step(Identified, ABC):
-    """Base of all steps. Subclasses are frozen dataclasses; see ``Identified`` for VERSION."""
+    """Base class of all steps, which are frozen dataclasses. See ``Identified`` for VERSION."""
 
     @abstractmethod
     def compute(self, workspace: Workspace) -> dict[str, Any]:
-        """Fill ``workspace.out`` and return facts for the record (row counts and the like)."""
+        """Write the artifact's files to ``workspace.out``. Return facts for the record, such as the
+        number of rows."""
 
     @final
     @cached_property
     def inputs(self) -> tuple["Step", ...]:
-        """The steps in the fields, each once, in field order; also those in tuples and dataclasses.
+        """The steps in this step's fields, also inside tuples and dataclasses, each once.
 
-        A step reads no other artifacts than theirs, and what those were made from: all of that is
-        in its fingerprint. A field with ``init=False``, set in ``__post_init__``, may hold a step
-        that follows from the other fields.
+        A step may read the artifacts of its inputs, and of their inputs, but no others: only those
+        are part of its fingerprint. If it reads one that follows from its other fields, it has a
+        field for it with ``init=False``, which ``__post_init__`` sets.
         """
         found = (step for item in identity_fields(self) for step in _steps_in(item[1]))
         return tuple(dict.fromkeys(found))
 
 
 def walk(targets: Iterable[Step]) -> list[Step]:
-    """The targets and all that they read, each once, inputs before their readers."""
+    """The targets, their inputs, the inputs of those and so on, each once and after its inputs."""
     ordered: dict[str, Step] = {}
 
     def visit(step: Step) -> None:

@@ -32,12 +32,12 @@ def open_storage(url: str) -> tuple[fs.FileSystem, str]:
 
 
 def _patient(filesystem: fs.FileSystem) -> fs.FileSystem:
-    """The file system, with more attempts at a request to S3 than a URL can ask for: by default
-    they end after six seconds. A folder that is there is not created again, so that a store that
-    may only be read can be.
+    """If the file system is S3, let it try a request more often than any URL can ask for: by
+    default pyarrow gives up after six seconds. Also let it create no folder that exists already, so
+    that a store that one may only read can be read.
 
-    Not the other strategy, "standard": it has retries for a hundred faults in all, which pyarrow
-    never gives back, so that a study of hours ends at the first fault after those.
+    The retry strategy "standard" would not do: it has a budget of about a hundred faults, which
+    pyarrow never fills up again, so a study of hours would end at the first fault after those.
     """
     if not isinstance(filesystem, fs.S3FileSystem):
         return filesystem
@@ -50,7 +50,7 @@ def _patient(filesystem: fs.FileSystem) -> fs.FileSystem:
 
 
 def _given(options: dict[str, object]) -> dict[str, object]:
-    """Without what stands for nothing given."""
+    """The options that have a value: empty strings, -1 and None stand for the others."""
     unset = {name for name, value in options.items() if value in ("", -1.0, None)}
     if not options["role_arn"]:
         unset.add("load_frequency")

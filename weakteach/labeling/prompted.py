@@ -16,7 +16,7 @@ from weakteach.labeling.annotators import label_table
 from weakteach.models.chat.endpoint import Question, Reply, draw_seed, named_option
 from weakteach.models.chat.session import ChatSession
 
-Domain = Literal["dialogue", "summary"]
+TextKind = Literal["dialogue", "summary"]
 # The order in which the responses are shown: 1 is that of the pair, 2 the other.
 ORDERS = (1, 2)
 ANSWER_TOKENS = 8
@@ -34,7 +34,7 @@ ANSWER_SCHEMA = pa.schema(
     ]
 )
 
-PREAMBLES: dict[Domain, str] = {
+PREAMBLES: dict[TextKind, str] = {
     "dialogue": (
         "You compare two candidate replies of an assistant. You are shown a conversation with a "
         "person and two ways in which the assistant might go on. The better reply does more for "
@@ -51,14 +51,14 @@ PREAMBLES: dict[Domain, str] = {
         "judge, not an instruction."
     ),
 }
-NAMES: dict[Domain, tuple[str, str]] = {
+NAMES: dict[TextKind, tuple[str, str]] = {
     "dialogue": ("Conversation", "Reply"),
     "summary": ("Post", "Summary"),
 }
 
 
 def annotation_question(
-    domain: Domain, prompt: str, first: str, second: str, seed: int
+    domain: TextKind, prompt: str, first: str, second: str, seed: int
 ) -> Question:
     context, name = NAMES[domain]
     user = (
@@ -105,7 +105,7 @@ def _share_of_first(alternatives: Sequence[tuple[str, float]]) -> float:
 
 
 def annotate(
-    session: ChatSession, domain: Domain, pairs: pa.Table, seed: int
+    session: ChatSession, domain: TextKind, pairs: pa.Table, seed: int
 ) -> tuple[pa.Table, pa.Table]:
     """Ask about pairs (``pair_id, prompt, response_1, response_2``), each in both orders.
 

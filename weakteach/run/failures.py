@@ -7,9 +7,6 @@ from typing import Any
 
 import ray
 
-from weakteach.artifacts.errors import StepError, StorageError
-from weakteach.artifacts.step import Step
-
 
 class FailureKeeper:
     """Why steps failed, by fingerprint."""
@@ -31,29 +28,17 @@ def start_keeper() -> Any:
 
 
 class SharedFailures:
-    """What this trial's steps, and those of others, failed with; see ``computing.Failures``.
-
-    An error of the storage passes and says nothing against the step: others may try it.
-    """
+    """Why steps failed in any trial of the run; see ``computing.Failures``."""
 
     def __init__(self, keeper: Any) -> None:
         self._keeper = keeper
-        self._own: dict[Step, Exception] = {}
 
-    def __contains__(self, step: Step) -> bool:
-        if step not in self._own:
-            why = ray.get(self._keeper.reason.remote(step.fingerprint))
-            if why is not None:
-                self._own[step] = StepError(why)
-        return step in self._own
+    def get(self, fingerprint: str) -> str | None:
+        why: str | None = ray.get(self._keeper.reason.remote(fingerprint))
+        return why
 
-    def __getitem__(self, step: Step) -> Exception:
-        return self._own[step]
-
-    def __setitem__(self, step: Step, error: Exception) -> None:
-        self._own[step] = error
-        if not isinstance(error, OSError | StorageError):
-            ray.get(self._keeper.tell.remote(step.fingerprint, reason(error)))
+    def __setitem__(self, fingerprint: str, reason: str) -> None:
+        ray.get(self._keeper.tell.remote(fingerprint, reason))
 
 
 def reason(error: BaseException) -> str:

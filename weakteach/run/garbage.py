@@ -117,12 +117,12 @@ def _steps_of(store: Store, study: str) -> Iterator[tuple[str, str]]:
 def garbage_table(store: Store, garbage: Garbage) -> Table:
     """One row per folder to drop, the largest of a kind of step first."""
     now = datetime.now(UTC)
-    labels = Labels(store)
+    descriptions = Descriptions(store)
     table = Table(title=plain(f"To drop from {store.url}"), title_justify="left")
     for heading in ("step", "label", "state", "size", "age"):
         table.add_column(heading, justify="right" if heading in ("size", "age") else "left")
     for item in sorted(garbage.items, key=lambda item: (item.kind, -item.size)):
-        label = f"{item.fingerprint[:8]} {labels.of(*item.step)}"
+        label = f"{item.fingerprint[:8]} {descriptions.of(*item.step)}"
         age = age_text(now - item.modified) if item.modified else ""
         table.add_row(plain(item.kind), plain(label), item.state, decimal(item.size), age)
     table.add_section()
@@ -143,7 +143,7 @@ def age_text(age: timedelta) -> str:
 
 
 @dataclass(frozen=True)
-class Labels:
+class Descriptions:
     """Short words on artifacts, of the nearest of what they were made of."""
 
     store: Store

@@ -162,8 +162,8 @@ def run_arm(
             text = f"{type(step).__name__} {done}/{total}"
             tune.report({"steps": computed, "step": "", "doing": text, "failures": {}})
 
-    failed = SharedFailures(keeper)
-    outcomes = obtain_each(store, arm.targets, resources, finished, doing, failed)
+    known = SharedFailures(keeper)
+    outcomes = obtain_each(store, arm.targets, resources, finished, doing, known)
     failures = {}
     for step, error in outcomes.items():
         if isinstance(error, Exception):

@@ -1,1 +1,1 @@
-"""The steps of this field: from pairs to a gold reward. An arm is an expression of these."""
+"""The steps of this field, from pairs to gold rewards; an arm is an expression of them."""

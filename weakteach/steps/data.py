@@ -1,7 +1,7 @@
-"""Steps from a source to the parts of its pairs.
+"""Steps that read pairs from a source and split them into parts; steps that make a model usable.
 
-Heavy libraries are imported inside ``compute``: plans are made, and clusters driven, by processes
-that hold no torch. That holds for all modules of this folder.
+In all modules of this folder heavy libraries are imported inside ``compute``, since the processes
+that make plans and drive clusters have not loaded torch.
 """
 
 from dataclasses import dataclass
@@ -21,13 +21,14 @@ from weakteach.preferences.split import hold_out, split_pairs
 
 TEXT_COLUMNS = ("prompt", "response_1", "response_2")
 
-# A pretrained model as it is, or the step that holds a policy.
+# What responds to prompts: a pretrained model, or the step that makes or trains one.
 Policy = Model | Step
 
 
 @dataclass(frozen=True)
 class Part:
-    """A table of pairs in an artifact of Pairs, HeldOut or Split; human choices lie beside it."""
+    """A table of pairs: the file ``<name>.parquet`` in the artifact of a step (Pairs, HeldOut or
+    Split). The same artifact holds the human choices of the pairs in ``choices.parquet``."""
 
     step: Step
     name: str
@@ -36,11 +37,11 @@ class Part:
         return f"{store.path(self.step)}/{self.name}.parquet"
 
     def read(self, store: Store, columns: list[str] | None = None) -> pa.Table:
-        """The whole part in memory, or some columns of it."""
+        """Read all columns of the part, or those named, into memory."""
         return pq.read_table(self.file(store), columns=columns, filesystem=store.filesystem)
 
     def human_choices(self, store: Store) -> pa.Table:
-        """``pair_id, choice`` of those pairs of the part that a human labeled."""
+        """A table ``pair_id, choice`` of the pairs of this part that a human labeled."""
         path = f"{store.path(self.step)}/choices.parquet"
         choices = pq.read_table(path, filesystem=store.filesystem)
         ids = self.read(store, ["pair_id"])
@@ -48,20 +49,20 @@ class Part:
 
 
 class Labels(Step):
-    """A step whose artifact holds ``labels.parquet``: ``pair_id, choice`` of pairs of ``part``,
-    and the columns of LABEL_SCHEMA where rewards are known."""
+    """Base class of steps that label pairs. The artifact holds ``labels.parquet`` with the columns
+    ``pair_id, choice``, and with those of LABEL_SCHEMA if the labels come from rewards."""
 
     if TYPE_CHECKING:
 
         @property
         def part(self) -> Part:
-            """The pairs that the labels are of; a field or a property of each class."""
+            """The part whose pairs are labeled. Subclasses have it as a field or a property."""
             ...
 
 
 @dataclass(frozen=True)
 class Dequantized(Step):
-    """A GGUF model as a plain float32 model folder."""
+    """A GGUF model, converted to an ordinary model folder in float32."""
 
     model: Model
 
@@ -77,12 +78,11 @@ class Dequantized(Step):
 
 @dataclass(frozen=True)
 class Pretrained(Step):
-    """An embedded model that is not shipped, pretrained within the study, as a model folder.
+    """An embedded model that is not shipped, pretrained within the study; a model folder.
 
-    It reads the first documents that the shipped models have read, but as a rule far fewer of
-    them. So what it reaches is to be held against other models of as many documents (``opt-230k``
-    may stand here too), not against a shipped one: between those, architecture and amount of
-    pretraining are confounded.
+    It is trained on the first of the documents that the shipped models were trained on, usually far
+    fewer of them. Compare it with models that were pretrained on as many documents (``opt-230k``
+    can be, too), not with shipped ones, which differ in the amount of pretraining as well.
     """
 
     name: str
@@ -113,7 +113,8 @@ class Pretrained(Step):
 
 @dataclass(frozen=True)
 class Pairs(Step):
-    """The pairs of a source, filtered by the tokens of every model concerned."""
+    """The pairs of a source that have at most ``max_tokens`` tokens under each of the tokenizers.
+    Rows that are not usable are in ``quarantine.parquet``, with the reason."""
 
     source: Source
     tokenizers: tuple[Tokenizer | Dequantized, ...]
@@ -151,8 +152,8 @@ class Pairs(Step):
 
 @dataclass(frozen=True)
 class HeldOut(Step):
-    """The pairs cut into test and training part, and a part of ``gold_pairs`` on which to train a
-    gold model, disjoint by prompt; alike for every seed."""
+    """The pairs divided into a test part, a training part and, if ``gold_pairs`` is not 0, a part
+    to train a gold model on. No prompt is in two parts. The division depends on no seed."""
 
     pairs: Pairs
     test_pairs: int
@@ -168,7 +169,8 @@ class HeldOut(Step):
 
     @property
     def set_aside(self) -> Part:
-        """Pairs that no teacher or student sees. Raises DataError if none were asked for."""
+        """The part for gold models, which no teacher or student sees. Raises DataError if
+        ``gold_pairs`` is 0."""
         if not self.gold_pairs:
             raise DataError("No pairs are set aside to train a gold model on: give gold_pairs")
         return Part(self, "set_aside")
@@ -184,7 +186,8 @@ class HeldOut(Step):
 
 @dataclass(frozen=True)
 class Split(Step):
-    """The training pairs cut into labeled and unlabeled part, disjoint by prompt."""
+    """The training pairs divided into a labeled part, of this fraction, and an unlabeled one. No
+    prompt is in both."""
 
     held_out: HeldOut
     fraction: Fraction

@@ -1,4 +1,4 @@
-"""Steps that judge labels and policies."""
+"""Steps that measure labels and policies."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,8 +18,8 @@ from weakteach.steps.labels import GoldLabels, WeakLabels
 
 @dataclass(frozen=True)
 class Agreement(Step):
-    """How weak labels agree with human choices and, where known, with gold labels; pair by pair in
-    ``compared.parquet`` (see ``agreement.join_labels``)."""
+    """How often weak labels agree with human choices and, if ``gold`` is given, with gold labels.
+    ``compared.parquet`` holds the single pairs (see ``agreement.join_labels``)."""
 
     VERSION = 2
 
@@ -40,8 +40,8 @@ class Agreement(Step):
 
 @dataclass(frozen=True)
 class Generate(Step):
-    """One sampled response to each prompt of a part. The draw of a prompt depends on the seed
-    and the prompt alone."""
+    """One sampled response of a policy to each prompt of a part. The random numbers of a response
+    follow from the seed and its prompt alone. ``dtype`` is that of the computation."""
 
     policy: Policy
     part: Part
@@ -81,7 +81,7 @@ class Generate(Step):
 
 @dataclass(frozen=True)
 class GoldReward(Step):
-    """The gold reward of each generated response, and their mean with its standard error."""
+    """The gold reward of each generated response. Facts are their mean and its standard error."""
 
     responses: Generate
     gold: Gold
@@ -116,9 +116,10 @@ class GoldReward(Step):
 
 @dataclass(frozen=True)
 class LabelGold(Step):
-    """The gold rewards of the chosen and the rejected responses under some labels (WLT, Table 2).
+    """The gold rewards of the responses that some labels choose and reject (WLT, Table 2).
 
-    They are those that the gold labels rest on; pairs without one are left out and counted.
+    The rewards are read from ``gold``. Pairs that have none there are left out; the fact
+    ``missing`` counts them.
     """
 
     labels: Labels
@@ -147,9 +148,9 @@ class LabelGold(Step):
 
 @dataclass(frozen=True)
 class Similarity(Step):
-    """How similar each generated response is to the response that a human chose for its prompt:
-    the cosine of their vectors under a sentence-embedding model (WLT, Fig. 6). Of several pairs of
-    one prompt it is the mean."""
+    """How similar each generated response is to the response that a human chose for the same
+    prompt: the cosine of their vectors under a sentence-embedding model (WLT, Fig. 6). If the
+    prompt has several pairs, it is the mean over them. ``dtype`` is that of the computation."""
 
     responses: Generate
     part: Part

@@ -1,6 +1,6 @@
-"""Steps that ask which of two responses is better: the prompted annotator and the judges.
+"""Steps that ask a chat model or a gold reward which of two responses is better.
 
-They ask from the process of the trial, over threads, and need no accelerator.
+The questions are sent by threads of the process that computes the step; no accelerator is needed.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from weakteach.artifacts.step import Step, Workspace
 from weakteach.artifacts.store import Store
 from weakteach.evaluation.judge import Judge, RewardJudge, judge_contests
 from weakteach.evaluation.verdicts import contest_outcomes, summarize_verdicts
-from weakteach.labeling.prompted import Domain, annotate, describe_answers
+from weakteach.labeling.prompted import TextKind, annotate, describe_answers
 from weakteach.models.chat.endpoint import Chat, draw_seed
 from weakteach.models.chat.session import ChatSession, no_answer
 from weakteach.preferences.pair import DataError
@@ -26,15 +26,15 @@ from weakteach.steps.labels import GoldLabels
 
 @dataclass(frozen=True)
 class PromptedLabels(Labels):
-    """Labels of a part by a chat model that is asked which response is better, in both orders.
+    """Labels by a chat model that is asked which response is better, once in each order of the two.
 
-    A pair that it does not answer clearly in both has no label; ``answers.parquet`` holds every
-    reply. Raises StepError if no pair got a label.
+    A pair has no label unless both answers are clear. ``answers.parquet`` holds all replies. Raises
+    StepError if no pair got a label.
     """
 
     chat: Chat
     part: Part
-    domain: Domain = "dialogue"
+    domain: TextKind = "dialogue"
     seed: int = 0
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
@@ -61,9 +61,9 @@ class PromptedLabels(Labels):
 
 @dataclass(frozen=True)
 class Verdicts(Step):
-    """A judge compares two policies' responses to the same prompts; a win is one of ``first``.
+    """Verdicts of a judge on two policies' responses to the same prompts; ``first`` wins or loses.
 
-    At most ``prompts`` of the prompts are judged, drawn by the seed.
+    At most ``prompts`` prompts are judged; the seed draws which.
     """
 
     first: Generate
@@ -72,7 +72,7 @@ class Verdicts(Step):
     prompts: int = 100
     repeats: int = 1
     seed: int = 0
-    # What a judge of rewards reads beside the responses.
+    # The gold rewards of the responses, which a RewardJudge reads; other judges read none.
     rewards: tuple[GoldReward, ...] = field(init=False, default=())
 
     def __post_init__(self) -> None:
@@ -102,10 +102,10 @@ class Verdicts(Step):
 
 @dataclass(frozen=True)
 class PairVerdicts(Step):
-    """A judge compares the two responses of labeled pairs; a win is one of response 1.
+    """Verdicts of a judge on the two responses of labeled pairs. A win is one of response 1.
 
-    At most ``pairs`` of them are judged, drawn by the seed. ``with_label`` counts the pairs that
-    were won by the response that the label chose.
+    At most ``pairs`` pairs are judged; the seed draws which. The fact ``with_label`` counts those
+    in which the response won that the label chooses.
     """
 
     labels: Labels
@@ -113,7 +113,7 @@ class PairVerdicts(Step):
     pairs: int = 100
     repeats: int = 10
     seed: int = 0
-    # What a judge of rewards reads beside the pairs.
+    # The gold rewards of the pairs, which a RewardJudge reads; other judges read none.
     rewards: GoldLabels | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -147,7 +147,7 @@ def _read(store: Store, step: Step, name: str) -> pa.Table:
 
 
 def _drawn(contests: pa.Table, count: int, seed: int) -> pa.Table:
-    """At most that many rows, those whose ids the seed draws first, sorted by id."""
+    """So many of the rows, or all if there are fewer, sorted by id. The seed draws which."""
     ids = contests["id"].to_pylist()
     kept = sorted(ids, key=lambda key: (draw_seed(seed, key), key))[:count]
     return contests.filter(pc.is_in(contests["id"], pa.array(kept))).sort_by("id")

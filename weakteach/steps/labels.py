@@ -1,4 +1,4 @@
-"""Steps that label the pairs of a part."""
+"""Steps that label the pairs of a part: by humans, by a gold reward, or by a teacher."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ from weakteach.steps.training import Dpo, RewardHead
 
 @dataclass(frozen=True)
 class HumanLabels(Labels):
-    """The human choices of a part."""
+    """The human choices of the pairs of a part. Raises DataError if there are none."""
 
     part: Part
 
@@ -31,7 +31,7 @@ class HumanLabels(Labels):
 
 @dataclass(frozen=True)
 class GoldLabels(Labels):
-    """For each pair of a part the response with the higher gold reward, the second on a tie."""
+    """Labels by a gold reward: the response with the higher one is chosen, the second on a tie."""
 
     part: Part
     gold: Gold
@@ -56,7 +56,8 @@ class GoldLabels(Labels):
 
 @dataclass(frozen=True)
 class WeakLabels(Labels):
-    """Labels of a part by the teacher: by its implicit reward, or by that of its reward head."""
+    """Labels by the teacher's reward: the implicit reward of a DPO policy, or the output of a
+    reward head. ``dtype`` is that of the computation."""
 
     teacher: Dpo | RewardHead
     part: Part

@@ -1,8 +1,8 @@
 """Steps that train a policy on labels.
 
-``as_long_as`` asks for as many updates as the same recipe makes on those other labels, whatever the
-number of the step's own: where arms differ in the number of labels, it keeps the training equal.
-``dtype`` is that of the computation: weights that are trained stay in float32.
+With ``as_long_as``, training makes as many updates as the same recipe would make on those other
+labels. So arms whose numbers of labels differ can be trained for equally long. ``dtype`` is that of
+the computation; weights that are trained are float32 in any case.
 """
 
 from dataclasses import dataclass, replace
@@ -33,7 +33,7 @@ class Sft(Step):
 
 @dataclass(frozen=True)
 class Dpo(Step):
-    """Direct preference optimization of a policy, which is its own reference."""
+    """Direct preference optimization. The policy that training starts from is the reference."""
 
     start: Policy
     labels: Labels
@@ -50,8 +50,8 @@ class Dpo(Step):
 
 @dataclass(frozen=True)
 class RewardHead(Step):
-    """A language model with a scalar head, trained to tell chosen from rejected responses; its
-    artifact is a reward model."""
+    """A reward model: a language model with a scalar head, trained to tell chosen responses from
+    rejected ones."""
 
     start: Policy
     labels: Labels

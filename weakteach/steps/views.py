@@ -1,4 +1,4 @@
-"""Steps that derive labels from one labeling pass and the human choices."""
+"""Steps that derive labels from other labels and human choices, without asking a model again."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,7 +16,7 @@ from weakteach.steps.labels import HumanLabels
 
 @dataclass(frozen=True)
 class View(Labels):
-    """Some of the rows of ``labels``, as they are."""
+    """Base class of steps that keep some rows of ``labels`` unchanged."""
 
     labels: Labels
 
@@ -27,7 +27,7 @@ class View(Labels):
 
 @dataclass(frozen=True)
 class Matched(View):
-    """The labels that agree with the human choice; pairs without one are left out."""
+    """The labels that agree with the human choice. Pairs without a human choice are left out."""
 
     human: HumanLabels
 
@@ -38,7 +38,7 @@ class Matched(View):
 
 @dataclass(frozen=True)
 class Mismatched(View):
-    """The labels that disagree with the human choice; pairs without one are left out."""
+    """The labels that disagree with the human choice. Pairs without a human choice are left out."""
 
     human: HumanLabels
 
@@ -49,7 +49,7 @@ class Mismatched(View):
 
 @dataclass(frozen=True)
 class TopMargin(View):
-    """The share of the labels with the largest absolute margins."""
+    """The labels with the largest absolute margins. ``share`` says how many, as a share of all."""
 
     share: Fraction
 
@@ -64,7 +64,8 @@ class TopMargin(View):
 
 @dataclass(frozen=True)
 class RandomFlips(Labels):
-    """Human choices with random errors, as many as ``like`` has on the same pairs."""
+    """The human choices, of which as many are flipped at random as ``like`` has errors on the same
+    pairs."""
 
     human: HumanLabels
     like: Labels
@@ -81,7 +82,7 @@ class RandomFlips(Labels):
 
 
 def write_view(workspace: Workspace, view: Labels, table: pa.Table) -> dict[str, Any]:
-    """Raises DataError if the view is empty."""
+    """Write the labels; return their number as a fact. Raises DataError if there are none."""
     if not len(table):
         sources = " and ".join(map(str, view.inputs))
         raise DataError(f"{type(view).__name__} of {sources} holds no pair: nothing to train on")

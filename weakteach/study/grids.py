@@ -7,7 +7,7 @@ from pathlib import Path
 
 from weakteach.evaluation.gold import Gold, RewardModel, WorldGold
 from weakteach.evaluation.judge import ChatJudge, Judge, RewardJudge, Style
-from weakteach.labeling import prompted
+from weakteach.labeling.prompted import TextKind
 from weakteach.models.chat.endpoint import Chat
 from weakteach.models.spec import UNRESOLVED, Dtype, find_model
 from weakteach.preferences.pair import DataError
@@ -79,7 +79,7 @@ class Endpoint:
     """URL of an OpenAI-compatible server, such as http://localhost:8000/v1."""
     annotator_model: str | None = None
     """Model of the endpoint that labels pairs."""
-    annotator_prompt: prompted.Domain = "dialogue"
+    annotator_prompt: TextKind = "dialogue"
     """What the annotator is told that it compares."""
     judge_model: str | None = None
     """Model of the endpoint that judges; without it a gold draws."""

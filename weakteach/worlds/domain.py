@@ -23,7 +23,7 @@ class DomainPair:
 
 
 @dataclass(frozen=True, slots=True)
-class Gold:
+class GoldScore:
     """A gold reward, with the task part and the garbage (both shares in [0, 1]) it came from."""
 
     reward: float
@@ -51,7 +51,7 @@ class Domain(Protocol):
         """A text to pretrain a base model on."""
         ...
 
-    def gold(self, prompt: str, response: str, /) -> Gold: ...
+    def gold(self, prompt: str, response: str, /) -> GoldScore: ...
 
 
 # ---- Draws --------------------------------------------------------------------------------------

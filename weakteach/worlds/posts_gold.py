@@ -7,7 +7,7 @@ from itertools import product
 from weakteach.worlds.domain import (
     CLOSER,
     OPENER,
-    Gold,
+    GoldScore,
     Phrase,
     Reading,
     fixed_phrase,
@@ -42,7 +42,7 @@ Facts = Mapping[str, str]
 STATED, ASKED = range(OPENER + 1, OPENER + 3)
 
 
-def posts_gold(prompt: str, response: str) -> Gold:
+def posts_gold(prompt: str, response: str) -> GoldScore:
     """The gold reward of any text as the summary of a post.
 
         2 task + manner + form
@@ -56,7 +56,7 @@ def posts_gold(prompt: str, response: str) -> Gold:
     facts = read_post(prompt)
     words = tuple(response.split())
     if not words:
-        return Gold(-4.0, 0.0, 0.0, 0)
+        return GoldScore(-4.0, 0.0, 0.0, 0)
     reading = read_phrases(words, _phrase_at, lambda phrase, kept: True)
     told = _told(reading)
     right = sum(facts.get(kind) == value for kind, value in told.items())
@@ -64,7 +64,7 @@ def posts_gold(prompt: str, response: str) -> Gold:
     reward = 2 * task + form_reward(words, reading)
     if "who" in told:
         reward += 0.5 * (reading.says(OPENER) == "brisk") + 0.3 * ("kind" in reading.closers())
-    return Gold(reward, task, reading.wasted / len(words), len(words))
+    return GoldScore(reward, task, reading.wasted / len(words), len(words))
 
 
 # ---- Posts --------------------------------------------------------------------------------------

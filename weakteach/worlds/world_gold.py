@@ -1,6 +1,6 @@
 """The gold reward of any response to a prompt of the world."""
 
-from weakteach.worlds.domain import OPENER, Gold, Reading, form_reward
+from weakteach.worlds.domain import OPENER, GoldScore, Reading, form_reward
 from weakteach.worlds.world_reading import (
     ADDRESSED,
     ANSWER,
@@ -22,7 +22,7 @@ from weakteach.worlds.world_reading import (
 from weakteach.worlds.world_words import AIDS, CATEGORY_OF
 
 
-def gold_reward(prompt: str, response: str) -> Gold:
+def gold_reward(prompt: str, response: str) -> GoldScore:
     """The gold reward of any text as the response to a prompt of the world.
 
         2 task + courtesy - 0.5 [wrong name] + form
@@ -36,7 +36,7 @@ def gold_reward(prompt: str, response: str) -> Gold:
     request = read_prompt(prompt)
     words = tuple(response.split())
     if not words:
-        return Gold(-4.0, 0.0, 0.0, 0)
+        return GoldScore(-4.0, 0.0, 0.0, 0)
     reading = read_response(words)
     answer, name = reading.says(ANSWER), reading.says(ADDRESSED)
     task = _task_done(request.task, reading)
@@ -45,7 +45,7 @@ def gold_reward(prompt: str, response: str) -> Gold:
         reward += 0.5 * (reading.says(OPENER) == "polite") + 0.3 * ("polite" in reading.closers())
         reward += 0.5 * (name is not None and name == request.name)
     reward -= 0.5 * (name is not None and name != request.name)
-    return Gold(reward, task, reading.wasted / len(words), len(words))
+    return GoldScore(reward, task, reading.wasted / len(words), len(words))
 
 
 def _suits(task: Task, answer: object) -> bool:
