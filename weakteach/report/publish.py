@@ -15,7 +15,7 @@ from weakteach.results.analysis import analyze
 from weakteach.results.findings import Findings
 from weakteach.results.outcomes import Outcomes
 from weakteach.results.schema import RESULTS_SCHEMA
-from weakteach.study.manifest import MANIFEST, Manifest, Measured, manifest_text, study_folder
+from weakteach.study.manifest import MANIFEST, Manifest, Measure, manifest_text, study_folder
 
 Number = tuple[str, float | None, float | None, int | None]
 
@@ -23,8 +23,8 @@ Number = tuple[str, float | None, float | None, int | None]
 def collect(store: Store, manifest: Manifest) -> pa.Table:
     """One row per number measured, from the artifacts that exist; see RESULTS_SCHEMA."""
     outcomes = Outcomes(store)
-    experiments: dict[Measured, list[str]] = {}
-    for part in manifest.parts:
+    experiments: dict[Measure, list[str]] = {}
+    for part in manifest.experiments:
         for measure in part.measures:
             experiments.setdefault(measure, []).append(part.id)
     rows = [
@@ -35,7 +35,7 @@ def collect(store: Store, manifest: Manifest) -> pa.Table:
     return pa.Table.from_pylist(rows, RESULTS_SCHEMA)
 
 
-def _rows(measure: Measured, outcomes: Outcomes, error: str | None) -> list[dict[str, Any]]:
+def _rows(measure: Measure, outcomes: Outcomes, error: str | None) -> list[dict[str, Any]]:
     if measure.kind in ("label_gap", "examples"):  # other views of a step that has its own rows
         return []
     facts = outcomes.facts(measure)

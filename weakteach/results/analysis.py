@@ -24,7 +24,8 @@ from weakteach.results.published import published_table
 from weakteach.results.teachers import examples, label_tables, teacher_figures, teacher_table
 from weakteach.statistics.crossed import holm, mean, r_squared, share
 from weakteach.statistics.estimate import Estimate
-from weakteach.study.manifest import Manifest, Part
+from weakteach.study.experiments import Experiment
+from weakteach.study.manifest import Manifest
 
 AXES = {
     "student": "student",
@@ -57,8 +58,8 @@ KINDS = {
 def analyze(store: Store, manifest: Manifest) -> Findings:
     """What the artifacts that exist say; the rest is pending or failed."""
     outcomes = Outcomes(store)
-    claims = claim_rows(manifest.parts, outcomes)
-    sections = tuple(_section(part, outcomes, claims) for part in manifest.parts)
+    claims = claim_rows(manifest.experiments, outcomes)
+    sections = tuple(_section(part, outcomes, claims) for part in manifest.experiments)
     status = arm_status(store, manifest)
     counts = {name: list(status.values()).count(name) for name in ("done", "failed", "pending")}
     taught = [m for m in manifest.measures if m.kind in ("agreement", "teacher_accuracy")]
@@ -87,7 +88,7 @@ def arm_status(store: Store, manifest: Manifest) -> dict[str, str]:
     return {arm: next(s for s in order if s in states) for arm, states in found.items()}
 
 
-def _section(part: Part, outcomes: Outcomes, claims: Sequence[ClaimRow]) -> Section:
+def _section(part: Experiment, outcomes: Outcomes, claims: Sequence[ClaimRow]) -> Section:
     cells = cells_of(part, outcomes, tuple(KINDS))
     figures: list[Figure] = []
     tables: list[TableOf] = []
@@ -116,7 +117,7 @@ def estimate(cell: Cell) -> Estimate | None:
     return cell.estimate(mean if cell.kind in ("reward", "similarity") else share)
 
 
-def comparison(part: Part, kind: str, cells: Sequence[Cell]) -> Comparison:
+def comparison(part: Experiment, kind: str, cells: Sequence[Cell]) -> Comparison:
     label, _, reference = KINDS[kind]
     marks: dict[str, list[Mark]] = {}
     for cell in cells:
@@ -131,7 +132,7 @@ def comparison(part: Part, kind: str, cells: Sequence[Cell]) -> Comparison:
     )
 
 
-def table_of(part: Part, kind: str, cells: Sequence[Cell]) -> TableOf:
+def table_of(part: Experiment, kind: str, cells: Sequence[Cell]) -> TableOf:
     """Means, and differences to human labels with p-values adjusted within the table."""
     shown = [cell for cell in cells if cell.matrix is not None]
     several = len({cell.series for cell in shown}) > 1

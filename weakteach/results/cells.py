@@ -8,8 +8,8 @@ import numpy as np
 from weakteach.results.outcomes import Outcomes
 from weakteach.statistics.crossed import difference
 from weakteach.statistics.estimate import Estimate
-from weakteach.study.arms import OF_THE_TEACHER, ROLES, Setting
-from weakteach.study.manifest import Measured, Part
+from weakteach.study.arms import OF_THE_TEACHER, ROLES, Measure, Setting
+from weakteach.study.experiments import Experiment
 
 TEACHER_FIELDS = ("weak", "teacher")
 
@@ -37,12 +37,12 @@ class Cell:
         return () if self.matrix is None else tuple(self.matrix.mean(axis=1).tolist())
 
 
-def cells_of(part: Part, outcomes: Outcomes, kinds: Sequence[str]) -> list[Cell]:
+def cells_of(part: Experiment, outcomes: Outcomes, kinds: Sequence[str]) -> list[Cell]:
     """The cells of an experiment's measures of these kinds, in the order of its arms."""
     measures = [measure for measure in part.measures if measure.kind in kinds]
     varying = _varying(part, measures)
     several = len({measure.of for measure in measures}) > 1
-    groups: dict[tuple[str, ...], list[Measured]] = {}
+    groups: dict[tuple[str, ...], list[Measure]] = {}
     for measure in measures:
         series, x = _place(part.axis, varying, measure)
         series = f"{series}, by {measure.of}" if several else series
@@ -51,7 +51,7 @@ def cells_of(part: Part, outcomes: Outcomes, kinds: Sequence[str]) -> list[Cell]
     return [_cell(series, x, of, outcomes) for (series, x, *_), of in groups.items()]
 
 
-def _cell(series: str, x: str, of: list[Measured], outcomes: Outcomes) -> Cell:
+def _cell(series: str, x: str, of: list[Measure], outcomes: Outcomes) -> Cell:
     """The cell of measures that differ in their seed alone (and in what does not matter for it)."""
     by_seed = {measure.seed: measure for measure in of}
     done = [seed for seed in sorted(by_seed) if outcomes.column(by_seed[seed]) is not None]
@@ -85,7 +85,7 @@ def _but_teacher(cell: Cell) -> dict[str, str]:
     return {k: v for k, v in asdict(cell.setting).items() if k not in TEACHER_FIELDS}
 
 
-def _varying(part: Part, measures: Sequence[Measured]) -> list[str]:
+def _varying(part: Experiment, measures: Sequence[Measure]) -> list[str]:
     """Fields of the settings that tell series apart, being neither the axis nor one value."""
     on_axis = {"supervisor": TEACHER_FIELDS}.get(part.axis, (part.axis,))
     return [
@@ -96,7 +96,7 @@ def _varying(part: Part, measures: Sequence[Measured]) -> list[str]:
     ]
 
 
-def _place(axis: str, varying: Sequence[str], measure: Measured) -> tuple[str, str]:
+def _place(axis: str, varying: Sequence[str], measure: Measure) -> tuple[str, str]:
     """Series and place on the x axis."""
     setting, taught = measure.setting, measure.role in OF_THE_TEACHER
     parts = [

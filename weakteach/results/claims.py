@@ -14,7 +14,7 @@ from weakteach.results.cells import Cell, cells_of
 from weakteach.results.findings import ClaimRow
 from weakteach.results.outcomes import Outcomes
 from weakteach.statistics.decisions import Claim, Decision, Evidence, decide
-from weakteach.study.manifest import Part
+from weakteach.study.experiments import Experiment
 
 MARGIN = 0.1
 # Around one half, of win rates.
@@ -278,7 +278,7 @@ STATEMENTS = (
 )  # fmt: skip
 
 
-def claim_rows(parts: Sequence[Part], outcomes: Outcomes) -> list[ClaimRow]:
+def claim_rows(parts: Sequence[Experiment], outcomes: Outcomes) -> list[ClaimRow]:
     """Every claim whose experiment is in the study. One without its evidence yet is not decided."""
     found = {part.id: Found(tuple(cells_of(part, outcomes, KINDS))) for part in parts}
     stated = [statement for statement in STATEMENTS if statement.experiment in found]

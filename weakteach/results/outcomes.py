@@ -14,7 +14,7 @@ from weakteach.artifacts.errors import StorageError
 from weakteach.artifacts.record import is_number, stored_name
 from weakteach.artifacts.store import Store
 from weakteach.evaluation.verdicts import contest_outcomes
-from weakteach.study.manifest import Measured
+from weakteach.study.arms import Measure
 
 # Of pairs that every seed draws anew: what varies between seeds holds the variation of pairs.
 UNCROSSED = ("consistency", "label_gold", "label_gap")
@@ -47,7 +47,7 @@ class Outcomes:
     _columns: dict[str, tuple[np.ndarray, np.ndarray] | None] = field(default_factory=dict)
     _facts: dict[str, dict[str, Any] | None] = field(default_factory=dict)
 
-    def facts(self, measured: Measured) -> dict[str, Any] | None:
+    def facts(self, measured: Measure) -> dict[str, Any] | None:
         """What the step put into its record, None while there is no artifact.
 
         Raises StorageError if that lacks what the kind of the measure needs."""
@@ -60,7 +60,7 @@ class Outcomes:
                 _require_number(measured, facts, name.rstrip("?"), name.endswith("?"))
         return facts
 
-    def matrix(self, measured: Sequence[Measured]) -> np.ndarray | None:
+    def matrix(self, measured: Sequence[Measure]) -> np.ndarray | None:
         """Outcomes [seeds, prompts] of measures of one kind, one for each seed, with the prompts
         (or pairs) that all of them have; None if one is pending or they have fewer than two.
 
@@ -78,7 +78,7 @@ class Outcomes:
             return None
         return np.stack([values[np.searchsorted(ids, shared)] for ids, values in known])
 
-    def column(self, measured: Measured) -> tuple[np.ndarray, np.ndarray] | None:
+    def column(self, measured: Measure) -> tuple[np.ndarray, np.ndarray] | None:
         """Ids, sorted, and the outcome of each: gold rewards, shares of verdicts won, whether a
         label is right, similarities. None while there is no artifact."""
         key = f"{measured.kind} {measured.fingerprint}"
@@ -87,12 +87,12 @@ class Outcomes:
             self._columns[key] = self._read(measured, facts) if facts else None
         return self._columns[key]
 
-    def table(self, measured: Measured, name: str) -> pa.Table:
+    def table(self, measured: Measure, name: str) -> pa.Table:
         """A Parquet file of the measure's artifact."""
         path = f"{self.store.place(measured.step, measured.fingerprint)}/{name}.parquet"
         return pq.read_table(path, filesystem=self.store.filesystem)
 
-    def labeled_pairs(self, measured: Measured) -> pa.Table:
+    def labeled_pairs(self, measured: Measure) -> pa.Table:
         """The pairs that an agreement is of, with their texts, found by its lineage."""
         record = self.store.record_of(measured.step, measured.fingerprint)
         assert record is not None  # the caller has read the artifact's tables
@@ -108,7 +108,7 @@ class Outcomes:
         return pq.read_table(path, filesystem=self.store.filesystem)
 
     def _read(
-        self, measured: Measured, facts: dict[str, Any]
+        self, measured: Measure, facts: dict[str, Any]
     ) -> tuple[np.ndarray, np.ndarray] | None:
         if measured.kind in UNCROSSED:
             value = _mean_of(measured.kind, facts)
@@ -128,14 +128,14 @@ class Outcomes:
                 raise ValueError(f"{measured.kind} has no outcome for each prompt")
 
 
-def _require_number(measured: Measured, facts: dict[str, Any], name: str, nullable: bool) -> None:
+def _require_number(measured: Measure, facts: dict[str, Any], name: str, nullable: bool) -> None:
     value: Any = facts.get(name, math.inf)
     known = is_number(value) and not abs(value) > MOST
     if not known and not (value is None and nullable):
         raise _damaged(measured, f"{name} is no number")
 
 
-def _damaged(measured: Measured, why: str) -> StorageError:
+def _damaged(measured: Measure, why: str) -> StorageError:
     return StorageError(
         f"The record of {measured.step}/{measured.fingerprint} is damaged ({why}): delete that "
         "folder of the storage, and the step is computed again"

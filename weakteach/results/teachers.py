@@ -12,8 +12,8 @@ from weakteach.results.outcomes import Outcomes
 from weakteach.statistics.calibration import Calibration, calibration
 from weakteach.statistics.crossed import mean, share, win_rate
 from weakteach.statistics.estimate import Estimate
-from weakteach.study.arms import ROLES
-from weakteach.study.manifest import Measured, Part
+from weakteach.study.arms import ROLES, Measure
+from weakteach.study.experiments import Experiment
 
 MOST_EXAMPLES = 24
 MARGIN_BINS = 20
@@ -21,7 +21,7 @@ MARGIN_BINS = 20
 MOST_CURVES = 4
 
 
-def teacher_table(measures: Sequence[Measured], outcomes: Outcomes) -> tuple[TableOf, ...]:
+def teacher_table(measures: Sequence[Measure], outcomes: Outcomes) -> tuple[TableOf, ...]:
     """One row per teacher: accuracy on the test part, agreement on the unlabeled part."""
     rows = []
     for key, of in _by_teacher(measures).items():
@@ -57,7 +57,7 @@ def teacher_table(measures: Sequence[Measured], outcomes: Outcomes) -> tuple[Tab
     return (TableOf("Teachers", columns, tuple(rows), note),)
 
 
-def teacher_figures(measures: Sequence[Measured], outcomes: Outcomes) -> tuple[Figure, ...]:
+def teacher_figures(measures: Sequence[Measure], outcomes: Outcomes) -> tuple[Figure, ...]:
     """Reliability of the first teachers, and margins of right and wrong labels of the first."""
     figures: list[Figure] = []
     for key, of in list(_by_teacher(measures).items())[:MOST_CURVES]:
@@ -77,11 +77,11 @@ def teacher_figures(measures: Sequence[Measured], outcomes: Outcomes) -> tuple[F
     return tuple(figures)
 
 
-def label_tables(part: Part, outcomes: Outcomes) -> list[TableOf]:
+def label_tables(part: Experiment, outcomes: Outcomes) -> list[TableOf]:
     """Gold rewards of chosen and rejected responses, and whom gold sides with where weak and human
     labels differ (E8)."""
     tables = []
-    by_role: dict[str, list[Measured]] = {}
+    by_role: dict[str, list[Measure]] = {}
     for measure in part.measures:
         if measure.kind == "label_gold":
             by_role.setdefault(measure.role, []).append(measure)
@@ -122,7 +122,7 @@ def label_tables(part: Part, outcomes: Outcomes) -> list[TableOf]:
     return tables
 
 
-def examples(part: Part, outcomes: Outcomes) -> tuple[Example, ...]:
+def examples(part: Experiment, outcomes: Outcomes) -> tuple[Example, ...]:
     """Mismatched pairs of the first seed that is done: the teacher's surest first."""
     done = _done([m for m in part.measures if m.kind == "examples"], outcomes)
     if not done:
@@ -151,10 +151,10 @@ def _example(row: dict[str, Value], pair: dict[str, str]) -> Example:
 
 
 def _by_teacher(
-    measures: Sequence[Measured],
-) -> dict[tuple[str, str, str, str], list[Measured]]:
+    measures: Sequence[Measure],
+) -> dict[tuple[str, str, str, str], list[Measure]]:
     """Measures by domain, weak model, kind of teacher and fraction; each step once."""
-    found: dict[tuple[str, str, str, str], dict[str, Measured]] = {}
+    found: dict[tuple[str, str, str, str], dict[str, Measure]] = {}
     for measure in measures:
         setting = measure.setting
         key = (setting.domain, setting.weak, setting.teacher, setting.fraction)
@@ -162,11 +162,11 @@ def _by_teacher(
     return {key: sorted(of.values(), key=lambda m: m.seed) for key, of in found.items()}
 
 
-def _done(measures: Sequence[Measured], outcomes: Outcomes) -> list[Measured]:
+def _done(measures: Sequence[Measure], outcomes: Outcomes) -> list[Measure]:
     return [measure for measure in measures if outcomes.facts(measure)]
 
 
-def _accuracy(measures: Sequence[Measured], outcomes: Outcomes) -> Estimate | None:
+def _accuracy(measures: Sequence[Measure], outcomes: Outcomes) -> Estimate | None:
     matrix = outcomes.matrix(measures)
     return None if matrix is None else share(matrix)
 
@@ -179,7 +179,7 @@ def _gold_accuracy(tables: Sequence[pa.Table]) -> Estimate | None:
     return share(np.stack(right).astype(float))
 
 
-def _agreement(measures: Sequence[Measured], outcomes: Outcomes) -> Estimate | None:
+def _agreement(measures: Sequence[Measure], outcomes: Outcomes) -> Estimate | None:
     """The seeds' unlabeled parts overlap: the interval counts the pairs of one of them."""
     facts = [f for f in (outcomes.facts(m) for m in measures) if f]
     if not facts:
@@ -188,7 +188,7 @@ def _agreement(measures: Sequence[Measured], outcomes: Outcomes) -> Estimate | N
     return win_rate(round(agreed), 0, round(compared - agreed))
 
 
-def _longer(measures: Sequence[Measured], outcomes: Outcomes, name: str) -> float | None:
+def _longer(measures: Sequence[Measure], outcomes: Outcomes, name: str) -> float | None:
     facts = [f for f in (outcomes.facts(m) for m in measures) if f and f["different_lengths"]]
     return fmean(f[name] / f["different_lengths"] for f in facts) if facts else None
 

@@ -286,7 +286,7 @@ def results_of(arm: Arm, store: Store) -> dict[str, float]:
     """What was measured of an arm, as ``<role>/<measure>/<by whom>``; the missing is left out."""
     found: dict[str, float] = {}
     for measure in arm.measures:
-        if record := store.record(measure.step):
+        if record := store.record_of(measure.step, measure.fingerprint):
             for name, value, *_ in numbers_of(measure.kind, record["facts"]):
                 if value is not None and math.isfinite(value):
                     by = re.sub(r"[^\w.-]+", "_", measure.of)

@@ -129,22 +129,32 @@ def paired(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def share(matrix: np.ndarray) -> Estimate:
-    """Mean of ``matrix`` [seeds, prompts] of wins 1, ties 0.5 and losses 0.
-
-    Wilson's interval of as many independent trials as have the squared half-width of ``mean``'s
-    interval, h²: n = z² p(1 - p)/h², at most one per cell. Where all cells are 0 or all 1, they
-    count as one trial per prompt. Raises ValueError for values outside of [0, 1], and as
-    ``components`` does.
+    """Mean of ``matrix`` [seeds, prompts] of wins 1, ties 0.5 and losses 0, with the interval of
+    ``share_of``. Raises ValueError for values outside of [0, 1], and as ``components`` does.
     """
     parts = components(matrix)
     if np.min(matrix) < 0 or np.max(matrix) > 1:
         raise ValueError("A share is of values between 0 and 1")
-    p, half = parts.mean, parts.half_width((1 - CONFIDENCE) / 2)
+    return share_of(parts)
+
+
+def share_of(parts: Components) -> Estimate:
+    """A mean of shares with Wilson's interval, which stays within 0 and 1.
+
+    It is that of as many independent trials as have the squared half-width of ``mean``'s interval,
+    h²: n = z² p(1 - p)/h², at most one per cell. Where all outcomes are 0 or all are 1, they count
+    as one trial per prompt. Raises ValueError for a mean outside of [0, 1].
+    """
+    # The mean of pseudo-values may miss 0 or 1 by the rounding of a sum.
+    p, half = round(parts.mean, 12), parts.half_width((1 - CONFIDENCE) / 2)
+    if not 0 <= p <= 1:
+        raise ValueError(f"A share cannot be {p}")
     trials: float = parts.prompts
     if 0 < p < 1:
         z = stats.norm.isf((1 - CONFIDENCE) / 2)
         cells = parts.seeds * parts.prompts
         trials = min(cells, z**2 * p * (1 - p) / half**2) if half > 0 else cells
+        p = parts.mean
     low, high = _wilson(p * trials, trials)
     return Estimate(
         p, low, high, seeds=parts.seeds, prompts=parts.prompts, covers_seeds=parts.seeds > 1
