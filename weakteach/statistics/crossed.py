@@ -112,14 +112,6 @@ def mean(matrix: np.ndarray) -> Estimate:
     )
 
 
-def difference(a: np.ndarray, b: np.ndarray) -> Estimate:
-    """Mean of a - b, paired: row i of both is one seed, column j one prompt.
-
-    Raises ValueError unless the matrices are of one shape, and as ``components`` does.
-    """
-    return mean(paired(a, b))
-
-
 def paired(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a - b [seeds, prompts], in float64. Raises ValueError unless they are of one shape."""
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
@@ -172,6 +164,30 @@ def win_rate(wins: int, ties: int, losses: int) -> Estimate:
         raise ValueError(f"No comparisons: {wins} wins, {ties} ties, {losses} losses")
     won = wins + ties / 2
     return Estimate(won / n, *_wilson(won, n), prompts=n)
+
+
+def clustered_share(hits: np.ndarray, clusters: np.ndarray) -> Estimate:
+    """Share of ``hits`` [n], 0 or 1, that come in ``clusters`` [n], such as several labels of one
+    pair. The interval, for new clusters, is Wilson's of as many independent trials
+    as have the variance of the share, p:
+
+        Σ_k (Σ_{i in k} (hit_i - p))² / n²,  k over the clusters,
+
+    but at most one trial per hit. Where all hits are 0 or all are 1, or there is one cluster, each
+    cluster counts as one trial. Raises ValueError for no hits.
+    """
+    hits = np.asarray(hits, dtype=np.float64)
+    n = len(hits)
+    if n == 0:
+        raise ValueError("No share of nothing")
+    _, place = np.unique(clusters, return_inverse=True)
+    p, sums = float(hits.mean()), np.bincount(place, hits - hits.mean())
+    count = len(sums)
+    trials: float = count
+    if count > 1 and 0 < p < 1:
+        variance = float(np.square(sums).sum()) / n**2
+        trials = min(n, p * (1 - p) / variance) if variance > 0 else n
+    return Estimate(p, *_wilson(p * trials, trials), prompts=count)
 
 
 def r_squared(x: np.ndarray, y: np.ndarray) -> Estimate:

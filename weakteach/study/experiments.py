@@ -15,6 +15,9 @@ from weakteach.study.arms import Arm, Data, Grid, Measure, Setting
 
 # The least that a comparison of weak and human labels needs.
 BASIC = ("base", "human", "weak")
+# Draws the prompts and pairs that a judge compares: the same for all seeds of a study, so that
+# their outcomes can be paired.
+JUDGED_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ def judged(grid: Grid) -> Experiment:
                     lab.responses("human"),
                     grid.judge,
                     prompts=grid.preset.judged_prompts,
-                    seed=seed,
+                    seed=JUDGED_SEED,
                 )
                 found.append(lab.measure("verdicts", "weak", step, str(grid.judge)))
     return Experiment(
@@ -206,7 +209,7 @@ def consistency(grid: Grid) -> Experiment:
                     grid.judge,
                     pairs=preset.judged_prompts,
                     repeats=preset.judge_repeats,
-                    seed=seed,
+                    seed=JUDGED_SEED,
                 )
                 found += [lab.measure("consistency", role, step, str(grid.judge))]
     return Experiment(
