@@ -11,7 +11,7 @@ import pytest
 from weakteach.artifacts.step import walk
 from weakteach.results.analysis import AXES, PLACES
 from weakteach.study.arms import ROLES
-from weakteach.study.experiments import EXPERIMENTS, arms_of
+from weakteach.study.experiments import EXPERIMENTS, arms_of, consistency, judged
 from weakteach.study.grids import Choices, make_grid
 from weakteach.study.presets import EMBEDDED, PAPER
 
@@ -78,6 +78,12 @@ def test_the_union_shares_steps_and_has_those_of_every_experiment(grid):
     ]
     assert set().union(*alone) == union
     assert len(union) < sum(map(len, alone)) / 2
+
+
+def test_a_judge_compares_the_same_prompts_and_pairs_for_all_seeds(grid):
+    measures = [one for make in (judged, consistency) for one in make(grid).measures]
+    assert len({one.seed for one in measures}) == 3
+    assert len({one.target.seed for one in measures}) == 1
 
 
 def test_arms_of_one_setting_and_seed_are_one(grid):

@@ -21,6 +21,7 @@ from weakteach.results.findings import (
 )
 from weakteach.results.outcomes import Outcomes
 from weakteach.results.published import published_table
+from weakteach.results.ran import what_ran
 from weakteach.results.teachers import examples, label_tables, teacher_figures, teacher_table
 from weakteach.statistics.crossed import holm, r_squared
 from weakteach.statistics.joined import LEAST_SHARE, Missing, aligned
@@ -64,6 +65,7 @@ def analyze(store: Store, manifest: Manifest) -> Findings:
     counts = {name: list(status.values()).count(name) for name in ("done", "failed", "pending")}
     taught = [m for m in manifest.measures if m.kind in ("agreement", "teacher_accuracy")]
     return Findings(
+        ran=what_ran(store, manifest),
         sections=sections,
         claims=tuple(claims),
         teachers=teacher_table(taught, outcomes),

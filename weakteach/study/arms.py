@@ -350,6 +350,17 @@ def name_of(policy: Policy) -> str:
     return str(policy)
 
 
+def model_of(policy: Policy) -> Model:
+    """The model that a policy of a grid is, or is made of. Raises ValueError for another step."""
+    match policy:
+        case Model():
+            return policy
+        case Dequantized() | Pretrained():
+            return policy.model
+        case _:
+            raise ValueError(f"{policy} is no pretrained model")
+
+
 def policy_of(model: Model, documents: int) -> Policy:
     """What training and labeling read: the model itself, its plain form if it is a GGUF, or the
     step that pretrains it on as many documents if it is embedded but not shipped."""

@@ -40,14 +40,6 @@ class StudyInfo:
     steps_existing_at_start: int = 0
     steps_computed: int = 0
     sizes: Mapping[str, int] = field(default_factory=dict)
-    grid: tuple[tuple[str, str], ...] = ()
-    seeds: tuple[int, ...] = ()
-    device_seconds: float = 0.0
-    data: tuple[Mapping[str, int | str], ...] = ()
-    gold: str = ""
-    settings: tuple[tuple[str, str], ...] = ()
-    packages: Mapping[str, str] = field(default_factory=dict)
-    code: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
