@@ -226,8 +226,8 @@ def report(
     """Print a study's results and write its report and figures anew."""
     console = Console()
     with user_errors(verbose):
-        from weakteach.report.page import terminal_tables
         from weakteach.report.publish import publish_results
+        from weakteach.report.terminal import terminal_tables
         from weakteach.study.manifest import read_manifest, study_folder
 
         store = Store(storage)

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from weakteach.report.figures import draw, numbers_of, places_of, styles_of
-from weakteach.report.page import terminal_tables, write_report
+from weakteach.report.page import write_report
+from weakteach.report.terminal import terminal_tables
 from weakteach.report.words import legible, number, with_half, with_interval
 from weakteach.results.findings import (
     ClaimRow,

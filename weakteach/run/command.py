@@ -266,7 +266,7 @@ def run_sweep(
     store.check_writable()
 
     # Ray and torch take seconds to import, which plans and help texts do not wait for.
-    from weakteach.report.page import terminal_tables
+    from weakteach.report.terminal import terminal_tables
     from weakteach.run.cluster import arms_at_once, shared, start_ray
     from weakteach.run.sweep import describe, run_study
     from weakteach.study.manifest import study_folder

@@ -26,7 +26,7 @@ from rich.console import Console
 
 from weakteach.artifacts.errors import UserError
 from weakteach.artifacts.store import Store
-from weakteach.report.publish import numbers_of
+from weakteach.results.table import numbers_of
 from weakteach.study.arms import Arm
 from weakteach.study.manifest import study_folder
 
