@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from synthetic import Bed, experiment
 
-from weakteach.results.claims import STATEMENTS, claim_rows
+from weakteach.results.claims import STATEMENTS
+from weakteach.results.deciding import claim_rows
 
 SIZES = {"opt-45k": 45_000, "opt-230k": 230_000, "opt-1m": 1_000_000}
 PROMPTS = [f"q{n:02}" for n in range(20)]

@@ -6,7 +6,7 @@ import numpy as np
 
 from weakteach.artifacts.store import Store
 from weakteach.results.cells import Cell, cells_of, minus_human
-from weakteach.results.claims import claim_rows
+from weakteach.results.deciding import claim_rows
 from weakteach.results.findings import (
     ClaimRow,
     Comparison,
