@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from weakteach.report.figures import draw, numbers_of, places_of, styles_of
-from weakteach.report.page import terminal_tables, write_report
+from weakteach.report.page import write_report
+from weakteach.report.terminal import terminal_tables
 from weakteach.report.words import legible, number, with_half, with_interval
 from weakteach.results.findings import (
     ClaimRow,
@@ -31,6 +32,7 @@ from weakteach.results.findings import (
     Findings,
     Histogram,
     Mark,
+    Ran,
     Reliability,
     Scatter,
     Section,
@@ -55,24 +57,25 @@ def study(**changes: Any) -> StudyInfo:
         preset="embedded",
         command="python sweeps/paper.py --storage runs",
         storage="/home/someone/runs",
-        grid=(("Teachers", "opt-45k, opt-230k"), ("Labeled fractions", "1/16, 1/2")),
-        seeds=(0, 1, 2),
         steps_total=214,
         steps_existing_at_start=12,
         steps_computed=202,
         started=1_760_000_000.0,
         seconds=1384.0,
-        device_seconds=4120.0,
-        data=(
-            {"source": "world:3584", "rows": 3584, "pairs": 3580, "quarantined": 4},
-            {"source": "posts:2048"},
-        ),
-        gold="world",
-        settings=(("test pairs", "512"), ("teacher opt-45k sft", '{"lr": 0.0012, "steps": 48}')),
-        packages={"torch": "2.9.0", "ray": "2.60.0"},
-        code={"version": "0.1.0", "source": "abcdef012345"},
     )
     return replace(made, **changes)
+
+
+RAN = Ran(
+    facts=(("teachers", "opt-45k, opt-230k"), ("seeds", "0, 1, 2"), ("gold", "world")),
+    data=(
+        {"source": "world:3584", "rows": 3584, "pairs": 3580, "quarantined": 4},
+        {"source": "posts:2048"},
+    ),
+    settings=(("test pairs", "512"), ("Sft of opt-45k", '{"lr": 0.0012, "steps": 48}')),
+    versions=(("ray", "2.60.0"), ("torch", "2.9.0"), ("weakteach source", "abcdef012345")),
+    device_seconds=4120.0,
+)
 
 
 def comparison(series: int, places: int, seeds: int = 3, long: bool = False) -> Comparison:
@@ -172,6 +175,7 @@ def section(**changes: Any) -> Section:
 
 def findings(*sections: Section, **changes: Any) -> Findings:
     made = Findings(
+        ran=RAN,
         sections=sections,
         claims=(
             claim(),

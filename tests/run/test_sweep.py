@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from weakteach.artifacts.store import Store
 from weakteach.models.tiny.family import base_folder
-from weakteach.results.schema import RESULTS_SCHEMA
+from weakteach.results.table import RESULTS_SCHEMA
 from weakteach.run.garbage import find_garbage
 
 ROOT = Path(__file__).parents[2]

@@ -45,11 +45,12 @@ class Reward(Step):
 
 
 def arm(seed):
-    measures = (
-        Measure("accuracy", "weak", "", Accuracy(3)),
-        Measure("reward", "weak", "world, exact", Reward(1.5 + seed)),
-    )
-    return Arm(SETTING, seed, measures)
+    def measure(kind, of, step):
+        name = type(step).__name__
+        return Measure(SETTING, seed, kind, "weak", of, name, step.fingerprint, step)
+
+    accuracy = measure("accuracy", "", Accuracy(3))
+    return Arm(SETTING, seed, (accuracy, measure("reward", "world, exact", Reward(1.5 + seed))))
 
 
 def follow(store, names, arms):

@@ -11,7 +11,7 @@ import pytest
 from weakteach.artifacts.step import walk
 from weakteach.results.analysis import AXES, PLACES
 from weakteach.study.arms import ROLES
-from weakteach.study.experiments import EXPERIMENTS, arms_of
+from weakteach.study.experiments import EXPERIMENTS, arms_of, consistency, judged
 from weakteach.study.grids import Choices, make_grid
 from weakteach.study.presets import EMBEDDED, PAPER
 
@@ -54,16 +54,16 @@ def test_the_plan_of_the_whole_publication_lists_every_experiment(tmp_path, pres
 def test_ids_are_unique_and_every_experiment_measures_something(grid):
     experiments = [make(grid) for make in EXPERIMENTS]
     assert [one.id for one in experiments] == [f"E{number}" for number in range(1, 19)]
-    assert all(one.uses for one in experiments)
+    assert all(one.measures for one in experiments)
     assert {one.axis for one in experiments} <= set(AXES) == set(PLACES)
     for one in experiments:
-        assert {use.measure.role for use in one.uses} <= set(ROLES)
+        assert {measure.role for measure in one.measures} <= set(ROLES)
 
 
 def test_every_experiment_with_students_has_the_controls_at_its_main_point(grid):
     for make in EXPERIMENTS:
         experiment = make(grid)
-        roles = {use.measure.role for use in experiment.uses if use.measure.kind == "reward"}
+        roles = {one.role for one in experiment.measures if one.kind == "reward"}
         if experiment.id in ("E4", "E8", "E9", "E10", "E11", "E13"):
             continue  # evaluations over the others' students and labels
         assert set(grid.controls) <= roles, experiment.id
@@ -78,6 +78,12 @@ def test_the_union_shares_steps_and_has_those_of_every_experiment(grid):
     ]
     assert set().union(*alone) == union
     assert len(union) < sum(map(len, alone)) / 2
+
+
+def test_a_judge_compares_the_same_prompts_and_pairs_for_all_seeds(grid):
+    measures = [one for make in (judged, consistency) for one in make(grid).measures]
+    assert len({one.seed for one in measures}) == 3
+    assert len({one.target.seed for one in measures}) == 1
 
 
 def test_arms_of_one_setting_and_seed_are_one(grid):

@@ -1,5 +1,6 @@
-"""A manifest comes back as it was written."""
+"""A manifest comes back as it was written, whatever version wrote it."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -27,3 +28,52 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path):
 def test_a_study_that_is_not_there_is_a_sentence(tmp_path):
     with pytest.raises(StorageError, match="no study nothing"):
         read_manifest(Store(tmp_path), "nothing")
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """A store with a study, the place of its manifest, and what it holds."""
+    store = Store(tmp_path)
+    grid = make_grid(EMBEDDED, EMBEDDED.first, Choices())
+    manifest = make_manifest(describe("s", "S", grid, store, "command"), [student_size(grid)])
+    place = tmp_path / "studies/s/study.json"
+    place.parent.mkdir(parents=True)
+    text = manifest_text(manifest)
+    place.write_text(text)
+    return store, place, json.loads(text)
+
+
+def test_a_description_has_the_sizes_of_the_models(stored):
+    store, _, _ = stored
+    sizes = read_manifest(store, "s").info.sizes
+    assert sizes["opt-45k"] < sizes["opt-230k"] < sizes["opt-1m"]
+
+
+def test_manifests_of_earlier_and_of_later_versions_are_read(stored):
+    store, place, whole = stored
+    del whole["info"]["sizes"]
+    whole["info"] |= {"grid": [["teachers", "opt-45k"]], "gold": "world", "yet unknown": 1}
+    whole["measures"][0]["setting"]["yet unknown"] = "x"
+    place.write_text(json.dumps(whole))
+    found = read_manifest(store, "s")
+    assert found.info.sizes == {}
+    assert len(found.measures) == len(whole["measures"])
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda whole: whole["info"].pop("title"), "info.title: Field required"),
+        (lambda whole: whole["measures"][1].update(seed="x"), "measures.1.seed: "),
+        (lambda whole: whole["experiments"][0].update(measures=[9999]), "measure number 9999"),
+        (lambda whole: whole["experiments"][0].update(measures=[-1]), "experiments.0.measures.0: "),
+        (lambda whole: whole["steps"].append(["Sft"]), r"steps.\d+.1: "),
+    ],
+)
+def test_a_damaged_manifest_is_one_sentence_with_the_place(stored, damage, sentence):
+    store, place, whole = stored
+    damage(whole)
+    place.write_text(json.dumps(whole))
+    with pytest.raises(StorageError, match=sentence) as raised:
+        read_manifest(store, "s")
+    assert "\n" not in str(raised.value)

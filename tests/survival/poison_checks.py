@@ -173,10 +173,13 @@ def records_lead_nowhere_else(folder: Path) -> str:
 
 
 def _manifest(name: str) -> dict[str, Any]:
-    from weakteach.study.manifest import StudyInfo
-
-    empty: dict[str, Any] = dict.fromkeys(StudyInfo.__dataclass_fields__, "")
-    return {"info": {**empty, "name": name}, "measures": [], "experiments": [], "failures": {}}
+    empty = dict.fromkeys(("title", "preset", "command", "storage"), "")
+    return {
+        "info": {**empty, "name": name, "started": 1.0},
+        "measures": [],
+        "experiments": [],
+        "failures": {},
+    }
 
 
 def _refused_command(storage: Path, *words: str) -> str:

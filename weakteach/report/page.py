@@ -1,4 +1,4 @@
-"""A study's findings on one page: ``report.html`` with its figures, and tables for a terminal."""
+"""A study's findings on one page: ``report.html`` and its figures."""
 
 import hashlib
 import os
@@ -12,35 +12,26 @@ from typing import Any
 
 import jinja2
 from markupsafe import Markup
-from rich import box
-from rich.console import Group, RenderableType
-from rich.constrain import Constrain
-from rich.table import Table
-from rich.text import Text
 
-from weakteach.report.figures import Drawing, draw, numbers_of, places_of, styles_of
+from weakteach.report.figures import Drawing, draw, numbers_of, styles_of
 from weakteach.report.words import (
     DASH,
+    SYMBOLS,
+    brief,
     duration,
-    in_short,
+    is_text,
     legible,
     moment,
     number,
-    one_line,
     probability,
+    symbol,
     with_interval,
 )
-from weakteach.results.findings import ClaimRow, Comparison, Findings, Section, TableOf, Value
+from weakteach.results.findings import ClaimRow, Findings, Value
 from weakteach.statistics.estimate import Estimate
 from weakteach.study.manifest import StudyInfo
 
-SYMBOLS = {
-    "supported": "\N{CHECK MARK}",
-    "contradicted": "\N{MULTIPLICATION X}",
-    "not decided": "?",
-}
 TEMPLATES = Path(__file__).parent / "templates"
-TERMINAL_WIDTH, TERMINAL_COLUMNS, LONGEST_NAME = 100, 6, 160
 
 
 def write_report(
@@ -79,95 +70,11 @@ def write_report(
     return tuple(files)
 
 
-def terminal_tables(findings: Findings) -> list[RenderableType]:
-    """For each section a table of values ± half their 95% interval, then all claims with their
-    verdicts; none is wider than TERMINAL_WIDTH."""
-    shown = [
-        _terminal_table(f"{section.id} {section.title}", table)
-        for section in findings.sections
-        if (table := _main_table(section)) is not None
-    ]
-    if findings.claims:
-        columns = ("verdict", "", "claim", "measured", "value", "p")
-        rows = [
-            (
-                f"{symbol(claim.verdict)} {claim.verdict}",
-                claim.experiment,
-                claim.sentence,
-                claim.measured,
-                claim.estimate,
-                probability(claim.p),
-            )
-            for claim in findings.claims
-        ]
-        shown.append(_terminal_table("Claims", TableOf("", columns, tuple(rows))))
-    return [Constrain(table, TERMINAL_WIDTH) for table in shown]
-
-
-def symbol(verdict: str) -> str:
-    return SYMBOLS.get(verdict, "\N{MIDDLE DOT}")
-
-
-def is_text(column: Sequence[Value]) -> bool:
-    """Whether the cells of a column are words, which stand at the left."""
-    return any(isinstance(value, str) for value in column)
-
-
 def of_seeds_alone(value: Value) -> bool:
     """Whether an interval is known, but says nothing of seeds that were not tried."""
     if not isinstance(value, Estimate) or value.covers_seeds or not value.seeds:
         return False
     return bool(with_interval(value)[1])
-
-
-def brief(text: str) -> str:
-    """A title or a name, which stands on one line and is repeated."""
-    return one_line(text, LONGEST_NAME)
-
-
-def _main_table(section: Section) -> TableOf | None:
-    """The first table of a section, or else the means of its first comparison, side by side."""
-    if section.tables:
-        return section.tables[0]
-    for figure in section.figures:
-        if isinstance(figure, Comparison):
-            places = places_of(figure)
-            names = [series.name for series in figure.series]
-            cells: dict[tuple[str, str], Value] = {
-                (mark.x, series.name): mark.estimate
-                for series in figure.series
-                for mark in series.marks
-            }
-            if len(names) <= len(places):
-                rows = [(x, *(cells.get((x, name)) for name in names)) for x in places]
-                return TableOf(figure.title, (figure.x_label, *names), tuple(rows))
-            rows = [(name, *(cells.get((x, name)) for x in places)) for name in names]
-            return TableOf(figure.title, ("", *places), tuple(rows))
-    return None
-
-
-def _terminal_table(title: str, shown: TableOf) -> Group:
-    # Text, because names may hold what rich would read as markup.
-    heading = f"{title} · {shown.title}" if shown.title else title
-    left_out = len(shown.columns) - TERMINAL_COLUMNS
-    table = Table(
-        caption=Text(f"{left_out} more columns are in the report") if left_out > 0 else None,
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    for n, column in enumerate(shown.columns[:TERMINAL_COLUMNS]):
-        text = is_text([row[n] for row in shown.rows])
-        table.add_column(
-            Text(brief(column)),
-            justify="left" if text else "right",
-            no_wrap=not text,
-            overflow="fold",
-        )
-    for row in shown.rows:
-        cells = (brief(in_short(value)) for value in row[:TERMINAL_COLUMNS])
-        table.add_row(*map(Text, cells))
-    return Group(Text(brief(heading), style="bold"), table)
 
 
 def _drawings(findings: Findings, anchors: Sequence[str]) -> dict[str, list[Drawing]]:

@@ -4,12 +4,18 @@ import math
 import re
 import time
 import unicodedata
+from collections.abc import Sequence
 
 from weakteach.results.findings import Value
 from weakteach.statistics.estimate import Estimate
 
 DASH, MINUS, PLUS_MINUS = "\N{EN DASH}", "\N{MINUS SIGN}", "\N{PLUS-MINUS SIGN}"
-MOST_DECIMALS = 4
+MOST_DECIMALS, LONGEST_NAME = 4, 160
+SYMBOLS = {
+    "supported": "\N{CHECK MARK}",
+    "contradicted": "\N{MULTIPLICATION X}",
+    "not decided": "?",
+}
 # What reverses or nests the direction of text.
 DIRECTIONS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 # The least that could need a change, so that other text is not walked through.
@@ -72,6 +78,20 @@ def duration(seconds: float) -> str:
 
 def moment(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
+
+
+def symbol(verdict: str) -> str:
+    return SYMBOLS.get(verdict, "\N{MIDDLE DOT}")
+
+
+def is_text(column: Sequence[Value]) -> bool:
+    """Whether the cells of a column are words, which stand at the left."""
+    return any(isinstance(value, str) for value in column)
+
+
+def brief(text: str) -> str:
+    """A title or a name, which stands on one line and is repeated."""
+    return one_line(text, LONGEST_NAME)
 
 
 def legible(text: str) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 
 from weakteach.artifacts.store import Store
 from weakteach.results.cells import Cell, cells_of, minus_human
-from weakteach.results.claims import claim_rows
+from weakteach.results.deciding import claim_rows
 from weakteach.results.findings import (
     ClaimRow,
     Comparison,
@@ -19,12 +19,14 @@ from weakteach.results.findings import (
     TableOf,
     Value,
 )
-from weakteach.results.outcomes import UNCROSSED, Outcomes
+from weakteach.results.outcomes import Outcomes
 from weakteach.results.published import published_table
+from weakteach.results.ran import what_ran
 from weakteach.results.teachers import examples, label_tables, teacher_figures, teacher_table
-from weakteach.statistics.crossed import holm, mean, r_squared, share
-from weakteach.statistics.estimate import Estimate
-from weakteach.study.manifest import Manifest, Part
+from weakteach.statistics.crossed import holm, r_squared
+from weakteach.statistics.joined import LEAST_SHARE, Missing, aligned
+from weakteach.study.experiments import Experiment
+from weakteach.study.manifest import Manifest
 
 AXES = {
     "student": "student",
@@ -59,12 +61,13 @@ KINDS = {
 def analyze(store: Store, manifest: Manifest) -> Findings:
     """What the artifacts that exist say; the rest is pending or failed."""
     outcomes = Outcomes(store)
-    claims = claim_rows(manifest.parts, outcomes)
-    sections = tuple(_section(part, outcomes, claims) for part in manifest.parts)
+    claims = claim_rows(manifest.experiments, outcomes, manifest.info.sizes)
+    sections = tuple(_section(one, outcomes, claims) for one in manifest.experiments)
     status = arm_status(store, manifest)
     counts = {name: list(status.values()).count(name) for name in ("done", "failed", "pending")}
     taught = [m for m in manifest.measures if m.kind in ("agreement", "teacher_accuracy")]
     return Findings(
+        ran=what_ran(store, manifest),
         sections=sections,
         claims=tuple(claims),
         teachers=teacher_table(taught, outcomes),
@@ -89,53 +92,48 @@ def arm_status(store: Store, manifest: Manifest) -> dict[str, str]:
     return {arm: next(s for s in order if s in states) for arm, states in found.items()}
 
 
-def _section(part: Part, outcomes: Outcomes, claims: Sequence[ClaimRow]) -> Section:
-    cells = cells_of(part, outcomes, tuple(KINDS))
+def _section(experiment: Experiment, outcomes: Outcomes, claims: Sequence[ClaimRow]) -> Section:
+    cells = cells_of(experiment, outcomes, tuple(KINDS))
     figures: list[Figure] = []
     tables: list[TableOf] = []
     for kind in KINDS:
         of_kind = [cell for cell in cells if cell.kind == kind]
-        if any(cell.matrix is not None for cell in of_kind):
-            figures.append(comparison(part, kind, of_kind))
-            tables.append(table_of(part, kind, of_kind))
+        if any(cell.seeds for cell in of_kind):
+            figures.append(comparison(experiment, kind, of_kind))
+            tables.append(table_of(experiment, kind, of_kind))
     figures += _scatters(cells)
-    of_labels = label_tables(part, outcomes)
+    of_labels = label_tables(experiment, outcomes)
     return Section(
-        id=part.id,
-        title=part.title,
-        question=part.question,
+        id=experiment.id,
+        title=experiment.title,
+        question=experiment.question,
         figures=tuple(figures),
         tables=(*tables, *of_labels),
-        published=published_table(part.id, cells, of_labels),
-        claims=tuple(claim for claim in claims if claim.experiment == part.id),
-        examples=examples(part, outcomes),
+        published=published_table(experiment.id, cells, of_labels),
+        claims=tuple(claim for claim in claims if claim.experiment == experiment.id),
+        examples=examples(experiment, outcomes),
         pending=sum(cell.pending for cell in cells),
     )
 
 
-def estimate(cell: Cell) -> Estimate | None:
-    """The cell's mean; a share's interval stays within 0 and 1."""
-    return cell.estimate(mean if cell.kind in ("reward", "similarity") else share)
-
-
-def comparison(part: Part, kind: str, cells: Sequence[Cell]) -> Comparison:
+def comparison(experiment: Experiment, kind: str, cells: Sequence[Cell]) -> Comparison:
     label, _, reference = KINDS[kind]
     marks: dict[str, list[Mark]] = {}
     for cell in cells:
-        if (value := estimate(cell)) is not None:
+        if (value := cell.estimate) is not None:
             marks.setdefault(cell.series, []).append(Mark(cell.x, value, cell.seed_means))
     return Comparison(
-        title=f"{part.title}: {label}",
-        x_label=AXES[part.axis],
+        title=f"{experiment.title}: {label}",
+        x_label=AXES[experiment.axis],
         y_label=label,
         series=tuple(Series(name, tuple(of)) for name, of in marks.items()),
         reference=reference,
     )
 
 
-def table_of(part: Part, kind: str, cells: Sequence[Cell]) -> TableOf:
+def table_of(experiment: Experiment, kind: str, cells: Sequence[Cell]) -> TableOf:
     """Means, and differences to human labels with p-values adjusted within the table."""
-    shown = [cell for cell in cells if cell.matrix is not None]
+    shown = [cell for cell in cells if cell.seeds]
     several = len({cell.series for cell in shown}) > 1
     differences = [minus_human(cell, shown) for cell in shown]
     tested = [one for one in differences if one is not None]
@@ -145,13 +143,13 @@ def table_of(part: Part, kind: str, cells: Sequence[Cell]) -> TableOf:
         p = None if one is None else next(adjusted)
         size = _size(cell)
         names = (cell.x, cell.series) if several else (cell.x,)
-        rows.append((*names, estimate(cell), *((one, p) if tested else ()), size))
+        rows.append((*names, cell.estimate, *((one, p) if tested else ()), size))
     unit = "pairs" if kind in ("accuracy", "consistency") else "prompts"
     compared = ("minus human", "p (Holm)") if tested else ()
     return TableOf(
         title=KINDS[kind][0].capitalize(),
         columns=(
-            PLACES[part.axis],
+            PLACES[experiment.axis],
             *(("students of",) if several else ()),
             KINDS[kind][1],
             *compared,
@@ -159,43 +157,45 @@ def table_of(part: Part, kind: str, cells: Sequence[Cell]) -> TableOf:
         ),
         rows=tuple(rows),
         note="Means with 95% intervals for new seeds and new prompts; differences are paired over "
-        "both. With one seed an interval holds for new prompts alone.",
+        "both, as far as both cells have them. With one seed an interval holds for new prompts "
+        f"alone. Prompts that not all seeds have are left out, as long as {LEAST_SHARE:.0%} stay.",
     )
 
 
 def _size(cell: Cell) -> str:
-    """Seeds, and the prompts or pairs that all of them share."""
-    if cell.matrix is None:
-        return DASH
-    seeds, prompts = cell.matrix.shape
-    return str(seeds) if cell.kind in UNCROSSED else f"{seeds}, {prompts}"
+    """Seeds, and the prompts or pairs that the estimate is of; or why there is none."""
+    outcome = cell.outcome
+    if isinstance(outcome, Missing):
+        return f"{len(cell.seeds)}: {outcome.reason}"
+    of = f" of {outcome.known}" if outcome.left_out else ""
+    return f"{len(outcome.seeds)}, {len(outcome.ids)}{of}"
 
 
 def _scatters(cells: Sequence[Cell]) -> list[Scatter]:
     """Similarities of two policies' responses, prompt by prompt, means over seeds."""
-    found = {
-        cell.role: cell.matrix.mean(axis=0)
-        for cell in cells
-        if cell.kind == "similarity" and cell.matrix is not None
-    }
+    found = {cell.role: cell.outcome for cell in cells if cell.kind == "similarity"}
     made = []
     for other, name in (("human", "student of human labels"), ("teacher", "the teacher")):
-        if "weak" in found and other in found:
-            x, y = found[other], found["weak"]
-            if len(x) == len(y) and min(np.ptp(x), np.ptp(y)) > 0 and len(x) > 3:
-                r2 = r_squared(x, y)
-                title = f"Similarity to the chosen response: student of weak labels and {name}"
-                made.append(
-                    Scatter(
-                        title=title,
-                        x_label=name,
-                        y_label="student of weak labels",
-                        x=tuple(x.tolist()),
-                        y=tuple(y.tolist()),
-                        caption=f"R² {r2.value:.2f}, 95% interval {r2.low:.2f} to {r2.high:.2f}, "
-                        f"{len(x)} prompts",
-                    )
+        if "weak" not in found or other not in found:
+            continue
+        both = aligned([found[other], found["weak"]])
+        if isinstance(both, Missing):
+            continue
+        x, y = (one.matrix.mean(axis=0) for one in both)
+        if min(np.ptp(x), np.ptp(y)) > 0 and len(x) > 3:
+            r2 = r_squared(x, y)
+            left_out = f"; {both[0].left_out} left out" if both[0].left_out else ""
+            made.append(
+                Scatter(
+                    title=f"Similarity to the chosen response: student of weak labels and {name}",
+                    x_label=name,
+                    y_label="student of weak labels",
+                    x=tuple(x.tolist()),
+                    y=tuple(y.tolist()),
+                    caption=f"R² {r2.value:.2f}, 95% interval {r2.low:.2f} to {r2.high:.2f}, "
+                    f"{len(x)} prompts{left_out}",
                 )
+            )
     return made
 
 

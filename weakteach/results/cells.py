@@ -1,23 +1,25 @@
 """The cells of an experiment: measures of all seeds at one place of a figure."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 
-import numpy as np
-
 from weakteach.results.outcomes import Outcomes
-from weakteach.statistics.crossed import difference
+from weakteach.statistics.crossed import components, mean, share_of
 from weakteach.statistics.estimate import Estimate
-from weakteach.study.arms import OF_THE_TEACHER, ROLES, Setting
-from weakteach.study.manifest import Measured, Part
+from weakteach.statistics.joined import Joined, Missing, minus
+from weakteach.study.arms import OF_THE_TEACHER, ROLES, Measure, Setting
+from weakteach.study.experiments import Experiment
 
 TEACHER_FIELDS = ("weak", "teacher")
+# Measures that are no shares.
+REWARDS = ("reward", "similarity", "label_gold", "label_gap")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """``matrix`` [seeds, prompts] holds the outcomes of those seeds that are done, None if none
-    is; ``pending`` counts the others."""
+    """What was measured at one place of a figure. ``seeds`` are those that are done, ``pending``
+    counts the others. ``outcome`` is of the seeds that are done; it is Missing if none is, or if
+    they have too few prompts in common."""
 
     series: str
     x: str
@@ -26,23 +28,28 @@ class Cell:
     of: str
     setting: Setting
     seeds: tuple[int, ...]
-    matrix: np.ndarray | None
+    outcome: Joined
     pending: int
 
-    def estimate(self, of: Callable[[np.ndarray], Estimate]) -> Estimate | None:
-        return None if self.matrix is None else of(self.matrix)
+    @property
+    def estimate(self) -> Estimate | None:
+        """The mean with its interval, which for a share stays within 0 and 1."""
+        if isinstance(self.outcome, Missing):
+            return None
+        matrix = self.outcome.matrix
+        return mean(matrix) if self.kind in REWARDS else share_of(components(matrix))
 
     @property
     def seed_means(self) -> tuple[float, ...]:
-        return () if self.matrix is None else tuple(self.matrix.mean(axis=1).tolist())
+        return () if isinstance(self.outcome, Missing) else self.outcome.seed_means
 
 
-def cells_of(part: Part, outcomes: Outcomes, kinds: Sequence[str]) -> list[Cell]:
+def cells_of(part: Experiment, outcomes: Outcomes, kinds: Sequence[str]) -> list[Cell]:
     """The cells of an experiment's measures of these kinds, in the order of its arms."""
     measures = [measure for measure in part.measures if measure.kind in kinds]
     varying = _varying(part, measures)
     several = len({measure.of for measure in measures}) > 1
-    groups: dict[tuple[str, ...], list[Measured]] = {}
+    groups: dict[tuple[str, ...], list[Measure]] = {}
     for measure in measures:
         series, x = _place(part.axis, varying, measure)
         series = f"{series}, by {measure.of}" if several else series
@@ -51,41 +58,39 @@ def cells_of(part: Part, outcomes: Outcomes, kinds: Sequence[str]) -> list[Cell]
     return [_cell(series, x, of, outcomes) for (series, x, *_), of in groups.items()]
 
 
-def _cell(series: str, x: str, of: list[Measured], outcomes: Outcomes) -> Cell:
+def _cell(series: str, x: str, of: list[Measure], outcomes: Outcomes) -> Cell:
     """The cell of measures that differ in their seed alone (and in what does not matter for it)."""
     by_seed = {measure.seed: measure for measure in of}
     done = [seed for seed in sorted(by_seed) if outcomes.column(by_seed[seed]) is not None]
-    matrix = outcomes.matrix([by_seed[seed] for seed in done])
+    outcome, one = outcomes.joined([by_seed[seed] for seed in done]), of[0]
     pending = len(by_seed) - len(done)
-    seeds, one = tuple(done) if matrix is not None else (), of[0]
-    return Cell(series, x, one.kind, one.role, one.of, one.setting, seeds, matrix, pending)
+    return Cell(series, x, one.kind, one.role, one.of, one.setting, tuple(done), outcome, pending)
 
 
-def paired_with_human(cell: Cell, cells: Sequence[Cell]) -> Cell | None:
-    """The cell of human labels at the same setting (whoever the teacher is) and by the same
-    measure, if it has the same seeds and prompts."""
+def human_of(cell: Cell, cells: Sequence[Cell]) -> Cell | None:
+    """The cell of human labels at the same setting, whoever the teacher is, by the same measure."""
     for other in cells:
-        same = (other.kind, other.of, other.seeds) == (cell.kind, cell.of, cell.seeds)
+        same = (other.kind, other.of) == (cell.kind, cell.of)
         if other.role == "human" and same and _but_teacher(other) == _but_teacher(cell):
-            if other.matrix is None or cell.matrix is None:
-                return None
-            return other if other.matrix.shape == cell.matrix.shape else None
+            return other
     return None
 
 
 def minus_human(cell: Cell, cells: Sequence[Cell]) -> Estimate | None:
-    """Paired over seeds and prompts; None for the human cell itself, or without one."""
-    human = paired_with_human(cell, cells)
-    if human is None or cell.role == "human" or cell.matrix is None or human.matrix is None:
+    """Paired over the seeds and prompts that both have; None for the human cell itself, without
+    one, or where they have too few prompts in common."""
+    human = human_of(cell, cells)
+    if human is None or cell.role == "human":
         return None
-    return difference(cell.matrix, human.matrix)
+    found = minus(cell.outcome, human.outcome)
+    return None if isinstance(found, Missing) else mean(found.matrix)
 
 
 def _but_teacher(cell: Cell) -> dict[str, str]:
     return {k: v for k, v in asdict(cell.setting).items() if k not in TEACHER_FIELDS}
 
 
-def _varying(part: Part, measures: Sequence[Measured]) -> list[str]:
+def _varying(part: Experiment, measures: Sequence[Measure]) -> list[str]:
     """Fields of the settings that tell series apart, being neither the axis nor one value."""
     on_axis = {"supervisor": TEACHER_FIELDS}.get(part.axis, (part.axis,))
     return [
@@ -96,7 +101,7 @@ def _varying(part: Part, measures: Sequence[Measured]) -> list[str]:
     ]
 
 
-def _place(axis: str, varying: Sequence[str], measure: Measured) -> tuple[str, str]:
+def _place(axis: str, varying: Sequence[str], measure: Measure) -> tuple[str, str]:
     """Series and place on the x axis."""
     setting, taught = measure.setting, measure.role in OF_THE_TEACHER
     parts = [

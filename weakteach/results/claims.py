@@ -1,20 +1,18 @@
-"""The claims of the publication, and what the outcomes of a study say of them.
+"""The claims of the publication: the outcomes that each is a difference of, and its margin.
 
 All claims of one study are decided as one family. Margins are a tenth of what human labels bring
 over the base student in the same experiment, fixed here before any arm was compared.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 
-from weakteach.results.cells import Cell, cells_of
-from weakteach.results.findings import ClaimRow
-from weakteach.results.outcomes import Outcomes
-from weakteach.statistics.decisions import Claim, Decision, Evidence, decide
-from weakteach.study.manifest import Part
+from weakteach.results.cells import Cell
+from weakteach.statistics.decisions import Claim
+from weakteach.statistics.joined import Joined, Missing, average, minus
 
 MARGIN = 0.1
 # Around one half, of win rates.
@@ -23,134 +21,196 @@ WIN_MARGIN = 0.05
 # The measures that claims are about.
 KINDS = ("reward", "verdicts", "consistency", "label_gold", "label_gap")
 
-Matrix = np.ndarray | None
+Where = Callable[[Cell], bool]
+
+
+def everywhere(cell: Cell) -> bool:
+    return True
 
 
 @dataclass(frozen=True)
 class Found:
-    """The cells of one experiment, and means over several of them."""
+    """The cells of one experiment, means over several of them, and the parameters of each model
+    by its name."""
 
     cells: tuple[Cell, ...]
+    sizes: Mapping[str, int]
 
-    def mean(self, role: str, where: Callable[[Cell], bool] = lambda cell: True) -> Matrix:
-        """Mean over the cells of a role, [seeds, prompts]; None unless all of them are there, of
-        the same seeds and prompts."""
-        wanted = [cell for cell in self.cells if cell.role == role and where(cell)]
-        matrices = [cell.matrix for cell in wanted if cell.matrix is not None and not cell.pending]
-        if not wanted or len(matrices) < len(wanted):
-            return None
-        if len({matrix.shape for matrix in matrices}) > 1:
-            return None
-        return np.mean(matrices, axis=0)
+    def of(self, role: str, where: Where = everywhere, kind: str = "reward") -> list[Cell]:
+        return [c for c in self.cells if (c.role, c.kind) == (role, kind) and where(c)]
+
+    def mean(self, role: str, where: Where = everywhere, kind: str = "reward") -> Joined:
+        """Mean over the cells of a role; Missing unless every seed of all of them is done."""
+        return average([whole(cell) for cell in self.of(role, where, kind)])
 
     def minus(
-        self, one: str, other: str, where: Callable[[Cell], bool] = lambda cell: True
-    ) -> Matrix:
-        return minus(self.mean(one, where), self.mean(other, where))
+        self, one: str, other: str, where: Where = everywhere, kind: str = "reward"
+    ) -> Joined:
+        return minus(self.mean(one, where, kind), self.mean(other, where, kind))
 
 
 @dataclass(frozen=True)
 class Statement:
-    """A claim of an experiment: its difference, and the gain that its margin is a share of."""
+    """A claim of an experiment: its difference, and the gain that its margin is a share of (or
+    the margin itself, a number). ``unit`` is said with the margin, where it is not a plain one."""
 
     experiment: str
     claim: Claim
-    difference: Callable[[Found], Matrix]
-    margin: Callable[[Found], Matrix | float] | None
+    difference: Callable[[Found], Joined]
+    margin: Callable[[Found], Joined | float] | None
+    unit: str = ""
 
 
-def minus(one: Matrix, other: Matrix) -> Matrix:
-    """Paired difference; None unless both are there, of the same seeds and prompts."""
-    if one is None or other is None or one.shape != other.shape:
-        return None
-    return one - other
+def whole(cell: Cell) -> Joined:
+    """The outcome of a cell of which nothing is pending."""
+    if cell.pending:
+        return Missing("not all arms are done")
+    return cell.outcome
 
 
-def _gain(found: Found) -> Matrix:
+def _tenth(gain: Joined) -> Joined:
+    return gain if isinstance(gain, Missing) else gain.times(MARGIN)
+
+
+def _gain(found: Found, where: Where = everywhere) -> Joined:
     """The margin: a share of what human labels bring over the base student."""
-    gain = found.minus("human", "base", _basic)
-    return None if gain is None else MARGIN * gain
+    return _tenth(found.minus("human", "base", where))
 
 
-def _basic(cell: Cell) -> bool:
-    return cell.kind == "reward"
+def _places(found: Found, *roles: str) -> set[str]:
+    """The places of the x axis where there is a reward of each of these roles."""
+    return set.intersection(*({cell.x for cell in found.of(role)} for role in roles))
 
 
-def _shared(found: Found, one: str, other: str, but: Sequence[str] = ()) -> Matrix:
-    """The difference of two roles over the places of the axis that have both."""
-    places = [{cell.x for cell in found.cells if cell.role == role} for role in (one, other)]
-    both = (places[0] & places[1]) - set(but)
-    return found.minus(one, other, lambda cell: _basic(cell) and cell.x in both)
+def _shared(one: str, other: str) -> tuple[Callable[[Found], Joined], Callable[[Found], Joined]]:
+    """Difference of two roles and its margin, over the places of the axis that have both."""
+
+    def difference(found: Found) -> Joined:
+        both = _places(found, one, other)
+        return found.minus(one, other, lambda cell: cell.x in both)
+
+    def margin(found: Found) -> Joined:
+        both = _places(found, one, other)
+        return _gain(found, lambda cell: cell.x in both)
+
+    return difference, margin
 
 
-def _weak_minus_human(found: Found) -> Matrix:
-    return _shared(found, "weak", "human")
-
-
-def _of_other_families(found: Found) -> Matrix:
+def _but_main_student(found: Found) -> set[str]:
     """Without the main student, which alone has all controls."""
-    main = [cell.x for cell in found.cells if cell.role == "random"]
-    return _shared(found, "weak", "human", main)
+    main = {cell.x for cell in found.of("random")}
+    return _places(found, "weak", "human") - main
 
 
-def _weak_minus_main_human(found: Found) -> Matrix:
+def _of_other_families(found: Found) -> Joined:
+    others = _but_main_student(found)
+    return found.minus("weak", "human", lambda cell: cell.x in others)
+
+
+def _gain_of_other_families(found: Found) -> Joined:
+    others = _but_main_student(found)
+    return _gain(found, lambda cell: cell.x in others)
+
+
+def _all_teachers_minus_human(found: Found) -> Joined:
     """Where the axis is who labels: the mean of all teachers against the same human labels."""
-    return found.minus("weak", "human", _basic)
+    return found.minus("weak", "human")
 
 
-def _smallest_teacher_minus_largest(found: Found) -> Matrix:
-    weak = [cell for cell in found.cells if cell.role == "weak" and _basic(cell)]
-    if len(weak) < 2:
-        return None
-    return minus(weak[0].matrix, weak[-1].matrix)
+def _other_teachers_minus_human(found: Found) -> Joined:
+    """Without the main teacher, which random errors, a control of the main point, are like."""
+    main = {cell.setting.weak for cell in found.of("random")}
+    if not main:
+        return Missing("which teacher is the main one is not known")
+    return minus(
+        found.mean("weak", lambda cell: cell.setting.weak not in main), found.mean("human")
+    )
 
 
-def _at_smallest_fraction(found: Found) -> Matrix:
-    fractions = [cell.x for cell in found.cells if cell.role == "weak"]
-    if not fractions:
-        return None
-    smallest = min(fractions, key=Fraction)
-    return found.minus("weak", "human", lambda cell: cell.x == smallest)
+def _smallest_teacher_minus_largest(found: Found) -> Joined:
+    """By the parameters of the models, whatever their order, pending ones included."""
+    teachers = found.of("weak")
+    unknown = [cell.setting.weak for cell in teachers if cell.setting.weak not in found.sizes]
+    if unknown:
+        return Missing(f"the size of {unknown[0]} is not known")
+    sizes = {found.sizes[cell.setting.weak] for cell in teachers}
+    if len(sizes) < 2:
+        return Missing("all teachers are of one size")
+
+    def of_size(size: int) -> Joined:
+        return found.mean("weak", lambda cell: found.sizes[cell.setting.weak] == size)
+
+    return minus(of_size(min(sizes)), of_size(max(sizes)))
 
 
-def _with_minus_without_sft(found: Found) -> Matrix:
-    def mean(start: str) -> Matrix:
-        both = [
-            found.mean(role, lambda cell: cell.x == start and _basic(cell))
-            for role in ("weak", "human")
-        ]
-        return None if both[0] is None or both[1] is None else (both[0] + both[1]) / 2
+def _at_smallest_fraction(cell: Cell, found: Found) -> bool:
+    return Fraction(cell.x) == min(Fraction(one.x) for one in found.of("weak"))
+
+
+def _with_minus_without_sft(found: Found) -> Joined:
+    def mean(start: str) -> Joined:
+        roles = ("weak", "human")
+        return average([found.mean(role, lambda cell: cell.x == start) for role in roles])
 
     return minus(mean("with SFT"), mean("without SFT"))
 
 
-def _reward_head_minus_dpo(found: Found) -> Matrix:
-    kinds = ("reward head", "DPO")
-    head, dpo = (
-        found.mean("weak", lambda cell, kind=kind: cell.setting.teacher == kind)  # type: ignore[misc]
-        for kind in kinds
+def _reward_head_minus_dpo(found: Found) -> Joined:
+    return minus(
+        found.mean("weak", lambda cell: cell.setting.teacher == "reward head"),
+        found.mean("weak", lambda cell: cell.setting.teacher == "DPO"),
     )
-    return minus(head, dpo)
 
 
-def _wins(found: Found) -> Matrix:
-    won = found.mean("weak", lambda cell: cell.kind == "verdicts")
-    return None if won is None else won - 0.5
+def _over_golds(of_one: Callable[[Found], Joined]) -> Callable[[Found], Joined]:
+    """The mean over gold models of a difference in units of each one's own spread: the standard
+    deviation, over prompts, of the rewards that it gives to the base students' responses (mean
+    variance over students and seeds). It is fixed before any student is aligned. Without it, a
+    gold model of large rewards would decide alone."""
+
+    def mean(found: Found) -> Joined:
+        parts: list[Joined] = []
+        for gold in dict.fromkeys(cell.of for cell in found.cells):
+            own = Found(tuple(cell for cell in found.cells if cell.of == gold), found.sizes)
+            spread = _spread(own)
+            if isinstance(spread, Missing):
+                return spread
+            difference = of_one(own)
+            parts.append(
+                difference if isinstance(difference, Missing) else difference.times(1 / spread)
+            )
+        return average(parts)
+
+    return mean
 
 
-def _label_margin(found: Found) -> Matrix:
-    """A share of what human labels tell apart: gold of the chosen over the rejected response."""
-    gap = found.mean("human", lambda cell: cell.kind == "label_gap")
-    return None if gap is None else MARGIN * gap
+def _spread(found: Found) -> float | Missing:
+    variances: list[float] = []
+    for cell in found.of("base"):
+        outcome = whole(cell)
+        if isinstance(outcome, Missing):
+            return outcome
+        variances += outcome.matrix.var(axis=1, ddof=1).tolist()
+    if not variances or not np.mean(variances) > 0:
+        return Missing("a gold model tells no responses of base students apart")
+    return float(np.sqrt(np.mean(variances)))
 
+
+def _wins(found: Found) -> Joined:
+    won = found.mean("weak", kind="verdicts")
+    return won if isinstance(won, Missing) else won.plus(-0.5)
+
+
+WEAK_MINUS_HUMAN, GAIN_THERE = _shared("weak", "human")
+WEAK_MINUS_ALL, GAIN_WITH_ALL = _shared("weak", "human_all")
 
 STATEMENTS = (
     Statement(
         "E1",
         Claim("E1", "Weak labels teach students of all sizes at least as well as human labels.",
               "at_least"),
-        _weak_minus_human,
-        _gain,
+        WEAK_MINUS_HUMAN,
+        GAIN_THERE,
     ),
     Statement(
         "E2",
@@ -162,14 +222,14 @@ STATEMENTS = (
         "E2",
         Claim("E2 human", "Labels of teachers of all sizes are at least as good as human labels.",
               "at_least"),
-        _weak_minus_main_human,
+        _all_teachers_minus_human,
         _gain,
     ),
     Statement(
         "E3",
         Claim("E3", "Weak labels teach students of other families at least as well.", "at_least"),
         _of_other_families,
-        _gain,
+        _gain_of_other_families,
     ),
     Statement(
         "E4",
@@ -181,15 +241,17 @@ STATEMENTS = (
     Statement(
         "E5",
         Claim("E5", "Weak labels are at least as good in summarization.", "at_least"),
-        _weak_minus_human,
-        _gain,
+        WEAK_MINUS_HUMAN,
+        GAIN_THERE,
     ),
     Statement(
         "E6",
         Claim("E6", "The smallest labeled fraction is enough for labels as good as human ones.",
               "at_least"),
-        _at_smallest_fraction,
-        _gain,
+        lambda found: found.minus(
+            "weak", "human", lambda cell: _at_smallest_fraction(cell, found)
+        ),
+        lambda found: _gain(found, lambda cell: _at_smallest_fraction(cell, found)),
     ),
     Statement(
         "E7",
@@ -208,26 +270,28 @@ STATEMENTS = (
         "E8",
         Claim("E8", "Responses that weak labels choose have about the gold reward of those that "
               "humans choose.", "at_least"),
-        lambda found: found.minus("weak", "human", lambda cell: cell.kind == "label_gold"),
-        _label_margin,
+        lambda found: found.minus("weak", "human", kind="label_gold"),
+        # A share of what human labels tell apart: gold of the chosen over the rejected response.
+        lambda found: _tenth(found.mean("human", kind="label_gap")),
     ),
     Statement(
         "E10",
         Claim("E10", "A judge is less consistent on pairs on which the labels differ.", "greater"),
-        lambda found: found.minus("matched", "mismatched"),
+        lambda found: found.minus("matched", "mismatched", kind="consistency"),
         None,
     ),
     Statement(
         "E11",
         Claim("E11", "Under all gold models weak labels are at least as good.", "at_least"),
-        _weak_minus_human,
-        _gain,
+        _over_golds(WEAK_MINUS_HUMAN),
+        _over_golds(GAIN_THERE),
+        unit="spreads of each gold",
     ),
     Statement(
         "E12",
         Claim("E12", "Teachers of other architectures teach at least as well as humans.",
               "at_least"),
-        _weak_minus_main_human,
+        _other_teachers_minus_human,
         _gain,
     ),
     Statement(
@@ -239,13 +303,13 @@ STATEMENTS = (
     Statement(
         "E15",
         Claim("E15", "Weak labels are at least as good whatever the beta of DPO.", "at_least"),
-        _weak_minus_human,
-        _gain,
+        WEAK_MINUS_HUMAN,
+        GAIN_THERE,
     ),
     Statement(
         "E16",
         Claim("E16", "Over seeds of the split, weak labels are at least as good.", "at_least"),
-        _weak_minus_main_human,
+        _all_teachers_minus_human,
         _gain,
     ),
     Statement(
@@ -272,63 +336,7 @@ STATEMENTS = (
         "E1",
         Claim("R2", "Weak labels are at least as good as human labels of all pairs, those of the "
               "teacher included.", "at_least"),
-        lambda found: _shared(found, "weak", "human_all"),
-        _gain,
+        WEAK_MINUS_ALL,
+        GAIN_WITH_ALL,
     ),
 )  # fmt: skip
-
-
-def claim_rows(parts: Sequence[Part], outcomes: Outcomes) -> list[ClaimRow]:
-    """Every claim whose experiment is in the study. One without its evidence yet is not decided."""
-    found = {part.id: Found(tuple(cells_of(part, outcomes, KINDS))) for part in parts}
-    stated = [statement for statement in STATEMENTS if statement.experiment in found]
-    evidence: list[Evidence | None] = []
-    for statement in stated:
-        cells = found[statement.experiment]
-        difference = statement.difference(cells)
-        margin = statement.margin(cells) if statement.margin else None
-        lacking = difference is None or (statement.margin is not None and margin is None)
-        evidence.append(
-            None if lacking or difference is None else Evidence(statement.claim, difference, margin)
-        )
-    decisions = iter(decide([one for one in evidence if one is not None]))
-    return [
-        _row(statement, None if one is None else next(decisions))
-        for statement, one in zip(stated, evidence, strict=True)
-    ]
-
-
-def _row(statement: Statement, decision: Decision | None) -> ClaimRow:
-    claim = statement.claim
-    if decision is None:
-        return ClaimRow(
-            statement.experiment, claim.sentence, "not decided", "not measured", None, None, ""
-        )
-    margin = decision.margin
-    measured = {
-        "at_least": f"difference above −{margin or 0:.2g}",
-        "close": f"difference within ±{margin or 0:.2g}",
-        "greater": "difference above 0",
-    }[claim.kind]
-    return ClaimRow(
-        statement.experiment,
-        claim.sentence,
-        decision.verdict,
-        measured,
-        decision.estimate,
-        decision.p,
-        _needed(decision),
-    )
-
-
-def _needed(decision: Decision) -> str:
-    """Why a claim is not decided, and how much more would decide it."""
-    if decision.verdict != "not decided":
-        return ""
-    more = []
-    if decision.seeds_needed:
-        more.append(f"{decision.seeds_needed:,} seeds")
-    if decision.prompts_needed:
-        more.append(f"{decision.prompts_needed:,} test prompts")
-    wanted = f"about {' or '.join(more)} would decide it" if more else ""
-    return "; ".join(text for text in (decision.reason, wanted) if text)

@@ -128,9 +128,24 @@ class Section:
 
 
 @dataclass(frozen=True)
+class Ran:
+    """What ran, by name: ``facts`` of the measures, ``settings`` of the steps, ``versions`` of what
+    computed them. ``data`` holds for each source what is known of it: ``source``, and the counts
+    ``rows``, ``pairs`` and ``quarantined``. ``device_seconds`` are of all steps, whenever and by
+    whichever study they were computed."""
+
+    facts: tuple[tuple[str, str], ...]
+    data: tuple[Mapping[str, int | str], ...]
+    settings: tuple[tuple[str, str], ...]
+    versions: tuple[tuple[str, str], ...]
+    device_seconds: float
+
+
+@dataclass(frozen=True)
 class Findings:
     """All that a report shows besides the description of the study."""
 
+    ran: Ran
     sections: tuple[Section, ...]
     claims: tuple[ClaimRow, ...]
     teachers: tuple[TableOf, ...]

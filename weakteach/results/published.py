@@ -3,9 +3,8 @@ in each title). Gold rewards of different gold models are not comparable: signs 
 
 from collections.abc import Sequence
 
-from weakteach.results.cells import Cell, minus_human, paired_with_human
+from weakteach.results.cells import Cell, human_of, minus_human
 from weakteach.results.findings import TableOf, Value
-from weakteach.statistics.crossed import mean, share
 from weakteach.statistics.estimate import Estimate
 from weakteach.study.arms import ROLES
 
@@ -113,11 +112,10 @@ def _pairs_of(cells: Sequence[Cell]) -> list[tuple[Value, ...]]:
     """A row of ours for each weak cell with its human one."""
     rows: list[tuple[Value, ...]] = []
     for cell in cells:
-        human = paired_with_human(cell, cells)
-        if cell.role == "weak" and cell.matrix is not None and human and human.matrix is not None:
+        human = human_of(cell, cells)
+        if cell.role == "weak" and cell.estimate and human and human.estimate:
             place = cell.x if ", " not in cell.series else f"{cell.x}, {cell.series}"
-            values = (mean(cell.matrix), mean(human.matrix), minus_human(cell, cells))
-            rows.append(("ours", place, *values))
+            rows.append(("ours", place, cell.estimate, human.estimate, minus_human(cell, cells)))
     return rows
 
 
@@ -127,13 +125,12 @@ def _listed(cells: Sequence[Cell], tables: Sequence[TableOf]) -> list[tuple[Valu
              "random_mismatched")  # fmt: skip
     rows: list[tuple[Value, ...]] = []
     for cell in cells:
-        if cell.role not in roles or cell.matrix is None or cell.kind == "similarity":
+        if cell.role not in roles or cell.kind == "similarity" or cell.estimate is None:
             continue
         role = ROLES[cell.role]
         place = role if cell.x == role else f"{role}: {cell.x}"
         series = "" if cell.series == "students" else f" ({cell.series})"
-        value = mean(cell.matrix) if cell.kind == "reward" else share(cell.matrix)
-        rows.append(("ours", f"{place}{series}", value))
+        rows.append(("ours", f"{place}{series}", cell.estimate))
     for table in tables:
         for row in table.rows:
             first = f"{row[0]}: " if isinstance(row[0], str) else ""

@@ -1,19 +1,20 @@
 """What teachers and their labels are worth: accuracy, calibration, and the pairs they get wrong."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 from statistics import fmean
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from weakteach.results.findings import Example, Figure, Histogram, Reliability, TableOf, Value
-from weakteach.results.outcomes import Outcomes
+from weakteach.results.outcomes import Outcomes, column_of
 from weakteach.statistics.calibration import Calibration, calibration
-from weakteach.statistics.crossed import mean, share, win_rate
-from weakteach.statistics.estimate import Estimate
-from weakteach.study.arms import ROLES
-from weakteach.study.manifest import Measured, Part
+from weakteach.statistics.crossed import components, mean, share_of
+from weakteach.statistics.joined import Column, Joined, Missing, crossed, overlapping
+from weakteach.study.arms import ROLES, Measure
+from weakteach.study.experiments import Experiment
 
 MOST_EXAMPLES = 24
 MARGIN_BINS = 20
@@ -21,7 +22,7 @@ MARGIN_BINS = 20
 MOST_CURVES = 4
 
 
-def teacher_table(measures: Sequence[Measured], outcomes: Outcomes) -> tuple[TableOf, ...]:
+def teacher_table(measures: Sequence[Measure], outcomes: Outcomes) -> tuple[TableOf, ...]:
     """One row per teacher: accuracy on the test part, agreement on the unlabeled part."""
     rows = []
     for key, of in _by_teacher(measures).items():
@@ -34,12 +35,12 @@ def teacher_table(measures: Sequence[Measured], outcomes: Outcomes) -> tuple[Tab
         rows.append(
             (
                 *key,
-                _accuracy(tested, outcomes),
-                _gold_accuracy(tables),
-                _agreement(labeled, outcomes),
+                _share(outcomes.joined(tested)),
+                _gold_accuracy(tested, outcomes),
+                _share(outcomes.joined(labeled)) if labeled else None,
                 _longer(tested, outcomes, "weak_longer"),
                 _longer(tested, outcomes, "human_longer"),
-                _stability(tables),
+                _stability(tested, outcomes),
                 ece,
             )
         )
@@ -57,19 +58,22 @@ def teacher_table(measures: Sequence[Measured], outcomes: Outcomes) -> tuple[Tab
     return (TableOf("Teachers", columns, tuple(rows), note),)
 
 
-def teacher_figures(measures: Sequence[Measured], outcomes: Outcomes) -> tuple[Figure, ...]:
+def teacher_figures(measures: Sequence[Measure], outcomes: Outcomes) -> tuple[Figure, ...]:
     """Reliability of the first teachers, and margins of right and wrong labels of the first."""
     figures: list[Figure] = []
     for key, of in list(_by_teacher(measures).items())[:MOST_CURVES]:
         tested = _done([m for m in of if m.kind == "teacher_accuracy"], outcomes)
         if not tested:
             continue
-        table = pa.concat_tables([outcomes.table(m, "compared") for m in tested])
-        found, name = _calibration(table), f"{key[1]} ({key[2]}), {key[3]} labeled, {key[0]}"
-        bins = tuple((one.probability, one.accuracy, one.count) for one in found.bins)
+        tables = [outcomes.table(m, "compared") for m in tested]
+        table, name = pa.concat_tables(tables), f"{key[1]} ({key[2]}), {key[3]} labeled, {key[0]}"
+        bins = tuple((b.probability, b.accuracy, b.count) for b in _calibration(table).bins)
+        each = [_calibration(one) for one in tables]
         caption = (
-            f"Expected calibration error {found.ece:.3f}; a perfectly calibrated teacher would "
-            f"show about {found.ece_by_chance:.3f} by chance. All seeds together."
+            f"Expected calibration error {fmean(one.ece for one in each):.3f}; a perfectly "
+            f"calibrated teacher would show about {fmean(one.ece_by_chance for one in each):.3f} "
+            "by chance (means over seeds). Bins hold the labels of all seeds; their intervals are "
+            "for new pairs."
         )
         figures.append(Reliability(f"Reliability of {name}", bins, caption))
         if len(figures) == 1:
@@ -77,54 +81,76 @@ def teacher_figures(measures: Sequence[Measured], outcomes: Outcomes) -> tuple[F
     return tuple(figures)
 
 
-def label_tables(part: Part, outcomes: Outcomes) -> list[TableOf]:
+LABELS_NOTE = (
+    "Means over seeds with 95% intervals for new seeds and new pairs; the seeds' unlabeled parts "
+    "overlap, which the intervals take into account. With one seed they hold for new pairs alone."
+)
+
+
+def label_tables(experiment: Experiment, outcomes: Outcomes) -> list[TableOf]:
     """Gold rewards of chosen and rejected responses, and whom gold sides with where weak and human
     labels differ (E8)."""
     tables = []
-    by_role: dict[str, list[Measured]] = {}
-    for measure in part.measures:
+    by_role: dict[str, list[Measure]] = {}
+    for measure in experiment.measures:
         if measure.kind == "label_gold":
             by_role.setdefault(measure.role, []).append(measure)
-    rows: list[tuple[Value, ...]] = []
-    for role, of in by_role.items():
-        done = _done(of, outcomes)
-        if done:
-            table = pa.concat_tables([outcomes.table(m, "gold") for m in done])
-            chosen, rejected = (table[c].to_numpy() for c in ("chosen", "rejected"))
-            rows.append(
-                (ROLES[role], _pooled(chosen), _pooled(rejected), _pooled(chosen - rejected),
-                 len(table))
-            )  # fmt: skip
+    rows = [
+        _gold_row(role, done, outcomes)
+        for role, of in by_role.items()
+        if (done := _done(of, outcomes))
+    ]
     if rows:
-        tables.append(
-            TableOf(
-                "Gold reward of the labels",
-                ("labels", "chosen", "rejected", "difference", "pairs"),
-                tuple(rows),
-                "All seeds together; intervals for new pairs.",
-            )
-        )
-    agreements = _done([m for m in part.measures if m.kind == "agreement"], outcomes)
+        columns = ("labels", "chosen", "rejected", "difference", "pairs")
+        tables.append(TableOf("Gold reward of the labels", columns, tuple(rows), LABELS_NOTE))
+    agreements = _done([m for m in experiment.measures if m.kind == "agreement"], outcomes)
     facts = [outcomes.facts(m) or {} for m in agreements]
-    if part.axis == "labels" and facts and facts[0]["gold_with_weak"] is not None:
-        compared, agreed = (sum(f[name] for f in facts) for name in ("compared", "agreed"))
-        sided, differ = sum(f["gold_with_weak"] for f in facts), compared - agreed
-        sides = win_rate(sided, 0, differ - sided) if differ else None
-        row = (win_rate(agreed, 0, compared - agreed), sides, compared, differ)
+    if experiment.axis == "labels" and facts and facts[0]["gold_with_weak"] is not None:
         tables.append(
             TableOf(
                 "Weak labels against human ones",
                 ("agreement", "gold sides with weak on mismatches", "pairs", "mismatches"),
-                (row,),
-                "All seeds together.",
+                (_agreement_row(agreements, outcomes),),
+                LABELS_NOTE,
             )
         )
     return tables
 
 
-def examples(part: Part, outcomes: Outcomes) -> tuple[Example, ...]:
+def _gold_row(role: str, measures: Sequence[Measure], outcomes: Outcomes) -> tuple[Value, ...]:
+    tables = {m.seed: outcomes.table(m, "gold") for m in measures}
+    chosen, rejected = (
+        {seed: column_of(table, "pair_id", name) for seed, table in tables.items()}
+        for name in ("chosen", "rejected")
+    )
+    gap = {s: Column(c.ids, c.values - rejected[s].values) for s, c in chosen.items()}
+    found = [overlapping(columns) for columns in (chosen, rejected, gap)]
+    means = (one.reason if isinstance(one, Missing) else mean(one.matrix) for one in found)
+    return (ROLES[role], *means, len(_ids(chosen.values())))
+
+
+def _agreement_row(measures: Sequence[Measure], outcomes: Outcomes) -> tuple[Value, ...]:
+    """Agreement; whom gold sides with; and of how many different pairs both are."""
+    sides = {}
+    for measure in measures:
+        table = outcomes.table(measure, "compared")
+        differing = table.filter(pc.call_function("not_equal", [table["weak"], table["human"]]))
+        if len(differing):
+            sided = pc.call_function("equal", [differing["weak"], differing["gold"]])
+            sides[measure.seed] = column_of(differing.append_column("s", sided), "pair_id", "s")
+    compared = [column for m in measures if (column := outcomes.column(m)) is not None]
+    agreement, with_weak = _share(outcomes.joined(measures)), _share(overlapping(sides))
+    return agreement, with_weak, len(_ids(compared)), len(_ids(sides.values()))
+
+
+def _ids(columns: Iterable[Column]) -> set[str]:
+    """The different pairs of some columns."""
+    return {key for column in columns for key in column.ids.tolist()}
+
+
+def examples(experiment: Experiment, outcomes: Outcomes) -> tuple[Example, ...]:
     """Mismatched pairs of the first seed that is done: the teacher's surest first."""
-    done = _done([m for m in part.measures if m.kind == "examples"], outcomes)
+    done = _done([m for m in experiment.measures if m.kind == "examples"], outcomes)
     if not done:
         return ()
     table = outcomes.table(done[0], "compared").to_pylist()
@@ -151,10 +177,10 @@ def _example(row: dict[str, Value], pair: dict[str, str]) -> Example:
 
 
 def _by_teacher(
-    measures: Sequence[Measured],
-) -> dict[tuple[str, str, str, str], list[Measured]]:
+    measures: Sequence[Measure],
+) -> dict[tuple[str, str, str, str], list[Measure]]:
     """Measures by domain, weak model, kind of teacher and fraction; each step once."""
-    found: dict[tuple[str, str, str, str], dict[str, Measured]] = {}
+    found: dict[tuple[str, str, str, str], dict[str, Measure]] = {}
     for measure in measures:
         setting = measure.setting
         key = (setting.domain, setting.weak, setting.teacher, setting.fraction)
@@ -162,47 +188,51 @@ def _by_teacher(
     return {key: sorted(of.values(), key=lambda m: m.seed) for key, of in found.items()}
 
 
-def _done(measures: Sequence[Measured], outcomes: Outcomes) -> list[Measured]:
+def _done(measures: Sequence[Measure], outcomes: Outcomes) -> list[Measure]:
     return [measure for measure in measures if outcomes.facts(measure)]
 
 
-def _accuracy(measures: Sequence[Measured], outcomes: Outcomes) -> Estimate | None:
-    matrix = outcomes.matrix(measures)
-    return None if matrix is None else share(matrix)
+def _share(joined: Joined) -> Value:
+    """A share with its interval, or why there is none."""
+    return joined.reason if isinstance(joined, Missing) else share_of(components(joined.matrix))
 
 
-def _gold_accuracy(tables: Sequence[pa.Table]) -> Estimate | None:
-    """All tables are of the same pairs in the same order."""
-    if "gold" not in tables[0].column_names:
-        return None
-    right = [table["weak"].to_numpy() == table["gold"].to_numpy() for table in tables]
-    return share(np.stack(right).astype(float))
+def _gold_accuracy(measures: Sequence[Measure], outcomes: Outcomes) -> Value:
+    """How often labels agree with the gold ones on the test pairs; None where no gold is known."""
+    columns = {}
+    for measure in measures:
+        table = outcomes.table(measure, "compared")
+        if "gold" not in table.column_names:
+            return None
+        right = pc.call_function("equal", [table["weak"], table["gold"]])
+        columns[measure.seed] = column_of(table.append_column("right", right), "pair_id", "right")
+    return _share(crossed(columns))
 
 
-def _agreement(measures: Sequence[Measured], outcomes: Outcomes) -> Estimate | None:
-    """The seeds' unlabeled parts overlap: the interval counts the pairs of one of them."""
-    facts = [f for f in (outcomes.facts(m) for m in measures) if f]
-    if not facts:
-        return None
-    agreed, compared = (fmean(f[name] for f in facts) for name in ("agreed", "compared"))
-    return win_rate(round(agreed), 0, round(compared - agreed))
-
-
-def _longer(measures: Sequence[Measured], outcomes: Outcomes, name: str) -> float | None:
+def _longer(measures: Sequence[Measure], outcomes: Outcomes, name: str) -> float | None:
     facts = [f for f in (outcomes.facts(m) for m in measures) if f and f["different_lengths"]]
     return fmean(f[name] / f["different_lengths"] for f in facts) if facts else None
 
 
-def _stability(tables: Sequence[pa.Table]) -> float | None:
-    """Mean share of the test pairs that the teachers of two seeds label alike."""
-    choices = [table["weak"].to_numpy() for table in tables]
-    alike = [float((one == other).mean()) for one, other in combinations(choices, 2)]
+def _stability(measures: Sequence[Measure], outcomes: Outcomes) -> float | None:
+    """Mean share of the test pairs that the teachers of two seeds label alike, over the pairs that
+    both have; None with one seed."""
+    choices = {
+        m.seed: column_of(outcomes.table(m, "compared"), "pair_id", "weak") for m in measures
+    }
+    alike = []
+    for one, other in combinations(choices.values(), 2):
+        joined = crossed({0: one, 1: other})
+        if not isinstance(joined, Missing):
+            alike.append(float((joined.matrix[0] == joined.matrix[1]).mean()))
     return fmean(alike) if alike else None
 
 
 def _calibration(table: pa.Table) -> Calibration:
+    """Of the labels of one seed or of several, whose labels of one pair are not independent."""
     right = table["weak"].to_numpy() == table["human"].to_numpy()
-    return calibration((1 + table["confidence"].to_numpy()) / 2, right)
+    probability = (1 + table["confidence"].to_numpy()) / 2
+    return calibration(probability, right, pairs=np.asarray(table["pair_id"].to_pylist()))
 
 
 def _margins(title: str, table: pa.Table) -> Histogram:
@@ -214,7 +244,3 @@ def _margins(title: str, table: pa.Table) -> Histogram:
         for name, where in (("agree with the human", right), ("differ", ~right))
     }
     return Histogram(title, "absolute margin of the label", tuple(edges.tolist()), counts)
-
-
-def _pooled(values: np.ndarray) -> Estimate:
-    return mean(values[None, :])

@@ -127,7 +127,7 @@ class Sweep:
             ray_address(running.address)
 
         # Ray and torch take seconds to import, which plans and help texts do not wait for.
-        from weakteach.report.page import terminal_tables
+        from weakteach.report.terminal import terminal_tables
         from weakteach.run.cluster import SECONDS_FOR_NODES, arms_at_once, shared, start_ray
         from weakteach.run.sweep import describe, run_study
         from weakteach.study.manifest import study_folder

@@ -55,8 +55,8 @@ def report(study: str, *, storage: Storage = DEFAULT_STORAGE, verbose: Verbose =
     verbose
         Show logs and tracebacks.
     """
-    from weakteach.report.page import terminal_tables  # matplotlib: slow to import
     from weakteach.report.publish import publish_results
+    from weakteach.report.terminal import terminal_tables  # matplotlib: slow to import
     from weakteach.study.manifest import read_manifest, study_folder
 
     console, store = terminal(), Store(storage)

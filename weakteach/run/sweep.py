@@ -1,6 +1,5 @@
 """Running a study: Ray Tune walks the arms, one trial each; the report follows as they finish."""
 
-import json
 import logging
 import tempfile
 import threading
@@ -15,12 +14,11 @@ from rich.console import Console
 
 from weakteach.artifacts.computing import obtain_each
 from weakteach.artifacts.errors import StorageError
-from weakteach.artifacts.identity import jsonable
 from weakteach.artifacts.inventory import tidy
-from weakteach.artifacts.record import code_version, package_versions
 from weakteach.artifacts.step import Step, walk
 from weakteach.artifacts.store import Store
 from weakteach.models.resources import Resources
+from weakteach.models.size import layer_parameters
 from weakteach.report.publish import publish_results
 from weakteach.results.findings import Findings
 from weakteach.run.failures import SharedFailures, reason, start_keeper
@@ -28,8 +26,7 @@ from weakteach.run.metrics import StudyMetrics
 from weakteach.run.prices import Rate
 from weakteach.run.progress import Doing, Existing, Following
 from weakteach.run.trackers import Tracking
-from weakteach.steps.data import Pairs
-from weakteach.study.arms import Arm, Grid, name_of
+from weakteach.study.arms import Arm, Grid, model_of, name_of
 from weakteach.study.experiments import Experiment, arms_of
 from weakteach.study.manifest import Manifest, StudyInfo, make_manifest
 
@@ -240,8 +237,6 @@ class Recorder(Callback):
             info = self._manifest.info
             info = replace(
                 info,
-                data=data_counts(self._store, self._steps),
-                device_seconds=device_seconds(self._store, self._steps) if final else 0.0,
                 steps_computed=self.computed,
                 seconds=time.time() - info.started,
             )
@@ -262,64 +257,18 @@ class Recorder(Callback):
         return len(existing)
 
 
-def data_counts(store: Store, steps: list[Step]) -> tuple[dict[str, int | str], ...]:
-    """Of each source rows, pairs, choices and quarantined rows, once it was read."""
-    pairs = [step for step in steps if isinstance(step, Pairs)]
-    records = {step.source.name: store.record(step) for step in pairs}
-    return tuple(
-        {"source": name, **(record["facts"] if record else {})} for name, record in records.items()
-    )
-
-
-def device_seconds(store: Store, steps: list[Step]) -> float:
-    records = (store.record(step) for step in steps)
-    return sum(record["device_seconds"] for record in records if record)
-
-
 def describe(name: str, title: str, grid: Grid, store: Store, command: str) -> StudyInfo:
-    """What a report says of a study besides its results."""
-    preset, data = grid.preset, [grid.data, *([grid.summaries] if grid.summaries else [])]
-    weak = tuple(map(name_of, (*grid.weak, *grid.others)))
-    students = tuple(map(name_of, (grid.student, *grid.students, *grid.families)))
-    recipes = [
-        (f"{of.name}: {who} {model}", make(model))
-        for of in data
-        for who, make, models in (("teacher", of.teacher, weak), ("student", of.student, students))
-        for model in dict.fromkeys(models)
-    ]
-    settings = [
-        (f"{who} {stage}", json.dumps(jsonable(getattr(recipe, stage)), sort_keys=True))
-        for who, recipe in recipes
-        for stage in ("sft", "dpo", "reward")
-    ]
+    """What a report says of a study besides its results and what its steps tell."""
+    models = (*grid.weak, *grid.others, grid.student, *grid.students, *grid.families)
+    sizes = {
+        name_of(policy): layer_parameters(model_of(policy)) for policy in dict.fromkeys(models)
+    }
     return StudyInfo(
         name=name,
         title=title,
-        preset=preset.name,
+        preset=grid.preset.name,
         command=command,
         storage=store.url,
-        grid=(
-            ("teachers", ", ".join(weak)),
-            ("students", ", ".join(dict.fromkeys(students))),
-            ("labeled fractions", ", ".join(map(str, grid.fractions))),
-            ("betas", ", ".join(f"{beta:g}" for beta in grid.ranges.betas)),
-            ("judge", str(grid.judge or "none")),
-        ),
-        seeds=(*grid.seeds, *grid.more_seeds),
-        gold="; ".join(map(str, grid.data.golds)) or "none",
-        settings=(
-            ("test pairs", str(preset.test_pairs)),
-            ("longest pair in tokens", str(preset.max_tokens)),
-            ("longest response in tokens", str(preset.max_new_tokens)),
-            *settings,
-        ),
-        packages=package_versions(),
-        code=code_version(),
-        data=tuple({"source": of.name} for of in data),
-        steps_total=0,
-        steps_existing_at_start=0,
-        steps_computed=0,
         started=time.time(),
-        seconds=0.0,
-        device_seconds=0.0,
+        sizes={name: size for name, size in sizes.items() if size is not None},
     )

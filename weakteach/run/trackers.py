@@ -33,7 +33,7 @@ from rich.console import Console
 
 from weakteach.artifacts.errors import UserError
 from weakteach.artifacts.store import Store
-from weakteach.report.publish import numbers_of
+from weakteach.results.table import numbers_of
 from weakteach.study.arms import Arm
 from weakteach.study.manifest import study_folder
 
@@ -283,7 +283,7 @@ def results_of(arm: Arm, store: Store) -> dict[str, float]:
     """What was measured of an arm, as ``<role>/<measure>/<by whom>``; the missing is left out."""
     found: dict[str, float] = {}
     for measure in arm.measures:
-        if record := store.record(measure.step):
+        if record := store.record_of(measure.step, measure.fingerprint):
             for name, value, *_ in numbers_of(measure.kind, record["facts"]):
                 if value is not None and math.isfinite(value):
                     by = re.sub(r"[^\w.-]+", "_", measure.of)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from weakteach.statistics.crossed import win_rate
+from weakteach.statistics.crossed import clustered_share, win_rate
 from weakteach.statistics.estimate import Estimate
 
 
@@ -30,13 +30,19 @@ class Calibration:
     ece_by_chance: float
 
 
-def calibration(probability: np.ndarray, correct: np.ndarray, bins: int = 10) -> Calibration:
+def calibration(
+    probability: np.ndarray,
+    correct: np.ndarray,
+    bins: int = 10,
+    pairs: np.ndarray | None = None,
+) -> Calibration:
     """Reliability table of labels: ``probability`` [n] that a label is right, ``correct`` [n] 0/1.
 
     A weak label's probability is (1 + confidence)/2 = σ(|margin|). Bins hold about equally many
     labels (equal widths would leave most of them empty: margins are small); equal probabilities
-    are never parted, so there may be fewer bins. Intervals take labels as independent. By chance,
-    |accuracy - probability| of a bin of m labels is about √(2/π) √(Σ p(1 - p))/m.
+    are never parted, so there may be fewer bins. ``pairs`` [n] names the pair of each label: labels
+    of one pair count as one observation in the intervals. Without it all labels are independent.
+    By chance, |accuracy - probability| of a bin of m labels is about √(2/π) √(Σ p(1 - p))/m.
 
     Raises ValueError for no labels, unequal lengths, values outside of [0, 1], or no bins.
     """
@@ -52,7 +58,11 @@ def calibration(probability: np.ndarray, correct: np.ndarray, bins: int = 10) ->
     for number in np.unique(place):
         inside = place == number
         p, hits, count = probability[inside], int(right[inside].sum()), int(inside.sum())
-        accuracy = win_rate(hits, 0, count - hits)
+        accuracy = (
+            win_rate(hits, 0, count - hits)
+            if pairs is None
+            else clustered_share(right[inside], pairs[inside])
+        )
         made.append(
             CalibrationBin(float(p.min()), float(p.max()), count, float(p.mean()), accuracy)
         )

@@ -112,14 +112,6 @@ def mean(matrix: np.ndarray) -> Estimate:
     )
 
 
-def difference(a: np.ndarray, b: np.ndarray) -> Estimate:
-    """Mean of a - b, paired: row i of both is one seed, column j one prompt.
-
-    Raises ValueError unless the matrices are of one shape, and as ``components`` does.
-    """
-    return mean(paired(a, b))
-
-
 def paired(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a - b [seeds, prompts], in float64. Raises ValueError unless they are of one shape."""
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
@@ -129,22 +121,32 @@ def paired(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def share(matrix: np.ndarray) -> Estimate:
-    """Mean of ``matrix`` [seeds, prompts] of wins 1, ties 0.5 and losses 0.
-
-    Wilson's interval of as many independent trials as have the squared half-width of ``mean``'s
-    interval, h²: n = z² p(1 - p)/h², at most one per cell. Where all cells are 0 or all 1, they
-    count as one trial per prompt. Raises ValueError for values outside of [0, 1], and as
-    ``components`` does.
+    """Mean of ``matrix`` [seeds, prompts] of wins 1, ties 0.5 and losses 0, with the interval of
+    ``share_of``. Raises ValueError for values outside of [0, 1], and as ``components`` does.
     """
     parts = components(matrix)
     if np.min(matrix) < 0 or np.max(matrix) > 1:
         raise ValueError("A share is of values between 0 and 1")
-    p, half = parts.mean, parts.half_width((1 - CONFIDENCE) / 2)
+    return share_of(parts)
+
+
+def share_of(parts: Components) -> Estimate:
+    """A mean of shares with Wilson's interval, which stays within 0 and 1.
+
+    It is that of as many independent trials as have the squared half-width of ``mean``'s interval,
+    h²: n = z² p(1 - p)/h², at most one per cell. Where all outcomes are 0 or all are 1, they count
+    as one trial per prompt. Raises ValueError for a mean outside of [0, 1].
+    """
+    # The mean of pseudo-values may miss 0 or 1 by the rounding of a sum.
+    p, half = round(parts.mean, 12), parts.half_width((1 - CONFIDENCE) / 2)
+    if not 0 <= p <= 1:
+        raise ValueError(f"A share cannot be {p}")
     trials: float = parts.prompts
     if 0 < p < 1:
         z = stats.norm.isf((1 - CONFIDENCE) / 2)
         cells = parts.seeds * parts.prompts
         trials = min(cells, z**2 * p * (1 - p) / half**2) if half > 0 else cells
+        p = parts.mean
     low, high = _wilson(p * trials, trials)
     return Estimate(
         p, low, high, seeds=parts.seeds, prompts=parts.prompts, covers_seeds=parts.seeds > 1
@@ -162,6 +164,30 @@ def win_rate(wins: int, ties: int, losses: int) -> Estimate:
         raise ValueError(f"No comparisons: {wins} wins, {ties} ties, {losses} losses")
     won = wins + ties / 2
     return Estimate(won / n, *_wilson(won, n), prompts=n)
+
+
+def clustered_share(hits: np.ndarray, clusters: np.ndarray) -> Estimate:
+    """Share of ``hits`` [n], 0 or 1, that come in ``clusters`` [n], such as several labels of one
+    pair. The interval, for new clusters, is Wilson's of as many independent trials
+    as have the variance of the share, p:
+
+        Σ_k (Σ_{i in k} (hit_i - p))² / n²,  k over the clusters,
+
+    but at most one trial per hit. Where all hits are 0 or all are 1, or there is one cluster, each
+    cluster counts as one trial. Raises ValueError for no hits.
+    """
+    hits = np.asarray(hits, dtype=np.float64)
+    n = len(hits)
+    if n == 0:
+        raise ValueError("No share of nothing")
+    _, place = np.unique(clusters, return_inverse=True)
+    p, sums = float(hits.mean()), np.bincount(place, hits - hits.mean())
+    count = len(sums)
+    trials: float = count
+    if count > 1 and 0 < p < 1:
+        variance = float(np.square(sums).sum()) / n**2
+        trials = min(n, p * (1 - p) / variance) if variance > 0 else n
+    return Estimate(p, *_wilson(p * trials, trials), prompts=count)
 
 
 def r_squared(x: np.ndarray, y: np.ndarray) -> Estimate:

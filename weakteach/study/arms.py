@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from weakteach.artifacts.identity import jsonable
 from weakteach.artifacts.step import Step
@@ -118,13 +118,30 @@ class Setting:
 
 @dataclass(frozen=True)
 class Measure:
-    """A step that measures a role of an arm. ``kind`` is what is measured, ``of`` by whom where
-    there may be several (a gold, a judge)."""
+    """What is measured of one role of an arm, and the step that measures it.
 
+    ``kind`` says what is measured (``reward``, ``verdicts``, ...), ``of`` by whom where there may
+    be several (a gold, a judge). ``step`` and ``fingerprint`` name the step's artifact. ``target``
+    is the step itself; it is None in a measure that was read from a manifest, and does not count
+    when measures are compared.
+    """
+
+    # For the reading of manifests: a step itself never stands in one.
+    __pydantic_config__: ClassVar[dict[str, bool]] = {"arbitrary_types_allowed": True}
+
+    setting: Setting
+    seed: int
     kind: str
     role: str
     of: str
-    step: Step
+    step: str
+    fingerprint: str
+    target: Step | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def arm(self) -> str:
+        """The name of the arm that the measure belongs to."""
+        return f"{self.setting} seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -141,7 +158,8 @@ class Arm:
 
     @property
     def targets(self) -> tuple[Step, ...]:
-        return tuple(dict.fromkeys(measure.step for measure in self.measures))
+        steps = (measure.target for measure in self.measures)
+        return tuple(dict.fromkeys(step for step in steps if step is not None))
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -261,7 +279,7 @@ class Lab:
         return found
 
     def reward(self, role: str, gold: Gold) -> Measure:
-        return Measure("reward", role, str(gold), GoldReward(self.responses(role), gold))
+        return self.measure("reward", role, GoldReward(self.responses(role), gold), str(gold))
 
     def accuracy(self, role: str) -> Measure:
         """Of a student's own implicit reward against human choices on the test part."""
@@ -269,19 +287,24 @@ class Lab:
         if not isinstance(policy, Dpo):
             raise ValueError(f"a student in the role {role!r} has no implicit reward")
         labels = WeakLabels(policy, self.point.data.held_out.test, self.dtype)
-        return Measure("accuracy", role, "", Agreement(labels))
+        return self.measure("accuracy", role, Agreement(labels))
 
     @property
     def agreement(self) -> Measure:
         gold = self.gold if self.point.data.gold else None
-        return Measure("agreement", "weak", "", Agreement(self.weak, gold))
+        return self.measure("agreement", "weak", Agreement(self.weak, gold))
 
     @property
     def teacher_accuracy(self) -> Measure:
         test, gold = self.point.data.held_out.test, self.point.data.gold
         known = GoldLabels(test, gold) if gold else None
         step = Agreement(WeakLabels(self.teacher, test, self.dtype), known)
-        return Measure("teacher_accuracy", "weak", "", step)
+        return self.measure("teacher_accuracy", "weak", step)
+
+    def measure(self, kind: str, role: str, step: Step, of: str = "") -> Measure:
+        """A measure of this point by that step; see ``Measure``."""
+        name, seed = type(step).__name__, self.point.seed
+        return Measure(self.setting, seed, kind, role, of, name, step.fingerprint, step)
 
     @property
     def setting(self) -> Setting:
@@ -369,6 +392,17 @@ def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 def name_of(policy: Policy) -> str:
     """What a model is called: its label."""
     return str(policy)
+
+
+def model_of(policy: Policy) -> Model:
+    """The model that a policy of a grid is, or is made of. Raises ValueError for another step."""
+    match policy:
+        case Model():
+            return policy
+        case Dequantized() | Pretrained():
+            return policy.model
+        case _:
+            raise ValueError(f"{policy} is no pretrained model")
 
 
 def policy_of(model: Model, documents: int) -> Policy:

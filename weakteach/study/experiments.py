@@ -11,105 +11,98 @@ from dataclasses import dataclass, replace
 from weakteach.steps.data import Policy
 from weakteach.steps.evaluation import LabelGold, Similarity
 from weakteach.steps.judging import PairVerdicts, Verdicts
-from weakteach.study.arms import Arm, Data, Grid, Lab, Measure, Setting
+from weakteach.study.arms import Arm, Data, Grid, Measure, Setting
 
 # The least that a comparison of weak and human labels needs.
 BASIC = ("base", "human", "weak")
-
-
-@dataclass(frozen=True)
-class Use:
-    """A measure that an experiment shows, and the arm that it belongs to."""
-
-    setting: Setting
-    seed: int
-    measure: Measure
+# Draws the prompts and pairs that a judge compares: the same for all seeds of a study, so that
+# their outcomes can be paired.
+JUDGED_SEED = 0
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A question, and what is measured to answer it. ``axis`` is the field of Setting (or
-    ``labels``, the role) that figures lay out on their x axis."""
+    """A question, and the measures that answer it, each once. ``axis`` is the field of Setting
+    (or ``labels``, the role; or ``supervisor``, who labels) on the x axis of its figures."""
 
     id: str
     title: str
     question: str
     axis: str
-    uses: tuple[Use, ...]
+    measures: tuple[Measure, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "measures", tuple(dict.fromkeys(self.measures)))
 
 
 def arms_of(experiments: Iterable[Experiment]) -> list[Arm]:
     """The arms behind experiments; measures of the same setting and seed are one arm."""
     found: dict[tuple[Setting, int], dict[Measure, None]] = {}
     for experiment in experiments:
-        for use in experiment.uses:
-            found.setdefault((use.setting, use.seed), {})[use.measure] = None
+        for measure in experiment.measures:
+            found.setdefault((measure.setting, measure.seed), {})[measure] = None
     return [Arm(setting, seed, tuple(of)) for (setting, seed), of in found.items()]
 
 
-def uses_of(lab: Lab, measures: Iterable[Measure]) -> list[Use]:
-    return [Use(lab.setting, lab.point.seed, measure) for measure in measures]
-
-
 def size_grid(grid: Grid) -> Experiment:
-    uses: list[Use] = []
+    found: list[Measure] = []
     for seed in grid.seeds:
         for fraction in grid.fractions:
             for number, weak in enumerate(grid.weak):
                 lab = grid.lab(replace(grid.point(seed), fraction=fraction, weak=weak))
                 roles = ("weak",) if number else grid.controls
-                uses += uses_of(lab, lab.outcomes(roles))
+                found += lab.outcomes(roles)
     return Experiment(
         "grid",
         "Supervisor size and label fraction",
         "Does a larger teacher, or a larger labeled part, give better labels?",
         "fraction",
-        tuple(uses),
+        tuple(found),
     )
 
 
 def student_size(grid: Grid) -> Experiment:
-    uses = _over_students(grid, grid.data, grid.students, ("base", "sft", "human", "weak"))
+    found = _over_students(grid, grid.data, grid.students, ("base", "sft", "human", "weak"))
     return Experiment(
         "E1",
         "Student size",
         "Does a student of any size learn as much from weak labels as from human ones?",
         "student",
-        tuple(uses),
+        tuple(found),
     )
 
 
 def supervisor_size(grid: Grid) -> Experiment:
-    uses = _main(grid)
+    found = _main(grid)
     for seed in grid.seeds:
         for weak in grid.weak:
             lab = grid.lab(replace(grid.point(seed), weak=weak))
-            uses += uses_of(lab, lab.outcomes(("weak",)))
+            found += lab.outcomes(("weak",))
         lab = grid.lab(grid.point(seed))
-        uses += uses_of(lab, lab.outcomes(grid.annotators))
+        found += lab.outcomes(grid.annotators)
     return Experiment(
         "E2",
         "Supervisor size",
         "How much does it matter who labels: teachers of several sizes, humans, gold?",
         "supervisor",
-        tuple(uses),
+        tuple(found),
     )
 
 
 def families(grid: Grid) -> Experiment:
-    uses = _over_students(grid, grid.data, grid.families, BASIC)
+    found = _over_students(grid, grid.data, grid.families, BASIC)
     return Experiment(
         "E3",
         "Model families",
         "Does a teacher of one family teach students of others?",
         "student",
-        tuple(uses),
+        tuple(found),
     )
 
 
 def judged(grid: Grid) -> Experiment:
     """Students as in E1 and E3, their responses compared by a judge."""
-    uses: list[Use] = []
+    found: list[Measure] = []
     if grid.judge:
         for seed in grid.seeds:
             for student in dict.fromkeys((*grid.students, *grid.families)):
@@ -119,43 +112,43 @@ def judged(grid: Grid) -> Experiment:
                     lab.responses("human"),
                     grid.judge,
                     prompts=grid.preset.judged_prompts,
-                    seed=seed,
+                    seed=JUDGED_SEED,
                 )
-                uses += uses_of(lab, [Measure("verdicts", "weak", str(grid.judge), step)])
+                found.append(lab.measure("verdicts", "weak", step, str(grid.judge)))
     return Experiment(
         "E4",
         "Win rate by a judge",
         "Does a judge prefer students of weak or of human labels?",
         "student",
-        tuple(uses),
+        tuple(found),
     )
 
 
 def summarization(grid: Grid) -> Experiment:
-    uses: list[Use] = []
+    found: list[Measure] = []
     if grid.summaries:
-        uses = _over_students(grid, grid.summaries, grid.students, BASIC)
+        found = _over_students(grid, grid.summaries, grid.students, BASIC)
     return Experiment(
         "E5",
         "Summarization",
         "Does it hold in another domain, summaries of posts?",
         "student",
-        tuple(uses),
+        tuple(found),
     )
 
 
 def label_fraction(grid: Grid) -> Experiment:
-    uses: list[Use] = []
+    found: list[Measure] = []
     for seed in grid.seeds:
         for fraction in grid.fractions:
             lab = grid.lab(replace(grid.point(seed), fraction=fraction))
-            uses += uses_of(lab, lab.outcomes(grid.controls))
+            found += lab.outcomes(grid.controls)
     return Experiment(
         "E6",
         "Label fraction",
         "How few human labels does a teacher need, all trained for equally many updates?",
         "fraction",
-        tuple(uses),
+        tuple(found),
     )
 
 
@@ -171,40 +164,40 @@ def purification(grid: Grid) -> Experiment:
 
 
 def label_quality(grid: Grid) -> Experiment:
-    uses: list[Use] = []
+    found: list[Measure] = []
     for seed in grid.seeds:
         lab = grid.lab(grid.point(seed))
         if lab.point.data.gold:
             for role in ("human", "weak", "matched", "mismatched", "confident"):
                 step, name = LabelGold(lab.labels(role), lab.gold), str(lab.point.data.gold)
                 kinds = ("label_gold", "label_gap")
-                uses += uses_of(lab, [Measure(kind, role, name, step) for kind in kinds])
-        uses += uses_of(lab, [lab.agreement])
+                found += [lab.measure(kind, role, step, name) for kind in kinds]
+        found.append(lab.agreement)
     return Experiment(
         "E8",
         "Gold reward of the labels",
         "How good are chosen and rejected responses by weak, human, matched and mismatched labels?",
         "labels",
-        tuple(uses),
+        tuple(found),
     )
 
 
 def mismatches(grid: Grid) -> Experiment:
-    uses = []
+    found = []
     for seed in grid.seeds:
         lab = grid.lab(grid.point(seed))
-        uses += uses_of(lab, [replace(lab.agreement, kind="examples")])
+        found.append(replace(lab.agreement, kind="examples"))
     return Experiment(
         "E9",
         "Where teacher and human differ",
         "What do the pairs look like on which the labels differ?",
         "labels",
-        tuple(uses),
+        tuple(found),
     )
 
 
 def consistency(grid: Grid) -> Experiment:
-    uses: list[Use] = []
+    found: list[Measure] = []
     preset = grid.preset
     if grid.judge:
         for seed in grid.seeds:
@@ -215,103 +208,102 @@ def consistency(grid: Grid) -> Experiment:
                     grid.judge,
                     pairs=preset.judged_prompts,
                     repeats=preset.judge_repeats,
-                    seed=seed,
+                    seed=JUDGED_SEED,
                 )
-                uses += uses_of(lab, [Measure("consistency", role, str(grid.judge), step)])
+                found += [lab.measure("consistency", role, step, str(grid.judge))]
     return Experiment(
         "E10",
         "Consistency of a judge",
         "Is a judge less sure of the pairs on which weak and human labels differ?",
         "labels",
-        tuple(uses),
+        tuple(found),
     )
 
 
 def gold_models(grid: Grid) -> Experiment:
-    uses: list[Use] = []
+    found: list[Measure] = []
     for seed in grid.seeds:
         for student in grid.students:
             lab = grid.lab(replace(grid.point(seed), student=student))
             for gold in grid.data.golds:
-                uses += uses_of(lab, [lab.reward(role, gold) for role in BASIC])
+                found += [lab.reward(role, gold) for role in BASIC]
     return Experiment(
         "E11",
         "Other gold models",
         "Does the comparison come out alike under other gold models?",
         "student",
-        tuple(uses),
+        tuple(found),
     )
 
 
 def other_teachers(grid: Grid) -> Experiment:
-    uses = _main(grid)
+    found = _main(grid)
     for seed in grid.seeds:
         for student in (grid.student, *grid.families[:1]):
             for weak in (grid.weak[0], *grid.others):
                 lab = grid.lab(replace(grid.point(seed), weak=weak, student=student))
-                uses += uses_of(lab, lab.outcomes(BASIC))
+                found += lab.outcomes(BASIC)
     return Experiment(
         "E12",
         "Teachers of other families",
         "Do teachers of other architectures teach as well?",
         "supervisor",
-        tuple(uses),
+        tuple(found),
     )
 
 
 def similarity(grid: Grid) -> Experiment:
-    uses: list[Use] = []
+    found: list[Measure] = []
     if grid.embedding:
         model = grid.embedding()
         for seed in grid.seeds:
             lab = grid.lab(grid.point(seed))
             for role in ("human", "weak", "teacher"):
-                step = Similarity(
-                    lab.responses(role), lab.point.data.held_out.test, model, lab.dtype
-                )
-                uses += uses_of(lab, [Measure("similarity", role, str(model), step)])
+                test = lab.point.data.held_out.test
+                step = Similarity(lab.responses(role), test, model, lab.dtype)
+                found += [lab.measure("similarity", role, step, str(model))]
     return Experiment(
         "E13",
         "Agreement of generations",
         "Do students of weak and human labels, and the teacher, answer alike?",
         "labels",
-        tuple(uses),
+        tuple(found),
     )
 
 
 def without_sft(grid: Grid) -> Experiment:
-    uses = _main(grid)
+    found = _main(grid)
     for seed in grid.seeds:
         lab = grid.lab(replace(grid.point(seed), sft=False))
-        uses += uses_of(lab, lab.outcomes(("human", "weak")))
+        found += lab.outcomes(("human", "weak"))
     return Experiment(
-        "E14", "Without SFT", "Does DPO need SFT on the labels before it?", "sft", tuple(uses)
+        "E14", "Without SFT", "Does DPO need SFT on the labels before it?", "sft", tuple(found)
     )
 
 
 def beta(grid: Grid) -> Experiment:
-    uses: list[Use] = []
+    found: list[Measure] = []
     for seed in grid.seeds:
         for value in grid.ranges.betas:
             lab = grid.lab(grid.point(seed).with_dpo(beta=value))
-            uses += uses_of(lab, lab.outcomes(("human", "weak")))
-    uses += _main(grid)
+            found += lab.outcomes(("human", "weak"))
+    found += _main(grid)
     return Experiment(
-        "E15", "Strength of DPO", "Does the comparison depend on DPO's beta?", "beta", tuple(uses)
+        "E15", "Strength of DPO", "Does the comparison depend on DPO's beta?", "beta", tuple(found)
     )
 
 
 def split_seeds(grid: Grid) -> Experiment:
-    uses = _main(grid)
+    found = _main(grid)
     for seed in grid.more_seeds:
         lab = grid.lab(grid.point(seed))
-        uses += uses_of(lab, lab.outcomes(BASIC))
+        found += lab.outcomes(BASIC)
     return Experiment(
         "E16",
         "Seeds of the split",
         "How much does the split, and all that is drawn after it, change the outcome?",
         "labels",
-        tuple(uses),
+        tuple(found),
     )
 
 
@@ -327,16 +319,16 @@ def random_noise(grid: Grid) -> Experiment:
 
 
 def reward_head(grid: Grid) -> Experiment:
-    uses = _main(grid)
+    found = _main(grid)
     for seed in grid.seeds:
         lab = grid.lab(replace(grid.point(seed), reward_head=True))
-        uses += uses_of(lab, lab.outcomes(("weak",)))
+        found += lab.outcomes(("weak",))
     return Experiment(
         "E18",
         "Teacher with a reward head",
         "Does a Bradley-Terry reward model label better than the implicit reward of DPO?",
         "supervisor",
-        tuple(uses),
+        tuple(found),
     )
 
 
@@ -347,22 +339,22 @@ EXPERIMENTS = (
 )  # fmt: skip
 
 
-def _main(grid: Grid, more: tuple[str, ...] = ()) -> list[Use]:
+def _main(grid: Grid, more: tuple[str, ...] = ()) -> list[Measure]:
     """The main point with its controls and further roles, for every seed."""
     labs = (grid.lab(grid.point(seed)) for seed in grid.seeds)
-    return [use for lab in labs for use in uses_of(lab, lab.outcomes((*grid.controls, *more)))]
+    return [one for lab in labs for one in lab.outcomes((*grid.controls, *more))]
 
 
 def _over_students(
     grid: Grid, data: Data, students: tuple[Policy, ...], roles: tuple[str, ...]
-) -> list[Use]:
+) -> list[Measure]:
     """Students in these roles, and the main one with all controls, for every seed."""
     if grid.student not in students:
         students = (grid.student, *students)
-    uses: list[Use] = []
+    found: list[Measure] = []
     for seed in grid.seeds:
         for student in students:
             lab = grid.lab(replace(grid.point(seed), data=data, student=student))
             wanted = grid.controls if student == grid.student else roles
-            uses += uses_of(lab, lab.outcomes(wanted))
-    return uses
+            found += lab.outcomes(wanted)
+    return found

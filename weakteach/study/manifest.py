@@ -4,13 +4,15 @@ the store, without the script that ran the study."""
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
+
+from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 
 from weakteach.artifacts.errors import StorageError
 from weakteach.artifacts.record import stored_name
 from weakteach.artifacts.step import walk
 from weakteach.artifacts.store import Store
-from weakteach.study.arms import Setting
+from weakteach.study.arms import Measure
 from weakteach.study.experiments import Experiment
 
 MANIFEST = "study.json"
@@ -18,103 +20,82 @@ MANIFEST = "study.json"
 
 @dataclass(frozen=True)
 class StudyInfo:
-    """What a report says of a study besides its findings.
+    """What a report says of a study besides its findings and what its steps tell.
 
-    ``grid`` names what the study went over, with its values. ``data`` holds for each source what
-    is known of it: ``source``, and the counts ``rows``, ``pairs`` and ``quarantined``. ``started``
-    is in seconds since the epoch, ``seconds`` the time of this run, ``device_seconds`` that of all
-    steps, whenever they ran.
+    ``sizes`` holds the parameters of each model's layers, by the model's name, where they are
+    known. ``started`` is in seconds since the epoch, ``seconds`` the time of this run. A field
+    that is added needs a default, so that the manifests of earlier studies can still be read.
     """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"allow_inf_nan": False}
 
     name: str
     title: str
     preset: str
     command: str
     storage: str
-    grid: tuple[tuple[str, str], ...]
-    seeds: tuple[int, ...]
-    steps_total: int
-    steps_existing_at_start: int
-    steps_computed: int
     started: float
-    seconds: float
-    device_seconds: float
-    data: tuple[Mapping[str, int | str], ...]
-    gold: str
-    settings: tuple[tuple[str, str], ...]
-    packages: Mapping[str, str]
-    code: Mapping[str, str]
+    seconds: float = 0.0
+    steps_total: int = 0
+    steps_existing_at_start: int = 0
+    steps_computed: int = 0
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A measure of an arm, its step by name: see ``arms.Measure``."""
+class Manifest:
+    """A study: its description, its experiments, kind and fingerprint of every unique step, and
+    the reasons of failed steps by fingerprint. Its measures hold no steps, only their names."""
 
-    setting: Setting
-    seed: int
-    kind: str
-    role: str
-    of: str
-    step: str
-    fingerprint: str
+    info: StudyInfo
+    experiments: tuple[Experiment, ...]
+    steps: tuple[tuple[str, str], ...]
+    failures: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def arm(self) -> str:
-        return f"{self.setting} seed {self.seed}"
+    def measures(self) -> tuple[Measure, ...]:
+        """Every measure once, in the order of the experiments."""
+        return tuple(dict.fromkeys(m for one in self.experiments for m in one.measures))
 
 
 @dataclass(frozen=True)
-class Part:
-    """An experiment of the study, and what it shows; see ``experiments.Experiment``."""
+class _StoredExperiment:
+    """An experiment as JSON has it: its measures stand as places in the list of all measures."""
 
     id: str
     title: str
     question: str
     axis: str
-    measures: tuple[Measured, ...]
+    measures: tuple[NonNegativeInt, ...]
 
 
 @dataclass(frozen=True)
-class Manifest:
-    """A study: its description, experiments, kind and fingerprint of every unique step, and the
-    reasons of failed steps by fingerprint."""
+class _StoredManifest:
+    """A manifest as JSON has it."""
 
     info: StudyInfo
-    parts: tuple[Part, ...]
+    measures: tuple[Measure, ...]
+    experiments: tuple[_StoredExperiment, ...]
     steps: tuple[tuple[str, str], ...]
-    failures: Mapping[str, str] = field(default_factory=dict)
+    failures: dict[str, str]
 
-    @property
-    def measures(self) -> tuple[Measured, ...]:
-        """Every measure once, in the order of the experiments."""
-        return tuple(dict.fromkeys(m for part in self.parts for m in part.measures))
+
+_STORED = TypeAdapter(_StoredManifest)
 
 
 def make_manifest(info: StudyInfo, experiments: Iterable[Experiment]) -> Manifest:
-    experiments = list(experiments)
-    steps = walk(use.measure.step for experiment in experiments for use in experiment.uses)
+    """The manifest of a study of these experiments, before anything has failed."""
+    experiments = tuple(experiments)
+    targets = (measure.target for one in experiments for measure in one.measures)
+    steps = walk(target for target in targets if target is not None)
     return Manifest(
         info,
-        tuple(map(_part, experiments)),
+        tuple(
+            replace(one, measures=tuple(replace(m, target=None) for m in one.measures))
+            for one in experiments
+        ),
         tuple((type(step).__name__, step.fingerprint) for step in steps),
     )
-
-
-def _part(experiment: Experiment) -> Part:
-    measures = (
-        Measured(
-            use.setting,
-            use.seed,
-            use.measure.kind,
-            use.measure.role,
-            use.measure.of,
-            type(use.measure.step).__name__,
-            use.measure.step.fingerprint,
-        )
-        for use in experiment.uses
-    )
-    found = tuple(dict.fromkeys(measures))
-    return Part(experiment.id, experiment.title, experiment.question, experiment.axis, found)
 
 
 def study_folder(store: Store, study: str) -> str:
@@ -124,59 +105,60 @@ def study_folder(store: Store, study: str) -> str:
 
 
 def manifest_text(manifest: Manifest) -> str:
-    """As JSON; measures stand once, experiments refer to them by number."""
+    """The manifest as JSON, from which ``read_manifest`` makes an equal one."""
     measures = manifest.measures
     number = {measure: place for place, measure in enumerate(measures)}
-    parts = [
-        {**_without_measures(part), "measures": [number[measure] for measure in part.measures]}
-        for part in manifest.parts
-    ]
     whole = {
         "info": asdict(manifest.info),
-        "measures": [asdict(measure) for measure in measures],
-        "experiments": parts,
+        "measures": [_without_target(measure) for measure in measures],
+        "experiments": [
+            {**asdict(replace(one, measures=())), "measures": [number[m] for m in one.measures]}
+            for one in manifest.experiments
+        ],
         "steps": manifest.steps,
         "failures": dict(manifest.failures),
     }
     return json.dumps(whole, indent=1)
 
 
-def _without_measures(part: Part) -> dict[str, object]:
-    return asdict(replace(part, measures=()))
+def _without_target(measure: Measure) -> dict[str, Any]:
+    named = asdict(replace(measure, target=None))
+    del named["target"]
+    return named
 
 
 def read_manifest(store: Store, study: str) -> Manifest:
-    """Raises StorageError if there is no study of that name, or what lies there is none."""
+    """The manifest of a study. Fields that it does not have take their defaults, and those that
+    are not known here are left out, so that manifests of other versions can be read.
+
+    Raises StorageError if there is no study of that name, or what lies there is no manifest.
+    """
     file_name = f"{study_folder(store, study)}/{MANIFEST}"
     try:
         with store.filesystem.open_input_file(file_name) as file:
-            found = _manifest(json.loads(file.read()))
+            found = _STORED.validate_json(file.read())
     except FileNotFoundError as error:
         raise StorageError(f"There is no study {study} in {store.url}") from error
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise StorageError(
-            f"{file_name} is damaged ({type(error).__name__}: {error}): run the study again, which "
-            "computes no step anew"
-        ) from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise _damaged(file_name, f"{place}: {first['msg']}") from error
+    measures = found.measures
+    beyond = {n for one in found.experiments for n in one.measures if n >= len(measures)}
+    if beyond:
+        raise _damaged(file_name, f"there is no measure number {min(beyond)}")
     if found.info.name != study:
         raise StorageError(f"{file_name} is of another study, {found.info.name!a:.80}")
-    return found
+    experiments = tuple(
+        Experiment(
+            of.id, of.title, of.question, of.axis, tuple(map(measures.__getitem__, of.measures))
+        )
+        for of in found.experiments
+    )
+    return Manifest(found.info, experiments, found.steps, found.failures)
 
 
-def _manifest(stored: Any) -> Manifest:
-    measures = [
-        Measured(**{**measure, "setting": Setting(**measure["setting"])})
-        for measure in stored["measures"]
-    ]
-    parts = [
-        Part(**{**part, "measures": tuple(measures[number] for number in part["measures"])})
-        for part in stored["experiments"]
-    ]
-    info = StudyInfo(**{name: _tuples(value) for name, value in stored["info"].items()})
-    steps = tuple((kind, fingerprint) for kind, fingerprint in stored["steps"])
-    return Manifest(info, tuple(parts), steps, stored["failures"])
-
-
-def _tuples(value: Any) -> Any:
-    """The tuples of a description, which are lists in JSON."""
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+def _damaged(file_name: str, why: str) -> StorageError:
+    return StorageError(
+        f"{file_name} is damaged ({why}): run the study again, which computes no step anew"
+    )

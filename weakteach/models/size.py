@@ -1,0 +1,53 @@
+"""How large a model is, without loading it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from weakteach.models.spec import Model, ModelError, fetch
+from weakteach.models.tiny.family import FAMILY
+
+GATED = ("llama", "mistral", "gemma", "gemma2", "gemma3_text", "qwen2", "qwen3", "phi3", "olmo2")
+
+
+def layer_parameters(model: Model) -> int | None:
+    """The parameters of a model's layers, without embeddings, nearly: from its name if it is
+    embedded, the tensors of a GGUF file, or else its ``config.json``. None if it has none of these
+    or the hub cannot be reached."""
+    name = model.content.partition(":")[2] if model.is_untrained else model.label
+    if name in FAMILY:
+        return FAMILY[name].parameters
+    try:
+        if model.is_gguf:
+            return _gguf_parameters(Path(model.location))
+        local = model.content.startswith("sha256:")
+        folder = Path(model.location) if local else fetch(model, ["config.json"])
+        return config_parameters(json.loads((folder / "config.json").read_text()))
+    except (ModelError, OSError, ValueError, ImportError):
+        return None
+
+
+def config_parameters(config: dict[str, Any]) -> int | None:
+    """Attention and MLP weights of all layers of a decoder, from the shapes in its configuration
+    (Kaplan et al. 2020 count so); None if they are not there."""
+
+    def first(*names: str) -> int | None:
+        return next((config[n] for n in names if isinstance(config.get(n), int)), None)
+
+    hidden = first("hidden_size", "n_embd", "d_model")
+    layers = first("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+    if hidden is None or layers is None:
+        return None
+    heads = first("num_attention_heads", "n_head", "num_heads") or 1
+    width = heads * (first("head_dim") or hidden // heads)
+    shared = (first("num_key_value_heads") or heads) / heads
+    inner = first("intermediate_size", "ffn_dim", "n_inner") or 4 * hidden
+    matrices = 3 if config.get("model_type") in GATED else 2
+    return int(layers * (2 * hidden * width * (1 + shared) + matrices * hidden * inner))
+
+
+def _gguf_parameters(file: Path) -> int:
+    from gguf import GGUFReader  # an optional package, needed for GGUF files alone
+
+    tensors = GGUFReader(file).tensors
+    return sum(int(one.n_elements) for one in tensors if one.name.startswith("blk."))
