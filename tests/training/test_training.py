@@ -15,8 +15,9 @@ import ray.train
 from transformers import TrainerCallback
 
 from weakteach.artifacts.computing import obtain
+from weakteach.artifacts.copies import cache_folder
 from weakteach.artifacts.errors import LostError, StepError
-from weakteach.artifacts.store import Store, cache_folder
+from weakteach.artifacts.store import Store
 from weakteach.models.loading import load_causal, weights_of
 from weakteach.models.resources import Resources
 from weakteach.models.spec import find_model, tokenizer_of

@@ -1,4 +1,4 @@
-"""Where artifacts lie, how they are found and read, and who may work on one.
+"""Where artifacts lie, how they are found and read, and who may work on which.
 
 <storage>/<StepName>/<fingerprint>/…   the artifact; it exists when record.json does
 """
@@ -7,38 +7,42 @@ import hashlib
 import math
 import os
 import platform
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from filelock import SoftFileLease
 from pyarrow import fs
 
+from weakteach.artifacts.copies import copy_of
 from weakteach.artifacts.errors import StepError, StorageError
 from weakteach.artifacts.identity import Identified
-from weakteach.artifacts.record import parse_record, stored_name
+from weakteach.artifacts.record import digest_of, parse_record, stored_name
 from weakteach.artifacts.storage import open_storage
 
 RECORD, LEASES = "record.json", ".leases"
-# A holder that is gone is replaced after this long; at once if it ran on the same host. One that
-# is merely starved of CPU must not be taken for gone.
+# If the holder of a lease dies, another may take the lease after this time, or at once if the
+# holder ran on the same host. A process that is merely starved of CPU must not count as dead.
 LEASE_SECONDS = 15.0
 POLL_SECONDS = 0.1
 
-# For a key, and the seconds to wait for another holder: a context in which this process is the only
-# one at work on it. Raises filelock.Timeout if another holds the key after that.
+# A function of a key and a number of seconds. It returns a context in which no other process works
+# on the key. It waits for another holder that long, and then raises filelock.Timeout.
 Leases = Callable[[str, float], AbstractContextManager[Any]]
+
+
+class _ComputedAnew(Exception):
+    """An artifact was deleted, or computed again, while it was being copied."""
 
 
 class Store:
     """Artifacts under a storage URL: a folder, or anything that pyarrow reaches (s3://, gs://).
 
-    The default of ``leases`` is a lease file on a file system; an object store has none of its own
-    and needs one from outside. A lease only saves work: what is committed is whole without it.
+    ``leases`` keeps two processes from computing the same step. On a file system the default are
+    lease files; an object store cannot keep any, so ``leases`` has to be given. Artifacts are whole
+    even without leases: they only save work.
     """
 
     def __init__(self, url: str | os.PathLike[str], leases: Leases | None = None) -> None:
@@ -56,7 +60,7 @@ class Store:
 
     @cached_property
     def _place(self) -> tuple[fs.FileSystem, str]:
-        """Looked at only: the folder is made by what is first written."""
+        """Opened, not made: what is first written makes the storage's folder."""
         return open_storage(self.url)
 
     @property
@@ -73,8 +77,8 @@ class Store:
         return isinstance(self.filesystem, fs.LocalFileSystem)
 
     def check_writable(self) -> None:
-        """Make the storage's folder. Raises StorageError when a small file cannot be written there,
-        read back and removed."""
+        """Make the storage's folder, write a small file there and delete it. Raises StorageError if
+        that fails."""
         probe = f"{self.root}/.write-check-{platform.node()}-{os.getpid()}"
         try:
             self.filesystem.create_dir(self.root, recursive=True)
@@ -84,15 +88,15 @@ class Store:
             raise StorageError(f"Storage {self.url} cannot be written: {error}") from error
 
     def path(self, step: Identified) -> str:
-        """Where the artifact of the step lies (or will lie), on ``filesystem``."""
+        """The folder of the step's artifact on ``filesystem``, whether or not it exists yet."""
         return self.place(type(step).__name__, step.fingerprint)
 
     def place(self, kind: str, fingerprint: str) -> str:
-        """``path`` of a step that is known by the name of its class and its fingerprint."""
+        """Like ``path``, for the name of a step's class and its fingerprint."""
         return f"{self.root}/{stored_name(kind)}/{stored_name(fingerprint)}"
 
     def url_of(self, path: str) -> str:
-        """The URL of a path under ``root``; options after a ``?`` stay at its end."""
+        """The URL of a path under ``root``, ending with the options of the storage's own URL."""
         url, mark, options = self.url.partition("?")
         return f"{url.rstrip('/')}{path[len(self.root) :]}{mark}{options}"
 
@@ -101,7 +105,7 @@ class Store:
         return self.record_of(type(step).__name__, step.fingerprint)
 
     def record_of(self, kind: str, fingerprint: str) -> dict[str, Any] | None:
-        """``record`` of a step that is known by the name of its class and its fingerprint."""
+        """Like ``record``, for the name of a step's class and its fingerprint."""
         try:
             with self.filesystem.open_input_file(f"{self.place(kind, fingerprint)}/{RECORD}") as f:
                 return parse_record(f.read(), kind, fingerprint)
@@ -111,7 +115,8 @@ class Store:
             raise StorageError(f"Storage {self.url} cannot be read: {error}") from error
 
     def existing(self, steps: Iterable[Identified]) -> set[str]:
-        """Fingerprints of those steps whose artifact exists; one listing for each kind of step."""
+        """The fingerprints of those of the steps whose artifacts exist. Lists the store once for
+        each class of steps."""
         wanted: dict[str, set[str]] = {}
         for step in steps:
             wanted.setdefault(type(step).__name__, set()).add(step.fingerprint)
@@ -130,7 +135,10 @@ class Store:
         return found
 
     def find(self, fingerprint: str) -> dict[str, Any] | None:
-        """The record of the artifact with this fingerprint (or unambiguous start of one)."""
+        """The record of the artifact whose fingerprint is this or begins with it, or None.
+
+        Raises StorageError if several do.
+        """
         selector = fs.FileSelector(self.root, allow_not_found=True)
         kinds = [info for info in self.filesystem.get_file_info(selector) if not info.is_file]
         matches = []
@@ -147,29 +155,39 @@ class Store:
         return self.record_of(kind, found)
 
     def local(self, step: Identified) -> Path:
-        """A local folder with the artifact's files; fetched once a host from a remote storage.
+        """A local folder with the artifact's files. From a remote storage they are fetched once per
+        host, and again if the artifact was deleted and computed anew. See ``copies.py``.
 
         Raises StepError if there is no artifact.
         """
-        record = self.record(step)
-        if record is None:
-            raise StepError(f"{step} has no artifact in {self.url}: run the study that makes it")
-        if self.is_local:
-            return Path(self.path(step))
-        storage_key = hashlib.sha256(self.url.encode()).hexdigest()[:12]
-        cached = cache_folder() / storage_key / type(step).__name__ / step.fingerprint
-        if not (cached / RECORD).exists():
-            cached.parent.mkdir(parents=True, exist_ok=True)
-            with SoftFileLease(f"{cached}.lease", lease_duration=LEASE_SECONDS):
-                if not (cached / RECORD).exists():
-                    shutil.rmtree(cached, ignore_errors=True)
-                    partial = Path(tempfile.mkdtemp(dir=cached.parent))
-                    fs.copy_files(self.path(step), str(partial), source_filesystem=self.filesystem)
-                    partial.rename(cached)
-        return cached
+        while True:
+            record = self.record(step)
+            if record is None:
+                raise StepError(
+                    f"{step} has no artifact in {self.url}: run the study that makes it"
+                )
+            if self.is_local:
+                return Path(self.path(step))
+            storage = hashlib.sha256(self.url.encode()).hexdigest()[:12]
+            name = f"{storage}/{type(step).__name__}/{step.fingerprint}-{digest_of(record)}"
+            try:
+                return copy_of(name, partial(self._size, step), partial(self._fetch, step, record))
+            except _ComputedAnew:
+                continue
+
+    def _size(self, step: Identified) -> int:
+        files = self.filesystem.get_file_info(fs.FileSelector(self.path(step), recursive=True))
+        return sum(info.size or 0 for info in files)
+
+    def _fetch(self, step: Identified, record: dict[str, Any], folder: Path) -> None:
+        """Copy the artifact into the folder. Raises _ComputedAnew if its record is not this one, or
+        no longer when all is copied."""
+        fs.copy_files(self.path(step), str(folder), source_filesystem=self.filesystem)
+        if self.record(step) != record:
+            raise _ComputedAnew
 
     def lease(self, kind: str, fingerprint: str, wait: float) -> AbstractContextManager[Any]:
-        """See ``Leases``. Raises StorageError on an object store that was given none."""
+        """See ``Leases``. Raises StorageError for an object store without ``leases``."""
         key = f"{kind}-{fingerprint}"
         if self._leases:
             return self._leases(key, wait)
@@ -192,8 +210,3 @@ class Store:
     def write(self, path: str, data: bytes) -> None:
         with self.filesystem.open_output_stream(path) as file:
             file.write(data)
-
-
-def cache_folder() -> Path:
-    """Where this host keeps copies of remote artifacts: ``WEAKTEACH_CACHE`` or ~/.cache."""
-    return Path(os.environ.get("WEAKTEACH_CACHE", Path.home() / ".cache" / "weakteach"))

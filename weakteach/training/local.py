@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from weakteach.artifacts.store import cache_folder
+from weakteach.artifacts.copies import cache_folder
 
 
 @contextmanager
