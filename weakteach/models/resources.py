@@ -20,10 +20,11 @@ class Resources:
     which grows up to ``label_actors_max``, if that is given, where the cluster has room.
     ``gpus`` and ``cpus`` are per worker, task or actor; ``gpu_type`` is a GPU's name in Ray, such
     as A100, and empty where any will do. ``threads`` are torch threads in each.
-    ``device_batch`` is the largest number of rows that one device takes at once in training;
-    ``batch_tokens`` the tokens of one labeling or generation batch, padding included
-    where there is any. ``attention`` is how log-probabilities of pairs are computed: "flex", on
-    CUDA, skips what the mask hides.
+    ``train_tokens`` is the largest number of tokens that one device takes at once in training,
+    ``batch_tokens`` that of one labeling or generation batch, padding included where there is any.
+    ``attention`` is how pairs are read, in labeling and training: "flex", on CUDA, skips what the
+    mask hides. ``token_metrics`` has trainings log what costs passes over the logits and what
+    nothing here reads: entropy, accuracy of tokens and mean logits.
     """
 
     train_workers: int = 0
@@ -34,10 +35,11 @@ class Resources:
     gpu_type: str = ""
     cpus: float = 1.0
     threads: int = 1
-    device_batch: int = 32
+    train_tokens: int = 8192
     batch_tokens: int = 8192
     dtype: Dtype = "float32"
     attention: Attention = "sdpa"
+    token_metrics: bool = False
     checkpoint_steps: int = 200
     max_failures: int = 2
 
