@@ -1,9 +1,13 @@
 """Trainings that read each prompt once have the gradients of TRL's trainers as they come."""
 
+import os
+import socket
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.multiprocessing as mp
 from datasets import Dataset
 from families import CONFIGS, VOCABULARY, random_model
 from transformers import AutoModelForSequenceClassification
@@ -207,3 +211,31 @@ def test_gradients_are_those_of_the_stock_trainer(family, kind, lora, tmp_path):
     for tokens in (100_000, 80):
         trainer = ours(kind, family, pairs, lora, tmp_path, 16, Resources(train_tokens=tokens))
         assert_equal(first_gradients(trainer), theirs)
+
+
+def run_worker(rank, port, kind, lora, folder):
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": str(rank)}
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2"}
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=60))
+    resources = Resources(train_tokens=80)
+    trainer = ours(kind, "llama", some_pairs(), lora, folder / str(rank), 16, resources)
+    found = first_gradients(trainer)
+    torch.save(found, folder / f"gradients-{rank}")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("lora", [None, Lora(rank=4)], ids=["full", "adapters"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_workers_have_the_gradients_of_one(kind, lora, tmp_path):
+    """Though they cut their shares in different numbers of parts."""
+    theirs = first_gradients(stock(kind, "llama", some_pairs(), lora, tmp_path, 16))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(run_worker, (port, kind, lora, tmp_path), nprocs=2)
+    for rank in range(2):
+        gradients, loss = torch.load(tmp_path / f"gradients-{rank}")
+        assert_equal(
+            ({name.removeprefix("module."): g for name, g in gradients.items()}, loss), theirs
+        )
