@@ -9,7 +9,7 @@ depend on the cut.
 
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -115,8 +115,7 @@ class PackedTraining(_Trainer):
             for name, (value,) in self._kept(self._metrics["train"]):
                 metrics[name] += value * part.weight
             self._metrics["train"] = log
-        for name, value in metrics.items():
-            self._metrics["train"][name].append(value)
+        self._log_metrics(metrics)
         return loss
 
     def compute_loss(
@@ -132,22 +131,22 @@ class PackedTraining(_Trainer):
             return self.answer(model, part, **options)
 
         read = self.part_inputs(part)
-        loss = super().compute_loss(answer, read, num_items_in_batch=num_items_in_batch)
+        with _gathering_nothing(self.accelerator):
+            loss = super().compute_loss(answer, read, num_items_in_batch=num_items_in_batch)
         return self.scale(loss, part)
 
     def _cut(self, rows: list[int]) -> list[list[int]]:
-        """The rows in parts, as many on each worker: TRL gathers metrics with each of them."""
         pairs = [self.pairs[row] for row in rows]
         parts = cut_by_tokens(pairs, self.resources.train_tokens, self.packed)
-        if world_size() > 1:
-            most = torch.tensor(len(parts), device=self.args.device)
-            torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
-            while len(parts) < most:
-                longest = max(parts, key=len)
-                half = len(longest) // 2
-                parts.remove(longest)
-                parts += [longest[:half], longest[half:]]
         return [[rows[number] for number in part] for part in parts]
+
+    def _log_metrics(self, metrics: dict[str, float]) -> None:
+        """Those of an update: their mean over workers, whose shares are equal."""
+        values = torch.tensor(list(metrics.values()), device=self.args.device)
+        if world_size() > 1:
+            torch.distributed.all_reduce(values)
+        for name, value in zip(metrics, (values / world_size()).tolist(), strict=True):
+            self._metrics["train"][name].append(value)
 
     def _kept(self, metrics: dict[str, list[float]]) -> Iterator[tuple[str, list[float]]]:
         left_out = NO_MEANS if self.resources.token_metrics else NO_MEANS | TOKEN_METRICS
@@ -161,6 +160,21 @@ class PackedTraining(_Trainer):
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         pass  # the artifact's record says more
+
+
+@contextmanager
+def _gathering_nothing(accelerator: Any) -> Iterator[None]:
+    """TRL gathers metrics with each part, of which workers have different ones in different
+    numbers; here it is done once per update."""
+
+    def own(value: torch.Tensor) -> torch.Tensor:
+        return value
+
+    accelerator.gather = accelerator.gather_for_metrics = own
+    try:
+        yield
+    finally:  # the methods of its class are there again
+        del accelerator.gather, accelerator.gather_for_metrics
 
 
 class PackedLanguageModel(PackedTraining):
