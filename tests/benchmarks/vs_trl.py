@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import torch
 from datasets import Dataset
@@ -85,11 +86,16 @@ def job_of(store: Store, setting: Setting, recipe: Any) -> TrainingJob:
     labels = HumanLabels(Pairs(source, (tokenizer,)).all)
     for step in (*((start,) if model.is_gguf else ()), *labels.inputs, labels):
         store.obtain(step, Resources())
+    # As many pairs as there are updates for, evenly out of the file.
+    table = pq.read_table(labels_file(store, labels))
+    count = min(len(table), setting.updates * setting.batch) if setting.data else len(table)
+    chosen = f"{store.url}/labels-{count}.parquet"
+    pq.write_table(table.take(np.linspace(0, len(table) - 1, count).astype(int)), chosen)
     return TrainingJob(
         store=store,
         start=start,
         pairs=labels.part.file(store),
-        labels=labels_file(store, labels),
+        labels=chosen,
         recipe=recipe,
         seed=0,
         resources=Resources(threads=setting.threads),

@@ -239,3 +239,16 @@ def test_two_workers_have_the_gradients_of_one(kind, lora, tmp_path):
         assert_equal(
             ({name.removeprefix("module."): g for name, g in gradients.items()}, loss), theirs
         )
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="flex attention trains on CUDA alone")
+@pytest.mark.parametrize("kind", KINDS)
+def test_flex_attention_has_the_gradients_of_rows(kind, tmp_path):
+    found = [
+        first_gradients(
+            ours(kind, "llama", some_pairs(), None, tmp_path, 16, Resources(attention=attention))
+        )
+        for attention in ("sdpa", "flex")
+    ]
+    assert_equal(*found)
