@@ -10,7 +10,7 @@ from transformers import CohereConfig, Gemma2Config, GraniteConfig
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
-from weakteach.models import logprobs
+from weakteach.models import logprobs, pair_layout
 from weakteach.models.logprobs import pair_logprobs
 from weakteach.models.spec import ModelError
 from weakteach.models.tiny.pretraining import build_tokenizer
@@ -184,7 +184,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("kind", OTHERS)
 def test_another_family_is_read_response_by_response_and_says_so(kind, caplog):
-    logprobs._warn_of_separate_rows.cache_clear()
+    pair_layout._warn_of_separate_rows.cache_clear()
     rng = np.random.default_rng(3)
     assert_plain(randomized(OTHERS[kind]), [random_pair(rng, 20, 30, 10)], 1, 100)
     assert [

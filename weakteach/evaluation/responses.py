@@ -13,7 +13,8 @@ from weakteach.models.spec import Dtype, Model
 
 @dataclass(frozen=True)
 class Sampling:
-    """Reads ``prompt_id, prompt`` and adds ``response``."""
+    """Reads ``prompt_id, prompt`` and adds ``response``. Of several ``samples`` each has a row of
+    its own, those of a prompt one after another, and its number in ``sample``."""
 
     store: Store
     policy: Model | Step
@@ -22,6 +23,7 @@ class Sampling:
     max_new_tokens: int
     dtype: Dtype
     batch_tokens: int
+    samples: int = 1
 
     def load(self) -> Any:
         from weakteach.models.loading import load_causal, weights_of  # torch: workers only
@@ -43,8 +45,15 @@ class Sampling:
             self.temperature,
             self.max_new_tokens,
             self.batch_tokens,
+            self.samples,
         )
-        return chunk.append_column("response", pa.array(responses, pa.string()))
+        if self.samples > 1:
+            rows = range(len(chunk))
+            chunk = chunk.take([row for row in rows for _ in range(self.samples)])
+            numbers = [number for _ in rows for number in range(self.samples)]
+            chunk = chunk.append_column("sample", pa.array(numbers, pa.int32()))
+        texts = [text for mine in responses for text in mine]
+        return chunk.append_column("response", pa.array(texts, pa.string()))
 
     def _prompt_seed(self, prompt_id: str) -> int:
         digest = hashlib.sha256(f"{self.seed}:{prompt_id}".encode()).digest()

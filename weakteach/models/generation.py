@@ -1,38 +1,98 @@
-"""Sampling responses: the draw of a prompt depends on its seed alone, not on its batch."""
+"""Sampling responses: what is drawn for a prompt depends on the prompt and its seed alone.
 
+Several samples of a prompt share the pass over it, and rows that have ended make room for others,
+so that none waits for the longest. Whatever goes together, a row has room for ``max_new_tokens``,
+or for what its own prompt leaves of the model's context.
+"""
+
+import inspect
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
-from transformers import (
-    GenerationConfig,
-    LogitsProcessor,
-    LogitsProcessorList,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from weakteach.models.loading import context_length
-from weakteach.models.tokens import length_batches, prompt_tokens
+from weakteach.models.tokens import prompt_tokens
+
+REFILL_SHARE = 4
+"""Rows are let in when the free ones are at least this part of all: reading prompts one by one
+would cost more than some rows that stand idle."""
 
 
-class SeededDraw(LogitsProcessor):
-    """Leaves one token per row standing: the one that a uniform number of the row's own stream
-    draws from the softmax at ``temperature`` (inverse of the cumulative distribution)."""
+@dataclass(frozen=True)
+class Sample:
+    """One response that is to be drawn: of which prompt, with which uniform numbers, one per
+    token."""
 
-    def __init__(self, seeds: Sequence[int], temperature: float, max_new_tokens: int) -> None:
-        draws = [np.random.default_rng(seed).random(max_new_tokens) for seed in seeds]
-        self._uniforms = torch.tensor(np.stack(draws))
-        self._temperature = temperature
-        self._step = 0
+    prompt: int
+    number: int
+    uniforms: np.ndarray
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        cumulative = torch.softmax(scores.double() / self._temperature, dim=-1).cumsum(-1)
-        uniform = self._uniforms[:, self._step, None].to(scores.device)
-        self._step += 1
-        drawn = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
-        standing = torch.full_like(scores, -torch.inf)
-        return standing.scatter_(-1, drawn.clamp(max=scores.shape[-1] - 1), 0.0)  # type: ignore[return-value]
+
+@dataclass
+class Rows:
+    """Responses that are being drawn, one a row. Each row's tokens stand together at the right
+    end of ``attended``, of shape [rows, width], so that distances in the row are those between
+    positions. ``logits`` are those of the next tokens."""
+
+    samples: list[Sample]
+    drawn: list[list[int]]
+    cache: DynamicCache
+    attended: torch.Tensor
+    logits: torch.Tensor
+
+    @property
+    def positions(self) -> torch.Tensor:
+        """Of the next tokens, shape [rows, 1]."""
+        return self.attended.sum(1, keepdim=True)
+
+    def take(self, rows: list[int]) -> None:
+        """Go on with these rows alone, and without columns that none of them attends to."""
+        self.samples = [self.samples[row] for row in rows]
+        self.drawn = [self.drawn[row] for row in rows]
+        self.pick(rows)
+
+    def pick(self, rows: list[int]) -> None:
+        """What the model keeps of these rows, any of them several times."""
+        chosen = torch.tensor(rows, device=self.attended.device)
+        self.attended, self.logits = self.attended[chosen], self.logits[chosen]
+        width = int(self.positions.max())
+        self.attended = self.attended[:, -width:]
+        layers: list[Any] = self.cache.layers  # of keys and values
+        for layer in layers:
+            layer.keys = layer.keys[:, :, -width:].index_select(0, chosen)
+            layer.values = layer.values[:, :, -width:].index_select(0, chosen)
+
+    def add(self, other: "Rows") -> None:
+        width = max(self.attended.shape[1], other.attended.shape[1])
+        layers: list[Any] = self.cache.layers
+        others: list[Any] = other.cache.layers
+        for layer, more in zip(layers, others, strict=True):
+            layer.keys = torch.cat([_widened(t, 2, width) for t in (layer.keys, more.keys)])
+            layer.values = torch.cat([_widened(t, 2, width) for t in (layer.values, more.values)])
+        self.attended = torch.cat([_widened(t, 1, width) for t in (self.attended, other.attended)])
+        self.logits = torch.cat([self.logits, other.logits])
+        self.samples += other.samples
+        self.drawn += other.drawn
+
+
+def _widened(tensor: torch.Tensor, dimension: int, width: int) -> torch.Tensor:
+    """With zeros before what stands in a dimension."""
+    shape = list(tensor.shape)
+    shape[dimension] = width - shape[dimension]
+    return torch.cat([tensor.new_zeros(shape), tensor], dimension)
+
+
+def draw_tokens(logits: torch.Tensor, uniforms: torch.Tensor, temperature: float) -> torch.Tensor:
+    """The token of each row that its uniform number draws from the softmax at ``temperature``
+    (inverse of the cumulative distribution); logits of shape [rows, vocabulary], uniforms [rows].
+    """
+    cumulative = torch.softmax(logits.double() / temperature, dim=-1).cumsum(-1)
+    drawn = torch.searchsorted(cumulative, uniforms[:, None] * cumulative[:, -1:], right=True)
+    return drawn[:, 0].clamp(max=logits.shape[-1] - 1)
 
 
 @torch.inference_mode()
@@ -44,29 +104,101 @@ def generate_responses(
     temperature: float,
     max_new_tokens: int,
     batch_tokens: int,
-) -> list[str]:
-    """One response per prompt, without its EOS; at most ``batch_tokens`` tokens go together."""
+    samples: int = 1,
+) -> list[list[str]]:
+    """Responses without their EOS, ``samples`` to each prompt; at most ``batch_tokens`` tokens go
+    together. The first sample of a prompt is the same however many there are.
+
+    A prompt that leaves no room in the model's context has empty responses.
+    """
     ids = prompt_tokens(tokenizer, prompts)
-    responses = [""] * len(ids)
-    for rows in length_batches([len(i) + max_new_tokens for i in ids], batch_tokens):
-        longest = max(len(ids[i]) for i in rows)
-        pad = tokenizer.pad_token_id
-        padded = torch.tensor([[pad] * (longest - len(ids[i])) + ids[i] for i in rows])
-        attended = torch.tensor([[0] * (longest - len(ids[i])) + [1] * len(ids[i]) for i in rows])
-        room = min(max_new_tokens, context_length(model) - longest)
-        draw = SeededDraw([seeds[i] for i in rows], temperature, max_new_tokens)
-        output = model.generate(  # type: ignore[operator]
-            input_ids=padded.to(model.device),
-            attention_mask=attended.to(model.device),
-            generation_config=GenerationConfig(
-                do_sample=False,
-                max_new_tokens=room,
-                pad_token_id=pad,
-                eos_token_id=tokenizer.eos_token_id,
-            ),
-            logits_processor=LogitsProcessorList([draw]),
-        )
-        texts = tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True)
-        for row, text in zip(rows, texts, strict=True):
-            responses[row] = text
+    room = [min(max_new_tokens, context_length(model) - len(prompt)) for prompt in ids]
+    responses = [[""] * samples for _ in ids]
+    # Long prompts first: those that follow fit where one of them has ended.
+    queue = [
+        Sample(prompt, number, _uniforms(seeds[prompt], number, max_new_tokens))
+        for prompt in sorted(range(len(ids)), key=lambda prompt: -len(ids[prompt]))
+        for number in range(samples)
+        if room[prompt] > 0
+    ]
+    rows: Rows | None = None
+    while queue or rows:
+        free, most = 0, 1
+        if queue:
+            longest = max(len(ids[s.prompt]) for s in (queue[0], *(rows.samples if rows else ())))
+            most = max(1, batch_tokens // (longest + max_new_tokens))
+            free = most - (len(rows.samples) if rows else 0)
+        if free > 0 and (rows is None or free * REFILL_SHARE >= most):
+            added = _read(model, tokenizer.pad_token_id, ids, queue[:free])
+            del queue[:free]
+            if rows:
+                rows.add(added)
+            else:
+                rows = added
+        assert rows is not None
+        step = [len(drawn) for drawn in rows.drawn]
+        numbers = [s.uniforms[at] for s, at in zip(rows.samples, step, strict=True)]
+        uniforms = torch.tensor(numbers, device=rows.logits.device, dtype=torch.double)
+        tokens = draw_tokens(rows.logits, uniforms, temperature)
+        going = []
+        for row, (sample, token) in enumerate(zip(rows.samples, tokens.tolist(), strict=True)):
+            rows.drawn[row].append(token)
+            ended = token == tokenizer.eos_token_id
+            if ended or len(rows.drawn[row]) == room[sample.prompt]:
+                text = tokenizer.decode(rows.drawn[row], skip_special_tokens=True)
+                responses[sample.prompt][sample.number] = cast(str, text)
+            else:
+                going.append(row)
+        if not going:
+            rows = None
+            continue
+        if len(going) < len(rows.samples):
+            rows.take(going)
+            tokens = tokens[going]
+        _read_next(model, rows, tokens)
     return responses
+
+
+def _uniforms(seed: int, number: int, count: int) -> np.ndarray:
+    return np.random.default_rng([seed, number] if number else seed).random(count)
+
+
+def _read(
+    model: PreTrainedModel, pad: int, ids: Sequence[list[int]], samples: list[Sample]
+) -> Rows:
+    """Rows for the samples; what several of them begin with is read once."""
+    prompts = list(dict.fromkeys(sample.prompt for sample in samples))
+    width = max(len(ids[prompt]) for prompt in prompts)
+    padding = [width - len(ids[prompt]) for prompt in prompts]
+    tokens = [[pad] * n + ids[p] for n, p in zip(padding, prompts, strict=True)]
+    attended = torch.tensor([[0] * n + [1] * (width - n) for n in padding], device=model.device)
+    cache = DynamicCache()
+    output = model(
+        input_ids=torch.tensor(tokens, device=model.device),
+        attention_mask=attended,
+        position_ids=(attended.cumsum(1) - 1).clamp(min=0),
+        past_key_values=cache,
+        **_last_alone(model),
+    )
+    rows = Rows([], [], cache, attended, output.logits[:, -1].float())
+    rows.samples, rows.drawn = samples, [[] for _ in samples]
+    rows.pick([prompts.index(sample.prompt) for sample in samples])
+    return rows
+
+
+def _read_next(model: PreTrainedModel, rows: Rows, tokens: torch.Tensor) -> None:
+    positions = rows.positions
+    rows.attended = torch.cat([rows.attended, torch.ones_like(positions)], dim=1)
+    output = model(
+        input_ids=tokens[:, None],
+        attention_mask=rows.attended,
+        position_ids=positions,
+        past_key_values=rows.cache,
+    )
+    rows.logits = output.logits[:, -1].float()
+
+
+def _last_alone(model: PreTrainedModel) -> dict[str, int]:
+    """Asks for the logits of the last place, where the model can be asked."""
+    known = "logits_to_keep" in inspect.signature(model.forward).parameters
+    return {"logits_to_keep": 1} if known else {}

@@ -1,30 +1,25 @@
 """Log-probabilities of the responses of pairs under a causal language model."""
 
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import lru_cache, partial
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from weakteach.models.pair_attention import attending_in_pairs
 from weakteach.models.pair_layout import (
+    PACKED,
+    SEPARATE,
     Batch,
-    attending_in_pairs,
-    branch_point,
-    packed_batch,
-    separate_batch,
+    cut_by_tokens,
+    is_packed,
+    lay_out,
 )
 from weakteach.models.resources import Attention
 from weakteach.models.spec import ModelError
 from weakteach.models.tokens import PairTokens
 
-LOGGER = logging.getLogger(__name__)
-# Families whose attention takes our layout, and those that keep their own: GPT-Neo's local layers
-# count places in a row, not positions. For any other, the head is compared with the model's own.
-PACKED = {"opt", "gpt2", "gpt_neox", "llama", "mistral", "gemma", "qwen2"}
-SEPARATE = {"gpt_neo"}
 # Logits that exist at a time. 16 MiB in float32: they stay in a CPU's cache, and are not so few
 # that the matrix product runs below its speed.
 CHUNK_LOGITS = 1 << 22
@@ -47,42 +42,17 @@ def pair_logprobs(
     and counts as 0. Raises ModelError if the model computes its logits in a way that is not known
     here.
     """
-    kind = model.config.model_type
-    packed = kind in PACKED
-    if not packed:
-        _warn_of_separate_rows(kind)
-    if kind not in PACKED | SEPARATE:
+    packed = is_packed(model)
+    if model.config.model_type not in PACKED | SEPARATE:
         _check_head(model)
     sums = torch.zeros(len(pairs), 2, dtype=torch.float64, device=model.device)
-    lay_out = partial(packed_batch, attention=attention) if packed else separate_batch
-    lengths = [_packed_length(pair) if packed else 2 * pair.longest for pair in pairs]
     with attending_in_pairs(model) if packed else nullcontext():
-        for rows in _cut(lengths, batch_tokens, padded=not packed):
-            batch = lay_out([pairs[i] for i in rows], model.device)
+        for rows in cut_by_tokens(pairs, batch_tokens, packed):
+            batch = lay_out([pairs[i] for i in rows], model.device, packed, attention)
             scores = _scores(model, batch).double()[:, None] * batch.sides
             there = torch.tensor(rows, device=model.device)
             sums.index_add_(0, there[batch.pairs], scores)
     return sums.cpu().numpy()
-
-
-def _packed_length(pair: PairTokens) -> int:
-    """Tokens of the pair where it is packed."""
-    return len(pair.prompt) + len(pair.response_1) + len(pair.response_2) - branch_point(pair)
-
-
-def _cut(lengths: Sequence[int], batch_tokens: int, padded: bool) -> Iterator[list[int]]:
-    """Indices in batches of similar length, shortest first, each of at most ``batch_tokens``
-    tokens or of one index; ``padded`` counts each as long as the longest."""
-    batch: list[int] = []
-    total = 0
-    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        total = (len(batch) + 1) * lengths[index] if padded else total + lengths[index]
-        if batch and total > batch_tokens:
-            yield batch
-            batch, total = [], lengths[index]
-        batch.append(index)
-    if batch:
-        yield batch
 
 
 def _scores(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
@@ -122,12 +92,3 @@ def _check_head(model: PreTrainedModel) -> None:
             f"Models of type {model.config.model_type} make their logits in a way of their own: "
             "weakteach does not know it"
         )
-
-
-@lru_cache
-def _warn_of_separate_rows(kind: str) -> None:
-    LOGGER.warning(
-        "Models of type %s read the prompt once for each response: their attention takes no mask "
-        "by position, or was never tried with one",
-        kind,
-    )

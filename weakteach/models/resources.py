@@ -11,7 +11,7 @@ from typing import Any, Literal
 from weakteach.artifacts.errors import UserError
 
 Attention = Literal["sdpa", "flex"]
-AT_LEAST_ONE = {"label_tasks", "threads", "device_batch", "batch_tokens", "checkpoint_steps"}
+AT_LEAST_ONE = {"label_tasks", "threads", "train_tokens", "batch_tokens", "checkpoint_steps"}
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,16 @@ class Resources:
     """CPUs of each worker, task and actor, as Ray counts them."""
     threads: int = 1
     """Torch threads of each process."""
-    device_batch: int = 32
-    """Most rows that a device takes at once in training."""
+    train_tokens: int = 8192
+    """Most tokens that a device takes at once in training."""
     batch_tokens: int = 8192
     """Tokens of a batch of labeling or generation, with its padding."""
     attention: Attention = "sdpa"
-    """Of log-probabilities; flex skips what the mask hides, is meant for CUDA, and slow on a
-    CPU."""
+    """How pairs are read, in labeling and training: flex skips what the mask hides, is meant for
+    CUDA, and slow on a CPU."""
+    token_metrics: bool = False
+    """Have trainings log entropy, accuracy of tokens and mean logits, which costs passes over the
+    logits and which nothing here reads."""
     checkpoint_steps: int = 200
     """Updates from one checkpoint of a training to the next."""
     max_failures: int = 2

@@ -205,7 +205,7 @@ LAPTOP = replace(
     test_pairs=300,
     set_aside_pairs=200,
     max_new_tokens=128,
-    resources=Resources(device_batch=4, batch_tokens=4096),
+    resources=Resources(train_tokens=2048, batch_tokens=4096),
     scale=Scale(1000, 300, 125, 45, "CPU core", 2e10),
 )
 
@@ -277,7 +277,7 @@ PAPER = Preset(
         gpu_type="A100",
         cpus=4,
         threads=4,
-        device_batch=4,
+        train_tokens=4096,
         batch_tokens=32_768,
     ),
     dtype="bfloat16",

@@ -3,11 +3,12 @@
 from functools import partial
 from typing import Any
 
-from datasets import Dataset
+import torch
 from trl.trainer.reward_config import RewardConfig
 from trl.trainer.reward_trainer import RewardTrainer
 
 from weakteach.models.loading import context_length, load_with_head
+from weakteach.training.packed import PackedRewardModel, Part
 from weakteach.training.recipes import RewardRecipe
 from weakteach.training.worker import (
     TrainingJob,
@@ -19,6 +20,13 @@ from weakteach.training.worker import (
 )
 
 
+class PackedRewardTrainer(PackedRewardModel, RewardTrainer):
+    """TRL's loss on pairs whose first response was chosen."""
+
+    def part_inputs(self, part: Part) -> dict[str, torch.Tensor]:
+        return {"attention_mask": torch.ones_like(part.batch.inputs["input_ids"])}
+
+
 def train_reward_head(config: dict[str, Any]) -> dict[str, Any]:
     """Train on ``config["job"]``, a TrainingJob with a RewardRecipe. Returns facts for the record.
 
@@ -28,22 +36,17 @@ def train_reward_head(config: dict[str, Any]) -> dict[str, Any]:
     return train_and_save(reward_trainer(job), job, merge=True)
 
 
-def reward_trainer(job: TrainingJob) -> RewardTrainer:
+def reward_trainer(job: TrainingJob) -> PackedRewardTrainer:
     """The reward is read at the end of prompt + response. Model and head are trained, or adapters
     and head."""
     recipe: RewardRecipe = job.recipe
     model, tokenizer = load_start(job, partial(load_with_head, seed=job.seed))
     tokens = load_preferences(job, tokenizer, context_length(model))
-    dataset = Dataset.from_dict(
-        {
-            "chosen_ids": [pair.prompt + pair.response_1 for pair in tokens],
-            "rejected_ids": [pair.prompt + pair.response_2 for pair in tokens],
-        }
-    )
-    return RewardTrainer(
+    return PackedRewardTrainer(
+        tokens,
+        job.resources,
         model=model,
         args=RewardConfig(**trainer_arguments(job, recipe.schedule)),
-        train_dataset=dataset,
         processing_class=tokenizer,
         peft_config=lora_config(recipe.lora, task="SEQ_CLS"),
     )

@@ -2,11 +2,13 @@
 
 from typing import Any
 
-from datasets import Dataset
+import torch
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from weakteach.models.loading import context_length
+from weakteach.models.tokens import PairTokens
+from weakteach.training.packed import PackedLanguageModel, Part
 from weakteach.training.recipes import SftRecipe
 from weakteach.training.worker import (
     TrainingJob,
@@ -20,27 +22,46 @@ from weakteach.training.worker import (
 IGNORED = -100
 
 
+class PackedSftTrainer(PackedLanguageModel, SFTTrainer):
+    """TRL's loss on the tokens of first responses: their mean over all tokens of an update."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.model_accepts_loss_kwargs = True  # TRL's loss takes the number, whatever the model
+
+    def collate(self, examples: list[dict[str, int]]) -> dict[str, torch.Tensor]:
+        """With labels as TRL has them, by which the Trainer counts tokens, but without prompts:
+        a column that nothing stands before, then the responses."""
+        batch = super().collate(examples)
+        pairs = [self.pairs[row] for row in batch["rows"].tolist()]
+        ids = [[*([IGNORED] if p.prompt else []), *p.response_1] for p in pairs]
+        longest = max(map(len, ids))
+        labels = torch.tensor([row + [IGNORED] * (longest - len(row)) for row in ids])
+        return {**batch, "labels": labels}
+
+    def part_inputs(self, part: Part) -> dict[str, torch.Tensor]:
+        return {"attention_mask": torch.ones_like(part.batch.targets)}
+
+    def scale(self, loss: torch.Tensor, part: Part) -> torch.Tensor:
+        return loss  # a sum of this part's tokens over the number of all
+
+
 def train_sft(config: dict[str, Any]) -> dict[str, Any]:
     """Train on ``config["job"]``, a TrainingJob with an SftRecipe. Returns facts for the record."""
     job: TrainingJob = config["job"]
     return train_and_save(sft_trainer(job), job)
 
 
-def sft_trainer(job: TrainingJob) -> SFTTrainer:
+def sft_trainer(job: TrainingJob) -> PackedSftTrainer:
     """The loss is on the chosen responses' tokens (EOS included) alone."""
     recipe: SftRecipe = job.recipe
     model, tokenizer = load_start(job)
     tokens = load_preferences(job, tokenizer, context_length(model))
-    dataset = Dataset.from_dict(
-        {
-            "input_ids": [pair.prompt + pair.response_1 for pair in tokens],
-            "labels": [[IGNORED] * len(pair.prompt) + pair.response_1 for pair in tokens],
-        }
-    )
-    return SFTTrainer(
+    return PackedSftTrainer(
+        [PairTokens(pair.prompt, pair.response_1, []) for pair in tokens],
+        job.resources,
         model=model,
         args=SFTConfig(**trainer_arguments(job, recipe.schedule)),
-        train_dataset=dataset,
         processing_class=tokenizer,
         peft_config=lora_config(recipe.lora),
     )

@@ -44,8 +44,6 @@ from weakteach.training.recipes import Lora, Schedule
 
 LOGGER = logging.getLogger(__name__)
 TRAINER_STATE = "trainer_state.json"
-# A count since the last start of the process: it would tell a resumed run from another.
-SINCE_START = "num_tokens"
 
 
 @dataclass(frozen=True)
@@ -114,17 +112,13 @@ def trainer_arguments(job: TrainingJob, schedule: Schedule) -> dict[str, Any]:
     workers = world_size()
     if schedule.batch % workers:
         raise StepError(f"A batch of {schedule.batch} cannot be shared evenly by {workers} workers")
-    share = schedule.batch // workers
-    at_once = max(
-        n for n in range(1, share + 1) if share % n == 0 and n <= job.resources.device_batch
-    )
     on_cpu = not torch.accelerator.is_available()
     if on_cpu:  # where Ray names the GPU that it was told of, whether or not there is one
         os.environ.pop("ACCELERATE_TORCH_DEVICE", None)
     return {
         "output_dir": job.run_folder,
-        "per_device_train_batch_size": at_once,
-        "gradient_accumulation_steps": share // at_once,
+        # All of an update's pairs at once; PackedTraining cuts them by tokens.
+        "per_device_train_batch_size": schedule.batch // workers,
         "num_train_epochs": schedule.epochs,
         "max_steps": schedule.steps or -1,
         "learning_rate": schedule.learning_rate,
@@ -188,6 +182,8 @@ class ReportProgress(TrainerCallback):
     ) -> None:
         if self._progress:
             self._progress(state.global_step, state.max_steps)
+        if state.global_step >= state.max_steps:
+            control.should_save = False  # the model is about to be written to the stage
 
     def on_log(
         self,
@@ -226,11 +222,7 @@ def train_and_save(trainer: Trainer, job: TrainingJob, merge: bool = False) -> d
     else:
         trained = trainer.train(resume_from_checkpoint=_last_complete(Path(job.run_folder)))
     _require_finite(trained.training_loss, trainer.state)
-    history = [
-        {key: value for key, value in row.items() if key != SINCE_START}
-        for row in trainer.state.log_history
-        if "loss" in row
-    ]
+    history = [row for row in trainer.state.log_history if "loss" in row]
     if rank() == 0:
         with tempfile.TemporaryDirectory() as folder:
             model = trainer.accelerator.unwrap_model(trainer.model)

@@ -1,0 +1,232 @@
+"""TRL's trainers on pairs that stand in one row without padding, each prompt once.
+
+The losses are TRL's own: in place of the model they are handed a callable that lays the pairs out
+(``pair_layout``), calls the model and gives its answers back in the shape that they expect. An
+update takes all its pairs at once; they go through the model in parts that are bounded by tokens,
+so that memory follows tokens, and weigh as much as they have pairs, so that the result does not
+depend on the cut.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, Trainer
+from transformers.modeling_outputs import SequenceClassifierOutput
+from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head
+
+from weakteach.models.pair_attention import attending_in_pairs
+from weakteach.models.pair_layout import (
+    Batch,
+    cut_by_tokens,
+    is_packed,
+    lay_out,
+)
+from weakteach.models.resources import Resources
+from weakteach.models.tokens import PairTokens
+from weakteach.training.worker import world_size
+
+# Of a token's distribution over the vocabulary, which costs a pass over the logits each.
+TOKEN_METRICS = {"entropy", "mean_token_accuracy", "logits/chosen", "logits/rejected"}
+# Not means over pairs: of one part they say nothing about the update, nor of a resumed run about
+# the whole one.
+NO_MEANS = {"num_tokens", "min_reward", "max_reward"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """Pairs of an update that go through the model at once, ``weight`` being their share of it;
+    ``rows`` are their numbers among all pairs."""
+
+    rows: list[int]
+    batch: Batch
+    weight: float
+
+
+if TYPE_CHECKING:  # any of TRL's, which have more in common than their type says
+
+    class _Trainer(Trainer):
+        def __getattr__(self, name: str) -> Any: ...
+
+        def compute_loss(self, *args: Any, **options: Any) -> Any: ...
+else:
+    _Trainer = object
+
+
+class PackedTraining(_Trainer):
+    """Stands before one of TRL's trainers among the bases of a class, which adds how the loss reads
+    a part (``part_inputs``, ``answer``). Its data set is the numbers of the ``pairs``."""
+
+    def __init__(self, pairs: list[PairTokens], resources: Resources, **options: Any) -> None:
+        self.pairs = pairs
+        self.resources = resources
+        rows = Dataset.from_dict({"row": range(len(pairs))})
+        super().__init__(train_dataset=rows, data_collator=self.collate, **options)
+        self.packed = is_packed(self.plain_model)
+
+    @property
+    def plain_model(self) -> PreTrainedModel:
+        """Below adapters."""
+        model: Any = self.model
+        return cast(PreTrainedModel, getattr(model, "get_base_model", lambda: model)())
+
+    def collate(self, examples: list[dict[str, int]]) -> dict[str, torch.Tensor]:
+        return {"rows": torch.tensor([example["row"] for example in examples])}
+
+    def part_inputs(self, part: Part) -> dict[str, torch.Tensor]:
+        """What TRL's loss reads of a batch, beside the model's answer."""
+        raise NotImplementedError
+
+    def answer(self, model: Any, part: Part, **options: Any) -> Any:
+        """What the model says of a part, in the shape that TRL's loss expects."""
+        raise NotImplementedError
+
+    def scale(self, loss: torch.Tensor, part: Part) -> torch.Tensor:
+        """The part's contribution to the loss of the update."""
+        return loss * part.weight
+
+    def train(self, *args: Any, **options: Any) -> Any:
+        with attending_in_pairs(self.plain_model) if self.packed else nullcontext():
+            return super().train(*args, **options)
+
+    def training_step(
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        loss = torch.zeros((), device=self.args.device)
+        metrics: dict[str, float] = defaultdict(float)
+        *earlier, last = self._cut(inputs["rows"].tolist())
+        for rows, is_last in [*((rows, False) for rows in earlier), (last, True)]:
+            batch = lay_out(
+                [self.pairs[row] for row in rows],
+                self.args.device,
+                self.packed,
+                self.resources.attention,
+                self.plain_model.config.get_text_config().pad_token_id,
+            )
+            part = Part(rows, batch, len(rows) / len(inputs["rows"]))
+            log, self._metrics["train"] = self._metrics["train"], defaultdict(list)
+            # Workers add up their gradients with the last part alone.
+            with nullcontext() if is_last else self.accelerator.no_sync(model):
+                loss += super().training_step(model, {"part": part}, num_items_in_batch)
+            for name, (value,) in self._kept(self._metrics["train"]):
+                metrics[name] += value * part.weight
+            self._metrics["train"] = log
+        self._log_metrics(metrics)
+        return loss
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        part: Part = inputs["part"]
+
+        def answer(**options: Any) -> Any:
+            return self.answer(model, part, **options)
+
+        read = self.part_inputs(part)
+        with _gathering_nothing(self.accelerator):
+            loss = super().compute_loss(answer, read, num_items_in_batch=num_items_in_batch)
+        return self.scale(loss, part)
+
+    def _cut(self, rows: list[int]) -> list[list[int]]:
+        pairs = [self.pairs[row] for row in rows]
+        parts = cut_by_tokens(pairs, self.resources.train_tokens, self.packed)
+        return [[rows[number] for number in part] for part in parts]
+
+    def _log_metrics(self, metrics: dict[str, float]) -> None:
+        """Those of an update: their mean over workers, whose shares are equal."""
+        values = torch.tensor(list(metrics.values()), device=self.args.device)
+        if world_size() > 1:
+            torch.distributed.all_reduce(values)
+        for name, value in zip(metrics, (values / world_size()).tolist(), strict=True):
+            self._metrics["train"][name].append(value)
+
+    def _kept(self, metrics: dict[str, list[float]]) -> Iterator[tuple[str, list[float]]]:
+        left_out = NO_MEANS if self.resources.token_metrics else NO_MEANS | TOKEN_METRICS
+        return ((name, values) for name, values in metrics.items() if name not in left_out)
+
+    def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
+        return dataset
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        return 0  # it would be counted anew with each update, for nobody
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        pass  # the artifact's record says more
+
+
+@contextmanager
+def _gathering_nothing(accelerator: Any) -> Iterator[None]:
+    """TRL gathers metrics with each part, of which workers have different ones in different
+    numbers; here it is done once per update."""
+
+    def own(value: torch.Tensor) -> torch.Tensor:
+        return value
+
+    accelerator.gather = accelerator.gather_for_metrics = own
+    try:
+        yield
+    finally:  # the methods of its class are there again
+        del accelerator.gather, accelerator.gather_for_metrics
+
+
+class PackedLanguageModel(PackedTraining):
+    """With a head that is asked for log-probabilities at scored tokens alone."""
+
+    def __init__(self, pairs: list[PairTokens], resources: Resources, **options: Any) -> None:
+        super().__init__(pairs, resources, **options)
+        if not resources.token_metrics:
+            add_fused_lm_head(self.plain_model)
+
+    def answer(self, model: Any, part: Part, **options: Any) -> FusedCausalLMOutput:
+        """Fields of shape [1, scores]; what nobody asked the head for is zero."""
+
+        def pick(_: Any, __: Any, output: Any) -> Any:
+            hidden = output.last_hidden_state.flatten(0, 1)
+            output.last_hidden_state = hidden.index_select(0, part.batch.predictors)[None]
+            return output
+
+        router = {name: options[name] for name in ("output_router_logits",) if name in options}
+        handle = self.plain_model.base_model.register_forward_hook(pick)
+        try:
+            out: FusedCausalLMOutput = model(
+                **part.batch.inputs,
+                **router,
+                shift_labels=part.batch.targets[None],
+                fused_lm_head=True,
+                use_cache=False,
+            )
+        finally:
+            handle.remove()
+        nothing = torch.zeros_like(part.batch.targets[None], dtype=torch.float32)
+        for name in ("entropy", "mean_logits"):
+            if getattr(out, name) is None:
+                setattr(out, name, nothing)
+        if out.is_top1 is None:
+            out.is_top1 = nothing.bool()
+        return out
+
+
+class PackedRewardModel(PackedTraining):
+    """With a scalar head that is read where the sequences end."""
+
+    def answer(self, model: Any, part: Part, **_: Any) -> SequenceClassifierOutput:
+        """Logits of shape [2 * pairs, 1], those of the chosen responses first."""
+        read: list[torch.Tensor] = []
+
+        def note(_: Any, __: Any, output: torch.Tensor) -> None:
+            read.append(output.flatten(0, 1)[part.batch.ends.flatten()])
+
+        handle = self.plain_model.score.register_forward_hook(note)  # type: ignore[union-attr]
+        try:
+            model(**part.batch.inputs, use_cache=False)
+        finally:
+            handle.remove()
+        return SequenceClassifierOutput(logits=read[0])
