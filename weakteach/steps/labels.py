@@ -30,7 +30,8 @@ class HumanLabels(Labels):
 
 @dataclass(frozen=True)
 class GoldLabels(Labels):
-    """For each pair of a part the response with the higher gold reward, the second on a tie."""
+    """For each pair of a part the response with the higher gold reward, the second on a tie.
+    ``cut`` are the responses that a reward model could not read to their end."""
 
     part: Part
     gold: Gold
@@ -47,12 +48,19 @@ class GoldLabels(Labels):
         )
         stream = Stream(store, self.part.file(store), f"{workspace.scratch}/shards", work)
 
+        cut = 0
+
         def labels_of(scored: pa.Table) -> pa.Table:
+            nonlocal cut
+            for name in columns:
+                if f"{name}_cut" in scored.column_names:
+                    cut += int(scored[f"{name}_cut"].to_numpy().sum())
             rewards = np.stack([scored[f"{name}_reward"].to_numpy() for name in columns], axis=1)
             return label_table(scored["pair_id"].to_pylist(), rewards)
 
         shards = stream_chunks(stream, resources, workspace.progress)
-        return shards.write(workspace.out / "labels.parquet", labels_of)
+        facts = shards.write(workspace.out / "labels.parquet", labels_of)
+        return {**facts, "cut": cut}
 
 
 @dataclass(frozen=True)

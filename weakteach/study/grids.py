@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from weakteach.evaluation.gold import Gold, RewardModel, WorldGold
 from weakteach.evaluation.judge import ChatJudge, Judge, RewardJudge
 from weakteach.models.chat.endpoint import Chat
-from weakteach.models.spec import UNRESOLVED, find_model
+from weakteach.models.spec import UNRESOLVED, RewardForm, find_model
 from weakteach.preferences.pair import DataError
 from weakteach.preferences.sources import (
     FILE_FORMATS,
@@ -30,6 +30,7 @@ from weakteach.worlds.domain import Domain
 from weakteach.worlds.domains import DOMAINS
 
 TRAINED = "trained:"
+FORMS: dict[str, RewardForm] = {"text": "text", "chat": "chat", "pair": "pair"}
 # Of the golds that a study trains: they are the same for all of its seeds.
 GOLD_SEED = 0
 
@@ -169,7 +170,8 @@ def find_gold(
     name: str, data: str, held_out: HeldOut, wanted: DataPreset, preset: Preset, resolve: bool
 ) -> Gold | None:
     """The gold of that name: ``own`` (None where the data has none), an embedded domain, none, a
-    model that the study trains, or a reward model. Raises DataError or ModelError."""
+    model that the study trains, or a reward model, which reads prompt and response as one text
+    unless ``chat:`` or ``pair:`` before its name says otherwise. Raises DataError or ModelError."""
     domain = domain_of(data)
     if name == "none":
         return None
@@ -187,6 +189,9 @@ def find_gold(
         start = find_policy(model, preset, resolve)
         labels = HumanLabels(held_out.set_aside)
         return RewardModel(RewardHead(start, labels, recipe, GOLD_SEED))
+    form, colon, model = name.partition(":")
+    if colon and form in FORMS:
+        return RewardModel(find_policy(model, preset, resolve), FORMS[form])
     return RewardModel(find_policy(name, preset, resolve))
 
 
