@@ -1,9 +1,8 @@
 """Log-probabilities of the responses of pairs under a causal language model."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from functools import lru_cache, partial
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,15 +15,10 @@ from weakteach.models.pair_layout import (
     packed_batch,
     separate_batch,
 )
+from weakteach.models.probe import why_separate
 from weakteach.models.resources import Attention
-from weakteach.models.spec import ModelError
 from weakteach.models.tokens import PairTokens
 
-LOGGER = logging.getLogger(__name__)
-# Families whose attention takes our layout, and those that keep their own: GPT-Neo's local layers
-# count places in a row, not positions. For any other, the head is compared with the model's own.
-PACKED = {"opt", "gpt2", "gpt_neox", "llama", "mistral", "gemma", "qwen2"}
-SEPARATE = {"gpt_neo"}
 # Logits that exist at a time. 16 MiB in float32: they stay in a CPU's cache, and are not so few
 # that the matrix product runs below its speed.
 CHUNK_LOGITS = 1 << 22
@@ -39,20 +33,17 @@ def pair_logprobs(
 ) -> np.ndarray:
     """Summed log p(response | prompt), float64 of shape [pairs, 2].
 
-    The prompt is read once per pair, by the ``attention`` asked for, where the model's family
-    allows; else once per response, by the model's own, with a warning. Pairs of similar length go
-    together, in batches of at most ``batch_tokens`` tokens (one longer pair is a batch of its own).
-    Logits exist at response tokens only, a chunk at a time; log-probabilities are in float32 and
+    The prompt is read once per pair, by the ``attention`` asked for, where a probe shows that the
+    model can; else once per response, by the model's own, with a warning. Pairs of similar length
+    go together, in batches of at most ``batch_tokens`` tokens (one longer pair is a batch of its
+    own). Logits exist at response tokens only, a chunk at a time; log-probabilities are in float32,
     their sums in float64. The first token of a response without any prompt has nothing before it
     and counts as 0. Raises ModelError if the model computes its logits in a way that is not known
     here.
     """
-    kind = model.config.model_type
-    packed = kind in PACKED
-    if not packed:
-        _warn_of_separate_rows(kind)
-    if kind not in PACKED | SEPARATE:
-        _check_head(model)
+    if not pairs:
+        return np.empty((0, 2))
+    packed = not why_separate(model, _scores)
     sums = torch.zeros(len(pairs), 2, dtype=torch.float64, device=model.device)
     lay_out = partial(packed_batch, attention=attention) if packed else separate_batch
     lengths = [_packed_length(pair) if packed else 2 * pair.longest for pair in pairs]
@@ -111,23 +102,3 @@ def _logits(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
     if cap := getattr(config, "final_logit_softcapping", None):  # Gemma 2
         logits = (logits / cap).tanh() * cap
     return logits
-
-
-def _check_head(model: PreTrainedModel) -> None:
-    ids = torch.arange(2, device=model.device)[None]
-    own = model(input_ids=ids, use_cache=False).logits[0].float()
-    hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]
-    if not torch.allclose(_logits(model, hidden).float(), own, rtol=1e-2, atol=1e-3):
-        raise ModelError(
-            f"Models of type {model.config.model_type} make their logits in a way of their own: "
-            "weakteach does not know it"
-        )
-
-
-@lru_cache
-def _warn_of_separate_rows(kind: str) -> None:
-    LOGGER.warning(
-        "Models of type %s read the prompt once for each response: their attention takes no mask "
-        "by position, or was never tried with one",
-        kind,
-    )
