@@ -33,6 +33,7 @@ class PresetName(StrEnum):
     EMBEDDED = "embedded"
     LAPTOP = "laptop"
     PAPER = "paper"
+    MODERN = "modern"
 
 
 class TrackerName(StrEnum):
