@@ -21,10 +21,17 @@ UNGATED = {
     "starcoder2", "falcon", "mpt",
 }  # fmt: skip
 LEARNED_POSITIONS = {"opt", "gpt2", "gpt_neo"}
-# Numbers kept for a token and layer, in widths of hidden states, of keys, of the feed-forward.
-KEPT_GATED, KEPT_UNGATED = (10.0, 2.0, 4.0), (8.0, 2.0, 2.0)
-# Logits that exist at a time: a chunk of tokens of the fused head, with their gradient and a copy.
-HEAD_CHUNK, HEAD_COPIES = 1024, 3
+# Families that keep a head of their own where the config does not say.
+UNTIED = {"llama", "mistral", "qwen2", "qwen3", "gpt_neox", "olmo2", "phi3"}
+# Numbers kept for a token and layer, in widths of hidden states and of keys; and in widths of the
+# feed-forward, by the kind of layer (ReLU gives what it keeps on to the next matrix).
+KEPT_GATED, KEPT_UNGATED = (10.0, 1.5), (6.0, 2.0)
+KEPT_FEED_GATED, KEPT_FEED, KEPT_FEED_RELU = 3.8, 2.0, 1.0
+# TRL's fused head works in tiles of so many tokens and logits. It holds a whole tile in the dtype,
+# whatever the vocabulary, and float32 copies of what it fills of it.
+TILE_TOKENS, TILE_LOGITS, TILE_COPIES = 4096, 32_768, 3
+# Logits that exist at a time where log-probabilities are read (logprobs.CHUNK_LOGITS).
+LABEL_LOGITS = 1 << 22
 # What a process holds on a GPU before it computes (context, workspaces), and what its allocator
 # cannot use.
 CONTEXT_BYTES, FRAGMENTED = 1 << 30, 0.05
@@ -43,6 +50,7 @@ class Shape:
     positions: int
     is_tied: bool
     is_gated: bool
+    is_relu: bool
 
     @property
     def layer_parameters(self) -> int:
@@ -91,11 +99,8 @@ def shape_of(config: Mapping[str, Any]) -> Shape | None:
         # Where a config does not say, transformers ties.
         is_tied=kind not in UNTIED if is_tied is None else bool(is_tied),
         is_gated=kind not in UNGATED,
+        is_relu=first("activation_function", "hidden_act") == "relu",
     )
-
-
-# Families that keep a head of their own where the config does not say.
-UNTIED = {"llama", "mistral", "qwen2", "qwen3", "gpt_neox", "olmo2", "phi3"}
 
 
 def shape_in(folder: str | Path) -> Shape | None:
@@ -181,7 +186,8 @@ def training_memory(
         optimizer=trained * ADAM / fit.shards,
         buckets=trained * FLOAT32 if workers > 1 and fit.shards == 1 else 0,
         activations=_kept(shape, tokens, size, lora_rank, fit.activation_checkpointing),
-        logits=HEAD_COPIES * min(tokens, HEAD_CHUNK) * shape.vocabulary * FLOAT32,
+        logits=min(tokens, TILE_TOKENS)
+        * (TILE_LOGITS * size + TILE_COPIES * min(shape.vocabulary, TILE_LOGITS) * FLOAT32),
     )
 
 
@@ -204,19 +210,20 @@ def reading_memory(shape: Shape, tokens: int, dtype: Dtype = "float32", models: 
     policy beside its reference, 1 a policy that is an adapter on it."""
     size = DTYPE_BYTES[dtype]
     widest = max(6 * shape.hidden, shape.queries + 2 * shape.keys, 3 * shape.feed_forward)
+    layer = tokens * (widest + 3 * shape.hidden) * size
+    # When the logits are made, the layers are done: their results are left.
+    logits, left = 2.0 * FLOAT32 * LABEL_LOGITS, 2 * tokens * shape.hidden * size
     return Memory(
         weights=models * shape.parameters * size,
-        activations=tokens * (widest + 3 * shape.hidden) * size,
-        logits=3 * FLOAT32 * LABEL_LOGITS,
+        activations=max(layer - logits, left),
+        logits=logits,
     )
 
 
-# Logits that exist at a time where log-probabilities are read (logprobs.CHUNK_LOGITS).
-LABEL_LOGITS = 1 << 22
-
-
 def _kept(shape: Shape, tokens: int, size: int, lora_rank: int, checkpointing: bool) -> float:
-    per_hidden, per_key, per_feed = KEPT_GATED if shape.is_gated else KEPT_UNGATED
+    per_hidden, per_key = KEPT_GATED if shape.is_gated else KEPT_UNGATED
+    per_feed = KEPT_FEED_RELU if shape.is_relu else KEPT_FEED
+    per_feed = KEPT_FEED_GATED if shape.is_gated else per_feed
     layer = per_hidden * shape.hidden + per_key * shape.keys + per_feed * shape.feed_forward
     kept = shape.hidden * shape.layers + layer if checkpointing else layer * shape.layers
     return tokens * size * (kept + 4 * shape.hidden)

@@ -1,6 +1,7 @@
 """The memory of the steps of a plan, and how their trainings are made to fit."""
 
 from weakteach.artifacts.step import Step
+from weakteach.evaluation.gold import WorldGold
 from weakteach.models.memory import Fit, Memory, Shape, choose_fit, reading_memory, training_memory
 from weakteach.models.resources import Resources
 from weakteach.steps.evaluation import Generate, GoldReward
@@ -20,6 +21,8 @@ def plan_memory(step: Step, shape: Shape, resources: Resources, length: int) -> 
         case WeakLabels(teacher=Dpo(recipe=recipe)):
             models = 1 if recipe.lora else 2
             return reading_memory(shape, resources.batch_tokens, resources.dtype, models)
+        case GoldReward(gold=WorldGold()) | GoldLabels(gold=WorldGold()):
+            return None
         case WeakLabels() | GoldReward() | GoldLabels():
             return reading_memory(shape, resources.batch_tokens, resources.dtype)
         case Generate():

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from weakteach.models.spec import (
     fetch,
     find_model,
 )
+from weakteach.preferences.pair import Quarantined
 
 GIB = 1 << 30
 # Memory of a GPU by its name in Ray, in GiB: the smallest that is sold under the name.
@@ -34,6 +36,7 @@ GPU_GIB: dict[str, float] = {
     "A100-80G": 80, "H100": 80, "H200": 141, "B200": 180,
 }  # fmt: skip
 ACCELERATOR = "accelerator_type:"
+FIRST_ROWS = 100
 
 
 @dataclass(frozen=True)
@@ -151,13 +154,20 @@ def _check_head(name: str, model: Model) -> Iterator[Problem]:
 
 
 def check_source(data: str, find: Callable[[], Any]) -> list[Problem]:
-    """That the source of pairs is there, with a split and columns that hold pairs: its first row
-    is read. ``find`` makes the source."""
+    """That the source of pairs is there, with a split and columns that hold pairs: its first rows
+    are read. ``find`` makes the source."""
     source, found = _said(data, find)
     if found:
         return found
-    _, found = _said(data, lambda: next(iter(source.read()), None))
-    return found
+    rows, found = _said(data, lambda: list(islice(source.read(), FIRST_ROWS)))
+    if found:
+        return found
+    if not rows:
+        return [Problem(data, "it holds no rows", "give other pairs as --data")]
+    if all(isinstance(row, Quarantined) for row in rows):
+        what = f"none of its first {len(rows)} rows is a pair ({rows[0].reason}: {rows[0].detail})"
+        return [Problem(data, what, "rename its columns, or give others as --data")]
+    return []
 
 
 @dataclass(frozen=True)
