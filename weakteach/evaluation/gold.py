@@ -102,6 +102,8 @@ class Scoring:
             }
         from weakteach.models.scoring import score_in_form  # torch: workers only
 
-        form = self.gold.form
-        rewards, cut = score_in_form(form, *loaded, prompts, responses, self.batch_tokens)
+        model, tokenizer = loaded
+        rewards, cut = score_in_form(
+            self.gold.form, model, tokenizer, prompts, responses, self.batch_tokens
+        )
         return {"reward": rewards, "cut": cut}

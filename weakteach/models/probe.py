@@ -129,7 +129,8 @@ AttentionInterface.register(PROBED_ATTENTION, _recorded_attention)
 
 def _pairs(model: PreTrainedModel) -> list[PairTokens]:
     """Two pairs without a common beginning of their responses."""
-    vocabulary = model.get_input_embeddings().weight.shape[0]
+    embedding: Any = model.get_input_embeddings()
+    vocabulary = embedding.weight.shape[0]
     ids = [
         5 + (37 * place * place + 11 * place) % (min(vocabulary, 500) - 5) for place in range(37)
     ]

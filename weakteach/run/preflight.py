@@ -70,7 +70,7 @@ def _said(where: str, check: Callable[[], Any]) -> tuple[Any, list[Problem]]:
 def check_models(names: Iterable[str], max_tokens: int) -> list[Problem]:
     """Of models that are trained or labeled with: that each is there, may be fetched, has weights,
     a tokenizer with EOS, and a context of ``max_tokens``."""
-    problems = []
+    problems: list[Problem] = []
     for name in dict.fromkeys(names):
         model, found = _said(name, lambda: find_model(name))  # noqa: B023
         problems += found or _check_files(name, model, "text", max_tokens)
@@ -80,7 +80,7 @@ def check_models(names: Iterable[str], max_tokens: int) -> list[Problem]:
 def check_golds(golds: Iterable[tuple[str, RewardForm]], max_tokens: int) -> list[Problem]:
     """Of reward models with the form that they are read in: as above, a head with one output, and
     a chat template where it is needed."""
-    problems = []
+    problems: list[Problem] = []
     for name, form in dict.fromkeys(golds):
         model, found = _said(name, lambda: find_model(name))  # noqa: B023
         found = found or [*_check_files(name, model, form, 0)]
