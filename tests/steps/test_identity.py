@@ -25,7 +25,7 @@ from weakteach.evaluation.judge import ChatJudge, RewardJudge
 from weakteach.models.chat.endpoint import Chat
 from weakteach.models.spec import Model, Tokenizer
 from weakteach.preferences.sources import WorldSource
-from weakteach.steps.data import Dequantized, HeldOut, Pairs, Pretrained, Split
+from weakteach.steps.data import Converted, Dequantized, HeldOut, Pairs, Pretrained, Split
 from weakteach.steps.evaluation import Agreement, Generate, GoldReward, LabelGold, Similarity
 from weakteach.steps.judging import PairVerdicts, PromptedLabels, Verdicts
 from weakteach.steps.labels import GoldLabels, HumanLabels, WeakLabels
@@ -51,6 +51,7 @@ CHAT = Chat("judge")
 REWARD_JUDGE = RewardJudge(WorldGold(), 1.0)
 
 STEPS = {
+    "Converted": Converted(MODEL),
     "Dequantized": Dequantized(MODEL),
     "Pretrained": Pretrained("opt-45k", 64),
     "Pairs": PAIRS,

@@ -10,7 +10,7 @@ import pyarrow as pa
 from weakteach.artifacts.errors import StepError
 from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Store
-from weakteach.models.spec import Dtype, Model
+from weakteach.models.spec import Dtype, Model, RewardForm
 from weakteach.worlds.domain import Domain
 from weakteach.worlds.domains import WORLD
 
@@ -27,11 +27,12 @@ class WorldGold:
 
 @dataclass(frozen=True)
 class RewardModel:
-    """A sequence-classification model with one output that reads prompt + response, and the dtype
-    that it computes in."""
+    """A sequence-classification model with one output, which computes in ``dtype`` and reads
+    prompt and response in the ``form`` that its card asks for (see ``models.reward_forms``)."""
 
     model: Model | Step
     dtype: Dtype = "float32"
+    form: RewardForm = "text"
 
     def __str__(self) -> str:
         return str(self.model)
@@ -49,7 +50,8 @@ class Scoring:
     """Work on a stream: gold rewards of text pairs or of generated responses.
 
     ``columns`` are the chunk's response columns. The result has ``key`` and ``<column>_reward``
-    for each; with a domain's gold also ``<column>_garbage``, the share of unreadable words.
+    for each; with a domain's gold also ``<column>_garbage``, the share of unreadable words, and
+    with a reward model ``<column>_cut``, whether it was too long to be read to its end.
     """
 
     store: Store
@@ -62,10 +64,11 @@ class Scoring:
         if isinstance(self.gold, WorldGold):
             return None
         from weakteach.models.loading import load_reward_model, weights_of  # torch: workers only
-        from weakteach.models.tokens import load_tokenizer
+        from weakteach.models.reward_forms import load_reward_tokenizer
 
         folder = weights_of(self.store, self.gold.model).base
-        return load_reward_model(folder, self.gold.dtype), load_tokenizer(folder)
+        tokenizer = load_reward_tokenizer(self.gold.form, folder, str(self.gold))
+        return load_reward_model(folder, self.gold.dtype), tokenizer
 
     def process(self, loaded: Any, chunk: pa.Table) -> pa.Table:
         prompts, keys = chunk["prompt"].to_pylist(), chunk[self.key].to_pylist()
@@ -97,8 +100,10 @@ class Scoring:
                 "reward": np.array([gold.reward for gold in golds]),
                 "garbage": np.array([gold.garbage for gold in golds]),
             }
-        from weakteach.models.scoring import score_responses  # torch: workers only
+        from weakteach.models.scoring import score_in_form  # torch: workers only
 
         model, tokenizer = loaded
-        rewards = score_responses(model, tokenizer, prompts, responses, self.batch_tokens)
-        return {"reward": rewards}
+        rewards, cut = score_in_form(
+            self.gold.form, model, tokenizer, prompts, responses, self.batch_tokens
+        )
+        return {"reward": rewards, "cut": cut}

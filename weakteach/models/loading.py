@@ -22,9 +22,13 @@ from transformers.utils import logging as transformers_logging
 
 from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Store
+from weakteach.models.conversion import ConversionError, convert
 from weakteach.models.spec import Model, ModelError, fetch
 
-HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model"]
+# Weights at the top alone: some repositories hold them again in other layouts.
+BESIDE_WEIGHTS = ["*.json", "*.txt", "*.model", "*.jinja"]
+HUB_FILES = ["model*.safetensors", *BESIDE_WEIGHTS]
+PICKLED_FILES = ["pytorch_model*.bin", *BESIDE_WEIGHTS]
 ADAPTER_CONFIG = "adapter_config.json"
 SAFELY: dict[str, Any] = {"trust_remote_code": False, "use_safetensors": True}
 
@@ -37,15 +41,15 @@ class StartsFrom(Protocol):
 
 
 def weights_folder(model: Model) -> Path:
-    """A local folder with the model's safetensors, config and tokenizer; fetched from the hub
-    if it is a hub id. Raises ModelError when the folder is gone or the hub out of reach."""
+    """A local folder with the model's weights, config and tokenizer; fetched from the hub if it is
+    a hub id. Raises ModelError when the folder is gone or the hub out of reach."""
     if model.is_untrained:
         raise ModelError(
             f"{model.label} is not shipped: a study pretrains it, or run "
             f"`weakteach pretrain {model.label} --out DIR` and give DIR"
         )
     if not model.content.startswith("sha256:"):
-        return fetch(model, HUB_FILES)
+        return fetch(model, PICKLED_FILES if model.is_pickled else HUB_FILES)
     folder = Path(model.location)
     if not folder.is_dir():
         raise ModelError(f"The folder {folder} of model {model.label} is gone")
@@ -71,6 +75,15 @@ def dequantize(model: Model, out: Path) -> None:
     del loaded.config.quantization_config
     loaded.save_pretrained(out)
     tokenizer.save_pretrained(out)
+
+
+def write_converted(model: Model, out: Path) -> None:
+    """Write a model whose weights are pickled as a plain model folder. Raises ModelError."""
+    folder = weights_folder(model)
+    try:
+        convert(folder, out)
+    except ConversionError as error:
+        raise ModelError(f"Model {model.label} cannot be converted: {error}") from error
 
 
 @dataclass(frozen=True)

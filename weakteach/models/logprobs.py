@@ -9,15 +9,12 @@ from transformers import PreTrainedModel
 
 from weakteach.models.pair_attention import attending_in_pairs
 from weakteach.models.pair_layout import (
-    PACKED,
-    SEPARATE,
     Batch,
     cut_by_tokens,
-    is_packed,
     lay_out,
 )
+from weakteach.models.probe import why_separate
 from weakteach.models.resources import Attention
-from weakteach.models.spec import ModelError
 from weakteach.models.tokens import PairTokens
 
 # Logits that exist at a time. 16 MiB in float32: they stay in a CPU's cache, and are not so few
@@ -34,17 +31,17 @@ def pair_logprobs(
 ) -> np.ndarray:
     """Summed log p(response | prompt), float64 of shape [pairs, 2].
 
-    The prompt is read once per pair, by the ``attention`` asked for, where the model's family
-    allows; else once per response, by the model's own, with a warning. Pairs of similar length go
-    together, in batches of at most ``batch_tokens`` tokens (one longer pair is a batch of its own).
-    Logits exist at response tokens only, a chunk at a time; log-probabilities are in float32 and
+    The prompt is read once per pair, by the ``attention`` asked for, where a probe shows that the
+    model can; else once per response, by the model's own, with a warning. Pairs of similar length
+    go together, in batches of at most ``batch_tokens`` tokens (one longer pair is a batch of its
+    own). Logits exist at response tokens only, a chunk at a time; log-probabilities are in float32,
     their sums in float64. The first token of a response without any prompt has nothing before it
     and counts as 0. Raises ModelError if the model computes its logits in a way that is not known
     here.
     """
-    packed = is_packed(model)
-    if model.config.model_type not in PACKED | SEPARATE:
-        _check_head(model)
+    if not pairs:
+        return np.empty((0, 2))
+    packed = not why_separate(model, _scores)
     sums = torch.zeros(len(pairs), 2, dtype=torch.float64, device=model.device)
     with attending_in_pairs(model) if packed else nullcontext():
         for rows in cut_by_tokens(pairs, batch_tokens, packed):
@@ -81,14 +78,3 @@ def _logits(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
     if cap := getattr(config, "final_logit_softcapping", None):  # Gemma 2
         logits = (logits / cap).tanh() * cap
     return logits
-
-
-def _check_head(model: PreTrainedModel) -> None:
-    ids = torch.arange(2, device=model.device)[None]
-    own = model(input_ids=ids, use_cache=False).logits[0].float()
-    hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]
-    if not torch.allclose(_logits(model, hidden).float(), own, rtol=1e-2, atol=1e-3):
-        raise ModelError(
-            f"Models of type {model.config.model_type} make their logits in a way of their own: "
-            "weakteach does not know it"
-        )

@@ -24,10 +24,9 @@ from weakteach.models.resources import Attention
 from weakteach.models.tokens import PairTokens
 
 LOGGER = logging.getLogger(__name__)
-# Families whose attention takes our layout, and those that keep their own: GPT-Neo's local layers
-# count places in a row, not positions. Any other was never tried.
+# Families whose gradients were held against those of separate rows. A probe finds out which others
+# label packed pairs rightly; they train with a row for each response.
 PACKED = {"opt", "gpt2", "gpt_neox", "llama", "mistral", "gemma", "qwen2"}
-SEPARATE = {"gpt_neo"}
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ class _Scores:
 
 
 def is_packed(model: PreTrainedModel) -> bool:
-    """Whether the model's family takes pairs in one row; warns where it does not."""
+    """Whether the model's family trains on pairs in one row; warns where it does not."""
     kind = model.config.model_type
     if kind not in PACKED:
         _warn_of_separate_rows(kind)
@@ -102,8 +101,8 @@ def is_packed(model: PreTrainedModel) -> bool:
 @lru_cache
 def _warn_of_separate_rows(kind: str) -> None:
     LOGGER.warning(
-        "Models of type %s read the prompt once for each response: their attention takes no mask "
-        "by position, or was never tried with one",
+        "Models of type %s read the prompt once for each response in training: their attention "
+        "takes no mask by position, or its gradients were never tried with one",
         kind,
     )
 

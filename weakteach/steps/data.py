@@ -77,6 +77,22 @@ class Dequantized(Step):
 
 
 @dataclass(frozen=True)
+class Converted(Step):
+    """A model whose weights come as pickles, as a plain model folder in their dtype."""
+
+    model: Model
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        from weakteach.models.loading import write_converted
+
+        write_converted(self.model, workspace.out)
+        return {"model": self.model.label}
+
+    def __str__(self) -> str:
+        return self.model.label
+
+
+@dataclass(frozen=True)
 class Pretrained(Step):
     """An embedded model that is not shipped, pretrained within the study; a model folder.
 

@@ -81,7 +81,8 @@ class Generate(Step):
 
 @dataclass(frozen=True)
 class GoldReward(Step):
-    """The gold reward of each generated response. Facts are their mean and its standard error."""
+    """The gold reward of each generated response. Facts are their mean and its standard error, and
+    in ``cut`` the number of responses that a reward model could not read to their end."""
 
     responses: Generate
     gold: Gold
@@ -111,6 +112,8 @@ class GoldReward(Step):
         }
         if "garbage" in scored.column_names:
             facts["garbage"] = float(scored["garbage"].to_numpy().mean())
+        if "cut" in scored.column_names:
+            facts["cut"] = int(scored["cut"].to_numpy().sum())
         return facts
 
 

@@ -31,7 +31,8 @@ class HumanLabels(Labels):
 
 @dataclass(frozen=True)
 class GoldLabels(Labels):
-    """Labels by a gold reward: the response with the higher one is chosen, the second on a tie."""
+    """Labels by a gold reward: the response with the higher one is chosen, the second on a tie. The
+    fact ``cut`` is the number of responses that a reward model could not read to their end."""
 
     part: Part
     gold: Gold
@@ -46,12 +47,19 @@ class GoldLabels(Labels):
         work = Scoring(store, self.gold, "pair_id", columns, resources.batch_tokens)
         stream = Stream(store, self.part.file(store), f"{workspace.scratch}/shards", work)
 
+        cut = 0
+
         def labels_of(scored: pa.Table) -> pa.Table:
+            nonlocal cut
+            for name in columns:
+                if f"{name}_cut" in scored.column_names:
+                    cut += int(scored[f"{name}_cut"].to_numpy().sum())
             rewards = np.stack([scored[f"{name}_reward"].to_numpy() for name in columns], axis=1)
             return label_table(scored["pair_id"].to_pylist(), rewards)
 
         shards = stream_chunks(stream, resources, workspace.progress)
-        return shards.write(workspace.out / "labels.parquet", labels_of)
+        facts = shards.write(workspace.out / "labels.parquet", labels_of)
+        return {**facts, "cut": cut}
 
 
 @dataclass(frozen=True)

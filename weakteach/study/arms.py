@@ -13,7 +13,16 @@ from weakteach.artifacts.step import Step
 from weakteach.evaluation.gold import Gold
 from weakteach.evaluation.judge import Judge
 from weakteach.models.spec import Dtype, Model, Tokenizer, tokenizer_of
-from weakteach.steps.data import Dequantized, HeldOut, Labels, Part, Policy, Pretrained, Split
+from weakteach.steps.data import (
+    Converted,
+    Dequantized,
+    HeldOut,
+    Labels,
+    Part,
+    Policy,
+    Pretrained,
+    Split,
+)
 from weakteach.steps.evaluation import Agreement, Generate, GoldReward
 from weakteach.steps.labels import GoldLabels, HumanLabels, WeakLabels
 from weakteach.steps.training import Dpo, RewardHead, Sft
@@ -399,17 +408,20 @@ def model_of(policy: Policy) -> Model:
     match policy:
         case Model():
             return policy
-        case Dequantized() | Pretrained():
+        case Converted() | Dequantized() | Pretrained():
             return policy.model
         case _:
             raise ValueError(f"{policy} is no pretrained model")
 
 
 def policy_of(model: Model, documents: int) -> Policy:
-    """What training and labeling read: the model itself, its plain form if it is a GGUF, or the
-    step that pretrains it on as many documents if it is embedded but not shipped."""
+    """What training and labeling read: the model itself, its plain form if it is a GGUF or
+    pickled, or the step that pretrains it on as many documents if it is embedded but not shipped.
+    """
     if model.is_untrained:
         return Pretrained(model.label, documents)
+    if model.is_pickled:
+        return Converted(model)
     return Dequantized(model) if model.is_gguf else model
 
 
@@ -420,7 +432,7 @@ def tokenizers_of(*models: Policy) -> tuple[Tokenizer | Dequantized, ...]:
         match model:
             case Dequantized():
                 found.add(model)
-            case Pretrained():
+            case Pretrained() | Converted():
                 found.add(tokenizer_of(model.model))
             case Model():
                 found.add(tokenizer_of(model))

@@ -9,7 +9,7 @@ from weakteach.evaluation.gold import Gold, RewardModel, WorldGold
 from weakteach.evaluation.judge import ChatJudge, Judge, RewardJudge, Style
 from weakteach.labeling.prompted import TextKind
 from weakteach.models.chat.endpoint import Chat
-from weakteach.models.spec import UNRESOLVED, Dtype, find_model
+from weakteach.models.spec import UNRESOLVED, Dtype, RewardForm, find_model
 from weakteach.preferences.pair import DataError
 from weakteach.preferences.sources import (
     FILE_FORMATS,
@@ -30,6 +30,7 @@ from weakteach.worlds.domains import DOMAINS
 from weakteach.worlds.noise import BradleyTerry, Noise, UniformFlip
 
 TRAINED = "trained:"
+FORMS: dict[str, RewardForm] = {"text": "text", "chat": "chat", "pair": "pair"}
 # Of the golds that a study trains: they are the same for all of its seeds.
 GOLD_SEED = 0
 
@@ -252,7 +253,8 @@ def find_gold(
     name: str, data: str, held_out: HeldOut, wanted: DataPreset, preset: Preset, resolve: bool
 ) -> Gold | None:
     """The gold of that name: ``own`` (None where the data has none), an embedded domain, none, a
-    model that the study trains, or a reward model. Raises DataError or ModelError."""
+    model that the study trains, or a reward model, which reads prompt and response as one text
+    unless ``chat:`` or ``pair:`` before its name says otherwise. Raises DataError or ModelError."""
     domain = domain_of(data)
     if name == "none":
         return None
@@ -272,6 +274,9 @@ def find_gold(
         return RewardModel(
             RewardHead(start, labels, recipe, GOLD_SEED, dtype=preset.dtype), preset.dtype
         )
+    form, colon, model = name.partition(":")
+    if colon and form in FORMS:
+        return RewardModel(find_policy(model, preset, resolve), preset.dtype, FORMS[form])
     return RewardModel(find_policy(name, preset, resolve), preset.dtype)
 
 

@@ -1,0 +1,169 @@
+"""A dozen broken set-ups, each named with its remedy before anything starts."""
+
+import json
+import shutil
+
+import pytest
+from hub_server import Repository, hub
+from rich.console import Console
+
+from weakteach.artifacts.errors import UserError
+from weakteach.models.memory import Memory
+from weakteach.models.resources import Resources
+from weakteach.models.tokens import load_tokenizer
+from weakteach.preferences.sources import WorldSource, file_source, hub_source
+from weakteach.run.preflight import (
+    GIB,
+    NodeType,
+    check_cluster,
+    check_disk,
+    check_golds,
+    check_memory,
+    check_models,
+    check_source,
+    nodes_of_file,
+    nodes_of_ray,
+    problem_table,
+)
+
+CLUSTER = """
+available_node_types:
+  head: {resources: {CPU: 8}}
+  l4: {max_workers: 8, resources: {CPU: 8, GPU: 1, "accelerator_type:L4": 1}}
+  a100: {max_workers: 2, resources: {CPU: 96, GPU: 8, "accelerator_type:A100": 1}}
+"""
+
+
+def model(folder, tiny, weights=True, **config):
+    """A repository's files; the smallest model's, but for what the config says."""
+    shutil.copytree(tiny, folder)
+    own = {**json.loads((folder / "config.json").read_text()), **config}
+    (folder / "config.json").write_text(json.dumps(own))
+    if not weights:
+        (folder / "model.safetensors").unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def repositories(tmp_path_factory, tiny):
+    root = tmp_path_factory.mktemp("hub")
+    good = model(root / "good", tiny)
+    no_eos = model(root / "no_eos", tiny)
+    tokenizer = load_tokenizer(tiny)
+    tokenizer.save_pretrained(no_eos)
+    told = json.loads((no_eos / "tokenizer_config.json").read_text())
+    told = {key: value for key, value in told.items() if not key.startswith("eos")}
+    (no_eos / "tokenizer_config.json").write_text(json.dumps(told))
+    (no_eos / "special_tokens_map.json").unlink(missing_ok=True)
+    no_tokenizer = model(root / "no_tokenizer", tiny)
+    for file in no_tokenizer.glob("tokenizer*"):
+        file.write_text("{")
+    reward = {"architectures": ["OPTForSequenceClassification"], "id2label": {"0": "reward"}}
+    return {
+        "some/good": Repository(good),
+        "some/gated": Repository(good, gated=True),
+        "some/no-weights": Repository(model(root / "no_weights", tiny, weights=False)),
+        "some/no-eos": Repository(no_eos),
+        "some/no-tokenizer": Repository(no_tokenizer),
+        "some/short": Repository(model(root / "short", tiny, max_position_embeddings=100)),
+        "some/reward": Repository(model(root / "reward", tiny, **reward)),
+    }
+
+
+MODELS = {
+    "some/absent": "There is no model some/absent on the hub",
+    "some/gated": "some/gated is gated",
+    "some/no-weights": "no weights at the top of its files",
+    "some/no-eos": "no EOS",
+    "some/no-tokenizer": "its tokenizer cannot be read",
+    "some/short": "reads 100 tokens, and pairs may have 512",
+    "gpt-9": "There is no model",
+}
+
+
+def test_models_with_problems_are_all_named_and_no_weights_fetched(repositories, tmp_path):
+    with hub(tmp_path, models=repositories) as fetched:
+        problems = check_models(["some/good", "opt-45k", "llama-230k", *MODELS], 512)
+    assert [problem.where for problem in problems] == list(MODELS)
+    for problem, sentence in zip(problems, MODELS.values(), strict=True):
+        assert sentence in problem.what
+        assert problem.remedy
+    assert not any(name.endswith("safetensors") for name in fetched)
+
+
+def test_golds_need_a_head_and_what_their_form_reads(repositories, tmp_path):
+    golds = [("some/reward", "text"), ("some/reward", "chat"), ("some/good", "text")]
+    with hub(tmp_path, models=repositories):
+        problems = check_golds(golds, 512)
+    assert [p.where for p in problems] == ["some/reward", "some/good"]
+    assert "no chat template" in problems[0].what
+    assert "it is no reward model: OPTForCausalLM" in problems[1].what
+
+
+def test_data_is_there_with_its_split_and_columns(tmp_path):
+    assert not check_source("world:64", lambda: WorldSource(64))
+    (gone,) = check_source("gone.jsonl", lambda: file_source(tmp_path / "gone.jsonl"))
+    assert "no such file" in f"{gone.what} {gone.remedy}"
+    (tmp_path / "bad.jsonl").write_text('{"question": "a", "answer": "b"}\n')
+    (bad,) = check_source("bad.jsonl", lambda: file_source(tmp_path / "bad.jsonl"))
+    assert "columns" in f"{bad.what} {bad.remedy}"
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
+    assert not check_source("set", lambda: hub_source(str(folder)))
+    (split,) = check_source("set", lambda: hub_source(str(folder), split="train_prefs"))
+    assert "train_prefs" in f"{split.what} {split.remedy}"
+
+
+def nodes(tmp_path):
+    (tmp_path / "cluster.yaml").write_text(CLUSTER)
+    return nodes_of_file(tmp_path / "cluster.yaml")
+
+
+CLUSTERS = [
+    (Resources(train_workers=1, gpus=1, gpu_type="H100"), "no node has a H100 GPU"),
+    (Resources(train_workers=1, gpus=1, gpu_type="L4", cpus=16), "16 CPUs for one worker"),
+    (Resources(train_workers=12, gpus=1, gpu_type="L4"), "12 workers are asked for"),
+    (Resources(label_actors=17, gpus=1, gpu_type="A100"), "17 workers are asked for"),
+]
+
+
+@pytest.mark.parametrize(("resources", "sentence"), CLUSTERS, ids=lambda x: str(x)[:12])
+def test_a_cluster_that_can_never_place_a_worker_is_told(tmp_path, resources, sentence):
+    (problem,) = check_cluster("cluster.yaml", nodes(tmp_path), resources)
+    assert sentence in problem.what
+
+
+def test_clusters_that_fit(tmp_path):
+    for resources in (
+        Resources(),
+        Resources(train_workers=8, label_actors=8, gpus=1, gpu_type="L4", cpus=8),
+        Resources(train_workers=16, gpus=1, gpu_type="A100"),
+        Resources(label_actors=48, gpus=0.5),
+    ):
+        assert not check_cluster("cluster.yaml", nodes(tmp_path), resources)
+    alive = [{"Alive": True, "NodeName": "a", "Resources": {"CPU": 4.0}}, {"Alive": False}]
+    assert nodes_of_ray(alive) == [NodeType("a", {"CPU": 4.0}, 1)]
+    (problem,) = check_cluster("ray", nodes_of_ray(alive), Resources(label_actors=1, gpus=1))
+    assert "no node has 1 GPUs" in problem.what
+    (tmp_path / "other.yaml").write_text("a: 1")
+    with pytest.raises(UserError, match="no cluster file of ray up"):
+        nodes_of_file(tmp_path / "other.yaml")
+
+
+def test_steps_that_do_not_fit_their_device_are_told():
+    steps = [("Sft of opt-6.7b", Memory(weights=120 * GIB)), ("Dpo", Memory(weights=20 * GIB))]
+    (problem,) = check_memory(steps, Resources(gpus=1, gpu_type="A100"))
+    assert (problem.where, "40 GiB" in problem.what) == ("Sft of opt-6.7b", True)
+    assert len(check_memory(steps, Resources(gpus=0.5, gpu_type="A100"))) == 2
+    assert not check_memory(steps, Resources(gpus=1, gpu_type="A100"), gib=141)
+    assert not check_memory(steps, Resources())
+
+
+def test_a_full_disk_is_told():
+    (problem,) = check_disk("runs", 10 * GIB, 1500 * GIB)
+    assert problem.what == "about 1,500 GiB will be written, and 10 GiB are free"
+    assert not check_disk("runs", 10 * GIB, 9 * GIB)
+    console = Console(width=100, record=True)
+    console.print(problem_table([problem]))
+    assert "another --storage" in console.export_text()

@@ -1,0 +1,229 @@
+"""How much memory of a device a step takes at its peak: weights, what training adds, and what a
+batch holds. Pure functions of a model's shape; no torch, so that plans are made of them.
+
+What a layer keeps for its backward pass was counted from the graph of transformers' layers with a
+fused attention kernel, which keeps no scores; tests hold it against measured peaks.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from weakteach.models.spec import Dtype
+
+FLOAT32, ADAM = 4, 8
+DTYPE_BYTES: dict[str, int] = {"float32": 4, "bfloat16": 2}
+# Families whose feed-forward layer has two matrices and LayerNorm; today's have a third for gating.
+UNGATED = {
+    "opt", "gpt2", "gpt_neox", "gpt_neo", "gptj", "bloom", "phi", "codegen", "deberta-v2",
+    "starcoder2", "falcon", "mpt",
+}  # fmt: skip
+LEARNED_POSITIONS = {"opt", "gpt2", "gpt_neo"}
+# Families that keep a head of their own where the config does not say.
+UNTIED = {"llama", "mistral", "qwen2", "qwen3", "gpt_neox", "olmo2", "phi3"}
+# Numbers kept for a token and layer, in widths of hidden states and of keys; and in widths of the
+# feed-forward, by the kind of layer (ReLU gives what it keeps on to the next matrix).
+KEPT_GATED, KEPT_UNGATED = (10.0, 1.5), (6.0, 2.0)
+KEPT_FEED_GATED, KEPT_FEED, KEPT_FEED_RELU = 3.8, 2.0, 1.0
+# TRL's fused head works in tiles of so many tokens and logits. It holds a whole tile in the dtype,
+# whatever the vocabulary, and float32 copies of what it fills of it.
+TILE_TOKENS, TILE_LOGITS, TILE_COPIES = 4096, 32_768, 3
+# Logits that exist at a time where log-probabilities are read (logprobs.CHUNK_LOGITS).
+LABEL_LOGITS = 1 << 22
+# What a process holds on a GPU before it computes (context, workspaces), and what its allocator
+# cannot use.
+CONTEXT_BYTES, FRAGMENTED = 1 << 30, 0.05
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a decoder that memory follows from."""
+
+    vocabulary: int
+    hidden: int
+    layers: int
+    queries: int
+    keys: int
+    feed_forward: int
+    positions: int
+    is_tied: bool
+    is_gated: bool
+    is_relu: bool
+
+    @property
+    def layer_parameters(self) -> int:
+        attention = 2 * self.hidden * (self.queries + self.keys)
+        return attention + (3 if self.is_gated else 2) * self.hidden * self.feed_forward
+
+    @property
+    def parameters(self) -> int:
+        tables = (1 if self.is_tied else 2) * self.vocabulary + self.positions
+        return self.layers * self.layer_parameters + tables * self.hidden
+
+    def adapter_parameters(self, rank: int) -> int:
+        """Of LoRA on all projections of every layer."""
+        widths = 4 * self.hidden + 2 * self.queries + 2 * self.keys
+        matrices = 3 if self.is_gated else 2
+        return self.layers * rank * (widths + matrices * (self.hidden + self.feed_forward))
+
+
+def shape_of(config: Mapping[str, Any]) -> Shape | None:
+    """The shape that a model's config tells (``config.json``, of any spelling); None if it tells
+    too little."""
+    config = config.get("text_config") or config
+
+    def first(*names: str) -> Any:
+        return next((config[name] for name in names if config.get(name) is not None), None)
+
+    hidden = first("hidden_size", "n_embd", "d_model")
+    layers = first("num_hidden_layers", "n_layer", "num_layers")
+    vocabulary = first("vocab_size")
+    if not (hidden and layers and vocabulary):
+        return None
+    heads = first("num_attention_heads", "n_head", "num_heads") or 1
+    width = first("head_dim") or hidden // heads
+    keys = first("num_key_value_heads") or heads
+    kind = first("model_type")
+    is_tied = first("tie_word_embeddings")
+    return Shape(
+        vocabulary=vocabulary,
+        hidden=hidden,
+        layers=layers,
+        queries=heads * width,
+        keys=keys * width,
+        feed_forward=first("intermediate_size", "ffn_dim", "n_inner") or 4 * hidden,
+        positions=(first("max_position_embeddings", "n_positions") or 0)
+        * (kind in LEARNED_POSITIONS),
+        # Where a config does not say, transformers ties.
+        is_tied=kind not in UNTIED if is_tied is None else bool(is_tied),
+        is_gated=kind not in UNGATED,
+        is_relu=first("activation_function", "hidden_act") == "relu",
+    )
+
+
+def shape_in(folder: str | Path) -> Shape | None:
+    """The shape of the model in a folder; None without a config that tells it."""
+    file = Path(folder) / "config.json"
+    return shape_of(json.loads(file.read_text())) if file.is_file() else None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one device at the peak of a step, by what they are for."""
+
+    weights: float = 0.0
+    gradients: float = 0.0
+    optimizer: float = 0.0
+    buckets: float = 0.0
+    activations: float = 0.0
+    logits: float = 0.0
+
+    @property
+    def total(self) -> float:
+        parts = (self.weights, self.gradients, self.optimizer, self.buckets)
+        return sum(parts) + self.activations + self.logits
+
+    def with_cache(self, shape: Shape, tokens: int, dtype: Dtype) -> "Memory":
+        """And the keys and values of so many tokens."""
+        cache = 2 * tokens * shape.layers * shape.keys * DTYPE_BYTES[dtype]
+        return replace(self, activations=self.activations + cache)
+
+    @property
+    def on_gpu(self) -> float:
+        """With what the process and its allocator take of a GPU besides."""
+        return CONTEXT_BYTES + self.total * (1 + FRAGMENTED)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a training is made to fit. ``shards`` are the workers that share weights, gradients and
+    optimizer (FSDP); 1 is a whole copy on each."""
+
+    activation_checkpointing: bool = False
+    shards: int = 1
+
+    def arguments(self) -> dict[str, Any]:
+        """What TRL's configurations are handed. FSDP brings its own checkpointing."""
+        if self.shards == 1:
+            return {"activation_checkpointing": self.activation_checkpointing}
+        how = {
+            "version": 2,
+            "reshard_after_forward": True,
+            "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+            "activation_checkpointing": self.activation_checkpointing,
+            "state_dict_type": "FULL_STATE_DICT",
+        }
+        return {"fsdp": True, "fsdp_config": how, "activation_checkpointing": False}
+
+
+def training_memory(
+    shape: Shape,
+    tokens: int,
+    dtype: Dtype = "float32",
+    lora_rank: int = 0,
+    workers: int = 1,
+    fit: Fit | None = None,
+) -> Memory:
+    """Of one worker that reads ``tokens`` tokens at once, padding included.
+
+    Trained weights, their gradients and AdamW's two sums are in float32; autocast to bfloat16
+    copies the trained weights. Below adapters the weights are frozen, in the dtype. Data-parallel
+    workers hold the gradients again in buckets.
+    """
+    fit = fit or Fit()
+    frozen = shape.parameters if lora_rank else 0
+    trained = shape.adapter_parameters(lora_rank) if lora_rank else shape.parameters
+    size = DTYPE_BYTES[dtype]
+    cast = 0 if dtype == "float32" or fit.shards > 1 else size * trained
+    weights = (frozen * size + trained * FLOAT32) / fit.shards
+    if fit.shards > 1:  # two layers are gathered at a time, one in use and one on its way
+        weights += 2 * shape.layer_parameters * FLOAT32
+    return Memory(
+        weights=weights + cast,
+        gradients=trained * FLOAT32 / fit.shards,
+        optimizer=trained * ADAM / fit.shards,
+        buckets=trained * FLOAT32 if workers > 1 and fit.shards == 1 else 0,
+        activations=_kept(shape, tokens, size, lora_rank, fit.activation_checkpointing),
+        logits=min(tokens, TILE_TOKENS)
+        * (TILE_LOGITS * size + TILE_COPIES * min(shape.vocabulary, TILE_LOGITS) * FLOAT32),
+    )
+
+
+def choose_fit(
+    shape: Shape, tokens: int, dtype: Dtype, lora_rank: int, workers: int, room: float
+) -> Fit | None:
+    """The cheapest way in which a training fits ``room`` bytes of a GPU: as it is, with activation
+    checkpointing, or sharded over its workers; None if there is no such way."""
+    ways = [Fit(), Fit(activation_checkpointing=True)]
+    if workers > 1:
+        ways += [Fit(shards=workers), Fit(True, workers)]
+    for fit in ways:
+        if training_memory(shape, tokens, dtype, lora_rank, workers, fit).on_gpu <= room:
+            return fit
+    return None
+
+
+def reading_memory(shape: Shape, tokens: int, dtype: Dtype = "float32", models: int = 1) -> Memory:
+    """Of labeling, scoring or generation that reads ``tokens`` tokens at once; ``models`` 2 is a
+    policy beside its reference, 1 a policy that is an adapter on it."""
+    size = DTYPE_BYTES[dtype]
+    widest = max(6 * shape.hidden, shape.queries + 2 * shape.keys, 3 * shape.feed_forward)
+    layer = tokens * (widest + 3 * shape.hidden) * size
+    # When the logits are made, the layers are done: their results are left.
+    logits, left = 2.0 * FLOAT32 * LABEL_LOGITS, 2 * tokens * shape.hidden * size
+    return Memory(
+        weights=models * shape.parameters * size,
+        activations=max(layer - logits, left),
+        logits=logits,
+    )
+
+
+def _kept(shape: Shape, tokens: int, size: int, lora_rank: int, checkpointing: bool) -> float:
+    per_hidden, per_key = KEPT_GATED if shape.is_gated else KEPT_UNGATED
+    per_feed = KEPT_FEED_RELU if shape.is_relu else KEPT_FEED
+    per_feed = KEPT_FEED_GATED if shape.is_gated else per_feed
+    layer = per_hidden * shape.hidden + per_key * shape.keys + per_feed * shape.feed_forward
+    kept = shape.hidden * shape.layers + layer if checkpointing else layer * shape.layers
+    return tokens * size * (kept + 4 * shape.hidden)

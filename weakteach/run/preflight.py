@@ -1,0 +1,277 @@
+"""What would fail later, found before Ray starts and before money is spent.
+
+Each check takes values and gives problems; none of them loads weights.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.table import Table
+
+from weakteach.artifacts.errors import UserError
+from weakteach.artifacts.store import Store
+from weakteach.models.memory import Memory
+from weakteach.models.resources import Resources
+from weakteach.models.spec import (
+    CONFIG,
+    EMBEDDED,
+    TOKENIZER_FILES,
+    Model,
+    RewardForm,
+    fetch,
+    find_model,
+)
+from weakteach.preferences.pair import Quarantined
+
+GIB = 1 << 30
+# Memory of a GPU by its name in Ray, in GiB: the smallest that is sold under the name.
+GPU_GIB: dict[str, float] = {
+    "T4": 16, "V100": 16, "A10G": 24, "L4": 24, "L40S": 48, "A100": 40, "A100-40G": 40,
+    "A100-80G": 80, "H100": 80, "H200": 141, "B200": 180,
+}  # fmt: skip
+ACCELERATOR = "accelerator_type:"
+FIRST_ROWS = 100
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that would fail: ``what`` is wrong, ``where``, and the ``remedy``."""
+
+    where: str
+    what: str
+    remedy: str
+
+
+def problem_table(problems: Sequence[Problem]) -> Table:
+    table = Table(title=f"{len(problems)} problems before the start", title_justify="left")
+    for heading in ("where", "what", "remedy"):
+        table.add_column(heading, overflow="fold")
+    for problem in problems:
+        table.add_row(problem.where, problem.what, problem.remedy)
+    return table
+
+
+def _said(where: str, check: Callable[[], Any]) -> tuple[Any, list[Problem]]:
+    """What the check gives, and its one error as a problem: the sentence and, after its first
+    colon, the remedy."""
+    try:
+        return check(), []
+    except UserError as error:
+        what, _, remedy = str(error).partition(": ")
+        return None, [Problem(where, what, remedy or "see the message")]
+
+
+def check_models(names: Iterable[str], max_tokens: int) -> list[Problem]:
+    """Of models that are trained or labeled with: that each is there, may be fetched, has weights,
+    a tokenizer with EOS, and a context of ``max_tokens``."""
+    problems: list[Problem] = []
+    for name in dict.fromkeys(names):
+        model, found = _said(name, lambda: find_model(name))  # noqa: B023
+        problems += found or _check_files(name, model, "text", max_tokens)
+    return problems
+
+
+def check_golds(golds: Iterable[tuple[str, RewardForm]], max_tokens: int) -> list[Problem]:
+    """Of reward models with the form that they are read in: as above, a head with one output, and
+    a chat template where it is needed."""
+    problems: list[Problem] = []
+    for name, form in dict.fromkeys(golds):
+        model, found = _said(name, lambda: find_model(name))  # noqa: B023
+        found = found or [*_check_files(name, model, form, 0)]
+        problems += found or _check_head(name, model)
+    return problems
+
+
+def _check_files(name: str, model: Model, form: RewardForm, max_tokens: int) -> Iterable[Problem]:
+    if model.is_gguf or model.content.startswith(EMBEDDED):
+        return []
+    folder, found = _said(name, lambda: _small_files(model))
+    if found:
+        return found
+    return [*_check_tokenizer(name, folder, form), *_check_context(name, folder, max_tokens)]
+
+
+def _small_files(model: Model) -> Path:
+    """Config and tokenizer of a model, fetched without its weights."""
+    if model.content.startswith("sha256:"):
+        return Path(model.location)
+    return fetch(model, [CONFIG, *TOKENIZER_FILES])
+
+
+def _check_tokenizer(name: str, folder: Path, form: RewardForm) -> Iterator[Problem]:
+    from transformers import AutoTokenizer  # slow to import, needed for models with files alone
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+    except Exception as error:  # readers of many formats raise many classes
+        yield Problem(
+            name,
+            f"its tokenizer cannot be read ({type(error).__name__})",
+            "use a model whose tokenizer needs no code of its own",
+        )
+        return
+    if form == "text" and tokenizer.eos_token_id is None:
+        yield Problem(name, "its tokenizer has no EOS, so no response can end", "use another model")
+    if form == "chat" and not tokenizer.chat_template:
+        yield Problem(name, "it has no chat template", f"give it as pair:{name}, or without a form")
+
+
+def _config(folder: Path) -> Mapping[str, Any]:
+
+    return json.loads((folder / CONFIG).read_text())
+
+
+def _check_context(name: str, folder: Path, max_tokens: int) -> Iterator[Problem]:
+    config = _config(folder)
+    config = config.get("text_config") or config
+    context = config.get("max_position_embeddings") or config.get("n_positions")
+    if context and context < max_tokens:
+        yield Problem(
+            name,
+            f"it reads {context} tokens, and pairs may have {max_tokens}",
+            f"--max-tokens {context}, or another model",
+        )
+    if "auto_map" in config and not config.get("model_type"):
+        yield Problem(name, "it comes with code of its own, which is not run", "use another model")
+
+
+def _check_head(name: str, model: Model) -> Iterator[Problem]:
+    config = _config(_small_files(model))
+    labels = config.get("num_labels") or len(config.get("id2label") or {0: "", 1: ""})
+    kinds = config.get("architectures") or [""]
+    if labels != 1 or not kinds[0].endswith("ForSequenceClassification"):
+        yield Problem(
+            name,
+            f"it is no reward model: {kinds[0] or 'no architecture'} with {labels} outputs",
+            "give a sequence-classification model with one output as --gold",
+        )
+
+
+def check_source(data: str, find: Callable[[], Any]) -> list[Problem]:
+    """That the source of pairs is there, with a split and columns that hold pairs: its first rows
+    are read. ``find`` makes the source."""
+    source, found = _said(data, find)
+    if found:
+        return found
+    rows, found = _said(data, lambda: list(islice(source.read(), FIRST_ROWS)))
+    if found:
+        return found
+    if not rows:
+        return [Problem(data, "it holds no rows", "give other pairs as --data")]
+    if all(isinstance(row, Quarantined) for row in rows):
+        what = f"none of its first {len(rows)} rows is a pair ({rows[0].reason}: {rows[0].detail})"
+        return [Problem(data, what, "rename its columns, or give others as --data")]
+    return []
+
+
+@dataclass(frozen=True)
+class NodeType:
+    """A kind of node that a cluster may have: resources of one, and how many at most."""
+
+    name: str
+    resources: Mapping[str, float]
+    count: int
+
+
+def nodes_of_file(file: Path) -> list[NodeType]:
+    """The node types of a cluster file of ``ray up``. Raises UserError."""
+    try:
+        types = yaml.safe_load(file.read_text())["available_node_types"]
+        return [
+            NodeType(name, kind.get("resources") or {}, int(kind.get("max_workers") or 1))
+            for name, kind in types.items()
+        ]
+    except (OSError, yaml.YAMLError, LookupError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(f"{file} is no cluster file of ray up: {error}") from error
+
+
+def nodes_of_ray(alive: Iterable[Mapping[str, Any]]) -> list[NodeType]:
+    """The nodes of a running cluster, as ``ray.nodes()`` lists them; one that scales up by itself
+    may get others, which its file tells."""
+    return [
+        NodeType(str(node.get("NodeName")), node["Resources"], 1)
+        for node in alive
+        if node.get("Alive")
+    ]
+
+
+def check_cluster(where: str, nodes: Sequence[NodeType], resources: Resources) -> list[Problem]:
+    """That the nodes can ever place the workers of one step, all of a training at a time."""
+    if not resources.gpus and not resources.train_workers:
+        return []
+    kind = f"{ACCELERATOR}{resources.gpu_type}"
+    wanted = {"CPU": resources.cpus, "GPU": resources.gpus}
+    with_type = [n for n in nodes if not resources.gpu_type or n.resources.get(kind)]
+    if not with_type:
+        types = sorted(
+            {r.removeprefix(ACCELERATOR) for n in nodes for r in n.resources if ACCELERATOR in r}
+        )
+        return [
+            Problem(
+                where,
+                f"no node has a {resources.gpu_type} GPU",
+                f"--gpu-type {' or '.join(types) if types else 'any'}, or another cluster",
+            )
+        ]
+    fits = [
+        min(int(n.resources.get(name, 0) // amount) for name, amount in wanted.items() if amount)
+        for n in with_type
+    ]
+    if not max(fits):
+        return [
+            Problem(
+                where,
+                f"no node has {resources.gpus:g} GPUs and {resources.cpus:g} CPUs for one worker",
+                "ask for fewer with --gpus and --cpus, or larger nodes",
+            )
+        ]
+    room = sum(fit * node.count for fit, node in zip(fits, with_type, strict=True))
+    problems = []
+    for option, count in (
+        ("--train-workers", resources.train_workers),
+        ("--label-actors", resources.label_actors),
+    ):
+        if count > room:
+            what = f"{count} workers are asked for, and all nodes together hold {room}"
+            problems.append(Problem(where, what, f"{option} {room}, or a larger cluster"))
+    return problems
+
+
+def check_memory(
+    steps: Iterable[tuple[str, Memory]], resources: Resources, gib: float | None = None
+) -> list[Problem]:
+    """That what each step takes on a GPU is there, by names of steps and their memory. ``gib`` is
+    that of the device; without it, the smallest that is sold under the GPU's name."""
+    room = gib if gib is not None else GPU_GIB.get(resources.gpu_type)
+    if not resources.gpus or room is None:
+        return []
+    share = min(1.0, resources.gpus)
+    return [
+        Problem(
+            name,
+            f"it takes about {memory.on_gpu / GIB:.0f} GiB, and its share of a "
+            f"{resources.gpu_type or 'GPU'} is {room * share:.0f} GiB",
+            "a smaller --device-batch, LoRA, activation checkpointing or FSDP over more workers",
+        )
+        for name, memory in steps
+        if memory.on_gpu > room * share * GIB
+    ]
+
+
+def check_disk(where: str, free: float, needed: float) -> list[Problem]:
+    """That ``needed`` bytes have room."""
+    if needed <= free:
+        return []
+    what = f"about {needed / GIB:,.0f} GiB will be written, and {free / GIB:,.0f} GiB are free"
+    return [Problem(where, what, "another --storage, or `weakteach gc`")]
+
+
+def free_bytes(store: Store) -> float:
+    """Of the storage; without bound where it is no file system."""
+    return shutil.disk_usage(store.root).free if store.is_local else float("inf")
