@@ -8,7 +8,7 @@ from weakteach.statistics.calibration import (
     HOTTEST,
     calibration,
     cross_fitted_probability,
-    expected_error,
+    error_gain,
     fit_temperature,
     label_probability,
 )
@@ -91,7 +91,24 @@ def test_a_boasting_teacher_is_set_right_by_a_temperature_that_saw_other_labels(
     assert before.ece > 0.15
     assert after.ece < 2 * after.ece_by_chance
     assert after.brier < before.brier
-    assert expected_error(label_probability(margin, 1.0), right) == before.ece
+    claimed, fitted = label_probability(margin, 1.0), cross_fitted_probability(margin, right, part)
+    gain = error_gain(claimed, fitted, right, np.arange(6000))
+    assert gain.value == pytest.approx(before.ece - after.ece)
+    assert 0.1 < gain.low < gain.value < gain.high
+    alike = error_gain(claimed, claimed, right, np.arange(6000))
+    assert (alike.low, alike.value, alike.high) == (0, 0, 0)
+    # Labels that come in tens of one pair say less.
+    few = error_gain(claimed, fitted, right, np.arange(6000) // 10)
+    assert few.value == gain.value
+
+
+def test_labels_that_belong_together_count_as_fewer() -> None:
+    probability, right = np.repeat([0.6, 0.7, 0.8], 40), np.repeat([1.0, 0.0, 1.0, 1.0], 30)
+    alone = calibration(probability, right)
+    tied = calibration(probability, right, groups=np.repeat(np.arange(12), 10))
+    assert alone.ece == tied.ece
+    assert alone.ece_by_chance < tied.ece_by_chance
+    assert alone.bins[0].accuracy.low > tied.bins[0].accuracy.low
 
 
 def test_no_label_is_judged_by_a_temperature_that_saw_it() -> None:

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, special
 
+from weakteach.statistics.cross_fit import clustered_share, design_effect
 from weakteach.statistics.crossed import win_rate
-from weakteach.statistics.estimate import Estimate
+from weakteach.statistics.estimate import CONFIDENCE, Estimate
 
 # Ends of what is searched for a temperature. At the upper one every probability is all but 1/2.
 COLDEST, HOTTEST = 1e-3, 1e3
+BOOTSTRAPS = 1000
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,22 @@ class Calibration:
     brier: float
 
 
-def calibration(probability: np.ndarray, correct: np.ndarray, bins: int = 10) -> Calibration:
+def calibration(
+    probability: np.ndarray,
+    correct: np.ndarray,
+    bins: int = 10,
+    groups: np.ndarray | None = None,
+) -> Calibration:
     """Reliability table of labels: ``probability`` [n] that a label is right, ``correct`` [n] 0/1.
 
     A weak label's probability is (1 + confidence)/2 = σ(|margin|), or ``label_probability`` of its
     margin and a temperature. Bins hold about equally many labels (equal widths would leave most of
     them empty: margins are small); equal probabilities are never parted, so there may be fewer
-    bins. Intervals take labels as independent. By chance, |accuracy - probability| of a bin of m
-    labels is about √(2/π) √(Σ p(1 - p))/m.
+    bins. By chance, |accuracy - probability| of a bin of m labels is about √(2/π) √(Σ p(1 - p))/m.
+
+    ``groups`` [n] numbers labels that belong together, such as several of one pair: intervals and
+    chance are then those of as many independent labels as they count for (see ``cross_fit``).
+    Without it all labels are taken as independent.
 
     Raises ValueError for no labels, unequal lengths, values outside of [0, 1], or no bins.
     """
@@ -54,11 +64,14 @@ def calibration(probability: np.ndarray, correct: np.ndarray, bins: int = 10) ->
     for number in np.unique(place):
         inside = place == number
         p, hits, count = probability[inside], int(right[inside].sum()), int(inside.sum())
-        accuracy = win_rate(hits, 0, count - hits)
+        accuracy, effect = win_rate(hits, 0, count - hits), 1.0
+        if groups is not None:
+            accuracy = clustered_share(right[inside], groups[inside])
+            effect = design_effect(right[inside] - p, groups[inside])
         made.append(
             CalibrationBin(float(p.min()), float(p.max()), count, float(p.mean()), accuracy)
         )
-        chance += np.sqrt(2 / np.pi * (p * (1 - p)).sum())
+        chance += np.sqrt(2 / np.pi * effect * (p * (1 - p)).sum())
     return Calibration(
         tuple(made),
         ece=_ece(probability, right, bins),
@@ -67,9 +80,33 @@ def calibration(probability: np.ndarray, correct: np.ndarray, bins: int = 10) ->
     )
 
 
-def expected_error(probability: np.ndarray, correct: np.ndarray, bins: int = 10) -> float:
-    """The ``ece`` of ``calibration`` alone. Raises ValueError as that does."""
-    return _ece(*_checked(probability, correct, bins), bins)
+def error_gain(
+    before: np.ndarray,
+    after: np.ndarray,
+    correct: np.ndarray,
+    groups: np.ndarray,
+    bins: int = 10,
+) -> Estimate:
+    """ECE of probabilities ``before`` [n] minus that of those ``after`` [n], of the same labels.
+
+    The interval is a percentile bootstrap over ``groups`` [n] of labels that belong together, with
+    the bins of all labels kept. Raises ValueError as ``calibration`` does.
+    """
+    _, group = np.unique(groups, return_inverse=True)
+    count = int(group.max()) + 1
+    draws = np.random.default_rng(0)
+    drawn = [draws.multinomial(count, np.full(count, 1 / count)) for _ in range(BOOTSTRAPS)]
+    gains = np.zeros(BOOTSTRAPS + 1)  # the first is that of the labels themselves
+    for sign, given in ((1, before), (-1, after)):
+        probability, right = _checked(given, correct, bins)
+        place = _bin_of(probability, bins)
+        cells = np.zeros((count, int(place.max()) + 1))
+        np.add.at(cells, (group, place), right - probability)
+        sizes = np.bincount(group, minlength=count)
+        for turn, times in enumerate([np.ones(count), *drawn]):
+            gains[turn] += sign * np.abs(times @ cells).sum() / (times @ sizes)
+    low, high = np.quantile(gains[1:], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Estimate(float(gains[0]), float(low), float(high), prompts=count)
 
 
 def label_probability(margin: np.ndarray, temperature: float) -> np.ndarray:

@@ -25,8 +25,6 @@ from statsmodels.stats.inter_rater import cohens_kappa
 
 from weakteach.statistics.estimate import CONFIDENCE, Estimate
 
-Z = float(stats.norm.isf((1 - CONFIDENCE) / 2))
-
 
 def inflation(folds: int, repeats: int) -> float:
     """1/R + K/(K - 1): by how much sharing training pairs widens a variance over pairs.
@@ -54,12 +52,21 @@ def clustered_share(
     if not ((values >= 0) & (values <= 1)).all():
         raise ValueError("A share is of values between 0 and 1")
     n, p = len(values), float(values.mean())
-    trials = n / (widened * design_effect(values, groups))
+    low, high = share_interval(p, n / (widened * design_effect(values, groups)), level)
+    return Estimate(p, low, high, prompts=n)
+
+
+def share_interval(p: float, trials: float, level: float = CONFIDENCE) -> tuple[float, float]:
+    """Wilson's interval of a share ``p`` of so many independent ``trials``, a whole number or not.
+
+    Raises ValueError for a share outside of [0, 1] or no trials.
+    """
+    if not 0 <= p <= 1 or not trials > 0:
+        raise ValueError(f"No share: {p} of {trials}")
     z = float(stats.norm.isf((1 - level) / 2))
     center, spread = p + z * z / (2 * trials), p * (1 - p) / trials + z * z / (4 * trials**2)
     half, scale = z * np.sqrt(spread), 1 + z * z / trials
-    low, high = max(0.0, (center - half) / scale), min(1.0, (center + half) / scale)
-    return Estimate(p, float(low), float(high), prompts=n)
+    return max(0.0, float((center - half) / scale)), min(1.0, float((center + half) / scale))
 
 
 def design_effect(values: np.ndarray, groups: np.ndarray) -> float:

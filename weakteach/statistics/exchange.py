@@ -75,16 +75,20 @@ def exchange_rate(
     if mean(slope).low > 0:
         low = _crossing(lambda at: over(at).low, *ends)
         high = _crossing(lambda at: over(at).high, *ends)
-    per_thousand = [
-        None if at is None else (math.exp(at) - human_labels) * 1000 / weak_labels
-        for at in (value, low, high)
-    ]
-    money = None
-    if price is not None:
-        costs = [None if worth is None else worth * price for worth in per_thousand]
-        money = (costs[0], costs[1], costs[2])
-    told = all(end is not None for end in per_thousand)
-    return Exchange(weak_labels, *per_thousand, told=told, money=money)
+
+    def worth(at: float | None) -> float | None:
+        return None if at is None else (math.exp(at) - human_labels) * 1000 / weak_labels
+
+    def cost(labels: float | None) -> float | None:
+        return None if labels is None or price is None else labels * price
+
+    worths = worth(value), worth(low), worth(high)
+    return Exchange(
+        weak_labels,
+        *worths,
+        told=None not in worths,
+        money=None if price is None else (cost(worths[0]), cost(worths[1]), cost(worths[2])),
+    )
 
 
 def _crossing(falling: Callable[[float], float], left: float, right: float) -> float | None:

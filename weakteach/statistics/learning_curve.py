@@ -75,16 +75,18 @@ def learning_curve(
     low, high = np.quantile(gains, [tail, 1 - tail])
     needed = np.sort(_needed(tops, gains, wanted))
     ends = (needed[int(tail * DRAWS)], needed[int((1 - tail) * DRAWS) - 1])
-    middle, *ends_told = (
-        float(value) if value <= farthest else None
-        for value in (_needed(np.array([top]), np.array([gain]), wanted)[0], *ends)
-    )
+
+    def known(number: float) -> float | None:
+        return float(number) if number <= farthest else None
+
+    labels_needed = known(_needed(np.array([top]), np.array([gain]), wanted)[0])
+    told = labels_needed is not None and bool(low > 0)
     return LearningCurve(
         labels=tuple(int(size) for size in sizes),
         accuracy=tuple(accuracy.tolist()),
         top=float(top),
         gain=Estimate(float(gain), float(low), float(high), prompts=outcomes.shape[1]),
-        reach=Reach(wanted, middle, *ends_told, told=middle is not None and bool(low > 0)),
+        reach=Reach(wanted, labels_needed, known(ends[0]), known(ends[1]), told),
     )
 
 
