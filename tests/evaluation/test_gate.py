@@ -76,7 +76,7 @@ def test_labels_to_collect() -> None:
     assert advice.more == -(-pairs_to_tell(0.56, 0.5, widened) // 1) - 300
     # A curve that is shown to rise to what is wanted needs fewer.
     gain = Estimate(2, 1, 3)
-    rising = LearningCurve((100, 300), (0.5, 0.54), 0.7, gain, Reach(0.65, 900, 500, 2000, True))
+    rising = LearningCurve((100, 300), (gain, gain), 0.7, gain, Reach(0.65, 900, 500, 2000, True))
     assert gate(known(0.54, 0.48, 0.6, curve=rising), 1200).more == 600
     untold = replace(rising, reach=Reach(0.65, 900, None, None, False))
     assert gate(known(0.51, 0.45, 0.57, curve=untold), 1200).kind == "other"

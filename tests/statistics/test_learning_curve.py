@@ -21,7 +21,8 @@ def test_an_exact_curve_gives_its_own_numbers() -> None:
     assert found.gain.value == pytest.approx(2)
     assert found.reach.labels == pytest.approx(400)
     assert found.reach.told
-    assert found.accuracy == pytest.approx(p)
+    assert [one.value for one in found.accuracy] == pytest.approx(p)
+    assert [one.low for one in found.accuracy] == pytest.approx(p)
 
 
 def test_with_many_pairs_the_number_is_told_with_an_interval_that_holds_it() -> None:
@@ -32,6 +33,16 @@ def test_with_many_pairs_the_number_is_told_with_an_interval_that_holds_it() -> 
         assert reach.low is not None
         held += reach.low <= 400 <= (reach.high or np.inf)
     assert held >= 35
+
+
+def test_points_have_the_interval_of_their_groups() -> None:
+    outcomes = np.repeat([[1.0, 0.0], [1.0, 1.0]], 100, axis=1).reshape(2, 200)
+    half, whole = learning_curve((50, 100), outcomes, 0.7).accuracy
+    error = np.sqrt(0.25 / 199)
+    assert (half.low, half.high) == pytest.approx(
+        (0.5 - 1.96 * error, 0.5 + 1.96 * error), abs=5e-3
+    )
+    assert (whole.low, whole.high) == pytest.approx((1, 1))
 
 
 def test_what_cannot_be_told_is_not() -> None:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from pydantic import TypeAdapter
 from scipy import stats
 
-from weakteach.preferences.duplicates import UNSEEN
+from weakteach.preferences.duplicates import NEAR_DUPLICATE, SAME_PAIR, SAME_PROMPT, UNSEEN
 from weakteach.statistics.calibration import (
     Calibration,
     calibration,
@@ -255,8 +255,13 @@ def seen_facts(how: np.ndarray, right: np.ndarray, choice_known: np.ndarray) -> 
     if counted.any():
         values = right[counted].astype(float)
         agreement = clustered_share(values, np.arange(len(values)))
-    counts = [int((how == kind).sum()) for kind in ("same pair", "same prompt", "near-duplicate")]
-    return Seen(len(how), *counts, agreement=agreement)
+    return Seen(
+        pairs=len(how),
+        same_pair=int((how == SAME_PAIR).sum()),
+        same_prompt=int((how == SAME_PROMPT).sum()),
+        near_duplicate=int((how == NEAR_DUPLICATE).sum()),
+        agreement=agreement,
+    )
 
 
 def to_json(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 import numpy as np
 from scipy import sparse, special, stats
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 # Diverse ones are chosen among so many times as many pairs in doubt as are asked for.
 SHORTLIST = 4
@@ -42,6 +41,8 @@ def spread_out(prompts: list[str], count: int) -> list[int]:
     which they were chosen: the first, then each time the one farthest from all chosen before
     (Gonzalez 1985). Distances are cosines of TF-IDF vectors of words and pairs of words; equal
     prompts lie at 0. Of equally far ones the earlier goes first."""
+    from sklearn.feature_extraction.text import TfidfVectorizer  # slow to import
+
     if not prompts or count < 1:
         return []
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\w+|\W")

@@ -20,7 +20,6 @@ import numpy as np
 import pyarrow as pa
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
-from sklearn.feature_extraction.text import HashingVectorizer
 
 NEAR = 0.7
 PIECE = 5
@@ -90,6 +89,8 @@ def _wholes(pairs: pa.Table) -> list[str]:
 
 def _pieces(pairs: pa.Table) -> sparse.csr_matrix:
     """For each pair 1 in the columns of its pieces."""
+    from sklearn.feature_extraction.text import HashingVectorizer  # slow to import
+
     vectorizer = HashingVectorizer(
         analyzer="char", ngram_range=(PIECE, PIECE), n_features=COLUMNS, lowercase=False,
         binary=True, norm=None, alternate_sign=False, dtype=np.float32,

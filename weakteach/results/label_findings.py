@@ -1,5 +1,6 @@
 """A verdict on a teacher as figures and tables: what the page of a ``label`` run shows."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from weakteach.statistics.calibration import Calibration
 from weakteach.statistics.estimate import Estimate
 
 MOST_EXAMPLES = 8
+NAN = math.nan
 
 
 @dataclass(frozen=True)
@@ -79,33 +81,16 @@ def label_figures(run: LabelRun) -> tuple[Figure, ...]:
     figures: list[Figure] = [
         _reliability("What the teacher claims", facts.before),
         _reliability("After temperature scaling", facts.after),
-        Comparison(
-            "Accuracy by margin",
-            "tenth of the labels, from the smallest margins to the largest",
-            "agrees with the human",
-            (Series("accuracy", tuple(Mark(d.name, d.accuracy) for d in facts.deciles)),),
-            0.5,
-            "chance",
-        ),
         Histogram(
             "Margins right and wrong",
             "absolute margin of the label",
             counts.edges,
             {"agree with the human": counts.right, "differ": counts.wrong},
         ),
-        Comparison(
-            "Humans label the small margins",
-            "share of the pairs that humans label",
-            "accuracy of all labels",
-            (
-                Series("smallest margins", tuple(_routed(r, r.accuracy) for r in run.routes)),
-                Series("drawn by lot", tuple(_routed(r, r.at_random) for r in run.routes)),
-            ),
-        ),
     ]
     if facts.curve is not None:
         points = zip(facts.curve.labels, facts.curve.accuracy, strict=True)
-        marks = tuple(Mark(f"{n:,}", _alone(accuracy)) for n, accuracy in points)
+        marks = tuple(Mark(f"{n:,}", accuracy) for n, accuracy in points)
         figures.append(
             Comparison(
                 "Learning curve",
@@ -116,6 +101,26 @@ def label_figures(run: LabelRun) -> tuple[Figure, ...]:
                 "chance",
             )
         )
+    figures.append(
+        Comparison(
+            "Accuracy by margin",
+            "tenth of the labels, from the smallest margins to the largest",
+            "agrees with the human",
+            (Series("accuracy", tuple(Mark(d.name, d.accuracy) for d in facts.deciles)),),
+            0.5,
+            "chance",
+        )
+    )
+    routed = tuple(Mark(_share(r), Estimate(r.accuracy, r.low, r.high)) for r in run.routes)
+    by_lot = tuple(Mark(_share(r), Estimate(r.at_random, NAN, NAN)) for r in run.routes)
+    figures.append(
+        Comparison(
+            "Humans label the small margins",
+            "share of the pairs that humans label",
+            "accuracy of all labels",
+            (Series("smallest margins", routed), Series("drawn by lot", by_lot)),
+        )
+    )
     return tuple(figures)
 
 
@@ -147,7 +152,7 @@ def label_tables(run: LabelRun) -> tuple[TableOf, ...]:
     cost = ("cost",) if run.price is not None else ()
     routes: tuple[tuple[Value, ...], ...] = tuple(
         (
-            f"{r.human_share:.0%}",
+            _share(r),
             r.human_labels,
             Estimate(r.accuracy, r.low, r.high),
             r.at_random,
@@ -223,13 +228,8 @@ def _reliability(title: str, found: Calibration) -> Reliability:
     return Reliability(title, bins, caption)
 
 
-def _routed(route: PricedRoute, accuracy: float) -> Mark:
-    return Mark(f"{route.human_share:.0%}", _alone(accuracy))
-
-
-def _alone(value: float) -> Estimate:
-    """A value whose interval is not shown."""
-    return Estimate(value, value, value)
+def _share(route: PricedRoute) -> str:
+    return f"{route.human_share:.0%}"
 
 
 def _judged_pair(row: Mapping[str, Any], pair: Mapping[str, Any]) -> JudgedPair:

@@ -39,7 +39,7 @@ class LearningCurve:
     below 0 it says that more labels made the teacher worse."""
 
     labels: tuple[int, ...]
-    accuracy: tuple[float, ...]
+    accuracy: tuple[Estimate, ...]
     top: float
     gain: Estimate
     reach: Reach
@@ -74,7 +74,7 @@ def learning_curve(
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(gains, [tail, 1 - tail])
     needed = np.sort(_needed(tops, gains, wanted))
-    ends = (needed[int(tail * DRAWS)], needed[int((1 - tail) * DRAWS) - 1])
+    fewest, most = needed[int(tail * DRAWS)], needed[int((1 - tail) * DRAWS) - 1]
 
     def known(number: float) -> float | None:
         return float(number) if number <= farthest else None
@@ -83,10 +83,15 @@ def learning_curve(
     told = labels_needed is not None and bool(low > 0)
     return LearningCurve(
         labels=tuple(int(size) for size in sizes),
-        accuracy=tuple(accuracy.tolist()),
+        accuracy=tuple(
+            Estimate(float(value), float(ends[0]), float(ends[1]), prompts=outcomes.shape[1])
+            for value, ends in zip(
+                accuracy, np.quantile(draws, [tail, 1 - tail], axis=0).T, strict=True
+            )
+        ),
         top=float(top),
         gain=Estimate(float(gain), float(low), float(high), prompts=outcomes.shape[1]),
-        reach=Reach(wanted, labels_needed, known(ends[0]), known(ends[1]), told),
+        reach=Reach(wanted, labels_needed, known(fewest), known(most), told),
     )
 
 

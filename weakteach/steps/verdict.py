@@ -175,7 +175,8 @@ class Verdict(Step):
         drawn = read_folds(store, self.folds)
         fits = [self.teacher.labels, *self.teacher.smaller, *(r.labels for r in self.rivals)]
         margins = [_margins(store, self.folds, drawn, labels) for labels in fits]
-        known = np.isfinite(margins).all(axis=(0, 1))  # all teachers are judged on the same pairs
+        # All teachers are judged on the same pairs.
+        known: np.ndarray = np.isfinite(np.stack(margins)).all(axis=(0, 1))
         judged, *others = (_judged(self.folds, drawn, fit, known) for fit in margins)
         curve = others[: len(self.teacher.smaller)]
         human = self.folds.part.human_choices(store).select(["pair_id"])
