@@ -9,6 +9,7 @@ import pytest
 
 from weakteach.artifacts.errors import UserError
 from weakteach.artifacts.store import Store
+from weakteach.labeling.asking import SHORTLIST, doubt
 from weakteach.labeling.forms import write_forms
 from weakteach.models.spec import find_model, tokenizer_of
 from weakteach.preferences.sources import WorldSource, file_source
@@ -17,7 +18,7 @@ from weakteach.steps.asking import AskHumans
 from weakteach.steps.data import Pairs, read_labels
 from weakteach.steps.labels import HumanLabels, WeakLabels
 from weakteach.steps.training import Dpo, Sft
-from weakteach.steps.verdict import Folds, Verdict, cross_fitted
+from weakteach.steps.verdict import Folds, Verdict, cross_fitted, read_facts
 from weakteach.training.recipes import DpoRecipe, Schedule, SftRecipe
 
 MODEL = find_model("opt-45k")
@@ -75,35 +76,33 @@ def store(tmp_path_factory) -> Store:
 
 
 def test_new_pairs_in_doubt_are_asked_and_come_back_labeled(store, ray_here, tmp_path):
-    step, few, pool = asking(store, tmp_path, 0, 3, 10, (40, 60))
-    assert store.obtain(step)["facts"]["asked"] == 10
+    step, few, pool = asking(store, tmp_path, 0, 3, 4, (40, 60))
+    assert store.obtain(step)["facts"]["asked"] == 4
     asked = pq.read_table(Path(store.path(step), "asked.parquet"))
     ids = asked["pair_id"].to_pylist()
     known = {row["pair_id"]: row for row in pool}
-    assert len(set(ids)) == 10
+    assert len(set(ids)) == 4
     assert set(ids) <= set(known) - {row["pair_id"] for row in few}
-    # All are among the pairs that at least one teacher has a small margin on.
-    margins = [
-        dict(zip(*read_labels(store, one).select(["pair_id", "margin"]).to_pydict().values(),
-                 strict=True))
-        for one in step.labels
-    ]  # fmt: skip
-    doubts = asked["doubt"].to_numpy()
-    assert ((doubts > 0) & (doubts <= 1)).all()
-    mean_size = {i: abs(np.mean([m[i] for m in margins])) for i in known}
-    assert np.mean([mean_size[i] for i in ids]) < np.mean(list(mean_size.values()))
+    # They are the most doubtful of all, the first one before all others.
+    tables = [read_labels(store, one).sort_by("pair_id") for one in step.labels]
+    names = tables[0]["pair_id"].to_pylist()
+    temperature = read_facts(store, step.verdict).temperature
+    score = doubt(np.stack([one["margin"].to_numpy() for one in tables]), temperature)
+    order = sorted(range(len(names)), key=lambda row: (-score[row], names[row]))
+    assert ids[0] == names[order[0]]
+    assert set(ids) <= {names[row] for row in order[: SHORTLIST * 4]}
     # A person fills the form in, and it is a labeled file.
     write_forms(asked, tmp_path / "forms")
     form = tmp_path / "forms" / "ask_humans.jsonl"
     rows = [json.loads(line) for line in form.read_text().splitlines()]
     filled = rows_file(form, [{**r, "choice": known[r["pair_id"]]["choice"]} for r in rows])
     back = pairs_of(file_source(filled))
-    assert store.obtain(back)["facts"]["choices"] == 10
+    assert store.obtain(back)["facts"]["choices"] == 4
     assert set(back.all.read(store)["pair_id"].to_pylist()) == set(ids)
 
 
 def test_nothing_to_ask_is_an_error(store, ray_here, tmp_path):
-    step, few, _ = asking(store, tmp_path, 0, 3, 10, (40, 60))
+    step, few, _ = asking(store, tmp_path, 0, 3, 4, (40, 60))
     many = pairs_of(file_source(rows_file(tmp_path / "same.jsonl", few))).all
     labels = tuple(WeakLabels(one.teacher, many) for one in step.labels)
     verdict = Verdict(step.verdict.folds, step.verdict.teacher, unlabeled=labels[0])
