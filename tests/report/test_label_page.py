@@ -83,6 +83,8 @@ def test_the_page_says_what_to_do_and_shows_why(tmp_path: Path) -> None:
         "600",  # the cost of 1,200 labels
     ):  # fmt: skip
         assert words in text, words
+    assert "95% intervals" in text
+    assert "Small marks" not in text  # no seeds are shown
     assert "nan" not in text.lower()
     assert "None" not in text
     plain = replace(
