@@ -55,9 +55,9 @@ def world_rows(store: Store, pairs: int, seed: int) -> list[dict]:
     return [{**row, "choice": choices[row["pair_id"]]} for row in rows]
 
 
-def asking(store: Store, folder: Path, seed: int, updates: int, count: int, sizes=(LABELED, POOL)):
-    """The step that asks about ``count`` pairs of a pool, the labeled rows and those of the pool,
-    all with the choices that the world's humans would make."""
+def asking(store: Store, folder: Path, seed: int, updates: int, count: int, sizes):
+    """The step that asks about ``count`` pairs of a pool, the labeled rows and those of the pool
+    (as many as ``sizes`` says), all with the choices that the world's humans would make."""
     few, pool = (world_rows(store, n, s) for n, s in zip(sizes, (seed, 1000 + seed), strict=True))
     hidden = [{k: v for k, v in row.items() if k != "choice"} for row in pool]
     labeled = pairs_of(file_source(rows_file(folder / f"few-{seed}.jsonl", few))).all
@@ -117,7 +117,7 @@ def test_nothing_to_ask_is_an_error(store, ray_here, tmp_path):
 def closed_loop(store: Store, folder: Path, seed: int, count: int) -> dict[str, np.ndarray]:
     """Which test pairs [TEST] a teacher gets right that learned from the labeled pairs and
     ``count`` more: those that were asked about, or as many drawn by lot."""
-    step, few, pool = asking(store, folder, seed, 96, count)
+    step, few, pool = asking(store, folder, seed, 96, count, (LABELED, POOL))
     store.obtain(step)
     asked = set(pq.read_table(Path(store.path(step), "asked.parquet"))["pair_id"].to_pylist())
     lot = set(np.random.default_rng(seed).permutation([r["pair_id"] for r in pool])[:count])
