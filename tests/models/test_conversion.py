@@ -9,6 +9,7 @@ import torch
 from families import random_model
 from hub_server import COMMIT, Repository, hub
 
+from weakteach.artifacts.computing import obtain
 from weakteach.artifacts.store import Store
 from weakteach.models.conversion import ConversionError, write_safetensors
 from weakteach.models.loading import Weights, load_causal, weights_folder, weights_of
@@ -49,7 +50,7 @@ def pickled_folder(folder, tiny, model, shards=1, names=dict):
 def converted(folder, store, dtype="float32"):
     step = policy_of(find_model(str(folder)), 0)
     assert isinstance(step, Converted)
-    store.obtain(step)
+    obtain(store, step)
     return load_causal(weights_of(store, step), dtype)
 
 
@@ -190,7 +191,7 @@ def test_the_hub_tells_which_weights_are_to_be_fetched(tmp_path, tiny):
         (tokenizer,) = tokenizers_of(step)
         assert load_tokenizer(tokenizer.location).eos_token_id == 2
         store = Store(tmp_path / "store")
-        store.obtain(step)
+        obtain(store, step)
         again = load_causal(weights_of(store, step))
         for loaded in (plain, again):
             with torch.no_grad():

@@ -17,6 +17,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from weakteach.artifacts.computing import obtain
 from weakteach.artifacts.store import Store
 from weakteach.evaluation.gold import RewardModel, Scoring
 from weakteach.models.spec import ModelError, find_model
@@ -105,8 +106,8 @@ def pair_folder(tmp_path_factory):
 
 
 def scored(folder, form, prompts, responses, batch_tokens=1000):
-    gold = RewardModel(find_model(str(folder)), form)
-    work = Scoring(Store(folder), gold, "prompt_id", ("response",), "float32", batch_tokens)
+    gold = RewardModel(find_model(str(folder)), form=form)
+    work = Scoring(Store(folder), gold, "prompt_id", ("response",), batch_tokens)
     table = {"prompt_id": list(map(str, range(len(prompts)))), "prompt": prompts}
 
     result = work.process(work.load(), pa.table({**table, "response": responses}))
@@ -183,7 +184,11 @@ def test_the_form_is_identity_and_text_is_the_form_of_old(chat_folder, tiny):
     part = HeldOut(Pairs(WorldSource(64), tokenizers_of(student)), 16).test
     prints = [
         GoldLabels(part, gold).fingerprint
-        for gold in (RewardModel(model), RewardModel(model, "text"), RewardModel(model, "chat"))
+        for gold in (
+            RewardModel(model),
+            RewardModel(model, form="text"),
+            RewardModel(model, form="chat"),
+        )
     ]
     assert prints[0] == prints[1] != prints[2]
 
@@ -193,7 +198,7 @@ def test_a_step_counts_what_its_gold_could_not_read(pair_folder, tmp_path):
     student = policy_of(find_model("opt-45k"), 0)
     part = HeldOut(Pairs(WorldSource(64), tokenizers_of(student)), 16).test
     store = Store(tmp_path)
-    record = store.obtain(GoldLabels(part, RewardModel(find_model(str(pair_folder)), "pair")))
+    record = obtain(store, GoldLabels(part, RewardModel(find_model(str(pair_folder)), form="pair")))
     tokenizer = AutoTokenizer.from_pretrained(pair_folder)
     too_long = 0
     for pair in part.read(store).to_pylist():

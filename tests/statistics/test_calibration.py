@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from weakteach.statistics.calibration import calibration
+from weakteach.statistics.calibration import (
+    COLDEST,
+    HOTTEST,
+    calibration,
+    cross_fitted_probability,
+    error_gain,
+    fit_temperature,
+    label_probability,
+)
 
 
 def test_calibration_of_a_teacher_that_knows_and_of_one_that_boasts() -> None:
@@ -41,3 +49,81 @@ def test_equal_probabilities_share_a_bin() -> None:
 def test_what_cannot_be_calibrated_is_refused(probability: list, correct: list) -> None:
     with pytest.raises(ValueError, match="alibration"):
         calibration(np.array(probability), np.array(correct))
+
+
+def drawn(n: int, temperature: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Margins, and whether their labels are right, of a teacher with a known temperature."""
+    random = np.random.default_rng(seed)
+    margin = random.normal(0, 2, n)
+    return margin, random.random(n) < label_probability(margin, temperature)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+def test_the_temperature_of_known_margins_is_found(temperature: float) -> None:
+    margin, right = drawn(40_000, temperature, seed=1)
+    assert fit_temperature(margin, right) == pytest.approx(temperature, rel=0.06)
+    found = fit_temperature(margin[:500], right[:500])
+    # It is the best one: the likelihood falls on either side.
+    fit = [likelihood(margin[:500], right[:500], found * by) for by in (0.9, 1.0, 1.1)]
+    assert fit[1] == max(fit)
+
+
+def likelihood(margin: np.ndarray, right: np.ndarray, temperature: float) -> float:
+    p = label_probability(margin, temperature)
+    return float(np.log(np.where(right, p, 1 - p)).sum())
+
+
+def test_temperatures_at_the_ends() -> None:
+    margin = np.array([0.5, -1.0, 2.0, -3.0])
+    assert fit_temperature(margin, np.ones(4)) == COLDEST
+    assert fit_temperature(margin, np.zeros(4)) == HOTTEST
+    assert fit_temperature(np.zeros(4), np.array([1, 0, 1, 0])) == HOTTEST
+    assert label_probability(np.array([0.0, 5.0]), HOTTEST) == pytest.approx([0.5, 0.5], abs=2e-3)
+    with pytest.raises(ValueError, match="No temperature"):
+        fit_temperature(np.array([np.nan]), np.ones(1))
+
+
+def test_a_boasting_teacher_is_set_right_by_a_temperature_that_saw_other_labels() -> None:
+    margin, right = drawn(6000, 4.0, seed=2)
+    part = np.arange(6000) % 5
+    before = calibration(label_probability(margin, 1.0), right)
+    after = calibration(cross_fitted_probability(margin, right, part), right)
+    assert before.ece > 0.15
+    assert after.ece < 2 * after.ece_by_chance
+    assert after.brier < before.brier
+    claimed, fitted = label_probability(margin, 1.0), cross_fitted_probability(margin, right, part)
+    gain = error_gain(claimed, fitted, right, np.arange(6000))
+    assert gain.value == pytest.approx(before.ece - after.ece)
+    assert 0.1 < gain.low < gain.value < gain.high
+    alike = error_gain(claimed, claimed, right, np.arange(6000))
+    assert (alike.low, alike.value, alike.high) == (0, 0, 0)
+    # Labels that come in tens of one pair say less.
+    few = error_gain(claimed, fitted, right, np.arange(6000) // 10)
+    assert few.value == gain.value
+
+
+def test_labels_that_belong_together_count_as_fewer() -> None:
+    probability, right = np.repeat([0.6, 0.7, 0.8], 40), np.repeat([1.0, 0.0, 1.0, 1.0], 30)
+    alone = calibration(probability, right)
+    tied = calibration(probability, right, groups=np.repeat(np.arange(12), 10))
+    assert alone.ece == tied.ece
+    assert alone.ece_by_chance < tied.ece_by_chance
+    assert alone.bins[0].accuracy.low > tied.bins[0].accuracy.low
+
+
+def test_no_label_is_judged_by_a_temperature_that_saw_it() -> None:
+    margin, right = drawn(60, 1.0, seed=3)
+    part = np.arange(60) % 3
+    fitted = cross_fitted_probability(margin, right, part)
+    other = right.copy()
+    other[part == 1] = ~other[part == 1]  # outcomes of one part change no probability there
+    changed = cross_fitted_probability(margin, other, part)
+    assert np.array_equal(fitted[part == 1], changed[part == 1])
+    assert not np.array_equal(fitted[part != 1], changed[part != 1])
+    with pytest.raises(ValueError, match="two parts"):
+        cross_fitted_probability(margin, right, np.zeros(60))
+
+
+def test_brier_of_known_probabilities() -> None:
+    found = calibration(np.array([0.5, 0.8, 1.0]), np.array([1, 0, 1]))
+    assert found.brier == pytest.approx((0.25 + 0.64 + 0) / 3)

@@ -25,11 +25,13 @@ from weakteach.evaluation.judge import ChatJudge, RewardJudge
 from weakteach.models.chat.endpoint import Chat
 from weakteach.models.spec import Model, Tokenizer
 from weakteach.preferences.sources import WorldSource
+from weakteach.steps.asking import AskHumans
 from weakteach.steps.data import Converted, Dequantized, HeldOut, Pairs, Pretrained, Split
 from weakteach.steps.evaluation import Agreement, Generate, GoldReward, LabelGold, Similarity
 from weakteach.steps.judging import PairVerdicts, PromptedLabels, Verdicts
 from weakteach.steps.labels import GoldLabels, HumanLabels, WeakLabels
 from weakteach.steps.training import Dpo, RewardHead, Sft
+from weakteach.steps.verdict import CrossFitted, Fold, Folds, Verdict
 from weakteach.steps.views import Matched, Mismatched, RandomFlips, TopMargin
 from weakteach.training.recipes import DpoRecipe, RewardRecipe, SftRecipe
 from weakteach.worlds.noise import BradleyTerry
@@ -48,6 +50,9 @@ WEAK = WeakLabels(DPO, SPLIT.unlabeled)
 GOLD = GoldLabels(SPLIT.unlabeled, RewardModel(MODEL))
 RESPONSES = Generate(DPO, HELD_OUT.test, seed=0)
 CHAT = Chat("judge")
+FOLDS = Folds(PAIRS.all, 2, 1)
+FITTED = CrossFitted("tiny", 0, (WEAK, WEAK))
+VERDICT = Verdict(FOLDS, FITTED, unlabeled=WEAK)
 REWARD_JUDGE = RewardJudge(WorldGold(), 1.0)
 
 STEPS = {
@@ -79,6 +84,10 @@ STEPS = {
     "Verdicts of rewards": Verdicts(RESPONSES, RESPONSES, REWARD_JUDGE),
     "PairVerdicts": PairVerdicts(HUMAN, ChatJudge(CHAT)),
     "PairVerdicts of rewards": PairVerdicts(HUMAN, REWARD_JUDGE),
+    "Folds": FOLDS,
+    "Fold": Fold(FOLDS, 0, 1),
+    "Verdict": VERDICT,
+    "AskHumans": AskHumans((WEAK,), VERDICT, 10),
 }
 
 

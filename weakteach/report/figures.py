@@ -181,7 +181,7 @@ def _draw_comparison(
 ) -> None:
     places = places_of(figure)
     if figure.reference is not None:
-        label = f"no difference ({figure.reference:g})"
+        label = _name(f"{figure.reference_name} ({figure.reference:g})")
         axes.axhline(figure.reference, color=COLORS["muted"], ls=(0, (6, 3)), lw=1.2, label=label)
     step = 0.8 / max(len(figure.series), 1)
     drawn = False

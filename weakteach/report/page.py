@@ -46,7 +46,7 @@ def write_report(
     anchors = _anchors([section.id for section in findings.sections])
     sections = list(zip(anchors, findings.sections, strict=True))
     drawings = _drawings(findings, anchors)
-    page = _template().render(
+    page = template("page.html").render(
         study=study,
         findings=findings,
         final=final,
@@ -55,8 +55,8 @@ def write_report(
         figures=drawings,
         verdicts=_count_verdicts(findings.claims),
         pending=[(anchor, section) for anchor, section in sections if section.pending],
-        script=_script(),
-        script_hash=b64encode(hashlib.sha256(_script().encode()).digest()).decode(),
+        script=sort_script(),
+        script_hash=script_hash(),
     )
     files = {
         Path("figures") / f"{place}-{n}.png": drawing.png
@@ -66,7 +66,7 @@ def write_report(
     files[Path("report.html")] = page.encode()
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     for file, content in files.items():
-        _write_whole(folder / file, content)
+        write_whole(folder / file, content)
     return tuple(files)
 
 
@@ -113,8 +113,13 @@ def _count_verdicts(claims: Sequence[ClaimRow]) -> list[tuple[str, int]]:
 
 
 @cache
-def _script() -> str:
+def sort_script() -> str:
     return (TEMPLATES / "sort.js").read_text().strip()
+
+
+def script_hash() -> str:
+    """Of the one script that a page may run, as its content security policy names it."""
+    return b64encode(hashlib.sha256(sort_script().encode()).digest()).decode()
 
 
 def _finalize(value: Any) -> Any:
@@ -123,7 +128,8 @@ def _finalize(value: Any) -> Any:
 
 
 @cache
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """A page's template by its file name; what it shows is escaped and made legible."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -147,10 +153,11 @@ def _template() -> jinja2.Template:
     environment.tests["estimate"] = lambda value: isinstance(value, Estimate)
     environment.tests["of_seeds_alone"] = of_seeds_alone
     environment.globals["dash"] = DASH
-    return environment.get_template("page.html")
+    return environment.get_template(name)
 
 
-def _write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
+    """Whoever reads the file meanwhile finds the old content or the new one."""
     partial = path.with_name(f".{path.name}.partial")
     partial.write_bytes(content)
     os.replace(partial, path)

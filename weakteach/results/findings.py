@@ -33,13 +33,14 @@ class Series:
 @dataclass(frozen=True)
 class Comparison:
     """A figure of means: one group of marks for each place on the x axis. ``reference`` is the
-    height of a line that says "no difference" (0.5 for win rates)."""
+    height of a line that says ``reference_name`` (0.5 for win rates)."""
 
     title: str
     x_label: str
     y_label: str
     series: tuple[Series, ...]
     reference: float | None = None
+    reference_name: str = "no difference"
 
 
 @dataclass(frozen=True)

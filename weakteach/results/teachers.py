@@ -232,7 +232,7 @@ def _calibration(table: pa.Table) -> Calibration:
     """Of the labels of one seed or of several, whose labels of one pair are not independent."""
     right = table["weak"].to_numpy() == table["human"].to_numpy()
     probability = (1 + table["confidence"].to_numpy()) / 2
-    return calibration(probability, right, pairs=np.asarray(table["pair_id"].to_pylist()))
+    return calibration(probability, right, groups=np.asarray(table["pair_id"].to_pylist()))
 
 
 def _margins(title: str, table: pa.Table) -> Histogram:

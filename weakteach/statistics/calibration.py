@@ -1,11 +1,18 @@
-"""Does a teacher know what it knows: its probabilities against how often it is right."""
+"""Does a teacher know what it knows: its probabilities against how often it is right, before and
+after they are set right by one number, a temperature."""
 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import optimize, special
 
-from weakteach.statistics.crossed import clustered_share, win_rate
-from weakteach.statistics.estimate import Estimate
+from weakteach.statistics.cross_fit import clustered_share, design_effect
+from weakteach.statistics.crossed import win_rate
+from weakteach.statistics.estimate import CONFIDENCE, Estimate
+
+# Ends of what is searched for a temperature. At the upper one every probability is all but 1/2.
+COLDEST, HOTTEST = 1e-3, 1e3
+BOOTSTRAPS = 1000
 
 
 @dataclass(frozen=True)
@@ -23,50 +30,155 @@ class CalibrationBin:
 class Calibration:
     """``ece`` is the mean over labels of |accuracy - probability| of their bin (expected
     calibration error, Naeini et al. 2015). It is above 0 by chance alone: ``ece_by_chance`` is
-    what a perfectly calibrated teacher is expected to show with the same bins."""
+    what a perfectly calibrated teacher is expected to show with the same bins. ``brier`` is the
+    mean squared difference of probability and outcome (Brier 1950)."""
 
     bins: tuple[CalibrationBin, ...]
     ece: float
     ece_by_chance: float
+    brier: float
 
 
 def calibration(
     probability: np.ndarray,
     correct: np.ndarray,
     bins: int = 10,
-    pairs: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
 ) -> Calibration:
     """Reliability table of labels: ``probability`` [n] that a label is right, ``correct`` [n] 0/1.
 
-    A weak label's probability is (1 + confidence)/2 = σ(|margin|). Bins hold about equally many
-    labels (equal widths would leave most of them empty: margins are small); equal probabilities
-    are never parted, so there may be fewer bins. ``pairs`` [n] names the pair of each label: labels
-    of one pair count as one observation in the intervals. Without it all labels are independent.
-    By chance, |accuracy - probability| of a bin of m labels is about √(2/π) √(Σ p(1 - p))/m.
+    A weak label's probability is (1 + confidence)/2 = σ(|margin|), or ``label_probability`` of its
+    margin and a temperature. Bins hold about equally many labels (equal widths would leave most of
+    them empty: margins are small); equal probabilities are never parted, so there may be fewer
+    bins. By chance, |accuracy - probability| of a bin of m labels is about √(2/π) √(Σ p(1 - p))/m.
+
+    ``groups`` [n] numbers labels that belong together, such as several of one pair: intervals and
+    chance are then those of as many independent labels as they count for (see ``cross_fit``).
+    Without it all labels are taken as independent.
 
     Raises ValueError for no labels, unequal lengths, values outside of [0, 1], or no bins.
     """
+    probability, right = _checked(probability, correct, bins)
+    place = _bin_of(probability, bins)
+    made, chance = [], 0.0
+    for number in np.unique(place):
+        inside = place == number
+        p, hits, count = probability[inside], int(right[inside].sum()), int(inside.sum())
+        accuracy, effect = win_rate(hits, 0, count - hits), 1.0
+        if groups is not None:
+            accuracy = clustered_share(right[inside], groups[inside])
+            effect = design_effect(right[inside] - p, groups[inside])
+        made.append(
+            CalibrationBin(float(p.min()), float(p.max()), count, float(p.mean()), accuracy)
+        )
+        chance += np.sqrt(2 / np.pi * effect * (p * (1 - p)).sum())
+    return Calibration(
+        tuple(made),
+        ece=_ece(probability, right, bins),
+        ece_by_chance=float(chance / len(right)),
+        brier=float(np.square(probability - right).mean()),
+    )
+
+
+def error_gain(
+    before: np.ndarray,
+    after: np.ndarray,
+    correct: np.ndarray,
+    groups: np.ndarray,
+    bins: int = 10,
+) -> Estimate:
+    """ECE of probabilities ``before`` [n] minus that of those ``after`` [n], of the same labels.
+
+    The interval is a percentile bootstrap over ``groups`` [n] of labels that belong together, with
+    the bins of all labels kept. Raises ValueError as ``calibration`` does.
+    """
+    _, group = np.unique(groups, return_inverse=True)
+    count = int(group.max()) + 1
+    draws = np.random.default_rng(0)
+    drawn = [draws.multinomial(count, np.full(count, 1 / count)) for _ in range(BOOTSTRAPS)]
+    gains = np.zeros(BOOTSTRAPS + 1)  # the first is that of the labels themselves
+    for sign, given in ((1, before), (-1, after)):
+        probability, right = _checked(given, correct, bins)
+        place = _bin_of(probability, bins)
+        cells = np.zeros((count, int(place.max()) + 1))
+        np.add.at(cells, (group, place), right - probability)
+        sizes = np.bincount(group, minlength=count)
+        for turn, times in enumerate([np.ones(count), *drawn]):
+            gains[turn] += sign * np.abs(times @ cells).sum() / (times @ sizes)
+    low, high = np.quantile(gains[1:], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Estimate(float(gains[0]), float(low), float(high), prompts=count)
+
+
+def label_probability(margin: np.ndarray, temperature: float) -> np.ndarray:
+    """Probability in [½, 1) that labels of these margins [n] are right: σ(|margin| / temperature).
+
+    With the temperature 1 it is what the teacher itself claims, (1 + confidence)/2.
+    """
+    return special.expit(np.abs(margin) / temperature)
+
+
+def fit_temperature(margin: np.ndarray, correct: np.ndarray) -> float:
+    """The temperature T under which σ(|margin|/T) fits best how often labels are right (Guo et
+    al. 2017: the least negative log-likelihood; one number, so the order of labels stays).
+
+    ``margin`` [n], ``correct`` [n] 0/1. It is HOTTEST where larger margins are not more often
+    right than wrong, COLDEST where every label is right. A label without margin says nothing.
+    Raises ValueError for no labels, unequal lengths or margins that are not finite.
+    """
+    size, right = np.abs(np.asarray(margin, float)), np.asarray(correct, float)
+    if size.ndim != 1 or size.shape != right.shape or not len(size) or not np.isfinite(size).all():
+        raise ValueError(f"No temperature of margins {size.shape} by {right.shape}")
+    signed = np.where(right > 0, size, -size)
+
+    def slope(log_temperature: float) -> float:
+        """Of the log-likelihood in 1/T: Σ signed·σ(-signed/T), which falls as 1/T grows."""
+        return float((signed * special.expit(-signed / np.exp(log_temperature))).sum())
+
+    cold, hot = np.log(COLDEST), np.log(HOTTEST)
+    if slope(hot) <= 0:
+        return HOTTEST
+    if slope(cold) >= 0:
+        return COLDEST
+    return float(np.exp(optimize.brentq(slope, cold, hot)))
+
+
+def cross_fitted_probability(
+    margin: np.ndarray, correct: np.ndarray, part: np.ndarray
+) -> np.ndarray:
+    """Probabilities [n] of labels under temperatures that were fitted on other labels.
+
+    ``part`` [n] numbers the parts that labels are cut into, all of one prompt in one part. The
+    temperature of a part's labels is fitted on all other parts: none is judged by a temperature
+    that has seen it. Raises ValueError for fewer than two parts, and as ``fit_temperature`` does.
+    """
+    parts = np.unique(part)
+    if len(parts) < 2:
+        raise ValueError("Cross-fitting a temperature needs at least two parts of the labels")
+    fitted = np.empty(len(margin))
+    for number in parts:
+        inside = part == number
+        temperature = fit_temperature(margin[~inside], correct[~inside])
+        fitted[inside] = label_probability(margin[inside], temperature)
+    return fitted
+
+
+def _checked(
+    probability: np.ndarray, correct: np.ndarray, bins: int
+) -> tuple[np.ndarray, np.ndarray]:
     probability = np.asarray(probability, dtype=np.float64)
     right = np.asarray(correct, dtype=np.float64)
     if probability.ndim != 1 or probability.shape != right.shape or not len(right) or bins < 1:
         raise ValueError(f"No calibration of {probability.shape} by {right.shape} in {bins} bins")
     if not ((probability >= 0) & (probability <= 1)).all() or not np.isin(right, (0, 1)).all():
         raise ValueError("Calibration is of probabilities in [0, 1] and correct as 0 or 1")
+    return probability, right
+
+
+def _bin_of(probability: np.ndarray, bins: int) -> np.ndarray:
     inner = np.unique(np.quantile(probability, np.arange(1, bins) / bins))
-    place = np.searchsorted(inner, probability, side="right")
-    made, chance = [], 0.0
-    for number in np.unique(place):
-        inside = place == number
-        p, hits, count = probability[inside], int(right[inside].sum()), int(inside.sum())
-        accuracy = (
-            win_rate(hits, 0, count - hits)
-            if pairs is None
-            else clustered_share(right[inside], pairs[inside])
-        )
-        made.append(
-            CalibrationBin(float(p.min()), float(p.max()), count, float(p.mean()), accuracy)
-        )
-        chance += np.sqrt(2 / np.pi * (p * (1 - p)).sum())
-    gaps = [one.count * abs(one.accuracy.value - one.probability) for one in made]
-    n = len(right)
-    return Calibration(tuple(made), ece=sum(gaps) / n, ece_by_chance=float(chance / n))
+    return np.searchsorted(inner, probability, side="right")
+
+
+def _ece(probability: np.ndarray, right: np.ndarray, bins: int) -> float:
+    excess = np.bincount(_bin_of(probability, bins), right - probability)
+    return float(np.abs(excess).sum() / len(right))

@@ -166,30 +166,6 @@ def win_rate(wins: int, ties: int, losses: int) -> Estimate:
     return Estimate(won / n, *_wilson(won, n), prompts=n)
 
 
-def clustered_share(hits: np.ndarray, clusters: np.ndarray) -> Estimate:
-    """Share of ``hits`` [n], 0 or 1, that come in ``clusters`` [n], such as several labels of one
-    pair. The interval, for new clusters, is Wilson's of as many independent trials
-    as have the variance of the share, p:
-
-        Σ_k (Σ_{i in k} (hit_i - p))² / n²,  k over the clusters,
-
-    but at most one trial per hit. Where all hits are 0 or all are 1, or there is one cluster, each
-    cluster counts as one trial. Raises ValueError for no hits.
-    """
-    hits = np.asarray(hits, dtype=np.float64)
-    n = len(hits)
-    if n == 0:
-        raise ValueError("No share of nothing")
-    _, place = np.unique(clusters, return_inverse=True)
-    p, sums = float(hits.mean()), np.bincount(place, hits - hits.mean())
-    count = len(sums)
-    trials: float = count
-    if count > 1 and 0 < p < 1:
-        variance = float(np.square(sums).sum()) / n**2
-        trials = min(n, p * (1 - p) / variance) if variance > 0 else n
-    return Estimate(p, *_wilson(p * trials, trials), prompts=count)
-
-
 def r_squared(x: np.ndarray, y: np.ndarray) -> Estimate:
     """Squared correlation of ``x`` [n] and ``y`` [n], with the p-value of no correlation.
 

@@ -197,7 +197,7 @@ class HeldOut(Step):
         parts = {"test": test, "train": train}
         if self.gold_pairs:
             parts["set_aside"], parts["train"] = hold_out(train, self.gold_pairs, "gold")
-        return _write_parts(workspace, self.pairs.all, parts)
+        return write_parts(workspace, self.pairs.all, parts)
 
 
 @dataclass(frozen=True)
@@ -221,10 +221,11 @@ class Split(Step):
         table = self.held_out.train.read(workspace.store)
         labeled, unlabeled = split_pairs(table, self.fraction, self.seed)
         parts = {"labeled": labeled, "unlabeled": unlabeled}
-        return _write_parts(workspace, self.held_out.train, parts)
+        return write_parts(workspace, self.held_out.train, parts)
 
 
-def _write_parts(workspace: Workspace, whole: Part, parts: dict[str, pa.Table]) -> dict[str, Any]:
+def write_parts(workspace: Workspace, whole: Part, parts: dict[str, pa.Table]) -> dict[str, Any]:
+    """Write the parts that a whole was cut into, and its human choices beside them."""
     for name, table in parts.items():
         pq.write_table(table, workspace.out / f"{name}.parquet", row_group_size=GROUP_ROWS)
     pq.write_table(whole.human_choices(workspace.store), workspace.out / "choices.parquet")

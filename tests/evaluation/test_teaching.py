@@ -1,0 +1,132 @@
+"""The facts of teachers whose accuracy, calibration and habits are known."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from judged_teachers import facts, judged
+
+from weakteach.evaluation.teaching import (
+    Slice,
+    facts_from_json,
+    pairs_table,
+    seen_facts,
+    to_json,
+)
+from weakteach.statistics.estimate import Estimate
+
+
+def test_facts_of_a_known_teacher() -> None:
+    teacher = judged()
+    found = facts(teacher)
+    accuracy = teacher.right.mean()
+    assert found.accuracy.value == pytest.approx(accuracy)
+    assert found.accuracy.low < 0.7 < found.accuracy.high
+    assert found.accuracy.prompts == found.pairs == found.groups == 2000
+    # It boasts, and one number sets it right.
+    assert found.temperature > 3
+    assert found.before.ece > 0.15 > 0.05 > found.after.ece
+    assert found.ece_gain.low > 0.05
+    assert found.ece_gain.value == pytest.approx(found.before.ece - found.after.ece)
+    assert found.brier_gain.low > 0
+    assert found.brier_gain.value == pytest.approx(found.before.brier - found.after.brier)
+    assert sum(found.margins.right) + sum(found.margins.wrong) == 2 * 2000
+    # Larger margins are more often right.
+    deciles = [one.accuracy.value for one in found.deciles]
+    assert len(deciles) == 10
+    assert deciles[0] < 0.56 < 0.85 < deciles[-1]
+    assert np.mean(deciles) == pytest.approx(accuracy)
+    assert [one.name for one in found.sources] == ["a", "b"]
+    assert found.length is not None
+    assert found.length.human.value == 1
+    assert found.length.human.prompts == 1500
+    assert found.length.teacher.value == pytest.approx(0.7, abs=0.03)
+    assert found.curve is None
+
+
+def test_the_confident_part_and_routing() -> None:
+    teacher = judged()
+    found = facts(teacher)
+    assert [one.share for one in found.confident] == [n / 10 for n in range(1, 11)]
+    top = found.confident[0]
+    assert top.accuracy.value == found.deciles[-1].accuracy.value
+    assert top.sure < top.accuracy.low
+    assert found.confident[-1].accuracy == found.accuracy
+    routes = {one.human_share: one for one in found.routing}
+    assert routes[0].accuracy.value == found.accuracy.value == routes[0].at_random
+    assert routes[1].accuracy.value == 1 == routes[1].at_random
+    # Humans on the half with the small margins: the teacher errs on the others alone.
+    assert routes[0.5].accuracy.value == pytest.approx(
+        (1 + found.confident[4].accuracy.value) / 2, abs=1e-9
+    )
+    assert routes[0.5].accuracy.value > routes[0.5].at_random + 0.05
+
+
+def test_sixty_pairs_say_less_than_six_thousand_and_repeats_say_more_than_one_round() -> None:
+    widths = []
+    for pairs, repeats in ((60, 1), (60, 5), (6000, 1)):
+        accuracy = facts(judged(pairs, repeats=repeats)).accuracy
+        widths.append(accuracy.high - accuracy.low)
+    assert widths[0] > widths[1] > widths[2]
+
+
+def test_rivals_are_compared_on_the_same_pairs() -> None:
+    teacher = judged()
+    worse = replace(teacher, margin=judged(accuracy=0.5, seed=1).margin)
+    found = facts(teacher, rivals=[("opt-45k, seed 1", True, teacher), ("opt-1m", False, worse)])
+    twin, rival = found.rivals
+    assert (twin.agreement.value, twin.kappa.value, twin.behind.value) == (1, 1, 0)
+    assert twin.same_model
+    assert rival.behind.low > 0.1
+    assert rival.behind.value == pytest.approx(found.accuracy.value - rival.accuracy.value)
+    assert abs(rival.kappa.value) < 0.1
+
+
+def test_the_curve_is_of_the_same_pairs() -> None:
+    smaller = {60: judged(accuracy=0.55, seed=0), 120: judged(accuracy=0.64, seed=0)}
+    found = facts(judged(), smaller=smaller).curve
+    assert found is not None
+    assert found.labels == (60, 120, 240)
+    assert found.gain.low > 0
+    assert found.reach.labels is not None
+    assert found.reach.labels > 240
+
+
+def test_what_was_seen_is_in_no_accuracy() -> None:
+    how = np.array(["same pair", "", "", "near-duplicate", "same prompt", ""], dtype=object)
+    right = np.array([True, True, False, True, True, True])
+    known = np.array([True, True, True, True, True, False])
+    found = seen_facts(how, right, known)
+    assert (found.pairs, found.same_pair, found.same_prompt, found.near_duplicate) == (6, 1, 1, 1)
+    assert found.agreement is not None
+    assert (found.agreement.value, found.agreement.prompts) == (0.5, 2)
+    assert seen_facts(how, right, np.zeros(6, dtype=bool)).agreement is None
+
+
+def test_json_holds_every_fact_and_nothing_that_json_cannot() -> None:
+    teacher = judged(300)
+    elsewhere = Slice("helpful", Estimate(0.6, 0.5, 0.7, prompts=90))
+    found = facts(
+        teacher,
+        smaller={60: judged(300, 0.6), 120: judged(300, 0.6, seed=5)},
+        rivals=[("opt-45k, seed 1", True, teacher)],
+        transfer=[elsewhere],
+        seen=seen_facts(np.array([""], dtype=object), np.array([True]), np.array([True])),
+    )
+    text = json.dumps(to_json(found), allow_nan=False)
+    read = facts_from_json(text)
+    assert to_json(read) == json.loads(text)
+    assert read.accuracy.value == found.accuracy.value
+    assert np.isnan(read.accuracy.p)
+    assert read.transfer[0].accuracy.high == 0.7
+
+
+def test_a_row_for_each_pair() -> None:
+    teacher = judged(10)
+    table = pairs_table(teacher, 4.0).to_pylist()
+    assert [row["pair_id"] for row in table] == teacher.pair_id.tolist()
+    for row, right in zip(table, teacher.right.T, strict=True):
+        assert row["right"] == right.mean()
+        if right.all():
+            assert (row["probability"] > 0.5) == (row["human"] == 1)

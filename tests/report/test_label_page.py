@@ -1,0 +1,200 @@
+"""The page of a ``label`` run: its numbers, untrusted texts, and how a real browser shows it."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from judged_teachers import facts, judged
+from test_page import HOSTILE, Page, with_hostile_texts
+
+from weakteach.evaluation.gate import gate, priced
+from weakteach.evaluation.teaching import (
+    Slice,
+    TeacherFacts,
+    facts_from_json,
+    pairs_table,
+    seen_facts,
+)
+from weakteach.report.label_page import verdict_json, write_label_report
+from weakteach.results.label_findings import MOST_EXAMPLES, LabelRun, judged_pairs
+from weakteach.statistics.estimate import Estimate
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+WIDTHS = (390, 800, 1280)
+
+
+def known_facts() -> TeacherFacts:
+    teacher = judged(300, 0.64)
+    how = np.array(["same pair", "", "near-duplicate", ""], dtype=object)
+    return facts(
+        teacher,
+        smaller={60: judged(300, 0.55), 120: judged(300, 0.6)},
+        rivals=[("opt-45k, seed 1", True, judged(300, 0.64, seed=1))],
+        transfer=[Slice("helpful.jsonl", Estimate(0.58, 0.52, 0.64, prompts=250))],
+        seen=seen_facts(how, np.array([True, True, True, False]), np.ones(4, dtype=bool)),
+    )
+
+
+def run_of(found: TeacherFacts, **changes: Any) -> LabelRun:
+    teacher = judged(300, 0.64)
+    rows = pairs_table(teacher, found.temperature)
+    texts = pa.table(
+        {
+            "pair_id": rows["pair_id"],
+            "prompt": [f"How do I mend tap {n}?" for n in range(len(rows))],
+            "response_1": [f"Close the valve {n}." for n in range(len(rows))],
+            "response_2": [f"I do not know {n}." for n in range(len(rows))],
+        }
+    )
+    errors, unsure = judged_pairs(rows, texts)
+    made = LabelRun(
+        labeled="few.jsonl", unlabeled="many.jsonl", to_label=1200, facts=found,
+        advice=gate(found, 1200), routes=priced(found.routing, 1200, 0.5), price=0.5,
+        surest_errors=errors, least_sure=unsure, asked=40,
+    )  # fmt: skip
+    return replace(made, **changes)
+
+
+def page(folder: Path, run: LabelRun) -> str:
+    files = write_label_report(folder, run)
+    there = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+    assert there == set(files)
+    return (folder / "report.html").read_text()
+
+
+def test_the_page_says_what_to_do_and_shows_why(tmp_path: Path) -> None:
+    found = known_facts()
+    run = run_of(found)
+    text = Page(page(tmp_path, run)).text
+    for words in (
+        "Verdict on opt-45k", "few.jsonl labeled by humans · many.jsonl to label", "Use it.",
+        run.advice.sentence, "What the teacher claims", "After temperature scaling",
+        "Accuracy by margin", "Learning curve", "opt-45k, seed 1", "helpful.jsonl",
+        "of these, seen in training: the same pair", "40 pairs whose human label would help",
+        "Cross-fitted in 5 folds, 2 times", "What the teacher was surest of, and got wrong",
+        "600",  # the cost of 1,200 labels
+    ):  # fmt: skip
+        assert words in text, words
+    assert "95% intervals" in text
+    assert "Small marks" not in text  # no seeds are shown
+    assert "nan" not in text.lower()
+    assert "None" not in text
+    plain = replace(
+        run, price=None, asked=0, surest_errors=(), least_sure=(),
+        facts=replace(found, curve=None, rivals=(), transfer=(), seen=None, length=None),
+    )  # fmt: skip
+    less = Page(page(tmp_path / "less", plain)).text
+    assert "cost" not in less
+    assert "Learning curve" not in less
+
+
+def test_pairs_to_read_are_the_surest_errors_and_the_least_sure() -> None:
+    run = run_of(known_facts())
+    margins = [pair.margin for pair in run.surest_errors]
+    assert len(margins) == len(run.least_sure) == MOST_EXAMPLES
+    assert margins == sorted(margins, reverse=True)
+    assert not any(pair.agrees for pair in run.surest_errors)
+    assert max(pair.margin for pair in run.least_sure) < min(margins)
+    assert all(pair.probability >= 0.5 for pair in run.surest_errors)
+
+
+def test_the_json_holds_the_facts_and_the_advice(tmp_path: Path) -> None:
+    run = run_of(known_facts())
+    page(tmp_path, run)
+    text = (tmp_path / "verdict.json").read_text()
+    assert text == verdict_json(run)
+    value = json.loads(text)
+    assert value["advice"]["kind"] == run.advice.kind
+    assert value["routing"][3]["cost"] == pytest.approx(0.3 * 1200 * 0.5)
+    assert facts_from_json(json.dumps(value["facts"])).accuracy.value == run.facts.accuracy.value
+
+
+def hostile(run: LabelRun) -> LabelRun:
+    bad = with_hostile_texts(run)
+    return replace(bad, advice=replace(bad.advice, kind=run.advice.kind))
+
+
+def test_texts_are_not_trusted(tmp_path: Path) -> None:
+    run = run_of(known_facts())
+    plain, bad = Page(page(tmp_path / "a", run)), page(tmp_path / "b", hostile(run))
+    assert bad.count("<script>") == 1
+    assert {tag for tag, _ in Page(bad).tags} <= {tag for tag, _ in plain.tags} | {"details"}
+    assert not re.findall(r"@import|url\((?!#)", bad)
+    ids = Page(bad).ids
+    assert len(ids) == len(set(ids))
+
+
+PROBE = """
+const told = [];
+for (const frame of document.querySelectorAll("iframe")) {
+  const page = frame.contentDocument, root = page.documentElement;
+  const bar = page.querySelector(".sort"), list = page.querySelector(".pairs");
+  const first = () => parseFloat(list.children[0].dataset.margin);
+  const of = {
+    overflow: root.scrollWidth - root.clientWidth,
+    scripts: page.scripts.length,
+    sorted: !bar.hidden,
+    pictures: [...page.querySelectorAll("figure svg")].filter(
+      (svg) => svg.getBoundingClientRect().height > 100).length,
+    title: page.title,
+    alerted: frame.contentWindow.alerted === true || window.alerted === true,
+    before: first(),
+  };
+  const button = bar.querySelector("[data-by=margin]");
+  button.click(); button.click();
+  of.after = first();
+  told.push(of);
+}
+const out = document.createElement("pre");
+out.id = "told"; out.textContent = JSON.stringify(told);
+document.body.append(out);
+"""
+
+
+def in_browser(folder: Path, pages: list[tuple[str, int]]) -> list[dict[str, Any]]:
+    """What a headless Chromium makes of pages in frames of these widths."""
+    frames = "".join(
+        f'<iframe width="{width}" height="3000" srcdoc="{html.escape(text)}"></iframe>'
+        for text, width in pages
+    )
+    harness = folder / "harness.html"
+    harness.write_text(
+        "<!DOCTYPE html><meta charset='utf-8'><style>iframe { border: 0 }</style><body>"
+        "<script>window.alert = () => { window.alerted = true; };</script>"
+        f"{frames}<script>addEventListener('load', () => {{ {PROBE} }});</script></body>"
+    )
+    assert CHROMIUM is not None
+    run = subprocess.run(
+        [
+            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
+            f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=20000",
+            harness.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=250, check=True,
+    )  # fmt: skip
+    (told,) = re.findall(r'<pre id="told">(.*?)</pre>', run.stdout, flags=re.DOTALL)
+    return json.loads(html.unescape(told))
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt install chromium")
+def test_a_real_browser_shows_the_page(tmp_path: Path) -> None:
+    run = run_of(known_facts())
+    plain, bad = page(tmp_path / "plain", run), page(tmp_path / "hostile", hostile(run))
+    assert HOSTILE not in bad
+    shown = in_browser(tmp_path, [(text, width) for text in (plain, bad) for width in WIDTHS])
+    for number, told in enumerate(shown):
+        assert (told["overflow"], told["scripts"], told["pictures"]) == (0, 1, 6)
+        assert told["sorted"]
+        assert not told["alerted"]
+        assert told["before"] == max(pair.margin for pair in run.surest_errors)
+        assert told["after"] == min(pair.margin for pair in run.surest_errors)
+        assert ("script" in told["title"]) == (number >= len(WIDTHS))
+    assert len(shown) == 2 * len(WIDTHS)

@@ -1,0 +1,82 @@
+"""Pairs for humans to label, as files that people and labeling tools read.
+
+The files of a person are filled in and given back as they are, as ``--labeled``: ``choice`` is 1
+or 2, or stays empty. So is the CSV export of Label Studio, whose choice has that name. Texts stand
+in the files as they are in the data. They may begin with what a spreadsheet takes for a formula:
+open the CSV as text alone, or use the JSONL.
+"""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+COLUMNS = ("pair_id", "prompt", "response_1", "response_2")
+QUESTION = "Which response is better?"
+
+LABEL_STUDIO_VIEW = f"""<View>
+  <Header value="{QUESTION}"/>
+  <Text name="prompt_text" value="$prompt"/>
+  <Header value="1"/>
+  <Text name="response_1_text" value="$response_1"/>
+  <Header value="2"/>
+  <Text name="response_2_text" value="$response_2"/>
+  <Choices name="choice" toName="prompt_text" choice="single-radio" showInline="true">
+    <Choice value="1"/>
+    <Choice value="2"/>
+  </Choices>
+</View>
+"""
+
+
+def write_forms(asked: pa.Table, out: Path) -> tuple[Path, ...]:
+    """Write the pairs ``asked`` (COLUMNS, in the order in which to ask) into the folder ``out``:
+
+    - ``ask_humans.csv`` and ``.jsonl`` for a person, with an empty ``choice``;
+    - ``ask_humans.argilla.json``, records for ``dataset.records.log`` of an Argilla data set with
+      the text fields and the label question ``choice`` of ``ask_humans.argilla-settings.json``;
+    - ``ask_humans.label-studio.json``, tasks to import into a Label Studio project with the
+      labeling interface ``ask_humans.label-studio.xml``.
+
+    Returns the files.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    rows = asked.select(list(COLUMNS)).to_pylist()
+    files = {
+        "jsonl": "".join(f"{json.dumps({**row, 'choice': None})}\n" for row in rows),
+        "argilla.json": _json([_argilla(row) for row in rows]),
+        "argilla-settings.json": _json(ARGILLA_SETTINGS),
+        "label-studio.json": _json([{"data": row} for row in rows]),
+        "label-studio.xml": LABEL_STUDIO_VIEW,
+    }
+    made = [out / "ask_humans.csv"]
+    with made[0].open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, quoting=csv.QUOTE_ALL)
+        writer.writerow([*COLUMNS, "choice"])
+        writer.writerows([[*row.values(), ""] for row in rows])
+    for name, text in files.items():
+        made.append(out / f"ask_humans.{name}")
+        made[-1].write_bytes(text.encode())
+    return tuple(made)
+
+
+ARGILLA_SETTINGS = {
+    "guidelines": QUESTION,
+    "fields": [
+        {"name": name, "type": "text", "required": True}
+        for name in ("prompt", "response_1", "response_2")
+    ],
+    "questions": [
+        {"name": "choice", "type": "label", "title": QUESTION, "labels": ["1", "2"]},
+    ],
+}
+
+
+def _argilla(row: dict[str, Any]) -> dict[str, Any]:
+    return {"id": row["pair_id"], **{name: row[name] for name in COLUMNS[1:]}}
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1) + "\n"

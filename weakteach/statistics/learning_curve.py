@@ -1,0 +1,104 @@
+"""How accuracy grows with the number of labeled pairs, and how many would reach a wanted one.
+
+The curve is accuracy(n) = top - gain/√n. The exponent ½ is that of parametric learners; published
+curves have exponents from about 0.3 to 1 (Figueroa et al. 2012), but three or four points of a few
+hundred pairs cannot tell it, and a fit of all three parameters runs away with their noise.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from weakteach.statistics.estimate import CONFIDENCE, Estimate
+
+DRAWS = 4000
+# Nothing is said beyond so many times the labels of the last point.
+FARTHEST = 20
+
+
+@dataclass(frozen=True)
+class Reach:
+    """The number of labeled pairs at which a teacher reaches the accuracy ``wanted``.
+
+    ``labels`` is the estimate, from ``low`` to ``high`` with 95%; each is None where it lies beyond
+    FARTHEST times the labels of the last point or where the curve never gets there. ``told`` says
+    whether ``labels`` is one to plan by: it is known, and the curve is shown to rise.
+    """
+
+    wanted: float
+    labels: float | None
+    low: float | None
+    high: float | None
+    told: bool
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """``labels`` and ``accuracy`` are the points. ``gain`` is that of the curve, with its interval:
+    below 0 it says that more labels made the teacher worse."""
+
+    labels: tuple[int, ...]
+    accuracy: tuple[Estimate, ...]
+    top: float
+    gain: Estimate
+    reach: Reach
+
+
+def learning_curve(
+    labels: Sequence[int], correct: np.ndarray, wanted: float, widened: float = 1.0
+) -> LearningCurve:
+    """The curve through the accuracies of teachers of ``labels`` [points] labeled pairs.
+
+    ``correct`` [points, groups] holds the mean outcome of the same held-out groups of pairs at each
+    point. Fitted by least squares. Intervals are those of DRAWS draws of the accuracies from their
+    joint normal distribution: the covariance over groups, times ``widened`` for the training pairs
+    that teachers share (``cross_fit.inflation``). Raises ValueError for fewer than two different
+    numbers of labels, fewer than two groups, or a wanted accuracy outside of (0, 1).
+    """
+    sizes, outcomes = np.asarray(labels, float), np.asarray(correct, float)
+    if outcomes.ndim != 2 or outcomes.shape[0] != len(sizes) or outcomes.shape[1] < 2:
+        raise ValueError(f"No learning curve of {sizes.shape} labels and {outcomes.shape} outcomes")
+    if len(np.unique(sizes)) < 2 or not (sizes > 0).all() or not 0 < wanted < 1:
+        raise ValueError(f"No learning curve over {list(labels)} labels to an accuracy of {wanted}")
+    design = np.stack([np.ones(len(sizes)), -1 / np.sqrt(sizes)], axis=1)
+    solve = np.linalg.pinv(design)  # [2, points]
+    accuracy = outcomes.mean(axis=1)
+    covariance = np.atleast_2d(np.cov(outcomes)) / outcomes.shape[1] * widened
+    draws = np.random.default_rng(0).multivariate_normal(
+        accuracy, covariance, DRAWS, method="eigh", check_valid="ignore"
+    )
+    top, gain = solve @ accuracy
+    tops, gains = solve @ draws.T
+    farthest = FARTHEST * float(sizes.max())
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(gains, [tail, 1 - tail])
+    needed = np.sort(_needed(tops, gains, wanted))
+    fewest, most = needed[int(tail * DRAWS)], needed[int((1 - tail) * DRAWS) - 1]
+
+    def known(number: float) -> float | None:
+        return float(number) if number <= farthest else None
+
+    labels_needed = known(_needed(np.array([top]), np.array([gain]), wanted)[0])
+    told = labels_needed is not None and bool(low > 0)
+    return LearningCurve(
+        labels=tuple(int(size) for size in sizes),
+        accuracy=tuple(
+            Estimate(float(value), float(ends[0]), float(ends[1]), prompts=outcomes.shape[1])
+            for value, ends in zip(
+                accuracy, np.quantile(draws, [tail, 1 - tail], axis=0).T, strict=True
+            )
+        ),
+        top=float(top),
+        gain=Estimate(float(gain), float(low), float(high), prompts=outcomes.shape[1]),
+        reach=Reach(wanted, labels_needed, known(fewest), known(most), told),
+    )
+
+
+def _needed(top: np.ndarray, gain: np.ndarray, wanted: float) -> np.ndarray:
+    """n of top - gain/√n = wanted; infinite where a curve never gets there, at least 1."""
+    rises = (top > wanted) & (gain > 0)
+    root = np.divide(gain, top - wanted, out=np.full(len(top), np.inf), where=rises)
+    # A curve that does not rise, and lies above what is wanted, is there with any number.
+    flat = (gain <= 0) & (top - gain > wanted)
+    return np.maximum(np.where(flat, 1.0, np.square(root)), 1.0)

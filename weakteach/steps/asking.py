@@ -1,0 +1,74 @@
+"""The step that chooses which pairs humans should label next."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from weakteach.artifacts.step import Step, Workspace
+from weakteach.labeling.asking import doubt, shortlist, spread_out
+from weakteach.preferences.duplicates import UNSEEN
+from weakteach.preferences.pair import DataError
+from weakteach.steps.data import TEXT_COLUMNS, read_labels
+from weakteach.steps.labels import WeakLabels
+from weakteach.steps.verdict import Verdict, read_facts
+
+
+@dataclass(frozen=True)
+class AskHumans(Step):
+    """``count`` pairs whose human label would help most, in the order in which to ask, in
+    ``asked.parquet``: ``pair_id, prompt, response_1, response_2, doubt``.
+
+    ``labels`` are those of teachers that differ in their seed, all of one part. The temperature
+    of the margins, and what the teacher saw in training, are those of the ``verdict``, whose
+    ``unlabeled`` labels are the first of them. Pairs that were seen, or that have a human label
+    already, are not asked again.
+    """
+
+    labels: tuple[WeakLabels, ...]
+    verdict: Verdict
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise DataError(f"{self.count} pairs to ask humans about: give at least 1")
+        if not self.labels or self.verdict.unlabeled != self.labels[0]:
+            raise ValueError("The first labels are those of the verdict")
+        if len({labels.part for labels in self.labels}) > 1:
+            raise ValueError("The labels are of one part")
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        store, part = workspace.store, self.labels[0].part
+        joined = pq.read_table(
+            f"{store.path(self.verdict)}/seen.parquet", filesystem=store.filesystem
+        )
+        joined = joined.filter(pa.array([how == UNSEEN for how in joined["seen"].to_pylist()]))
+        for number, step in enumerate(self.labels):
+            margins = read_labels(store, step).select(["pair_id", "margin"])
+            margins = margins.rename_columns(["pair_id", f"margin_{number}"])
+            joined = joined.join(margins, "pair_id", join_type="inner")
+        joined = joined.join(part.human_choices(store), "pair_id", join_type="left anti")
+        if not len(joined):
+            raise DataError(
+                f"Every pair of the {part.name} part has a human label or was seen in training: "
+                "there is nothing to ask"
+            )
+        joined = joined.sort_by("pair_id")
+        margins = np.stack([joined[f"margin_{n}"].to_numpy() for n in range(len(self.labels))])
+        score = doubt(margins, read_facts(store, self.verdict).temperature)
+        ids = np.array(joined["pair_id"].to_pylist())
+        rows = shortlist(score, ids, self.count)
+        wanted = pa.array(ids[rows].tolist())
+        texts = {
+            row["pair_id"]: row
+            for row in part.read(store, ["pair_id", *TEXT_COLUMNS])
+            .join(pa.table({"pair_id": wanted}), "pair_id", join_type="inner")
+            .to_pylist()
+        }
+        listed = [{**texts[ids[row]], "doubt": float(score[row])} for row in rows]
+        places = spread_out([row["prompt"] for row in listed], self.count)
+        asked = pa.Table.from_pylist([listed[place] for place in places])
+        pq.write_table(asked, workspace.out / "asked.parquet")
+        return {"asked": len(asked), "candidates": len(ids)}

@@ -1,0 +1,335 @@
+"""Steps that judge a teacher before any student is trained, on pairs that humans labeled.
+
+The labeled pairs are cut into folds, some rounds anew. For each fold a teacher is trained on the
+pairs of the others, by the ordinary steps, and labels the pairs of this one, also by an ordinary
+step; ``Verdict`` reads these labels. Pairs of one prompt, and near-duplicates, share a fold.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from weakteach.artifacts.step import Step, Workspace
+from weakteach.artifacts.store import Store
+from weakteach.evaluation.teaching import (
+    Judged,
+    Seen,
+    Slice,
+    TeacherFacts,
+    facts_from_json,
+    pairs_table,
+    seen_facts,
+    teacher_facts,
+    to_json,
+)
+from weakteach.preferences.duplicates import UNSEEN, groups, recognizer
+from weakteach.preferences.pair import DataError
+from weakteach.statistics.cross_fit import clustered_share
+from weakteach.steps.data import TEXT_COLUMNS, Part, read_labels, write_parts
+from weakteach.steps.labels import HumanLabels, WeakLabels
+from weakteach.steps.training import Dpo, RewardHead
+
+Teacher = Dpo | RewardHead
+# From human labels to the teacher that is trained on them.
+Training = Callable[[HumanLabels], Teacher]
+
+
+@dataclass(frozen=True)
+class Folds(Step):
+    """A draw of folds for the pairs of ``part`` that humans labeled: ``pair_id, group`` and, for
+    each round r, ``fold_r`` in ``folds.parquet``. ``source`` and ``longer`` (the response with
+    more characters, 0 for neither) stand beside them."""
+
+    part: Part
+    folds: int
+    repeats: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.folds < 2 or self.repeats < 1:
+            raise DataError(
+                f"{self.folds} folds, {self.repeats} times: give at least 2 folds, once"
+            )
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        store = workspace.store
+        choices = self.part.human_choices(store)
+        table = self.part.read(store, ["pair_id", *TEXT_COLUMNS, "source"])
+        table = table.join(choices, "pair_id", join_type="inner").sort_by("pair_id")
+        group = groups(table)
+        count = len(np.unique(group))
+        if count < self.folds:
+            raise DataError(
+                f"The {self.part.name} part has {len(table)} labeled pairs of {count} different "
+                f"prompts, too few for {self.folds} folds: give more labeled pairs"
+            )
+        lengths = [[len(t) for t in table[n].to_pylist()] for n in ("response_1", "response_2")]
+        longer = [1 if a > b else 2 if b > a else 0 for a, b in zip(*lengths, strict=True)]
+        columns = {
+            "pair_id": table["pair_id"],
+            "source": table["source"],
+            "choice": table["choice"],
+            "longer": pa.array(longer, pa.int8()),
+            "group": pa.array(group, pa.int32()),
+        }
+        ids = table["pair_id"].to_pylist()
+        for number in range(self.repeats):
+            drawn = draw_folds(ids, group, self.folds, f"{self.seed} {number}")
+            columns[f"fold_{number}"] = pa.array(drawn, pa.int32())
+        pq.write_table(pa.table(columns), workspace.out / "folds.parquet")
+        return {"pairs": len(table), "groups": count}
+
+
+@dataclass(frozen=True)
+class Fold(Step):
+    """One fold of one round held out, and a ``share`` of the groups of all others to train on:
+    those of a smaller share lie within those of a larger one."""
+
+    folds: Folds
+    repeat: int
+    number: int
+    share: Fraction = Fraction(1)
+
+    @property
+    def held_out(self) -> Part:
+        return Part(self, "held_out")
+
+    @property
+    def train(self) -> Part:
+        return Part(self, "train")
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        drawn = read_folds(workspace.store, self.folds)
+        out = drawn[f"fold_{self.repeat}"].to_numpy() == self.number
+        ids, group = np.array(drawn["pair_id"].to_pylist()), drawn["group"].to_numpy()
+        kept = ~out & _first_groups(ids, group, ~out, self.share, str(self.folds.seed))
+        part = self.folds.part
+        table = part.read(workspace.store)
+        parts = {
+            name: table.filter(pa.array(np.isin(table["pair_id"].to_pylist(), ids[rows])))
+            for name, rows in (("held_out", out), ("train", kept))
+        }
+        return write_parts(workspace, part, parts)
+
+
+@dataclass(frozen=True)
+class CrossFitted:
+    """Labels of every fold by teachers of the others: ``labels`` in the order of rounds and folds,
+    and ``smaller`` the same by teachers of a share of the training pairs, for each share."""
+
+    model: str
+    seed: int
+    labels: tuple[WeakLabels, ...]
+    smaller: tuple[tuple[WeakLabels, ...], ...] = ()
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}, seed {self.seed}"
+
+
+def cross_fitted(
+    model: str, seed: int, folds: Folds, train: Training, shares: Iterable[Fraction] = ()
+) -> CrossFitted:
+    """The steps that cross-fit a teacher: one training for each fold and round, and for each of the
+    ``shares`` below 1 another."""
+
+    def labels(share: Fraction) -> tuple[WeakLabels, ...]:
+        all_folds = (
+            Fold(folds, repeat, number, share)
+            for repeat in range(folds.repeats)
+            for number in range(folds.folds)
+        )
+        trained = ((train(HumanLabels(fold.train)), fold.held_out) for fold in all_folds)
+        return tuple(WeakLabels(teacher, part, teacher.dtype) for teacher, part in trained)
+
+    return CrossFitted(model, seed, labels(Fraction(1)), tuple(labels(s) for s in sorted(shares)))
+
+
+@dataclass(frozen=True)
+class Verdict(Step):
+    """The facts of a teacher (``teaching.TeacherFacts``) in ``verdict.json``, and what they are of,
+    pair by pair, in ``pairs.parquet`` (``teaching.pairs_table``).
+
+    ``rivals`` are other teachers on the same folds. ``unlabeled`` are the labels of the pairs to be
+    labeled, by the teacher of all pairs: what of them it saw in training is told apart, pair by
+    pair in ``seen.parquet``, and where they have human choices their agreement is given.
+    ``elsewhere`` are its labels of other domains, with human choices. ``wanted`` is the accuracy
+    that the learning curve is asked for.
+    """
+
+    folds: Folds
+    teacher: CrossFitted
+    rivals: tuple[CrossFitted, ...] = ()
+    unlabeled: WeakLabels | None = None
+    elsewhere: tuple[WeakLabels, ...] = ()
+    wanted: float = 0.7
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        store = workspace.store
+        drawn = read_folds(store, self.folds)
+        fits = [self.teacher.labels, *self.teacher.smaller, *(r.labels for r in self.rivals)]
+        margins = [_margins(store, self.folds, drawn, labels) for labels in fits]
+        # All teachers are judged on the same pairs.
+        known: np.ndarray = np.isfinite(np.stack(margins)).all(axis=(0, 1))
+        judged, *others = (_judged(self.folds, drawn, fit, known) for fit in margins)
+        curve = others[: len(self.teacher.smaller)]
+        human = self.folds.part.human_choices(store).select(["pair_id"])
+        trained = self.folds.part.read(store, ["pair_id", *TEXT_COLUMNS])
+        trained = trained.join(human, "pair_id", join_type="inner")
+        facts = teacher_facts(
+            teacher=self.teacher.model,
+            judged=judged,
+            training_pairs=_training_pairs(store, self.teacher.labels),
+            wanted=self.wanted,
+            smaller={
+                _training_pairs(store, labels): fit
+                for labels, fit in zip(self.teacher.smaller, curve, strict=True)
+            },
+            rivals=[
+                (rival.name, rival.model == self.teacher.model, fit)
+                for rival, fit in zip(self.rivals, others[len(curve) :], strict=True)
+            ],
+            transfer=[_transfer(store, labels, trained) for labels in self.elsewhere],
+            seen=self._seen(workspace, trained) if self.unlabeled else None,
+        )
+        text = json.dumps(to_json(facts), indent=1, sort_keys=True)
+        (workspace.out / "verdict.json").write_text(text)
+        table = pairs_table(judged, facts.temperature)
+        pq.write_table(table, workspace.out / "pairs.parquet")
+        return {
+            "pairs": facts.pairs,
+            "unlabeled_pairs": int((~known).sum()),
+            "accuracy": facts.accuracy.value,
+            "low": facts.accuracy.low,
+            "high": facts.accuracy.high,
+            "temperature": facts.temperature,
+            "ece_before": facts.before.ece,
+            "ece_after": facts.after.ece,
+        }
+
+    def _seen(self, workspace: Workspace, trained: pa.Table) -> Seen:
+        """Reads the unlabeled pairs a row group at a time."""
+        assert self.unlabeled is not None
+        store, part = workspace.store, self.unlabeled.part
+        how, tell = [], recognizer(trained)
+        schema = pa.schema([("pair_id", pa.string()), ("seen", pa.string())])
+        with (
+            store.filesystem.open_input_file(part.file(store)) as source,
+            pq.ParquetWriter(workspace.out / "seen.parquet", schema) as out,
+        ):
+            pairs = pq.ParquetFile(source)
+            for number in range(pairs.num_row_groups):
+                chunk = pairs.read_row_group(number, ["pair_id", *TEXT_COLUMNS])
+                found = tell(chunk)
+                out.write_table(pa.table([chunk["pair_id"], found.tolist()], schema=schema))
+                how.append(pa.table({"pair_id": chunk["pair_id"], "seen": found.tolist()}))
+        human = part.human_choices(store).rename_columns(["pair_id", "human"])
+        labels = read_labels(store, self.unlabeled).select(["pair_id", "choice"])
+        joined = labels.join(pa.concat_tables(how), "pair_id", join_type="inner")
+        joined = joined.join(human, "pair_id", join_type="left outer").sort_by("pair_id")
+        chosen = joined["human"].fill_null(0).to_numpy()
+        ways = np.array(joined["seen"].to_pylist(), dtype=object)
+        return seen_facts(ways, chosen == joined["choice"].to_numpy(), chosen > 0)
+
+
+def read_folds(store: Store, folds: Folds) -> pa.Table:
+    return pq.read_table(f"{store.path(folds)}/folds.parquet", filesystem=store.filesystem)
+
+
+def read_facts(store: Store, verdict: Verdict) -> TeacherFacts:
+    with store.filesystem.open_input_file(f"{store.path(verdict)}/verdict.json") as file:
+        return facts_from_json(file.read())
+
+
+def draw_folds(ids: Sequence[str], group: np.ndarray, folds: int, seed: str) -> np.ndarray:
+    """The fold of each pair [pairs]: groups, in an order drawn from the seed and the smallest pair
+    id of each, go to the fold that holds the fewest pairs."""
+    held = [0] * folds
+    drawn = np.empty(len(ids), dtype=np.int32)
+    for number in _order(ids, group, f"fold {seed}"):
+        fold = held.index(min(held))
+        inside = group == number
+        drawn[inside] = fold
+        held[fold] += int(inside.sum())
+    return drawn
+
+
+def _first_groups(
+    ids: np.ndarray, group: np.ndarray, among: np.ndarray, share: Fraction, seed: str
+) -> np.ndarray:
+    """Which pairs [pairs] are of the first groups that hold ``share`` of the pairs ``among``."""
+    kept, wanted = np.zeros(len(ids), dtype=bool), float(share) * among.sum()
+    for number in _order(ids[among].tolist(), group[among], f"share {seed}"):
+        if kept.sum() >= wanted:
+            break
+        kept |= among & (group == number)
+    return kept
+
+
+def _order(ids: Sequence[str], group: np.ndarray, seed: str) -> list[int]:
+    """The groups in an order drawn from the seed."""
+    first: dict[int, str] = {}
+    for pair_id, number in zip(ids, group.tolist(), strict=True):
+        first[number] = min(pair_id, first.get(number, pair_id))
+    return sorted(
+        first, key=lambda number: hashlib.sha256(f"{seed} {first[number]}".encode()).digest()
+    )
+
+
+def _margins(
+    store: Store, folds: Folds, drawn: pa.Table, labels: Sequence[WeakLabels]
+) -> np.ndarray:
+    """Margins [repeats, pairs], NaN where a pair could not be labeled."""
+    place = {pair_id: row for row, pair_id in enumerate(drawn["pair_id"].to_pylist())}
+    margins = np.full((folds.repeats, len(place)), np.nan)
+    for turn, step in enumerate(labels):
+        table = read_labels(store, step)
+        rows = [place[pair_id] for pair_id in table["pair_id"].to_pylist()]
+        margins[turn // folds.folds, rows] = table["margin"].to_numpy()
+    return margins
+
+
+def _judged(folds: Folds, drawn: pa.Table, margins: np.ndarray, known: np.ndarray) -> Judged:
+    """The pairs that are ``known`` [pairs] with these ``margins`` [repeats, pairs]."""
+    rounds = [drawn[f"fold_{number}"].to_numpy() for number in range(folds.repeats)]
+    return Judged(
+        pair_id=np.array(drawn["pair_id"].to_pylist(), dtype=object)[known],
+        source=np.array(drawn["source"].to_pylist(), dtype=object)[known],
+        group=drawn["group"].to_numpy()[known],
+        human=drawn["choice"].to_numpy()[known],
+        longer=drawn["longer"].to_numpy()[known],
+        margin=margins[:, known],
+        fold=np.stack(rounds)[:, known],
+        folds=folds.folds,
+    )
+
+
+def _training_pairs(store: Store, labels: Sequence[WeakLabels]) -> int:
+    """The mean number of pairs that the teachers of these labels were trained on."""
+    counts = [len(read_labels(store, label.teacher.labels)) for label in labels]
+    return round(sum(counts) / len(counts))
+
+
+def _transfer(store: Store, labels: WeakLabels, trained: pa.Table) -> Slice:
+    """Accuracy on pairs of another domain, without those that the teacher saw."""
+    part = labels.part
+    human = part.human_choices(store).rename_columns(["pair_id", "human"])
+    table = part.read(store, ["pair_id", *TEXT_COLUMNS, "source"])
+    table = table.filter(pa.array(recognizer(trained)(table) == UNSEEN))
+    weak = read_labels(store, labels).select(["pair_id", "choice"])
+    joined = table.join(weak, "pair_id", join_type="inner").join(
+        human, "pair_id", join_type="inner"
+    )
+    if not len(joined):
+        raise DataError(f"No pair of {labels} has a human choice and is new to the teacher")
+    joined = joined.sort_by("pair_id")
+    right = (joined["choice"].to_numpy() == joined["human"].to_numpy()).astype(float)
+    name = ", ".join(sorted(set(joined["source"].to_pylist())))
+    return Slice(name, clustered_share(right, groups(joined)))
