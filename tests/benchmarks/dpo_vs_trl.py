@@ -8,6 +8,7 @@ are taken: ``vs_trl.py``.
 
 import os
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -102,9 +103,9 @@ def main(
             pairs = load_preferences(job, tokenizer, context_length(model))
             needed = operations(model, pairs, setting)
             ways = {
-                "weakteach": lambda job: run_trainer(dpo_trainer, job),
-                "TRL": lambda job: run_trainer(trl_trainer, job),
-                "bare loop": lambda job, setting=setting: bare(job, setting),
+                "weakteach": partial(run_trainer, dpo_trainer),
+                "TRL": partial(run_trainer, trl_trainer),
+                "bare loop": partial(bare, setting=setting),
             }
             figures.append(compare(setting, job, ways, needed, repeats))
     show("DPO", figures, repeats, out)

@@ -7,6 +7,7 @@ TRL's side has its own tokenization and collator. How the figures are taken: ``v
 
 import os
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -94,9 +95,9 @@ def main(
             single = [PairTokens(pair.prompt, pair.response_1, []) for pair in pairs]
             needed = operations(model, single, setting)
             ways = {
-                "weakteach": lambda job: run_trainer(sft_trainer, job),
-                "TRL": lambda job: run_trainer(trl_trainer, job),
-                "bare loop": lambda job, setting=setting: bare(job, setting),
+                "weakteach": partial(run_trainer, sft_trainer),
+                "TRL": partial(run_trainer, trl_trainer),
+                "bare loop": partial(bare, setting=setting),
             }
             figures.append(compare(setting, job, ways, needed, repeats))
     show("SFT", figures, repeats, out)

@@ -8,6 +8,7 @@ or for what its own prompt leaves of the model's context.
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,6 +45,11 @@ class Rows:
     logits: torch.Tensor
 
     @property
+    def layers(self) -> Any:
+        """The cache's, each with ``keys`` and ``values`` of shape [rows, heads, width, ...]."""
+        return self.cache.layers
+
+    @property
     def positions(self) -> torch.Tensor:
         """Of the next tokens, shape [rows, 1]."""
         return self.attended.sum(1, keepdim=True)
@@ -60,13 +66,13 @@ class Rows:
         self.attended, self.logits = self.attended[chosen], self.logits[chosen]
         width = int(self.positions.max())
         self.attended = self.attended[:, -width:]
-        for layer in self.cache.layers:
+        for layer in self.layers:
             layer.keys = layer.keys[:, :, -width:].index_select(0, chosen)
             layer.values = layer.values[:, :, -width:].index_select(0, chosen)
 
     def add(self, other: "Rows") -> None:
         width = max(self.attended.shape[1], other.attended.shape[1])
-        for layer, more in zip(self.cache.layers, other.cache.layers, strict=True):
+        for layer, more in zip(self.layers, other.layers, strict=True):
             layer.keys = torch.cat([_widened(t, 2, width) for t in (layer.keys, more.keys)])
             layer.values = torch.cat([_widened(t, 2, width) for t in (layer.values, more.values)])
         self.attended = torch.cat([_widened(t, 1, width) for t in (self.attended, other.attended)])
@@ -142,7 +148,7 @@ def generate_responses(
             ended = token == tokenizer.eos_token_id
             if ended or len(rows.drawn[row]) == room[sample.prompt]:
                 text = tokenizer.decode(rows.drawn[row], skip_special_tokens=True)
-                responses[sample.prompt][sample.number] = text
+                responses[sample.prompt][sample.number] = str(text)
             else:
                 going.append(row)
         if not going:
