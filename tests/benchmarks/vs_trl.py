@@ -12,7 +12,7 @@ weights below are frozen).
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -190,7 +190,7 @@ def operations(model: Any, pairs: list[PairTokens], setting: Setting) -> float:
 def compare(
     setting: Setting,
     job: TrainingJob,
-    ways: dict[str, Callable[[TrainingJob], Run]],
+    ways: Mapping[str, Callable[[TrainingJob], Run]],
     needed: float,
     repeats: int,
 ) -> dict[str, Any]:
