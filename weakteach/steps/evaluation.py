@@ -43,6 +43,8 @@ class Generate(Step):
     """One sampled response of a policy to each prompt of a part. The random numbers of a response
     follow from the seed and its prompt alone. ``dtype`` is that of the computation."""
 
+    VERSION = 2
+
     policy: Policy
     part: Part
     seed: int

@@ -35,6 +35,8 @@ class Sft(Step):
 class Dpo(Step):
     """Direct preference optimization. The policy that training starts from is the reference."""
 
+    VERSION = 2
+
     start: Policy
     labels: Labels
     recipe: DpoRecipe
@@ -52,6 +54,8 @@ class Dpo(Step):
 class RewardHead(Step):
     """A reward model: a language model with a scalar head, trained to tell chosen responses from
     rejected ones."""
+
+    VERSION = 2
 
     start: Policy
     labels: Labels
