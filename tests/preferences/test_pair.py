@@ -22,8 +22,8 @@ from weakteach.preferences.pair import (
     preference_groups,
     preference_set,
     refusal,
-    write_pairs,
 )
+from weakteach.preferences.table import write_pairs
 
 UNLIMITED = 2**31 - 1
 

@@ -22,7 +22,7 @@ from weakteach.preferences.pair import (
     canonical_pair,
     refusal,
 )
-from weakteach.preferences.rows import row_comparison
+from weakteach.preferences.rows import Survey
 from weakteach.preferences.sources import (
     FileSource,
     HubSource,
@@ -123,6 +123,18 @@ def read_text(path: Path, text: str | bytes) -> list:
 def labeled(row: Comparison | Quarantined) -> tuple[Pair, int | None]:
     assert isinstance(row, Comparison), row
     return canonical_pair(row)
+
+
+def row_comparison(row: dict, place: str) -> Comparison | Quarantined:
+    """The only row of a file, read."""
+    seen = Survey("f")
+    seen.add(row)
+    try:
+        layout = seen.layout()
+    except DataError as error:
+        return Quarantined(place, "refused", str(error))
+    (result,) = layout.comparisons(row, place)
+    return result
 
 
 def reasons(rows) -> list[str | None]:

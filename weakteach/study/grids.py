@@ -4,22 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 from weakteach.evaluation.gold import Gold, RewardModel, WorldGold
 from weakteach.evaluation.judge import ChatJudge, Judge, RewardJudge
 from weakteach.models.chat.endpoint import Chat
-from weakteach.models.spec import UNRESOLVED, find_model
+from weakteach.models.spec import find_model
 from weakteach.preferences.pair import DataError
-from weakteach.preferences.sources import (
-    FILE_FORMATS,
-    HubSource,
-    Source,
-    WorldSource,
-    file_source,
-    hub_source,
-)
+from weakteach.preferences.sources import Source, WorldSource, data_source
 from weakteach.steps.data import HeldOut, Pairs, Policy
 from weakteach.steps.judging import PromptedLabels
 from weakteach.steps.labels import HumanLabels
@@ -151,12 +143,7 @@ def find_source(data: str, resolve: bool = True) -> Source:
                 f"--data {data}: write {domain.name}:<number of pairs>, such as {domain.name}:2048"
             )
         return WorldSource(int(count), domain=domain)
-    path = Path(data).expanduser()
-    if path.is_file() or data.endswith(tuple(FILE_FORMATS)):
-        return file_source(path)
-    if not resolve and not path.exists():
-        return HubSource(data, UNRESOLVED)
-    return hub_source(data)
+    return data_source(data, resolve=resolve)
 
 
 def domain_of(data: str) -> Domain | None:
