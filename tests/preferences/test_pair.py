@@ -112,7 +112,7 @@ def test_pairs_of_contradictory_choices_are_out_with_all_their_rows(tmp_path):
         comparison(place="f:3", preferred=2),
         comparison(place="f:4", first="three"),
     ]
-    counts, pairs, choices, quarantine = write(rows, tmp_path)
+    counts, pairs, _, quarantine = write(rows, tmp_path)
     assert counts == {"rows": 4, "pairs": 1, "choices": 1, "quarantined": 3}
     assert [(q["place"], q["reason"]) for q in quarantine] == [
         (f"f:{n}", "contradictory choices") for n in (1, 2, 3)
