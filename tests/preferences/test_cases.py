@@ -3,12 +3,13 @@
 In every pair the good answer holds "indeed" and the bad one "whatever".
 """
 
+import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from weakteach.preferences.pair import DataError
+from weakteach.preferences.pair import Comparison, DataError
 from weakteach.preferences.rows import AS_FOUND, Wishes
 from weakteach.preferences.sources import data_source
 from weakteach.preferences.table import write_pairs
@@ -174,3 +175,14 @@ def test_the_coding_of_choices_is_told():
     ):
         (file,) = data_source(str(CASES / case)).recognized()
         assert file.choices == coding
+
+
+def test_columns_and_choice_values_are_the_users_to_name(tmp_path):
+    rows = [{"ask": f"q{n}", "one": "a", "two": "b", "choice": "x"} for n in range(3)]
+    path = tmp_path / "own.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = (("prompt", "ask"), ("response_1", "one"), ("response_2", "two"))
+    with pytest.raises(DataError, match="own.jsonl: it cannot be told.*--choice-values A,B"):
+        data_source(str(path), Wishes(columns))
+    first, *_ = data_source(str(path), Wishes(columns, ("y", "x"))).read()
+    assert first == Comparison("own.jsonl:1", "q0", "a", "b", 2)
