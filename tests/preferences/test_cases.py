@@ -182,7 +182,7 @@ def test_columns_and_choice_values_are_the_users_to_name(tmp_path):
     path = tmp_path / "own.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     columns = (("prompt", "ask"), ("response_1", "one"), ("response_2", "two"))
-    with pytest.raises(DataError, match="own.jsonl: it cannot be told.*--choice-values A,B"):
+    with pytest.raises(DataError, match=r"own\.jsonl: it cannot be told.*--choice-values A,B"):
         data_source(str(path), Wishes(columns))
     first, *_ = data_source(str(path), Wishes(columns, ("y", "x"))).read()
     assert first == Comparison("own.jsonl:1", "q0", "a", "b", 2)
