@@ -22,8 +22,8 @@ from weakteach.artifacts.store import Store
 from weakteach.evaluation.gold import RewardModel, Scoring
 from weakteach.models.spec import ModelError, find_model
 from weakteach.models.tokens import load_tokenizer
+from weakteach.preferences.messages import messages_of
 from weakteach.preferences.sources import WorldSource
-from weakteach.preferences.transcript import messages_of
 from weakteach.steps.data import HeldOut, Pairs
 from weakteach.steps.labels import GoldLabels
 from weakteach.study.arms import policy_of, tokenizers_of
@@ -40,10 +40,16 @@ PROMPTS = [
     "a post about nothing at all TL;DR:",
 ]
 RESPONSES = [" blue .", " a song of the sky and the sea , and of what lies below", " nothing ."]
+
+
+def said(*turns):
+    return [{"role": role, "content": content} for role, content in turns]
+
+
 CONVERSATIONS = [
-    [("user", "what is the sky ?")],
-    [("user", "hello ."), ("assistant", "hello , what now ?"), ("user", "sing me a song")],
-    [("user", "a post about nothing at all TL;DR:")],
+    said(("user", "what is the sky ?")),
+    said(("user", "hello ."), ("assistant", "hello , what now ?"), ("user", "sing me a song")),
+    said(("user", "a post about nothing at all TL;DR:")),
 ]
 
 
@@ -122,7 +128,10 @@ def parts(folder):
 def test_a_transcript_is_read_as_its_conversation():
     assert [messages_of(prompt) for prompt in PROMPTS] == CONVERSATIONS
     assert messages_of(PROMPTS[0].lstrip()) == CONVERSATIONS[0]
-    assert messages_of("Be kind." + PROMPTS[0]) == [("system", "Be kind."), *CONVERSATIONS[0]]
+    assert messages_of("Be kind." + PROMPTS[0]) == [
+        *said(("system", "Be kind.")),
+        *CONVERSATIONS[0],
+    ]
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 1000])
@@ -130,10 +139,11 @@ def test_a_chat_gold_reads_its_own_template(chat_folder, batch_tokens):
     model, tokenizer = parts(chat_folder)
     expected = []
     for messages, response in zip(CONVERSATIONS, RESPONSES, strict=True):
-        said = [*messages, ("assistant", response.strip())]
         text = "".join(
-            f"[INST] {content} [/INST]" if role == "user" else f" {content}{tokenizer.eos_token}"
-            for role, content in said
+            f"[INST] {turn['content']} [/INST]"
+            if turn["role"] == "user"
+            else f" {turn['content']}{tokenizer.eos_token}"
+            for turn in (*messages, *said(("assistant", response.strip())))
         )
         ids = [tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"]]
         with torch.no_grad():
@@ -203,7 +213,7 @@ def test_a_step_counts_what_its_gold_could_not_read(pair_folder, tmp_path):
     too_long = 0
     for pair in part.read(store).to_pylist():
         messages, whole = messages_of(pair["prompt"]), pair["prompt"].strip()
-        question = messages[0][1] if len(messages) == 1 else whole
+        question = messages[0]["content"] if len(messages) == 1 else whole
         for name in ("response_1", "response_2"):
             too_long += len(tokenizer(question, pair[name].strip())["input_ids"]) > 24
     assert record["facts"]["cut"] == too_long > 0

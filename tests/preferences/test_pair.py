@@ -22,8 +22,8 @@ from weakteach.preferences.pair import (
     preference_groups,
     preference_set,
     refusal,
-    write_pairs,
 )
+from weakteach.preferences.table import write_pairs
 
 UNLIMITED = 2**31 - 1
 
@@ -105,18 +105,40 @@ def test_refusal(row, reason):
     assert refusal(row) == reason
 
 
-def test_duplicates_are_quarantined_even_when_they_contradict(tmp_path):
+def test_pairs_of_contradictory_choices_are_out_with_all_their_rows(tmp_path):
     rows = [
         comparison(place="f:1"),
         comparison(place="f:2"),
         comparison(place="f:3", preferred=2),
+        comparison(place="f:4", first="three"),
+    ]
+    counts, pairs, _, quarantine = write(rows, tmp_path)
+    assert counts == {"rows": 4, "pairs": 1, "choices": 1, "quarantined": 3}
+    assert [(q["place"], q["reason"]) for q in quarantine] == [
+        (f"f:{n}", "contradictory choices") for n in (1, 2, 3)
+    ]
+    assert {pairs[0]["response_1"], pairs[0]["response_2"]} == {"three", "two"}
+    rows = pq.read_table(tmp_path / "rows.parquet").to_pylist()
+    assert [row["pair_id"] is not None for row in rows] == [True] * 4
+
+
+def test_a_choice_of_a_later_row_counts_for_the_pair(tmp_path):
+    counts, _, choices, _ = write([comparison(preferred=None), comparison(preferred=2)], tmp_path)
+    assert counts == {"rows": 2, "pairs": 1, "choices": 1, "quarantined": 1}
+    assert len(choices) == 1
+
+
+def test_duplicates_in_both_orders_are_quarantined(tmp_path):
+    rows = [
+        comparison(place="f:1"),
+        comparison(place="f:2"),
         comparison(place="f:4", first="two", second="one", preferred=2),
         comparison(place="f:5", first="three"),
     ]
     counts, pairs, choices, quarantine = write(rows, tmp_path)
-    assert counts == {"rows": 5, "pairs": 2, "choices": 2, "quarantined": 3}
+    assert counts == {"rows": 4, "pairs": 2, "choices": 2, "quarantined": 2}
     assert [(q["place"], q["reason"]) for q in quarantine] == [
-        (f"f:{n}", "duplicate pair") for n in (2, 3, 4)
+        (f"f:{n}", "duplicate pair") for n in (2, 4)
     ]
     first = next(p for p in pairs if {p["response_1"], p["response_2"]} == {"one", "two"})
     choice = next(c["choice"] for c in choices if c["pair_id"] == first["pair_id"])

@@ -22,7 +22,7 @@ from weakteach.preferences.pair import (
     canonical_pair,
     refusal,
 )
-from weakteach.preferences.rows import row_comparison
+from weakteach.preferences.rows import Survey
 from weakteach.preferences.sources import (
     FileSource,
     HubSource,
@@ -125,6 +125,18 @@ def labeled(row: Comparison | Quarantined) -> tuple[Pair, int | None]:
     return canonical_pair(row)
 
 
+def row_comparison(row: dict, place: str) -> Comparison | Quarantined:
+    """The only row of a file, read."""
+    seen = Survey("f")
+    seen.add(row)
+    try:
+        layout = seen.layout()
+    except DataError as error:
+        return Quarantined(place, "refused", str(error))
+    (result,) = layout.comparisons(row, place)
+    return result
+
+
 def reasons(rows) -> list[str | None]:
     return [row.reason if isinstance(row, Quarantined) else refusal(row) for row in rows]
 
@@ -200,23 +212,23 @@ Q, A = "\n\nHuman: q", "\n\nAssistant: a"
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({}, "missing columns"),
-        ({"prompt": "p", "chosen": "a"}, "missing columns"),
-        ({"prompt": "p", "response_1": "a", "choice": 1}, "missing columns"),
-        ({None: "p", 3: "a"}, "missing columns"),
+        ({}, "refused"),
+        ({"prompt": "p", "chosen": "a"}, "refused"),
+        ({"prompt": "p", "response_1": "a", "choice": 1}, "refused"),
+        ({None: "p", 3: "a"}, "refused"),
         ({"prompt": 1, "chosen": "a", "rejected": "b"}, "not text"),
-        ({"prompt": None, "chosen": "a", "rejected": "b"}, "not text"),
+        ({"prompt": None, "chosen": "a", "rejected": "b"}, "empty prompt"),
         ({"prompt": "p", "chosen": "a", "rejected": None}, "not text"),
         ({"prompt": "p", "chosen": "a", "rejected": 2.5}, "not text"),
         ({"prompt": "p", "chosen": {"a": 1}, "rejected": "b"}, "not text"),
         ({"prompt": "p", "chosen": b"a", "rejected": "b"}, "not text"),
         ({"prompt": "p", "chosen": CHOSEN_MESSAGE, "rejected": "b"}, "not text"),
-        ({"prompt": HISTORY, "chosen": "a", "rejected": "b"}, "not text"),
+        ({"prompt": HISTORY, "chosen": "a", "rejected": "b"}, None),
         ({"prompt": "p", "response_1": "a", "response_2": None}, "not text"),
-        ({"prompt": "p", "response_1": "a", "response_2": "b", "choice": 0}, "bad choice"),
-        ({"prompt": "p", "response_1": "a", "response_2": "b", "choice": True}, "bad choice"),
-        ({"prompt": "p", "response_1": "a", "response_2": "b", "choice": "A"}, "bad choice"),
-        ({"prompt": "p", "response_1": "a", "response_2": "b", "choice": [1]}, "bad choice"),
+        ({"prompt": "p", "response_1": "a", "response_2": "b", "choice": 0}, "refused"),
+        ({"prompt": "p", "response_1": "a", "response_2": "b", "choice": True}, "refused"),
+        ({"prompt": "p", "response_1": "a", "response_2": "b", "choice": "A"}, None),
+        ({"prompt": "p", "response_1": "a", "response_2": "b", "choice": [1]}, "refused"),
         ({"chosen": "a b", "rejected": "c d"}, "no common prompt"),
         ({"chosen": "", "rejected": "c d"}, "no common prompt"),
         ({"chosen": "a b", "rejected": "a b"}, "equal responses"),
@@ -229,7 +241,7 @@ Q, A = "\n\nHuman: q", "\n\nAssistant: a"
         ({"chosen": CHOSEN_MESSAGE, "rejected": REJECTED_MESSAGE}, "no common prompt"),
         ({"chosen": HISTORY, "rejected": HISTORY}, "bad messages"),
         ({"chosen": [], "rejected": []}, "bad messages"),
-        ({"chosen": ["a"], "rejected": ["b"]}, "bad messages"),
+        ({"chosen": ["a"], "rejected": ["b"]}, "no common prompt"),
         ({"chosen": [{"role": "tool", "content": "a"}], "rejected": []}, "bad messages"),
         ({"chosen": [{"role": ["user"], "content": "a"}], "rejected": []}, "bad messages"),
         ({"chosen": [{"role": "user", "content": None}], "rejected": []}, "not text"),
@@ -344,12 +356,12 @@ def test_bad_rows_of_a_csv_file_are_set_aside_with_their_numbers(tmp_path):
         f'p,a\r\np,"a"b,c,1\r\np,a,c,\r\np,{long},c,1\r\np,a,BYTES,1\r\np,d,e,3\r\np,"a,b,1\r\n'
     )
     rows = read_text(tmp_path / "f.csv", text.encode().replace(b"BYTES", b"\xff"))
-    assert rows[0] == Comparison("f.csv:1", "p", "a", "b\nb", 2)
-    assert [row.place for row in rows] == [f"f.csv:{n}" for n in range(1, 10)]
+    assert rows[0] == Comparison("f.csv:2", "p", "a", "b\nb", 2)
+    assert [row.place for row in rows] == [f"f.csv:{n}" for n in (2, *range(5, 13))]
     assert reasons(rows) == [
         None,
         "bad CSV",
-        "missing columns",
+        "not text",
         "bad CSV",
         None,
         None,
@@ -376,8 +388,8 @@ def test_numbers_and_nulls_of_a_parquet_file_are_not_text(tmp_path):
 
 def test_a_file_of_bad_rows_only_is_quarantined_and_no_error(tmp_path):
     assert reasons(read_text(tmp_path / "f.jsonl", "a\nb\n")) == ["bad JSON"] * 2
-    assert reasons(read_text(tmp_path / "g.jsonl", '{"x": 1}\n')) == ["missing columns"]
-    assert reasons(read_text(tmp_path / "h.jsonl", "é\n".encode("utf-16")))[0] == "bad Unicode"
+    assert reasons(read_text(tmp_path / "g.jsonl", b"\xe9\n")) == ["bad Unicode"]
+    assert reasons(read_text(tmp_path / "h.jsonl", "é\n".encode("utf-16"))) == ["bad JSON"]
 
 
 @pytest.mark.parametrize(
@@ -389,13 +401,20 @@ def test_a_file_of_bad_rows_only_is_quarantined_and_no_error(tmp_path):
         ("f.csv", b"", "is empty"),
         ("f.csv", b"prompt,chosen,rejected\n", "is empty"),
         ("f.jsonl.gz", gzip.compress(b""), "is empty"),
-        ("f.json", b'[\n{"prompt": 1}]', "one JSON object a line"),
+        ("f.json", b'[\n{"prompt": 1}]', "its columns are 'prompt'"),
         ("f.csv", b"question,good,bad\na,b,c\n", "columns are 'question', 'good', 'bad'"),
-        ("f.csv", b"prompt;chosen;rejected\na;b;c\n", "accepted forms: prompt, response_1"),
+        ("f.csv", b"a;b;c\na;b;c\n", "looked for: prompt, response_1.*--columns prompt="),
+        ("f.csv", b"prompt,chosen, Chosen \na,b,c\n", "two columns of one name"),
+        ("f.json", b'[{"prompt": "p"},\n{"chosen"', "one JSON array, and damaged"),
+        ("f.csv", b"prompt,output_a,output_b,choice\na,b,c,1\n", "--choice-values A,B"),
         ("f.csv", b'"prompt"x,chosen\n', "header of f.csv is not CSV"),
         ("f.csv", b"\xff\xfe\x00\n", "cannot hold pairs"),
         ("f.jsonl.gz", b"{}\n", "f.jsonl.gz is damaged"),
-        ("f.jsonl.gz", gzip.compress(bytes(range(128, 227)))[:40], "f.jsonl.gz is damaged"),
+        ("f.jsonl.gz", gzip.compress(bytes(range(128, 227)), mtime=0)[:40], "is damaged"),
+            "f.jsonl.gz",
+            gzip.compress(bytes(range(128, 227)), mtime=0)[:40],
+            "f.jsonl.gz is damaged",
+        ),
         ("f.parquet", b"PAR1 no", "f.parquet is damaged"),
         ("f.parquet", b"", "f.parquet is damaged"),
     ],
@@ -417,10 +436,8 @@ def test_a_gzip_file_that_ends_too_early_is_an_error_that_names_the_line(tmp_pat
         json.dumps(FORMS["own"]).encode() + b"\n" + os.urandom(200_000).hex().encode()
     )
     (tmp_path / "f.jsonl.gz").write_bytes(data[:-50_000])
-    rows = file_source(tmp_path / "f.jsonl.gz").read()
-    assert reasons([next(rows)]) == [None]
     with pytest.raises(DataError, match="past line 1"):
-        next(rows)
+        file_source(tmp_path / "f.jsonl.gz")
 
 
 def test_missing_files_and_folders_are_errors(tmp_path):
@@ -454,11 +471,8 @@ def test_a_name_that_is_no_text_can_be_stored(tmp_path):
     rows=st.lists(st.sampled_from([*FORMS.values(), {}, 3, None, {"chosen": "a", "rejected": 1}]))
 )
 def test_a_file_gives_one_result_a_row(rows, tmp_path_factory):
+    rows = [FORMS["own"], *rows]
     path = write_jsonl(tmp_path_factory.mktemp("rows") / "f.jsonl", rows)
-    if not rows:
-        with pytest.raises(DataError, match="is empty"):
-            file_source(path)
-        return
     read = list(file_source(path).read())
     assert [row.place for row in read] == [f"f.jsonl:{n + 1}" for n in range(len(rows))]
 
@@ -506,7 +520,7 @@ def test_a_folder_gives_the_same_pairs_as_its_file(form, file_name, tmp_path):
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "mine").mkdir()
-    write_jsonl(tmp_path / "mine/train.jsonl", [FORMS["explicit"], {**FORMS["own"], "choice": 7}])
+    write_jsonl(tmp_path / "mine/train.jsonl", [FORMS["explicit"], {**FORMS["own"], "choice": 2}])
     write_jsonl(tmp_path / "mine/test.jsonl", [FORMS["explicit"]])
     return tmp_path / "mine"
 
@@ -514,8 +528,8 @@ def folder(tmp_path):
 def test_a_split_of_a_folder(folder):
     assert reasons(hub_source(str(folder), "test").read()) == [None]
     # The table of a data set has the columns of both forms, and nulls.
-    assert reasons(hub_source(str(folder), "train").read()) == [None, "bad choice"]
-    with pytest.raises(DataError, match=r"mine:nope cannot be read.*nope"):
+    assert reasons(hub_source(str(folder), "train").read()) == [None, None]
+    with pytest.raises(DataError, match=r"no split 'nope'; there are"):
         list(hub_source(str(folder), "nope").read())
 
 
@@ -543,7 +557,7 @@ def test_a_folder_that_changes_is_no_longer_the_source(folder):
     ("content", "sentence"),
     [
         ('{"prompt": "p", "good": "a", "bad": "b"}\n', "columns are 'prompt', 'good', 'bad'"),
-        ('{"prompt": "p", "chosen": "a", "rejected": "b"}\nnot json\n', "with file_source"),
+        ('{"prompt": "p", "chosen": "a", "rejected": "b"}\nnot json\n', "name the file itself"),
         ("", "cannot be read"),
     ],
 )

@@ -139,8 +139,8 @@ class TableDoor(Door):
 
     def read(self, data: bytes) -> tuple[str, str]:
         from weakteach.artifacts.errors import UserError
-        from weakteach.preferences.pair import write_pairs
         from weakteach.preferences.sources import file_source
+        from weakteach.preferences.table import write_pairs
 
         file, out = self.work / f"input.{self.suffix}", self.work / "out"
         file.write_bytes(data)

@@ -15,8 +15,8 @@ from weakteach.artifacts.record import seal
 from weakteach.artifacts.store import Store
 from weakteach.cli import app
 from weakteach.models.spec import find_model
+from weakteach.preferences.files import MAX_ROW_BYTES
 from weakteach.preferences.pair import Quarantined
-from weakteach.preferences.readers import MAX_ROW_BYTES
 from weakteach.preferences.sources import WorldSource, file_source
 from weakteach.steps.data import HeldOut, Pairs
 from weakteach.study.arms import tokenizers_of

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from weakteach.models.spec import ModelError, RewardForm
 from weakteach.models.tokens import load_tokenizer, pair_tokens
-from weakteach.preferences.transcript import messages_of
+from weakteach.preferences.messages import messages_of
 
 # What the tokenizer gives: ids, and whatever else the model reads of each token.
 Encoded = dict[str, list[int]]
@@ -60,8 +60,8 @@ def encode(
 
 
 def _chat(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) -> Encoded:
-    messages = [*messages_of(prompt), ("assistant", response.strip())]
-    conversation = [{"role": role, "content": content} for role, content in messages]
+    answer = {"role": "assistant", "content": response.strip()}
+    conversation = [*messages_of(prompt), answer]
     ids: Any = tokenizer.apply_chat_template(conversation, tokenize=True, return_dict=True)
     return {"input_ids": list(ids["input_ids"])}
 
@@ -69,5 +69,5 @@ def _chat(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) -> Enc
 def _pair(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str, **limits: Any) -> Encoded:
     """The question is the user's message, or all of the conversation where there are several."""
     messages = messages_of(prompt)
-    question = messages[0][1] if len(messages) == 1 else prompt.strip()
+    question = messages[0]["content"] if len(messages) == 1 else prompt.strip()
     return dict(tokenizer(question, response.strip(), verbose=False, **limits))

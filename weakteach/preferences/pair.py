@@ -1,15 +1,11 @@
 """A preference pair, the table of human choices, and the quarantine for what cannot be a pair."""
 
 import hashlib
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from weakteach.artifacts.errors import UserError
 
@@ -21,6 +17,29 @@ PAIR_SCHEMA = pa.schema(
         ("response_2", pa.string()),
         ("source", pa.string()),
         ("n_tokens", pa.int32()),
+        ("place", pa.string()),
+        ("id", pa.string()),
+        ("prompt_messages", pa.string()),
+        ("response_1_messages", pa.string()),
+        ("response_2_messages", pa.string()),
+        ("tools", pa.string()),
+    ]
+)
+# Every row of the input, in its order: where it stands, the user's id and terms, and the pair that
+# it became (``swapped``: its first response is the pair's response_2) or the reason why it did not.
+# A duplicate has both. ``choice`` is 1 for the user's first response.
+ROW_SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("place", pa.string()),
+        ("id", pa.string()),
+        ("pair_id", pa.string()),
+        ("swapped", pa.bool_()),
+        ("choice", pa.int8()),
+        ("first", pa.string()),
+        ("second", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
     ]
 )
 CHOICE_SCHEMA = pa.schema([("pair_id", pa.string()), ("choice", pa.int8())])
@@ -54,17 +73,34 @@ class Quarantined:
     place: str
     reason: str
     detail: str = ""
+    id: str | None = None
+
+
+@dataclass(frozen=True)
+class MessagesOf:
+    """The messages of a comparison, as JSON texts; they stand beside the transcript."""
+
+    prompt: str
+    first: str
+    second: str
+    tools: str | None = None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One input row: two responses to a prompt, and which of them (1 or 2) a human preferred."""
+    """One input row: two responses to a prompt, and which of them (1 or 2) a human preferred.
+
+    ``id`` is the user's own, ``columns`` are his names of the two responses.
+    """
 
     place: str
     prompt: str
     first: str
     second: str
     preferred: int | None
+    id: str | None = field(default=None, compare=False)
+    columns: tuple[str, str] = field(default=("response_1", "response_2"), compare=False)
+    messages: MessagesOf | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -108,87 +144,9 @@ def refusal(comparison: Comparison) -> str | None:
         return "empty prompt"
     if not comparison.first.strip() or not comparison.second.strip():
         return "empty response"
-    if comparison.first == comparison.second:
+    if comparison.first.strip() == comparison.second.strip():
         return "equal responses"
     return None
-
-
-def write_pairs(
-    rows: Iterable[Comparison | Quarantined],
-    out: Path,
-    source: str,
-    count_tokens: TokenCounter,
-    max_tokens: int,
-) -> dict[str, int]:
-    """Write ``pairs``, ``choices`` and ``quarantine`` tables (Parquet) into the folder ``out``.
-
-    Memory does not grow with the number of rows: the ids seen lie in a temporary database. Returns
-    the counts ``rows``, ``pairs``, ``choices`` and ``quarantined``; rows = pairs + quarantined.
-    """
-    counts: dict[str, int] = dict.fromkeys(("rows", "pairs", "choices", "quarantined"), 0)
-    remaining = iter(rows)
-    with (
-        _SeenIds() as seen,
-        pq.ParquetWriter(out / "pairs.parquet", PAIR_SCHEMA) as pairs_file,
-        pq.ParquetWriter(out / "choices.parquet", CHOICE_SCHEMA) as choices_file,
-        pq.ParquetWriter(out / "quarantine.parquet", QUARANTINE_SCHEMA) as quarantine_file,
-    ):
-        while chunk := list(islice(remaining, GROUP_ROWS)):
-            quarantined: list[Quarantined] = []
-            candidates: list[tuple[str, Pair, int | None]] = []
-            for row in chunk:
-                if isinstance(row, Quarantined):
-                    quarantined.append(row)
-                elif reason := refusal(row):
-                    quarantined.append(Quarantined(row.place, reason))
-                else:
-                    pair, choice = canonical_pair(row)
-                    if seen.add(pair.pair_id):
-                        candidates.append((row.place, pair, choice))
-                    else:
-                        quarantined.append(Quarantined(row.place, "duplicate pair", pair.pair_id))
-            lengths = count_tokens([pair for _, pair, _ in candidates]) if candidates else []
-            kept = []
-            for (place, pair, choice), n_tokens in zip(candidates, lengths, strict=True):
-                if n_tokens > max_tokens:
-                    detail = f"{n_tokens} tokens, at most {max_tokens}"
-                    quarantined.append(Quarantined(place, "too long", detail))
-                else:
-                    kept.append((pair, choice, n_tokens))
-            pairs_file.write_table(
-                pa.Table.from_pylist(
-                    [{**vars(p), "source": source, "n_tokens": n} for p, _, n in kept], PAIR_SCHEMA
-                )
-            )
-            chosen = [{"pair_id": p.pair_id, "choice": c} for p, c, _ in kept if c is not None]
-            choices_file.write_table(pa.Table.from_pylist(chosen, CHOICE_SCHEMA))
-            quarantine_file.write_table(
-                pa.Table.from_pylist([vars(q) for q in quarantined], QUARANTINE_SCHEMA)
-            )
-            counts["rows"] += len(chunk)
-            counts["pairs"] += len(kept)
-            counts["choices"] += len(chosen)
-            counts["quarantined"] += len(quarantined)
-    return counts
-
-
-class _SeenIds:
-    """A set of ids on disk, in a file that SQLite deletes itself."""
-
-    def __enter__(self) -> "_SeenIds":
-        self._database = sqlite3.connect("", isolation_level=None)
-        self._database.execute("PRAGMA journal_mode = OFF")
-        self._database.execute("CREATE TABLE seen (id BLOB PRIMARY KEY) WITHOUT ROWID")
-        self._database.execute("BEGIN")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._database.close()
-
-    def add(self, pair_id: str) -> bool:
-        """Whether the id is new."""
-        statement = "INSERT OR IGNORE INTO seen VALUES (?)"
-        return self._database.execute(statement, (bytes.fromhex(pair_id),)).rowcount == 1
 
 
 def preference_set(pairs: pa.Table, labels: pa.Table) -> pa.Table:

@@ -1,127 +1,246 @@
-"""Readers of files: every row of a JSONL, CSV or Parquet file, streamed, once, in its order.
+"""Readers: every row of a file with its place, streamed, once, in its order.
 
 A row that is bad by itself is quarantined. Raises DataError where the file as a whole is bad.
+Places are ``name:number``: physical lines of text files (the header of a CSV file is line 1),
+else rows.
 """
 
-import codecs
 import csv
-import gzip
 import json
-import zlib
-from collections.abc import Iterable, Iterator
-from io import BufferedIOBase
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from weakteach.preferences.files import MAX_ROW_BYTES, is_utf8, joined, text_lines
+from weakteach.preferences.forms import find_forms, fold
 from weakteach.preferences.pair import DataError, Quarantined
-from weakteach.preferences.rows import COLUMNS, Row, require_columns, row_comparison
+from weakteach.preferences.rows import Record
 
 PARQUET_ROWS = 1024
-# No pair is as long; a damaged or malicious file may hold a line that fills the memory.
-MAX_ROW_BYTES = 16 << 20
+# One JSON document is held in memory whole.
+MAX_DOCUMENT = 512 << 20
+# Lines that one quoted cell of CSV may span.
+MAX_CELL_LINES = 4096
+DELIMITERS = ",;\t|"
 
 
-def json_rows(path: Path, name: str, compressed: bool) -> Iterator[Row]:
-    """Rows by line number; blank lines are none. Raises DataError for a damaged gzip file."""
-    with gzip.open(path) if compressed else path.open("rb") as file:
-        for number, line in enumerate(_undamaged(_lines(file), name), 1):
-            if len(line) > MAX_ROW_BYTES:
-                detail = f"a line of more than {MAX_ROW_BYTES >> 20} MiB"
-                yield Quarantined(f"{name}:{number}", "too long", detail)
-                continue
-            if number == 1:
-                line = line.removeprefix(codecs.BOM_UTF8)
-                if line.lstrip().startswith(b"["):
-                    raise DataError(f"{name} is one JSON array. Write one JSON object a line.")
-            if not line.strip():
-                continue
+@dataclass(frozen=True)
+class Header:
+    """The columns of a table, before its rows."""
+
+    columns: list[str]
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something that a user should know about a row that is read nevertheless."""
+
+    place: str
+    text: str
+
+
+Read = Header | Note | Quarantined | Record
+
+
+def read_file(path: Path, name: str, kind: str) -> Iterator[Read]:
+    """All that a file holds; ``kind`` is what ``file_kind`` says."""
+    form, _, compression = kind.partition(".")
+    if form == "parquet":
+        return _parquet(path, name)
+    if form == "csv":
+        return _csv(path, name, compression)
+    return _json(path, name, compression)
+
+
+def _object(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(items)
+    if len(found) < len(items):
+        seen = [key for key, _ in items]
+        twice = next(key for key in seen if seen.count(key) > 1)
+        raise ValueError(f"two values of one name, {ascii(twice)[:40]}")
+    return found
+
+
+def _loaded(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_object)
+
+
+def _json(path: Path, name: str, compression: str) -> Iterator[Read]:
+    lines = text_lines(path, name, compression, "\n")
+    first = list(islice(lines, 1))
+    if first and (rows := _document(first[0], path, name, compression)) is not None:
+        for number, row in enumerate(rows, 1):
             place = f"{name}:{number}"
+            yield (place, row) if isinstance(row, dict) else _not_object(place)
+        return
+    for number, line in enumerate(chain(first, lines), 1):
+        place = f"{name}:{number}"
+        if len(line) > MAX_ROW_BYTES:
+            detail = f"a line of more than {MAX_ROW_BYTES >> 20} MiB"
+            yield Quarantined(place, "too long", detail)
+        elif not line.strip():
+            continue
+        elif not is_utf8(line):
+            yield Quarantined(place, "bad Unicode", "not UTF-8")
+        else:
             try:
-                row = json.loads(line.decode())
-            except UnicodeDecodeError as error:
-                yield Quarantined(place, "bad Unicode", f"not UTF-8 at byte {error.start}")
+                row = _loaded(line)
             except (ValueError, RecursionError) as error:
                 yield Quarantined(place, "bad JSON", str(error))
             else:
-                if isinstance(row, dict):
-                    yield row_comparison(row, place)
-                else:
-                    yield Quarantined(place, "bad JSON", "not an object")
+                yield (place, row) if isinstance(row, dict) else _not_object(place)
 
 
-def _lines(file: BufferedIOBase) -> Iterator[bytes]:
-    """The lines; of one that is longer than MAX_ROW_BYTES the first bytes, one more than those."""
-    while line := file.readline(MAX_ROW_BYTES + 1):
-        yield line
-        while len(line) > MAX_ROW_BYTES and not line.endswith(b"\n"):
-            line = file.readline(MAX_ROW_BYTES + 1)
+def _not_object(place: str) -> Quarantined:
+    return Quarantined(place, "bad JSON", "not an object")
 
 
-def _undamaged(lines: Iterable[bytes], name: str) -> Iterator[bytes]:
-    number = 0
+def _document(first: str, path: Path, name: str, compression: str) -> list[Any] | None:
+    """The rows of a file that is one JSON array, or an object around one; None for JSONL."""
+    start = first.lstrip()[:1]
     try:
-        for line in lines:
-            number += 1
-            yield line
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(
-            f"{name} is damaged or no gzip file and cannot be read past line {number}: {error}"
-        ) from error
+        begun = _loaded(first)
+    except (ValueError, RecursionError):
+        begun = None
+    if start not in ("{", "[") and first.strip():
+        return None
+    if isinstance(begun, dict) and _wrapped(begun) is None:
+        return None
+    text = joined(text_lines(path, name, compression, "\n"), MAX_DOCUMENT)
+    start = text.lstrip()[:1] if text is not None else start
+    if text is None:
+        if start == "[":
+            raise DataError(
+                f"{name} is one JSON array of more than {MAX_DOCUMENT >> 20} MiB. Write one JSON "
+                "object a line, as JSONL."
+            )
+        return None
+    try:
+        whole = _loaded(text)
+    except (ValueError, RecursionError) as error:
+        lines = text.split("\n")
+        if start == "[" and len(lines[0]) < 1000 and not isinstance(begun, list):
+            raise DataError(f"{name} is one JSON array, and damaged: {error}") from error
+        return None
+    if isinstance(whole, list):
+        return whole
+    return _wrapped(whole) if isinstance(whole, dict) else None
 
 
-def csv_rows(path: Path, name: str) -> Iterator[Row]:
-    """Rows counted below the header. Raises DataError when the header fits no accepted form."""
+def _wrapped(document: dict[str, Any]) -> list[Any] | None:
+    """The only list of objects in an object that is no row itself."""
+    lists = [v for v in document.values() if isinstance(v, list) and v]
+    lists = [v for v in lists if all(isinstance(row, dict) for row in v)]
+    if len(lists) != 1:
+        return None
+    holds_pairs = len(document) == 1 or find_forms({fold(name) for name in lists[0][0]})
+    return lists[0] if holds_pairs else None
+
+
+def _csv(path: Path, name: str, compression: str) -> Iterator[Read]:
     # The default limit of 128 KiB a cell is a limit of this one format; too long is decided later.
     csv.field_size_limit(MAX_ROW_BYTES)
-    # Undecodable bytes become lone surrogates, so that only their own row is refused.
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
-        reader = csv.reader(text, strict=True)
-        number = 0
-        header: list[str] | None = None
+    lines = text_lines(path, name, compression, "")
+    waiting: deque[str] = deque()
+    number = 0
+    header: list[str] = []
+    delimiter = ","
+
+    def cells_of(texts: list[str]) -> list[str]:
+        return next(csv.reader(texts, strict=True, delimiter=delimiter), [])
+
+    def more() -> str | None:
+        return waiting.popleft() if waiting else next(lines, None)
+
+    while (line := more()) is not None:
+        number += 1
+        place = f"{name}:{number}"
+        if not line.strip("\r\n"):
+            continue
+        if not header:
+            delimiter = max(DELIMITERS, key=line.count)
+        record, error, cells = [line], "", [""]
+        length = len(line)
         while True:
             try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                if header is None:
-                    raise DataError(f"the header of {name} is not CSV: {error}") from error
-                number += 1
-                yield Quarantined(f"{name}:{number}", "bad CSV", str(error))
-                continue
-            if not cells:
-                continue
-            if header is None:
-                require_columns(cells, name)
-                header = cells
-                continue
-            number += 1
-            place = f"{name}:{number}"
-            if len(cells) > len(header):
-                detail = f"{len(cells)} cells under {len(header)} columns"
-                yield Quarantined(place, "bad CSV", detail)
-            else:
-                yield row_comparison(dict(zip(header, cells, strict=False)), place)
+                cells, error = cells_of(record), ""
+                break
+            except csv.Error as problem:
+                error = str(problem)
+                is_open = "unexpected end of data" in error
+            following = more() if is_open else None
+            if following is None:
+                break
+            record.append(following)
+            length += len(following)
+            # Parsing again at each quote alone keeps long cells from taking quadratic time.
+            while '"' not in following and (following := more()) is not None:
+                record.append(following)
+                length += len(following)
+                if len(record) > MAX_CELL_LINES or length > MAX_ROW_BYTES:
+                    break
+            if len(record) > MAX_CELL_LINES or length > MAX_ROW_BYTES or following is None:
+                break
+        if not header:
+            if error:
+                raise DataError(f"the header of {name} is not CSV: {error}")
+            header = cells
+            number += len(record) - 1
+            yield Header(header)
+            continue
+        swallowed = _rows_among(record[1:-1], cells_of, len(header))
+        if (
+            not error
+            and len(cells) == len(header)
+            and swallowed > 2
+            and swallowed == len(record) - 2
+        ):
+            error = f"a cell over {len(record)} lines, each of which is a row of its own"
+        if (error or len(cells) != len(header)) and len(record) > 1:
+            waiting.extendleft(reversed(record[1:]))
+            yield Quarantined(place, "bad CSV", error or f"an open quote before line {number + 1}")
+            continue
+        number += len(record) - 1
+        if error or len(cells) > len(header):
+            detail = error or f"{len(cells)} cells under {len(header)} columns"
+            yield Quarantined(place, "bad CSV", detail)
+            continue
+        if swallowed:
+            yield Note(place, f"a cell over {len(record)} lines holds delimiters")
+        yield place, dict(zip(header, cells, strict=False))
 
 
-def parquet_rows(path: Path, name: str) -> Iterator[Row]:
-    """Rows in order. Raises DataError for a damaged file or columns that fit no accepted form."""
+def _rows_among(lines: list[str], cells_of: Any, columns: int) -> int:
+    """How many of the lines would be whole rows by themselves."""
+    found = 0
+    for line in lines:
+        try:
+            found += columns > 1 and len(cells_of([line])) == columns
+        except csv.Error:
+            continue
+    return found
+
+
+def _parquet(path: Path, name: str) -> Iterator[Read]:
     number = 0
     try:
         with pq.ParquetFile(path) as file:
-            require_columns(file.schema_arrow.names, name)
-            columns = [column for column in COLUMNS if column in file.schema_arrow.names]
-            for batch in file.iter_batches(PARQUET_ROWS, columns=columns):
+            yield Header(file.schema_arrow.names)
+            for batch in file.iter_batches(PARQUET_ROWS):
                 for row in _batch_rows(batch):
                     number += 1
                     place = f"{name}:{number}"
-                    if row is None:
-                        yield Quarantined(place, "bad Unicode", "not UTF-8")
-                    else:
-                        yield row_comparison(row, place)
+                    yield (
+                        Quarantined(place, "bad Unicode", "not UTF-8")
+                        if row is None
+                        else (place, row)
+                    )
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"{name} is damaged or no Parquet file and cannot be read past row {number}: {error}"

@@ -1,215 +1,375 @@
-"""The forms in which an input row may hold a comparison; one function reads them all."""
+"""From the rows of a file to comparisons, by the form that the file as a whole has."""
 
 import json
-import re
-from collections.abc import Iterable, Mapping
-from typing import Any, NoReturn
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from weakteach.preferences.pair import Comparison, DataError, Quarantined
-
-HUMAN = "\n\nHuman:"
-ASSISTANT = "\n\nAssistant:"
-
-OWN_FORM = ("prompt", "response_1", "response_2")
-TRL_FORM = ("chosen", "rejected")
-COLUMNS = (*OWN_FORM, "choice", *TRL_FORM)
-FORMS = (
-    "prompt, response_1, response_2 and if known choice (1 or 2); "
-    "or prompt, chosen, rejected; or chosen, rejected"
+from weakteach.preferences.cuts import common_words, from_messages, from_transcripts
+from weakteach.preferences.forms import (
+    ACCEPTED,
+    CHOICES,
+    FORMS,
+    IDS,
+    MEANING,
+    PROMPT_ENDS,
+    PROMPTS,
+    REMEDY,
+    SYSTEMS,
+    TIES,
+    Coding,
+    Form,
+    find_coding,
+    find_forms,
+    fold,
+    folded_choice,
+    names,
+    no_form,
+    value_at,
 )
+from weakteach.preferences.messages import (
+    ASSISTANT,
+    HUMAN,
+    Messages,
+    Refusal,
+    dumped,
+    is_transcript,
+    kind,
+    refuse,
+    text_or_messages,
+)
+from weakteach.preferences.pair import Comparison, DataError, MessagesOf, Quarantined
 
 Row = Comparison | Quarantined
 
-# A conversation as (role, content), the system message first if there is one.
-Messages = list[tuple[str, str]]
+# A row of a file as its reader gives it, with its place.
+Record = tuple[str, Mapping[Any, Any]]
 
-PYTHON_MESSAGES = re.compile(r"\s*\[\s*\{\s*'(role|content)'")
-
-
-class _Refusal(Exception):
-    """A row that holds no comparison; stays inside this module."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
+DOTTED = {p for f in FORMS for p in (f.first, f.second, *f.prompt, *f.choice) if "." in p}
+CHOICE_PATHS = {p for f in FORMS for p in f.choice} | set(CHOICES)
+# Distinct values of a choice column that are remembered.
+MAX_VALUES = 64
 
 
-def row_comparison(row: Mapping[str, Any], place: str) -> Row:
-    """The comparison that a row holds in one of the accepted forms, or why there is none.
+@dataclass(frozen=True)
+class Wishes:
+    """What a user says about the columns of his data; enters the identity of a source.
 
-    The forms, in this order: ``prompt, response_1, response_2`` with an optional ``choice``;
-    TRL's ``prompt, chosen, rejected``; TRL's ``chosen, rejected`` with the prompt inside both.
-    In TRL's forms the values may be texts, lists of messages, or such lists as JSON texts.
-    Raises nothing for any row.
+    ``columns`` are pairs of a known name and the column that stands for it, ``choice_values``
+    what the choice column holds for the first and the second response.
     """
-    try:
-        if _is_own_form(row):
-            prompt, first, second = (_text(row, name) for name in OWN_FORM)
-            return Comparison(place, prompt, first, second, _choice(row.get("choice")))
-        if row.keys() >= set(TRL_FORM):
-            return Comparison(place, *_trl_texts(row), preferred=1)
-        _refuse("missing columns", f"found {_names(row)}; accepted: {FORMS}")
-    except _Refusal as refusal:
-        return Quarantined(place, refusal.reason, refusal.detail)
+
+    columns: tuple[tuple[str, str], ...] = ()
+    choice_values: tuple[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.choice_values and len({folded_choice(v) for v in self.choice_values}) < 2:
+            raise DataError("--choice-values takes two different values, such as A,B")
 
 
-def require_columns(columns: Iterable[str], where: str) -> None:
-    """Raises DataError when no row of a table with these columns can hold a comparison."""
-    found = list(columns)
-    if not (set(found) >= set(OWN_FORM) or set(found) >= set(TRL_FORM)):
-        raise DataError(
-            f"{where} cannot hold pairs: its columns are {_names(found)}. "
-            f"Rename them to one of the accepted forms: {FORMS}."
+# A user who says nothing.
+AS_FOUND = Wishes()
+
+
+@dataclass
+class Survey:
+    """What all rows of one file say together, before any of them is read as a pair."""
+
+    where: str
+    wishes: Wishes = AS_FOUND
+    rows: int = 0
+    refused: int = 0
+    columns: dict[str, str] = field(default_factory=dict)
+    filled: set[str] = field(default_factory=set)
+    values: dict[str, set[str]] = field(default_factory=dict)
+    repeated: int = 0
+    prompted: int = 0
+
+    def add_columns(self, header: list[str]) -> None:
+        """The header of a table. Raises DataError where two columns have one name."""
+        for name in header:
+            if (other := self.columns.setdefault(fold(name), name)) is not name:
+                raise DataError(
+                    f"{self.where} has two columns of one name, {other!a} and {name!a}. "
+                    "Rename or remove one of them."
+                )
+
+    def add(self, raw: Mapping[Any, Any]) -> None:
+        self.rows += 1
+        for name in raw:
+            self.columns.setdefault(fold(name), str(name))
+        try:
+            row = folded(raw, self.wishes)
+        except Refusal:
+            return
+        self.filled.update(name for name, value in row.items() if value not in (None, "", [], {}))
+        self.filled.update(path for path in DOTTED - self.filled if value_at(row, path) is not None)
+        for path in CHOICE_PATHS & self.filled:
+            value = folded_choice(value_at(row, path))
+            known = self.values.setdefault(path, set())
+            if value is not None and len(known) < MAX_VALUES:
+                known.add(value)
+        prompt = next((row[p] for p in PROMPTS if isinstance(row.get(p), str) and row[p]), None)
+        if prompt is not None and prompt.strip():
+            self.prompted += 1
+            texts = (
+                row.get("chosen", row.get("response_1")),
+                row.get("rejected", row.get("response_2")),
+            )
+            self.repeated += all(isinstance(t, str) and t.startswith(prompt) for t in texts)
+
+    def layout(self) -> "Layout":
+        """Raises DataError where no form fits the columns, or the choices cannot be told."""
+        for target, source in self.wishes.columns:
+            if fold(target) not in self.filled | set(self.columns) or (
+                fold(source) not in self.columns and fold(source).split(".")[0] not in self.columns
+            ):
+                raise DataError(
+                    f"{self.where} has no column {source!a} for --columns {target}={source}; "
+                    f"its columns are {names(self.columns.values())}."
+                )
+        available = set(self.columns) | self.filled
+        available |= {fold(target) for target, _ in self.wishes.columns}
+        forms = find_forms(available)
+        if not forms:
+            raise no_form(self.columns.values(), self.where)
+        codings = {}
+        used = [f for f in forms if {f.first, f.second} & self.filled] or forms[:1]
+        for form in used:
+            path = self._choice_path(form)
+            values = self.values.get(path, set()) - TIES
+            if path and values:
+                codings[form] = find_coding(
+                    values, form, path, self.where, self.wishes.choice_values
+                )
+        return Layout(
+            self.where,
+            self.wishes,
+            tuple(used),
+            tuple(next((p for p in f.prompt if p in self.filled), "") for f in used),
+            codings,
+            dict(self.columns),
+            self.prompted > 0 and self.repeated == self.prompted,
+            any(p in self.columns for p in ("prompt", "question", "instruction")),
         )
 
-
-def _refuse(reason: str, detail: str) -> NoReturn:
-    raise _Refusal(reason, detail)
-
-
-def _names(columns: Iterable[Any]) -> str:
-    names = [ascii(name) for name in columns]
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return (", ".join(names[:8]) or "none") + more
+    def _choice_path(self, form: Form) -> str:
+        return next((path for path in form.choice if path in self.filled), "")
 
 
-def _is_own_form(row: Mapping[str, Any]) -> bool:
-    if not row.keys() >= set(OWN_FORM):
-        return False
-    # A table that mixes forms has the columns of all, and nulls in those of the other form.
-    has_responses = row["response_1"] is not None or row["response_2"] is not None
-    return has_responses or not row.keys() >= set(TRL_FORM)
+@dataclass(frozen=True)
+class Layout:
+    """How every row of one file is read: its forms, their prompts, the coding of its choices."""
+
+    where: str
+    wishes: Wishes
+    forms: tuple[Form, ...]
+    prompts: tuple[str, ...]
+    codings: Mapping[Form, Coding]
+    columns: Mapping[str, str]
+    repeats_prompt: bool
+    has_prompt: bool
+
+    @property
+    def used(self) -> set[str]:
+        """The folded names of the columns that are read."""
+        paths = {"tools", *SYSTEMS, *IDS[:1]}
+        for form, prompt in zip(self.forms, self.prompts, strict=True):
+            paths |= {form.first, form.second, prompt, *form.one_hot}
+            paths |= {path for path in form.choice if form in self.codings}
+            paths |= set(PROMPT_ENDS) if prompt else set()
+        sources = {fold(source) for _, source in self.wishes.columns}
+        return {path.split(".")[0] for path in paths | sources}
+
+    @property
+    def unused(self) -> list[str]:
+        """Columns, as written, that are not read."""
+        return [written for name, written in self.columns.items() if name not in self.used]
+
+    @property
+    def unused_meaning(self) -> list[str]:
+        """Those of them whose name says that a human read or wrote them."""
+        return [name for name in self.unused if MEANING.search(fold(name))]
+
+    def comparisons(self, raw: Mapping[Any, Any], place: str) -> Iterator[Row]:
+        """The comparisons of one row, as a rule one. Raises nothing for any row."""
+        try:
+            row = folded(raw, self.wishes)
+            at = self._form_of(row)
+            form = self.forms[at]
+            prompt, system = self._prompt(row, at), _system(row)
+            name = next((str(row[n]) for n in IDS if isinstance(row.get(n), str | int)), None)
+            found = list(_responses(row, form))
+            choice = self._choice(row, form)
+            for number, (first, second) in enumerate(found, 1):
+                where = place if len(found) == 1 else f"{place}#{number}"
+                try:
+                    texts, messages = self._texts(prompt, system, first, second, form)
+                except Refusal as refusal:
+                    yield Quarantined(where, refusal.reason, refusal.detail, name)
+                    continue
+                if messages and row.get("tools"):
+                    messages = replace(messages, tools=dumped(row["tools"]))
+                columns = (self._written(form.first), self._written(form.second))
+                yield Comparison(where, *texts, choice, name, columns, messages)
+        except Refusal as refusal:
+            yield Quarantined(place, refusal.reason, refusal.detail)
+
+    def _written(self, path: str) -> str:
+        return self.columns.get(path, path)
+
+    def _form_of(self, row: Mapping[str, Any]) -> int:
+        """The form that the row holds: with a choice if there is one."""
+        fitting = [
+            at
+            for at, form in enumerate(self.forms)
+            if value_at(row, form.first) is not None or value_at(row, form.second) is not None
+        ]
+        if not fitting:
+            refuse("missing columns", f"found {names(row)}; looked for: {ACCEPTED}. {REMEDY}")
+        decided = (
+            at for at in fitting
+            if self.forms[at].decides or self.forms[at].one_hot
+            or any(folded_choice(value_at(row, path)) for path in self.forms[at].choice)
+        )  # fmt: skip
+        return next(decided, fitting[0])
+
+    def _prompt(self, row: Mapping[str, Any], at: int) -> str | Messages | None:
+        path, form = self.prompts[at], self.forms[at]
+        value = value_at(row, path) if path else None
+        if value is None or value == "":
+            return None
+        if form.turns:
+            value = _only_turn(value, path)
+        prompt = text_or_messages(value, path)
+        if isinstance(prompt, str):
+            for name in PROMPT_ENDS:
+                more = row.get(name)
+                if name != path and isinstance(more, str) and more.strip() and more not in prompt:
+                    prompt = f"{prompt}\n\n{more}"
+        return prompt
+
+    def _choice(self, row: Mapping[str, Any], form: Form) -> int | None:
+        if form.decides:
+            return 1
+        if form.one_hot:
+            won = [folded_choice(row.get(name)) in ("1", "true") for name in form.one_hot]
+            if sum(won) != 1:
+                return None
+            if won[2]:
+                refuse("tie", "both responses were found equal")
+            return 1 if won[0] else 2
+        path = next((p for p in form.choice if folded_choice(value_at(row, p)) is not None), None)
+        if path is None:
+            return None
+        value = folded_choice(value_at(row, path)) or ""
+        coding = self.codings.get(form)
+        choice = coding.choice(value) if coding else None
+        if choice == 0:
+            refuse("tie", f"{path} is {ascii(value)[:40]}")
+        if choice is None:
+            refuse("bad choice", f"{path} is {ascii(value)[:40]}; read: {coding}")
+        return choice
+
+    def _texts(
+        self, prompt: str | Messages | None, system: str, first: Any, second: Any, form: Form
+    ) -> tuple[tuple[str, str, str], MessagesOf | None]:
+        one, two = text_or_messages(first, form.first), text_or_messages(second, form.second)
+        if isinstance(prompt, list) and isinstance(one, str) and isinstance(two, str):
+            one, two = ([{"role": "assistant", "content": text}] for text in (one, two))
+        if isinstance(one, list) and isinstance(two, list):
+            return from_messages(prompt, system, one, two)
+        if not (isinstance(one, str) and isinstance(two, str)) or isinstance(prompt, list):
+            refuse("not text", "some of prompt and responses are texts, others messages")
+        texts = self._from_texts(prompt, one, two)
+        if system and not texts[0].startswith(system):
+            gap = "" if texts[0].startswith(HUMAN) else "\n\n"
+            texts = (f"{system}{gap}{texts[0]}", texts[1], texts[2])
+        return texts, None
+
+    def _from_texts(self, prompt: str | None, one: str, two: str) -> tuple[str, str, str]:
+        transcripts = is_transcript(one) or is_transcript(two)
+        if prompt is not None and prompt.strip():
+            begins = one.startswith(prompt) and two.startswith(prompt)
+            if begins and (self.repeats_prompt or is_transcript(prompt + " ")):
+                return prompt, one.removeprefix(prompt), two.removeprefix(prompt)
+            lead = f"{HUMAN} {prompt.strip()}{ASSISTANT}"
+            if one.startswith(lead) and two.startswith(lead):
+                return from_transcripts(one, two)
+            return prompt, one, two
+        if transcripts:
+            return from_transcripts(one, two)
+        if self.has_prompt:
+            refuse("empty prompt", "the prompt's column is blank")
+        if prompt is not None or not self.forms[0].decides:
+            refuse("empty prompt", "no column holds a prompt")
+        return common_words(one, two)
 
 
-def _text(row: Mapping[str, Any], name: str) -> str:
-    value = row[name]
-    if not isinstance(value, str):
-        _refuse("not text", f"{name} is {_kind(value)}")
-    return value
+def folded(raw: Mapping[Any, Any], wishes: Wishes) -> dict[str, Any]:
+    """The row under folded names, the user's own names for them applied."""
+    row = {fold(name): value for name, value in raw.items()}
+    if len(row) < len(raw):
+        refuse("two columns of one name", names(raw))
+    taken = {fold(target): value_at(row, fold(source)) for target, source in wishes.columns}
+    for _, source in wishes.columns:
+        row.pop(fold(source), None)
+    return {**row, **taken}
 
 
-def _kind(value: Any) -> str:
-    return "null" if value is None else f"of type {type(value).__name__}"
+def _system(row: Mapping[str, Any]) -> str:
+    texts = (row.get(name) for name in SYSTEMS)
+    return next((text for text in texts if isinstance(text, str) and text.strip()), "")
 
 
-def _choice(value: Any) -> int | None:
-    """1, 2 or None; a CSV cell holds it as text, a nullable column may hold it as a float."""
-    text = value.strip() if isinstance(value, str) else value
-    if text is None or text == "" or text != text:
-        return None
-    if not isinstance(text, bool) and text in (1, 2, "1", "2", "1.0", "2.0"):
-        return int(float(text))
-    _refuse("bad choice", f"{ascii(text)[:40]} is neither 1 nor 2")
+def _responses(row: Mapping[str, Any], form: Form) -> Iterator[tuple[Any, Any]]:
+    first, second = value_at(row, form.first), value_at(row, form.second)
+    if form.ranked:
+        first, second = _ranked(first, form.first)
+    if form.turns:
+        first, second = (_only_turn(first, form.first), _only_turn(second, form.second))
+    lists = [v if _is_texts(v) else [v] for v in (first, second)]
+    for one in lists[0]:
+        for two in lists[1]:
+            yield one, two
 
 
-def _trl_texts(row: Mapping[str, Any]) -> tuple[str, str, str]:
-    prompt = _text_or_messages(row, "prompt") if row.get("prompt") is not None else None
-    chosen = _text_or_messages(row, "chosen")
-    rejected = _text_or_messages(row, "rejected")
-    if isinstance(chosen, list) and isinstance(rejected, list):
-        return _from_messages(_conversation(prompt, chosen), _conversation(prompt, rejected))
-    if not (isinstance(chosen, str) and isinstance(rejected, str)) or isinstance(prompt, list):
-        _refuse("not text", "some of prompt, chosen and rejected are texts, others messages")
-    if prompt is not None:
-        return prompt, chosen, rejected
-    if _is_transcript(chosen) or _is_transcript(rejected):
-        return _from_transcripts(chosen, rejected)
-    if "prompt" in row:
-        _refuse("not text", "prompt is null")
-    return _from_texts(chosen, rejected)
+def _is_texts(value: Any) -> bool:
+    """Whether the value is several responses: texts, or conversations."""
+    return isinstance(value, list) and bool(value) and all(isinstance(v, str | list) for v in value)
 
 
-def _text_or_messages(row: Mapping[str, Any], name: str) -> str | Messages:
-    value = row[name]
-    if isinstance(value, list):
-        return _messages(value, name)
-    text = _text(row, name)
-    if not text.lstrip().startswith("["):
-        return text
-    if PYTHON_MESSAGES.match(text):
-        _refuse("bad messages", f"{name} holds messages as Python prints them; write JSON")
-    try:
-        items = json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-    is_conversation = items and all(isinstance(item, dict) and "role" in item for item in items)
-    return _messages(items, name) if is_conversation else text
-
-
-def _messages(items: list[Any], name: str) -> Messages:
-    messages: Messages = []
+def _ranked(items: Any, name: str) -> tuple[list[Any], list[Any]]:
+    """The best of the responses and all that are worse."""
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        refuse("not text", f"{name} is {kind(items)}, not a list of ranked answers")
+    scored = []
     for item in items:
-        if not isinstance(item, dict):
-            _refuse("bad messages", f"{name} holds a message that is {_kind(item)}")
-        role, content = item.get("role"), item.get("content")
-        if not isinstance(content, str):
-            _refuse("not text", f"the content of a message of {name} is {_kind(content)}")
-        if role not in ("user", "assistant") and (role != "system" or messages):
-            _refuse("bad messages", f"{name} holds a message of role {ascii(role)[:40]}")
-        messages.append((role, content))
-    return messages
+        text = next((item[k] for k in ("answer", "response", "text") if k in item), None)
+        rank = item.get("rank")
+        score = (
+            -rank if isinstance(rank, int | float) else item.get("overall_score", item.get("score"))
+        )
+        if not isinstance(score, int | float) or not isinstance(text, str):
+            refuse("bad choice", f"an entry of {name} holds no text with a rank or score")
+        scored.append((score, text))
+    best = max((score for score, _ in scored), default=0)
+    firsts = [text for score, text in scored if score == best]
+    if len(firsts) != 1 or len(scored) < 2:
+        refuse("tie", f"{name} has {len(firsts)} best of {len(scored)}")
+    return firsts, [text for score, text in scored if score < best]
 
 
-def _conversation(prompt: str | Messages | None, messages: Messages) -> Messages:
-    """The whole conversation: the messages may or may not repeat the prompt before them."""
-    if prompt is None:
-        return messages
-    if isinstance(prompt, str):
-        if any(content == prompt for _, content in messages[:-1]):
-            return messages
-        prompt = [("user", prompt)]
-    return messages if messages[: len(prompt)] == prompt else prompt + messages
-
-
-def _from_messages(chosen: Messages, rejected: Messages) -> tuple[str, str, str]:
-    for name, messages in (("chosen", chosen), ("rejected", rejected)):
-        if not messages or messages[-1][0] != "assistant":
-            _refuse("bad messages", f"{name} does not end with an assistant's message")
-    if chosen[:-1] != rejected[:-1] or len(chosen) == 1:
-        _refuse("no common prompt", "the messages before the last one differ, or there are none")
-    prompt = "".join(_turn(role, content) for role, content in chosen[:-1]) + ASSISTANT
-    return prompt, " " + chosen[-1][1], " " + rejected[-1][1]
-
-
-def _turn(role: str, content: str) -> str:
-    if role == "system":
-        return content
-    return f"{HUMAN if role == 'user' else ASSISTANT} {content}"
-
-
-def _is_transcript(text: str) -> bool:
-    return ASSISTANT in text and (HUMAN in text or text.startswith(HUMAN.strip()))
-
-
-def _from_transcripts(chosen: str, rejected: str) -> tuple[str, str, str]:
-    """Cut two transcripts after their last ``Assistant:``, which must follow equal histories."""
-    history, chosen_marker, response_1 = chosen.rpartition(ASSISTANT)
-    other_history, rejected_marker, response_2 = rejected.rpartition(ASSISTANT)
-    if not chosen_marker or not rejected_marker:
-        _refuse("no common prompt", "only one of the two is a transcript")
-    if HUMAN in response_1 or HUMAN in response_2:
-        _refuse("no common prompt", "a transcript ends with a Human turn")
-    if history != other_history:
-        _refuse("no common prompt", "the transcripts differ before their last Assistant turn")
-    return history + ASSISTANT, response_1, response_2
-
-
-def _from_texts(chosen: str, rejected: str) -> tuple[str, str, str]:
-    """Cut two texts after the whole words that both begin with.
-
-    One space before the cut goes to the responses, as tokenizers join it to the next word.
-    """
-    if chosen == rejected:
-        _refuse("equal responses", "chosen and rejected are the same text")
-    differs = (
-        at for at, pair in enumerate(zip(chosen, rejected, strict=False)) if len(set(pair)) > 1
-    )
-    common = chosen[: next(differs, min(len(chosen), len(rejected)))]
-    following = (chosen[len(common) :], rejected[len(common) :])
-    if any(rest and not rest[0].isspace() for rest in following):
-        common = re.sub(r"\S+\Z", "", common)
-    cut = len(common.removesuffix(" "))
-    if not common.strip():
-        _refuse("no common prompt", "chosen and rejected do not begin with the same word")
-    return chosen[:cut], chosen[cut:], rejected[cut:]
+def _only_turn(value: Any, name: str) -> Any:
+    """The text of a JSON list that holds one; a text that is none stays as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        turns = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    if not isinstance(turns, list):
+        return value
+    if len(turns) != 1 or not isinstance(turns[0], str):
+        refuse("no common prompt", f"{name} holds {len(turns)} turns, of which answers differ")
+    return turns[0]

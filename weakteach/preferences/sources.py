@@ -1,35 +1,35 @@
-"""Where comparisons come from: an embedded domain, a file, a folder or data set of the hub.
+"""Where comparisons come from: an embedded domain, files, folders, data sets of the hub.
 
 A source is a value that may stand in a cached step: its content is its identity, and the path
 where the content lies is not. ``read`` streams; nothing holds a whole source in memory.
 """
 
+import glob
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from weakteach.artifacts.identity import EXECUTION
+from weakteach.preferences import hub
+from weakteach.preferences.files import file_hash, file_kind, folder_hash, printable
+from weakteach.preferences.forms import find_forms
 from weakteach.preferences.pair import Comparison, DataError, canonical_pair
-from weakteach.preferences.readers import csv_rows, json_rows, parquet_rows
-from weakteach.preferences.rows import COLUMNS, Row, require_columns, row_comparison
+from weakteach.preferences.readers import Read, read_file
+from weakteach.preferences.reading import Overview, Recognized, file_rows, overview, survey
+from weakteach.preferences.rows import AS_FOUND, Row, Wishes
 from weakteach.worlds.domain import Domain
 from weakteach.worlds.domains import WORLD
 from weakteach.worlds.noise import Noise
 
-FileFormat = Literal["jsonl", "jsonl.gz", "csv", "parquet"]
-
-FILE_FORMATS: dict[str, FileFormat] = {
-    ".jsonl": "jsonl",
-    ".json": "jsonl",
-    ".jsonl.gz": "jsonl.gz",
-    ".csv": "csv",
-    ".parquet": "parquet",
-}
 COMMIT_HASH = re.compile(r"[0-9a-f]{40}")
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+# Stands for the revision of a data set where the hub is not asked.
+UNRESOLVED = "unresolved"
+# name, then #config and :split where they are given.
+DATA_SET = re.compile(r"(?P<name>.+?)(#(?P<config>[^#:/]+))?(:(?P<split>[\w.-]+))?")
 
 
 class Source(Protocol):
@@ -90,60 +90,89 @@ class FileSource:
     """The rows of one file; made by ``file_source``."""
 
     sha256: str
-    file_format: FileFormat
+    file_format: str
     path: str = field(default="", compare=False, metadata=EXECUTION)
+    wishes: Wishes = AS_FOUND
 
     @property
     def name(self) -> str:
-        return _printable(Path(self.path).name)
+        return printable(Path(self.path).name)
 
     def read(self) -> Iterator[Row]:
-        """The rows with places ``name:number``: lines of JSONL, else rows below the header.
+        """The rows with places ``name:number``: lines of text files, else rows.
 
         Raises DataError when the file is absent on this host, is no longer the one that the
-        hash was taken of, is damaged, or has columns that no accepted form fits.
+        hash was taken of, is damaged, or has columns or choices that cannot be told.
         """
         if not Path(self.path).is_file():
             raise DataError(
-                f"{_printable(self.path)}: no such file on this host. Put it where every host "
+                f"{printable(self.path)}: no such file on this host. Put it where every host "
                 "sees it and make the source again with that path."
             )
-        if _file_hash(Path(self.path)) != self.sha256:
+        if file_hash(Path(self.path)) != self.sha256:
             raise DataError(
-                f"{_printable(self.path)} has changed since the source was made. "
+                f"{printable(self.path)} has changed since the source was made. "
                 "Make the source again to use the new content."
             )
-        yield from self._rows()
+        yield from file_rows(self._records, self.name, self.wishes)
 
-    def _rows(self) -> Iterator[Row]:
-        if self.file_format == "parquet":
-            return parquet_rows(Path(self.path), self.name)
-        if self.file_format == "csv":
-            return csv_rows(Path(self.path), self.name)
-        return json_rows(Path(self.path), self.name, self.file_format == "jsonl.gz")
+    def overview(self) -> Overview:
+        """What the file holds and how it is read. Raises DataError."""
+        return overview(self.name, self.recognized(), self.read())
+
+    def recognized(self) -> tuple[Recognized, ...]:
+        """How the file is read. Raises DataError when it is empty or cannot be."""
+        seen, notes = survey(self._records(), self.name, self.wishes)
+        if not seen.rows + seen.refused and not (seen.columns and not self._fits(seen.columns)):
+            raise DataError(f"{printable(self.path)} is empty: it holds no rows.")
+        return (Recognized.of(seen.layout(), notes),) if seen.rows or seen.columns else ()
+
+    @staticmethod
+    def _fits(columns: dict[str, str]) -> bool:
+        return bool(find_forms(set(columns)))
+
+    def _records(self) -> Iterator[Read]:
+        return read_file(Path(self.path), self.name, self.file_format)
 
 
-def file_source(path: str | Path) -> FileSource:
-    """The source of a JSONL (``.jsonl``, ``.json``, ``.jsonl.gz``), CSV or Parquet file.
+def file_source(path: str | Path, wishes: Wishes = AS_FOUND) -> FileSource:
+    """The source of a file of JSON, JSONL, CSV or TSV (each also compressed), Parquet or Arrow.
 
     Raises DataError when the file is missing, a folder, of another kind, empty, unreadable, or
-    has columns that no accepted form fits.
+    has columns or choices that cannot be told.
     """
     file = Path(path).expanduser().absolute()
-    where = _printable(str(file))
+    where = printable(str(file))
     if file.is_dir():
-        raise DataError(f"{where} is a folder. Give one file, or use hub_source for the folder.")
+        raise DataError(f"{where} is a folder. Give one file, or use data_source for the folder.")
     if not file.is_file():
         raise DataError(f"{where}: no such file.")
-    suffix = next((s for s in FILE_FORMATS if file.name.lower().endswith(s)), None)
-    if suffix is None:
-        accepted = ", ".join(FILE_FORMATS)
-        raise DataError(f"{where} is of an unknown kind. Its name must end in {accepted}.")
-    source = FileSource(_file_hash(file), FILE_FORMATS[suffix], str(file))
-    # The first row shows a wrong header or a damaged file now, and not hours later.
-    if next(source._rows(), None) is None:
-        raise DataError(f"{where} is empty: it holds no rows.")
+    source = FileSource(file_hash(file), file_kind(file, where), str(file), wishes)
+    # A wrong header, a damaged file or an unclear choice shows now, and not hours later.
+    source.recognized()
     return source
+
+
+@dataclass(frozen=True)
+class FilesSource:
+    """The rows of several files, one after the other."""
+
+    files: tuple[FileSource, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.files[0].name} and {len(self.files) - 1} more"
+
+    def read(self) -> Iterator[Row]:
+        for file in self.files:
+            yield from file.read()
+
+    def overview(self) -> Overview:
+        """What the files hold together. Raises DataError."""
+        return overview(self.name, self.recognized(), self.read())
+
+    def recognized(self) -> tuple[Recognized, ...]:
+        return tuple(one for file in self.files for one in file.recognized())
 
 
 @dataclass(frozen=True)
@@ -159,10 +188,11 @@ class HubSource:
     split: str = "train"
     config: str | None = None
     folder: str = field(default="", compare=False, metadata=EXECUTION)
+    wishes: Wishes = AS_FOUND
 
     @property
     def name(self) -> str:
-        return _printable(f"{self.dataset or Path(self.folder).name}:{self.split}")
+        return printable(f"{self.dataset or Path(self.folder).name}:{self.split}")
 
     def read(self) -> Iterator[Row]:
         """The rows with places ``name:number``, a hub data set downloaded once per host.
@@ -170,25 +200,44 @@ class HubSource:
         Raises DataError when the data set cannot be had or read, when a folder is no longer the
         one that the hash was taken of, or when no accepted form fits the columns.
         """
-        folder = _snapshot(self.dataset, self.revision) if self.dataset else self._checked_folder()
-        return _hub_rows(folder, self.config, self.split, self.name)
+        folder = self._folder()
+        yield from file_rows(lambda: self._records(folder), self.name, self.wishes)
+
+    def overview(self) -> Overview:
+        """What the split holds and how it is read. Raises DataError."""
+        return overview(self.name, self.recognized(), self.read())
+
+    def recognized(self) -> tuple[Recognized, ...]:
+        """How the split is read. Raises DataError."""
+        seen, notes = survey(self._records(self._folder()), self.name, self.wishes)
+        return (Recognized.of(seen.layout(), notes),)
+
+    def _records(self, folder: str) -> Iterator[Read]:
+        return hub.records(folder, self.config, self.split, self.name)
+
+    def _folder(self) -> str:
+        return hub.snapshot(self.dataset, self.revision) if self.dataset else self._checked_folder()
 
     def _checked_folder(self) -> str:
         if not Path(self.folder).is_dir():
             raise DataError(
-                f"{_printable(self.folder)}: no such folder on this host. Put it where every "
+                f"{printable(self.folder)}: no such folder on this host. Put it where every "
                 "host sees it and make the source again with that path."
             )
-        if _folder_hash(Path(self.folder)) != self.revision:
+        if folder_hash(Path(self.folder)) != self.revision:
             raise DataError(
-                f"{_printable(self.folder)} has changed since the source was made. "
+                f"{printable(self.folder)} has changed since the source was made. "
                 "Make the source again to use the new content."
             )
         return self.folder
 
 
 def hub_source(
-    dataset: str, split: str = "train", config: str | None = None, revision: str | None = None
+    dataset: str,
+    split: str = "train",
+    config: str | None = None,
+    revision: str | None = None,
+    wishes: Wishes = AS_FOUND,
 ) -> HubSource:
     """The source of a hub data set by id, its revision resolved now, or of a local folder.
 
@@ -196,112 +245,48 @@ def hub_source(
     """
     folder = Path(dataset).expanduser().absolute()
     if folder.is_file():
-        raise DataError(f"{_printable(dataset)} is a file. Use file_source for it.")
+        raise DataError(f"{printable(dataset)} is a file. Use file_source for it.")
     if folder.is_dir():
         if revision is not None:
-            raise DataError(f"{_printable(dataset)} is a folder and has no revision; leave it out.")
-        return HubSource("", _folder_hash(folder), split, config, str(folder))
+            raise DataError(f"{printable(dataset)} is a folder and has no revision; leave it out.")
+        return HubSource("", folder_hash(folder), split, config, str(folder), wishes)
     if not HUB_ID.fullmatch(dataset):
         raise DataError(f"{dataset!a} is neither a folder here nor an id of the hub.")
     if revision is None or not COMMIT_HASH.fullmatch(revision):
-        revision = _resolved(dataset, revision)
-    return HubSource(dataset, revision, split, config)
+        revision = hub.resolved(dataset, revision)
+    return HubSource(dataset, revision, split, config, wishes=wishes)
 
 
-def _hub_rows(folder: str, config: str | None, split: str, name: str) -> Iterator[Row]:
-    # Imported here to keep a heavy library out of the path of all other sources.
-    import datasets
+def data_source(
+    data: str | Sequence[str], wishes: Wishes = AS_FOUND, resolve: bool = True
+) -> Source:
+    """The source that a user names: a file, several or a pattern, a folder, an id of the hub.
 
-    number = 0
-    try:
-        rows = datasets.load_dataset(folder, config, split=split, streaming=True)
-        columns = rows.column_names or []
-        if columns:
-            require_columns(columns, name)
-            rows = rows.select_columns([column for column in COLUMNS if column in columns])
-        for row in rows:
-            number += 1
-            yield row_comparison(row, f"{name}:{number}")
-    except DataError:
-        raise
-    # The library lets pass through whatever its many readers raise.
-    except Exception as error:
-        raise DataError(
-            f"{name} cannot be read past row {number}: {type(error).__name__}: {error}. "
-            "If single rows are bad, read the file itself with file_source, which sets them aside."
-        ) from error
-
-
-def _snapshot(dataset: str, revision: str) -> str:
-    """The folder of a downloaded hub data set; complete downloads also serve offline."""
-    # Imported here to keep a heavy library out of the path of all other sources.
-    from huggingface_hub import snapshot_download
-
-    try:
-        return str(snapshot_download(dataset, repo_type="dataset", revision=revision))
-    # Network, access and cache errors have no common base in this library.
-    except Exception as error:
-        raise DataError(
-            f"{dataset} at {revision[:12]} cannot be downloaded ({type(error).__name__}: {error}). "
-            "Check the connection, HF_TOKEN and HF_HUB_OFFLINE, or give a local folder instead."
-        ) from error
-
-
-def _resolved(dataset: str, revision: str | None) -> str:
-    # Imported here to keep a heavy library out of the path of all other sources.
-    from huggingface_hub import HfApi, errors
-
-    asked = f"{dataset} at {revision}" if revision else dataset
-    try:
-        commit = HfApi().dataset_info(dataset, revision=revision, timeout=30).sha
-    except errors.OfflineModeIsEnabled as error:
-        raise DataError(
-            f"HF_HUB_OFFLINE is set, so the revision of {asked} cannot be looked up. Unset it, or "
-            "give the full commit hash of a downloaded copy, or a local folder."
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise DataError(f"{dataset} has no revision {revision} on the hub.") from error
-    except errors.GatedRepoError as error:
-        raise DataError(
-            f"{dataset} is gated: accept its terms on the hub and set HF_TOKEN."
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise DataError(
-            f"there is no data set {dataset} on the hub and no such folder here; a private one "
-            "needs HF_TOKEN."
-        ) from error
-    # Network errors have no common base in this library.
-    except Exception as error:
-        raise DataError(
-            f"the hub could not be reached for the revision of {asked} ({type(error).__name__}: "
-            f"{error}). Try again, or give the full commit hash, or a local folder."
-        ) from error
-    if not commit:
-        raise DataError(f"the hub names no revision of {asked}. Give the full commit hash.")
-    return commit
-
-
-def _file_hash(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{_printable(str(path))} cannot be read: {error.strerror}.") from error
-
-
-def _folder_hash(folder: Path) -> str:
-    """The hash of a folder's files and of their names below it; hidden ones are not data."""
-    files = {
-        path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()
-    }
-    digest = hashlib.sha256()
-    for name in sorted(files):
-        if not any(part.startswith(".") for part in name.split("/")):
-            entry = f"{len(name)}:{name}:{_file_hash(files[name])}"
-            digest.update(entry.encode(errors="surrogateescape"))
-    return digest.hexdigest()
-
-
-def _printable(name: str) -> str:
-    """A file name as text that can be stored; names may hold bytes that are not."""
-    return name.encode(errors="replace").decode()
+    A folder and a hub id may end in ``#config:split``. ``resolve=False`` asks the hub nothing.
+    Raises DataError.
+    """
+    named = [data] if isinstance(data, str) else list(data)
+    paths: list[str] = []
+    for name in named:
+        found = (
+            []
+            if Path(name).expanduser().exists()
+            else sorted(glob.glob(str(Path(name).expanduser())))
+        )
+        paths += found or [name]
+    if not paths:
+        raise DataError("no data are named: give a file, a folder or an id of the hub")
+    if len(paths) > 1:
+        return FilesSource(tuple(file_source(path, wishes) for path in paths))
+    (name,) = paths
+    path = Path(name).expanduser()
+    if path.is_file() or re.search(r"\.(jsonl?|ndjson|csv|tsv|parquet)(\.\w+)?\Z", name):
+        return file_source(path, wishes)
+    if path.is_dir():
+        return hub_source(name, wishes=wishes)
+    matched = DATA_SET.fullmatch(name)
+    parts = matched.groupdict() if matched else {"name": name, "config": None, "split": None}
+    split = parts["split"] or "train"
+    if not resolve and not Path(str(parts["name"])).expanduser().exists():
+        return HubSource(str(parts["name"]), UNRESOLVED, split, parts["config"], wishes=wishes)
+    return hub_source(str(parts["name"]), split, parts["config"], wishes=wishes)

@@ -15,9 +15,10 @@ from weakteach.artifacts.step import Step, Workspace
 from weakteach.artifacts.store import Store
 from weakteach.models.resources import Resources
 from weakteach.models.spec import EMBEDDED, Model, Tokenizer
-from weakteach.preferences.pair import GROUP_ROWS, DataError, write_pairs
+from weakteach.preferences.pair import GROUP_ROWS, DataError
 from weakteach.preferences.sources import Source
 from weakteach.preferences.split import hold_out, split_pairs
+from weakteach.preferences.table import write_pairs
 
 TEXT_COLUMNS = ("prompt", "response_1", "response_2")
 
@@ -131,6 +132,9 @@ class Pretrained(Step):
 class Pairs(Step):
     """The pairs of a source that have at most ``max_tokens`` tokens under each of the tokenizers.
     Rows that are not usable are in ``quarantine.parquet``, with the reason."""
+
+    # 2: contradictory choices are taken out, choices are read by file, rows.parquet is written.
+    VERSION = 2
 
     source: Source
     tokenizers: tuple[Tokenizer | Dequantized, ...]

@@ -3,22 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from pathlib import Path
 
 from weakteach.evaluation.gold import Gold, RewardModel, WorldGold
 from weakteach.evaluation.judge import ChatJudge, Judge, RewardJudge, Style
 from weakteach.labeling.prompted import TextKind
 from weakteach.models.chat.endpoint import Chat
-from weakteach.models.spec import UNRESOLVED, Dtype, RewardForm, find_model
+from weakteach.models.spec import Dtype, RewardForm, find_model
 from weakteach.preferences.pair import DataError
-from weakteach.preferences.sources import (
-    FILE_FORMATS,
-    HubSource,
-    Source,
-    WorldSource,
-    file_source,
-    hub_source,
-)
+from weakteach.preferences.sources import Source, WorldSource, data_source
 from weakteach.steps.data import HeldOut, Pairs, Policy
 from weakteach.steps.judging import PromptedLabels
 from weakteach.steps.labels import HumanLabels
@@ -213,12 +205,7 @@ def find_source(data: str, resolve: bool = True) -> Source:
     """The source that ``--data`` names. Raises DataError."""
     if (domain := domain_of(data)) is not None:
         return world_source(data, domain)
-    path = Path(data).expanduser()
-    if path.is_file() or data.endswith(tuple(FILE_FORMATS)):
-        return file_source(path)
-    if not resolve and not path.exists():
-        return HubSource(data, UNRESOLVED)
-    return hub_source(data)
+    return data_source(data, resolve=resolve)
 
 
 def world_source(data: str, domain: Domain) -> WorldSource:

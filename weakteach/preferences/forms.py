@@ -1,0 +1,224 @@
+"""The forms in which public data sets hold pairs, as one table, and how a file's form is found.
+
+A new form is one entry of FORMS: the columns of its two responses and, where they differ from
+the usual ones, of its prompt and its choice. A name with dots leads into nested values
+(``summaries.0.text``). Names are folded first: ``" Response-1 "`` is ``response_1``.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from weakteach.preferences.pair import DataError
+
+# Columns that can be the prompt, the likeliest first, and texts that belong after it.
+PROMPTS = (
+    "prompt", "question", "instruction", "query", "input", "context", "conversations",
+    "conversation", "messages", "history", "post", "problem", "article",
+)  # fmt: skip
+PROMPT_ENDS = ("input", "context")
+SYSTEMS = ("system", "system_prompt", "system_message")
+IDS = ("id", "uid", "row_id", "sample_id", "example_id")
+CHOICES = (
+    "choice", "preference", "preferred", "winner", "label", "labels", "better", "better_response",
+    "preference_strength", "overall_preference", "preference_label", "human_preference",
+)  # fmt: skip
+# Negative where the first response is better, positive where the second one is.
+SIGNED = ("preference_strength", "overall_preference")
+TIES = {"tie", "tie (bothbad)", "tie (both bad)", "both", "bothbad", "neither", "equal", "draw"}
+
+# Columns that hold a part of what a human read or said, whether a form uses them or not.
+MEANING = re.compile(
+    r"prompt|question|instruction|query|input|system|context|history|reason|think|tool|message"
+    r"|conversation|chosen|rejected|response|answer|completion|output|choice|prefer|winner|label"
+)
+
+
+@dataclass(frozen=True)
+class Form:
+    """Where two responses, their prompt and the choice between them stand in a row.
+
+    Without ``choice`` the first response is the chosen one. ``coding`` is what the choice column
+    holds for the first and the second response, where the form fixes that. ``one_hot`` are the
+    columns that hold 1 where the first or the second response won, or neither. ``turns`` says
+    that texts are JSON lists with one text a turn. ``ranked`` is a list of texts with ranks:
+    the best is held against each other one.
+    """
+
+    name: str
+    first: str
+    second: str
+    prompt: tuple[str, ...] = PROMPTS
+    choice: tuple[str, ...] = ()
+    coding: tuple[str, str] | None = None
+    one_hot: tuple[str, ...] = ()
+    turns: bool = False
+    ranked: bool = False
+
+    @property
+    def decides(self) -> bool:
+        """Whether each of its rows holds a choice."""
+        return not self.choice and not self.one_hot
+
+
+NUMBERED = ("response", "answer", "output", "completion", "reply", "candidate", "summary", "text")
+FORMS = (
+    Form("OpenAI DPO", "preferred_output", "non_preferred_output", ("input.messages", *PROMPTS)),
+    Form("chosen and rejected", "chosen", "rejected"),
+    Form("chosen and rejected", "chosen_response", "rejected_response"),
+    Form("chosen and rejected", "response_chosen", "response_rejected"),
+    Form("Stack Exchange", "response_j", "response_k"),
+    Form("Chatbot Arena", "conversation_a", "conversation_b", (), CHOICES),
+    Form("Chatbot Arena (table)", "response_a", "response_b", turns=True,
+         one_hot=("winner_model_a", "winner_model_b", "winner_tie")),
+    Form("PKU-SafeRLHF", "response_0", "response_1", choice=("better_response_id",),
+         coding=("0", "1")),
+    Form("SHP", "human_ref_a", "human_ref_b", ("history",), ("labels",), ("1", "0")),
+    Form("summarize from feedback", "summaries.0.text", "summaries.1.text",
+         ("info.post", "info.article"), ("choice",), ("0", "1")),
+    Form("Label Studio", "data.answer1", "data.answer2", ("data.prompt",),
+         ("annotations.0.result.0.value.selected",)),
+    Form("Nectar", "answers", "answers", ranked=True),
+    Form("UltraFeedback", "completions", "completions", ranked=True),
+    *(Form(f"{stem}{ends[0]} and {stem}{ends[1]}", f"{stem}{ends[0]}", f"{stem}{ends[1]}",
+           choice=CHOICES)
+      for ends in (("_1", "_2"), ("1", "2"), ("_a", "_b"), ("_0", "_1")) for stem in NUMBERED),
+)  # fmt: skip
+
+# One response a row: columns, and what the rows are.
+UNPAIRED = (
+    (("completion", "label"), "one judged response a row, as KTO takes them"),
+    (("transcript",), "one transcript a row, as red-team data do"),
+)
+ACCEPTED = (
+    "prompt, response_1, response_2 and if known choice (1 or 2); "
+    "or prompt, chosen, rejected; or chosen, rejected"
+)
+REMEDY = "Name them with --columns, such as --columns prompt=NAME,chosen=NAME,rejected=NAME"
+
+
+def fold(name: Any) -> str:
+    """A column's name without case, surrounding blanks and kinds of dash."""
+    return re.sub(r"[\s-]+", "_", str(name).strip().casefold())
+
+
+def value_at(row: Mapping[str, Any], path: str) -> Any:
+    """The value that a dotted name leads to, or None."""
+    if path in row:
+        return row[path]
+    value: Any = row
+    for part in path.split("."):
+        if isinstance(value, Mapping):
+            value = value.get(part)
+        elif isinstance(value, list) and part.isdigit() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            return None
+    return value
+
+
+def names(columns: Iterable[Any]) -> str:
+    """The first columns as text that any terminal prints."""
+    quoted = [ascii(name) for name in columns]
+    more = f" and {len(quoted) - 12} more" if len(quoted) > 12 else ""
+    return (", ".join(quoted[:12]) or "none") + more
+
+
+def find_forms(paths: set[str]) -> list[Form]:
+    """The forms that columns (and nested values) of those names can hold, the best first.
+
+    One in which every row holds a choice comes before one whose choice is absent.
+    """
+    found = [f for f in FORMS if {f.first, f.second} <= paths]
+    found = [f for f in found if not f.one_hot or set(f.one_hot) <= paths]
+    return sorted(found, key=lambda f: not (f.decides or f.one_hot or paths & set(f.choice)))
+
+
+def no_form(columns: Iterable[str], where: str) -> DataError:
+    """Why rows of these columns hold no pairs, and what helps."""
+    found = list(columns)
+    folded = {fold(name) for name in found}
+    for needed, what in UNPAIRED:
+        if folded >= set(needed):
+            return DataError(
+                f"{where} cannot hold pairs: its columns are {names(found)}, {what}. "
+                "Put two responses to one prompt into each row, as chosen and rejected."
+            )
+    return DataError(
+        f"{where} cannot hold pairs: its columns are {names(found)}; looked for: {ACCEPTED}. "
+        f"{REMEDY}."
+    )
+
+
+# Choices
+
+
+def folded_choice(value: Any) -> str | None:
+    """A choice as text: ``2.0`` is ``2``; None where there is none."""
+    if value is None or value != value:
+        return None
+    text = str(value).strip().casefold()
+    return re.sub(r"\A(-?\d+)\.0+\Z", r"\1", text) or None
+
+
+@dataclass(frozen=True)
+class Coding:
+    """What a file's choice column holds for the first response and for the second one."""
+
+    first: str
+    second: str
+    signed: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.first} = first response, {self.second} = second response"
+
+    def choice(self, value: str) -> int | None:
+        """1 or 2, 0 for a tie, None for a value that is none of these."""
+        if value in TIES:
+            return 0
+        if self.signed:
+            try:
+                strength = float(value)
+            except ValueError:
+                return None
+            return 0 if strength == 0 else 1 if strength < 0 else 2 if strength > 0 else None
+        return 1 if value == self.first else 2 if value == self.second else None
+
+
+def find_coding(
+    values: set[str],
+    form: Form,
+    column: str,
+    where: str,
+    choice_values: tuple[str, str] | None = None,
+) -> Coding:
+    """How the choices of a file are written, from all values that its column holds.
+
+    A pair of values of which both occur is read in its order. Where one value alone occurs it
+    must name its response: by word or letter, or by the number of the response's column. Raises
+    DataError where that leaves none or several.
+    """
+    if choice_values is not None:
+        first, second = (folded_choice(value) or "" for value in choice_values)
+        return Coding(first, second)
+    if form.coding is not None:
+        return Coding(*form.coding)
+    numbers = {float(v) for v in values if re.fullmatch(r"-?\d+(\.\d+)?", v)}
+    if column in SIGNED or (min(numbers, default=0) < 0 and max(map(abs, numbers)) > 1):
+        return Coding("below 0", "above 0", signed=True)
+    ends = tuple(re.split(r"[_.]|(?<=\D)(?=\d)", path)[-1] for path in (form.first, form.second))
+    named = [(form.first, form.second), (ends[0], ends[1]), ("a", "b"), ("model_a", "model_b"),
+             ("left", "right"), ("first", "second"), ("chosen_first", "chosen_second"),
+             ("response_1", "response_2"), ("response_a", "response_b")]  # fmt: skip
+    pairs = dict.fromkeys([*named, ("1", "2"), ("0", "1")])
+    both = [pair for pair in pairs if set(pair) <= values]
+    one = [pair for pair in dict.fromkeys(named) if set(pair) & values and "0" not in values]
+    if len(fitting := both or one) == 1:
+        return Coding(*fitting[0])
+    seen = ", ".join(ascii(value)[:20] for value in sorted(values)[:6])
+    raise DataError(
+        f"{where}: it cannot be told which response the values of {column!a} mean ({seen}). "
+        "Say what stands for the first and for the second response with --choice-values, such as "
+        "--choice-values A,B."
+    )

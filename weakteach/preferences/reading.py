@@ -1,0 +1,148 @@
+"""Reading a source: its files surveyed, their rows as comparisons, and what is to be told of it."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from weakteach.preferences.pair import Comparison, Quarantined, canonical_pair, refusal
+from weakteach.preferences.readers import Header, Note, Read
+from weakteach.preferences.rows import Layout, Row, Survey, Wishes
+
+# A share of quarantined rows above which a user should look before he goes on.
+MANY_QUARANTINED = 0.05
+
+
+def survey(records: Iterable[Read], where: str, wishes: Wishes) -> tuple[Survey, list[Note]]:
+    """All rows of a file seen once. Raises DataError where columns have one name."""
+    seen = Survey(where, wishes)
+    notes = []
+    for record in records:
+        if isinstance(record, Header):
+            seen.add_columns(record.columns)
+        elif isinstance(record, Note):
+            notes.append(record)
+        elif isinstance(record, Quarantined):
+            seen.refused += 1
+        else:
+            seen.add(record[1])
+    return seen, notes
+
+
+def file_rows(records: Callable[[], Iterator[Read]], where: str, wishes: Wishes) -> Iterator[Row]:
+    """The rows of one file, which ``records`` reads from its beginning, twice.
+
+    Raises DataError where no form fits its columns or its choices cannot be told.
+    """
+    seen, _ = survey(records(), where, wishes)
+    layout = seen.layout() if seen.rows else None
+    for record in records():
+        if isinstance(record, Quarantined):
+            yield record
+        elif isinstance(record, tuple) and layout is not None:
+            yield from layout.comparisons(record[1], record[0])
+
+
+@dataclass(frozen=True)
+class Recognized:
+    """How one file is read: form, columns and the coding of its choices."""
+
+    where: str
+    forms: tuple[str, ...]
+    prompt: str
+    responses: tuple[str, str]
+    choices: str
+    unused: tuple[str, ...]
+    unused_meaning: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, layout: Layout, notes: Iterable[Note]) -> "Recognized":
+        form = layout.forms[0]
+        told = [f"{note.place}: {note.text}" for note in notes]
+        if layout.repeats_prompt:
+            told.append("the prompt, which begins both texts of every row, is read once")
+        coding = layout.codings.get(form)
+        known = "chosen and rejected are columns" if form.decides else "none"
+        return cls(
+            layout.where,
+            tuple(f.name for f in layout.forms),
+            layout.prompts[0] or "inside both texts",
+            (
+                layout.columns.get(form.first, form.first),
+                layout.columns.get(form.second, form.second),
+            ),
+            ", ".join(form.one_hot) or (str(coding) if coding else known),
+            tuple(layout.unused),
+            tuple(layout.unused_meaning),
+            tuple(told),
+        )
+
+
+@dataclass
+class Overview:
+    """What a source holds, before anything is computed of it; lengths are not among it.
+
+    ``reasons`` counts the rows in quarantine, ``examples`` holds the first row of each reason.
+    ``first_chosen`` counts choices of the user's first response, of ``choices`` in all.
+    """
+
+    name: str
+    files: tuple[Recognized, ...]
+    rows: int = 0
+    pairs: int = 0
+    choices: int = 0
+    first_chosen: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, Quarantined] = field(default_factory=dict)
+
+    @property
+    def quarantined(self) -> int:
+        return self.rows - self.pairs
+
+    @property
+    def quarantined_share(self) -> float:
+        return self.quarantined / self.rows if self.rows else 0.0
+
+    @property
+    def loses_many(self) -> bool:
+        return self.quarantined_share > MANY_QUARANTINED
+
+
+def overview(name: str, files: tuple[Recognized, ...], rows: Iterable[Row]) -> Overview:
+    """The counts that the tables of these rows will have, but for lengths."""
+    found = Overview(name, files)
+    places: dict[str, str] = {}
+    known: dict[str, int | None] = {}
+    first_chosen: set[str] = set()
+    again: dict[str, list[str]] = {}
+    against: set[str] = set()
+    for row in rows:
+        found.rows += 1
+        if isinstance(row, Comparison) and (reason := refusal(row)):
+            row = Quarantined(row.place, reason, "", row.id)
+        if isinstance(row, Quarantined):
+            _refused(found, row)
+            continue
+        pair, choice = canonical_pair(row)
+        if places.setdefault(pair.pair_id, row.place) is not row.place:
+            again.setdefault(pair.pair_id, []).append(row.place)
+        before = known.get(pair.pair_id)
+        if choice is not None and before not in (None, choice):
+            against.add(pair.pair_id)
+        known[pair.pair_id] = choice if before is None else before
+        if row.preferred == 1 and before is None:
+            first_chosen.add(pair.pair_id)
+    for pair_id, others in again.items():
+        reason = "contradictory choices" if pair_id in against else "duplicate pair"
+        for place in others if reason == "duplicate pair" else [places[pair_id], *others]:
+            _refused(found, Quarantined(place, reason, pair_id))
+    for pair_id in known.keys() - against:
+        found.pairs += 1
+        found.choices += known[pair_id] is not None
+        found.first_chosen += pair_id in first_chosen
+    return found
+
+
+def _refused(found: Overview, row: Quarantined) -> None:
+    found.reasons[row.reason] += 1
+    found.examples.setdefault(row.reason, row)

@@ -1,0 +1,205 @@
+"""Rows into tables: pairs, human choices, quarantine, and what became of every row."""
+
+import sqlite3
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from weakteach.preferences.pair import (
+    CHOICE_SCHEMA,
+    GROUP_ROWS,
+    PAIR_SCHEMA,
+    QUARANTINE_SCHEMA,
+    ROW_SCHEMA,
+    Comparison,
+    Pair,
+    Quarantined,
+    TokenCounter,
+    canonical_pair,
+    refusal,
+)
+
+
+def write_pairs(
+    rows: Iterable[Comparison | Quarantined],
+    out: Path,
+    source: str,
+    count_tokens: TokenCounter,
+    max_tokens: int,
+) -> dict[str, int]:
+    """Write ``pairs``, ``choices``, ``rows`` and ``quarantine`` (Parquet) into the folder ``out``.
+
+    The first of equal pairs is kept, and none of them where human choices contradict each other.
+    Memory does not grow with the number of rows: the pairs seen lie in a temporary database.
+    Returns the counts ``rows``, ``pairs``, ``choices`` and ``quarantined``; rows = pairs +
+    quarantined.
+    """
+    with _SeenPairs() as seen:
+        _offer(rows, out, source, seen, count_tokens, max_tokens)
+        return _settle(out, seen, seen.contradictory())
+
+
+def _offer(
+    rows: Iterable[Comparison | Quarantined],
+    out: Path,
+    source: str,
+    seen: "_SeenPairs",
+    count_tokens: TokenCounter,
+    max_tokens: int,
+) -> None:
+    """Write the pairs as long as nothing is known of later rows, and the fate of each row."""
+    remaining = iter(rows)
+    count = 0
+    with (
+        pq.ParquetWriter(out / "pairs.parquet", PAIR_SCHEMA) as pairs_file,
+        pq.ParquetWriter(out / "rows.parquet", ROW_SCHEMA) as rows_file,
+    ):
+        while chunk := list(islice(remaining, GROUP_ROWS)):
+            fates = []
+            candidates: list[tuple[dict[str, Any], Comparison, Pair]] = []
+            for at, row in enumerate(chunk, count):
+                fate: dict[str, Any] = {"row": at, "place": row.place, "id": _writable(row.id)}
+                fates.append(fate)
+                if isinstance(row, Quarantined):
+                    fate |= {"reason": row.reason, "detail": row.detail}
+                elif reason := refusal(row):
+                    fate |= {"reason": reason, "detail": ""}
+                else:
+                    pair, choice = canonical_pair(row)
+                    first, second = map(_writable, row.columns)
+                    fate |= {
+                        "pair_id": pair.pair_id,
+                        "swapped": row.first == pair.response_2,
+                        "choice": row.preferred,
+                        "first": first,
+                        "second": second,
+                    }
+                    if seen.add(pair.pair_id, choice):
+                        candidates.append((fate, row, pair))
+                    else:
+                        fate |= {"reason": "duplicate pair", "detail": pair.pair_id}
+            count += len(chunk)
+            lengths = count_tokens([pair for *_, pair in candidates]) if candidates else []
+            kept = []
+            for (fate, row, pair), n_tokens in zip(candidates, lengths, strict=True):
+                if n_tokens > max_tokens:
+                    fate |= {
+                        "reason": "too long",
+                        "detail": f"{n_tokens} tokens, at most {max_tokens}",
+                    }
+                else:
+                    kept.append(
+                        {
+                            **vars(pair),
+                            **_messages(row, fate["swapped"]),
+                            "source": source,
+                            "place": row.place,
+                            "id": fate["id"],
+                            "n_tokens": n_tokens,
+                        }
+                    )
+            pairs_file.write_table(pa.Table.from_pylist(kept, PAIR_SCHEMA))
+            rows_file.write_table(pa.Table.from_pylist(fates, ROW_SCHEMA))
+
+
+def _settle(out: Path, seen: "_SeenPairs", contradictory: set[str]) -> dict[str, int]:
+    """Take contradictory pairs out, and write the tables that follow from the others."""
+    counts = dict.fromkeys(("rows", "pairs", "choices", "quarantined"), 0)
+    pairs_path, rows_path = out / "pairs.parquet", out / "rows.parquet"
+    pairs_path, rows_path = (p.rename(p.with_suffix(".all")) for p in (pairs_path, rows_path))
+    with (
+        pq.ParquetFile(pairs_path) as pairs,
+        pq.ParquetWriter(out / "pairs.parquet", PAIR_SCHEMA) as pairs_file,
+        pq.ParquetWriter(out / "choices.parquet", CHOICE_SCHEMA) as choices_file,
+    ):
+        for group in range(pairs.num_row_groups):
+            table = pairs.read_row_group(group)
+            ids = table["pair_id"].to_pylist()
+            if contradictory.intersection(ids):
+                table = table.filter(pa.array([i not in contradictory for i in ids]))
+                ids = table["pair_id"].to_pylist()
+            known = [(i, seen.choice(i)) for i in ids]
+            chosen = [{"pair_id": i, "choice": c} for i, c in known if c is not None]
+            pairs_file.write_table(table)
+            choices_file.write_table(pa.Table.from_pylist(chosen, CHOICE_SCHEMA))
+            counts["pairs"] += len(ids)
+            counts["choices"] += len(chosen)
+    with (
+        pq.ParquetFile(rows_path) as rows,
+        pq.ParquetWriter(out / "rows.parquet", ROW_SCHEMA) as rows_file,
+        pq.ParquetWriter(out / "quarantine.parquet", QUARANTINE_SCHEMA) as quarantine_file,
+    ):
+        for group in range(rows.num_row_groups):
+            fates = rows.read_row_group(group).to_pylist()
+            for fate in fates:
+                if fate["pair_id"] in contradictory:
+                    fate |= {"reason": "contradictory choices", "detail": fate["pair_id"]}
+            refused = [fate for fate in fates if fate["reason"] is not None]
+            columns = [{n: fate[n] for n in QUARANTINE_SCHEMA.names} for fate in refused]
+            rows_file.write_table(pa.Table.from_pylist(fates, ROW_SCHEMA))
+            quarantine_file.write_table(pa.Table.from_pylist(columns, QUARANTINE_SCHEMA))
+            counts["rows"] += len(fates)
+            counts["quarantined"] += len(refused)
+    pairs_path.unlink()
+    rows_path.unlink()
+    return counts
+
+
+def _writable(text: str | None) -> str | None:
+    """Lone surrogates, which no file can hold, as question marks."""
+    return None if text is None else text.encode(errors="replace").decode()
+
+
+def _messages(row: Comparison, swapped: bool) -> dict[str, str | None]:
+    if row.messages is None:
+        return {}
+    first, second = _writable(row.messages.first), _writable(row.messages.second)
+    return {
+        "prompt_messages": _writable(row.messages.prompt),
+        "response_1_messages": second if swapped else first,
+        "response_2_messages": first if swapped else second,
+        "tools": _writable(row.messages.tools),
+    }
+
+
+class _SeenPairs:
+    """The pairs seen and their choices, on disk in a file that SQLite deletes itself."""
+
+    def __enter__(self) -> "_SeenPairs":
+        self._database = sqlite3.connect("", isolation_level=None)
+        self._database.execute("PRAGMA journal_mode = OFF")
+        self._database.execute(
+            "CREATE TABLE seen (id BLOB PRIMARY KEY, choice INT, against INT) WITHOUT ROWID"
+        )
+        self._database.execute("BEGIN")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._database.close()
+
+    def add(self, pair_id: str, choice: int | None) -> bool:
+        """Whether the pair is new; another choice than its first one is noted."""
+        key = bytes.fromhex(pair_id)
+        statement = "INSERT OR IGNORE INTO seen VALUES (?, ?, 0)"
+        if self._database.execute(statement, (key, choice)).rowcount == 1:
+            return True
+        self._database.execute(
+            "UPDATE seen SET against = against OR choice <> ?1, choice = COALESCE(choice, ?1) "
+            "WHERE id = ?2 AND ?1 IS NOT NULL",
+            (choice, key),
+        )
+        return False
+
+    def choice(self, pair_id: str) -> int | None:
+        """The human choice of a pair, from whichever of its rows has one."""
+        statement = "SELECT choice FROM seen WHERE id = ?"
+        found = self._database.execute(statement, (bytes.fromhex(pair_id),)).fetchone()
+        return None if found is None else found[0]
+
+    def contradictory(self) -> set[str]:
+        rows = self._database.execute("SELECT id FROM seen WHERE against")
+        return {key.hex() for (key,) in rows}
