@@ -37,7 +37,7 @@ from weakteach.preferences.sources import WorldSource
 from weakteach.steps.data import Pairs
 from weakteach.steps.labels import HumanLabels, WeakLabels
 from weakteach.steps.training import Dpo, Sft
-from weakteach.study.arms import tokenizers_of
+from weakteach.study.policies import tokenizers_of
 from weakteach.study.presets import EMBEDDED
 
 TEACHER, TEACHER_PAIRS = "opt-45k", 256

@@ -41,8 +41,8 @@ from weakteach.models.spec import find_model
 from weakteach.preferences.pair import CHUNK_ROWS, GROUP_ROWS
 from weakteach.run.cluster import start_ray
 from weakteach.steps.data import Pairs
-from weakteach.study.arms import policy_of, tokenizers_of
 from weakteach.study.grids import find_source
+from weakteach.study.policies import policy_of, tokenizers_of
 from weakteach.study.presets import EMBEDDED
 
 BETA = 0.1

@@ -36,7 +36,7 @@ from weakteach.steps.evaluation import Agreement, Generate, GoldReward
 from weakteach.steps.labels import GoldLabels, HumanLabels, WeakLabels
 from weakteach.steps.training import Dpo, RewardHead, Sft
 from weakteach.steps.views import Matched, TopMargin
-from weakteach.study.arms import tokenizers_of
+from weakteach.study.policies import tokenizers_of
 from weakteach.training.recipes import DpoRecipe, RewardRecipe, Schedule, SftRecipe
 from weakteach.worlds.domains import DOMAINS
 

@@ -16,7 +16,7 @@ from weakteach.models.loading import Weights, load_causal, weights_folder, weigh
 from weakteach.models.spec import ModelError, find_model, tokenizer_of
 from weakteach.models.tokens import load_tokenizer
 from weakteach.steps.data import Converted
-from weakteach.study.arms import policy_of, tokenizers_of
+from weakteach.study.policies import policy_of, tokenizers_of
 
 IDS = torch.arange(3, 23)[None]
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")

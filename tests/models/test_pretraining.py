@@ -34,7 +34,7 @@ from weakteach.models.tiny.pretraining import (
 )
 from weakteach.models.tokens import load_tokenizer, pair_tokens
 from weakteach.steps.data import Pretrained
-from weakteach.study.arms import policy_of, tokenizers_of
+from weakteach.study.policies import policy_of, tokenizers_of
 from weakteach.worlds.domains import DOMAINS, VOCABULARY, pretraining_document
 
 TOKENIZER = build_tokenizer()

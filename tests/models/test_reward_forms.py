@@ -26,7 +26,7 @@ from weakteach.preferences.messages import messages_of
 from weakteach.preferences.sources import WorldSource
 from weakteach.steps.data import HeldOut, Pairs
 from weakteach.steps.labels import GoldLabels
-from weakteach.study.arms import policy_of, tokenizers_of
+from weakteach.study.policies import policy_of, tokenizers_of
 
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}"

@@ -27,7 +27,7 @@ from weakteach.preferences.sources import WorldSource
 from weakteach.steps.data import HeldOut, Pairs
 from weakteach.steps.labels import HumanLabels
 from weakteach.steps.training import Sft
-from weakteach.study.arms import tokenizers_of
+from weakteach.study.policies import tokenizers_of
 from weakteach.training.recipes import Lora, Schedule, SftRecipe
 
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)><a href="javascript:x()">[/red]'

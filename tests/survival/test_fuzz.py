@@ -4,23 +4,22 @@ import gzip
 import json
 
 import pytest
+from commands import weakteach
 from fuzz import BAD, outcomes
 from fuzz_inputs import BATCH, inputs
 from fuzz_readers import KEPT, QUARANTINED, REFUSED
-from typer.testing import CliRunner
 
 from weakteach.artifacts.computing import obtain
 from weakteach.artifacts.errors import StorageError, UserError
 from weakteach.artifacts.record import seal
 from weakteach.artifacts.store import Store
-from weakteach.cli import app
 from weakteach.models.spec import find_model
 from weakteach.preferences.files import MAX_ROW_BYTES
 from weakteach.preferences.pair import Quarantined
 from weakteach.preferences.sources import WorldSource, file_source
 from weakteach.steps.data import HeldOut, Pairs
-from weakteach.study.arms import tokenizers_of
 from weakteach.study.manifest import study_folder
+from weakteach.study.policies import tokenizers_of
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +74,9 @@ def test_a_changed_record_is_told_from_the_one_that_was_written(storage, held_ou
     change(storage, held_out, facts={"test": 11})
     with pytest.raises(StorageError, match=f"{held_out.fingerprint} is damaged .*digest"):
         Store(storage).record(held_out)
-    shown = CliRunner().invoke(app, ["show", held_out.fingerprint, "--storage", str(storage)])
-    assert shown.exit_code == 2
-    assert shown.stderr.count("\n") == 1
+    code, _, said = weakteach(["show", held_out.fingerprint, "--storage", str(storage)])
+    assert code == 2
+    assert said.count("\n") == 1
 
 
 def test_a_record_of_before_the_digest_is_one(storage, held_out):
@@ -102,6 +101,6 @@ def test_no_name_leads_out_of_the_store(storage, held_out, name):
 def test_a_lineage_in_a_circle_is_an_error(storage, held_out):
     itself = {"step": "HeldOut", "fingerprint": held_out.fingerprint}
     change(storage, held_out, sealed=True, inputs=[itself])
-    shown = CliRunner().invoke(app, ["show", held_out.fingerprint, "--storage", str(storage)])
-    assert shown.exit_code == 2
-    assert "circle" in shown.stderr
+    code, _, said = weakteach(["show", held_out.fingerprint, "--storage", str(storage)])
+    assert code == 2
+    assert "circle" in said

@@ -31,7 +31,7 @@ from weakteach.steps.data import HeldOut, Pairs
 from weakteach.steps.evaluation import Agreement
 from weakteach.steps.labels import HumanLabels, WeakLabels
 from weakteach.steps.training import Dpo, Sft
-from weakteach.study.arms import policy_of, tokenizers_of
+from weakteach.study.policies import policy_of, tokenizers_of
 from weakteach.study.presets import LAPTOP, PRESETS, Preset
 
 LARGEST_HELD_OUT = 500

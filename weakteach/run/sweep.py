@@ -26,9 +26,10 @@ from weakteach.run.metrics import StudyMetrics
 from weakteach.run.prices import Rate
 from weakteach.run.progress import Doing, Existing, Following
 from weakteach.run.trackers import Tracking
-from weakteach.study.arms import Arm, Grid, model_of, name_of
+from weakteach.study.arms import Arm, Grid
 from weakteach.study.experiments import Experiment, arms_of
 from weakteach.study.manifest import Manifest, StudyInfo, make_manifest
+from weakteach.study.policies import model_of, name_of
 
 LOGGER = logging.getLogger(__name__)
 # An arm's process may be lost so often within one step: more says that the step takes it down.

@@ -1,32 +1,28 @@
 """Arms as expressions of steps: a point of the space of studies, its students by role, and the grid
 that sweeps go over."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import Any, ClassVar
 
-from weakteach.artifacts.identity import jsonable
 from weakteach.artifacts.step import Step
 from weakteach.evaluation.gold import Gold
 from weakteach.evaluation.judge import Judge
-from weakteach.models.spec import Dtype, Model, Tokenizer, tokenizer_of
+from weakteach.models.spec import Dtype, Model
 from weakteach.steps.data import (
-    Converted,
-    Dequantized,
     HeldOut,
     Labels,
     Part,
     Policy,
-    Pretrained,
     Split,
 )
 from weakteach.steps.evaluation import Agreement, Generate, GoldReward
 from weakteach.steps.labels import GoldLabels, HumanLabels, WeakLabels
 from weakteach.steps.training import Dpo, RewardHead, Sft
 from weakteach.steps.views import Matched, Mismatched, RandomFlips, TopMargin
+from weakteach.study.policies import name_of
 from weakteach.study.presets import Preset, Ranges, Recipes
 from weakteach.training.recipes import DpoRecipe
 
@@ -396,46 +392,3 @@ def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
             yield from _leaves(f"{name}.{key}" if name else key, inner)
     elif value is not None:
         yield name, value
-
-
-def name_of(policy: Policy) -> str:
-    """What a model is called: its label."""
-    return str(policy)
-
-
-def model_of(policy: Policy) -> Model:
-    """The model that a policy of a grid is, or is made of. Raises ValueError for another step."""
-    match policy:
-        case Model():
-            return policy
-        case Converted() | Dequantized() | Pretrained():
-            return policy.model
-        case _:
-            raise ValueError(f"{policy} is no pretrained model")
-
-
-def policy_of(model: Model, documents: int) -> Policy:
-    """What training and labeling read: the model itself, its plain form if it is a GGUF or
-    pickled, or the step that pretrains it on as many documents if it is embedded but not shipped.
-    """
-    if model.is_untrained:
-        return Pretrained(model.label, documents)
-    if model.is_pickled:
-        return Converted(model)
-    return Dequantized(model) if model.is_gguf else model
-
-
-def tokenizers_of(*models: Policy) -> tuple[Tokenizer | Dequantized, ...]:
-    """The different tokenizers of the models, in an order that is not that of the models."""
-    found: set[Tokenizer | Dequantized] = set()
-    for model in models:
-        match model:
-            case Dequantized():
-                found.add(model)
-            case Pretrained() | Converted():
-                found.add(tokenizer_of(model.model))
-            case Model():
-                found.add(tokenizer_of(model))
-            case _:
-                raise ValueError(f"{model} is no pretrained model")
-    return tuple(sorted(found, key=lambda item: json.dumps(jsonable(item))))

@@ -15,7 +15,8 @@ from weakteach.steps.data import HeldOut, Pairs, Policy
 from weakteach.steps.judging import PromptedLabels
 from weakteach.steps.labels import HumanLabels
 from weakteach.steps.training import RewardHead
-from weakteach.study.arms import Annotator, Data, Grid, policy_of, tokenizers_of
+from weakteach.study.arms import Annotator, Data, Grid
+from weakteach.study.policies import policy_of, tokenizers_of
 from weakteach.study.presets import DataPreset, Preset, Ranges
 from weakteach.worlds.domain import Domain
 from weakteach.worlds.domains import DOMAINS

@@ -1,0 +1,50 @@
+"""Pretrained models as policies of a study: what training reads, and which tokenizers there are."""
+
+import json
+
+from weakteach.artifacts.identity import jsonable
+from weakteach.models.spec import Model, Tokenizer, tokenizer_of
+from weakteach.steps.data import Converted, Dequantized, Policy, Pretrained
+
+
+def name_of(policy: Policy) -> str:
+    """What a model is called: its label."""
+    return str(policy)
+
+
+def model_of(policy: Policy) -> Model:
+    """The model that a policy of a grid is, or is made of. Raises ValueError for another step."""
+    match policy:
+        case Model():
+            return policy
+        case Converted() | Dequantized() | Pretrained():
+            return policy.model
+        case _:
+            raise ValueError(f"{policy} is no pretrained model")
+
+
+def policy_of(model: Model, documents: int) -> Policy:
+    """What training and labeling read: the model itself, its plain form if it is a GGUF or
+    pickled, or the step that pretrains it on as many documents if it is embedded but not shipped.
+    """
+    if model.is_untrained:
+        return Pretrained(model.label, documents)
+    if model.is_pickled:
+        return Converted(model)
+    return Dequantized(model) if model.is_gguf else model
+
+
+def tokenizers_of(*models: Policy) -> tuple[Tokenizer | Dequantized, ...]:
+    """The different tokenizers of the models, in an order that is not that of the models."""
+    found: set[Tokenizer | Dequantized] = set()
+    for model in models:
+        match model:
+            case Dequantized():
+                found.add(model)
+            case Pretrained() | Converted():
+                found.add(tokenizer_of(model.model))
+            case Model():
+                found.add(tokenizer_of(model))
+            case _:
+                raise ValueError(f"{model} is no pretrained model")
+    return tuple(sorted(found, key=lambda item: json.dumps(jsonable(item))))
