@@ -400,7 +400,7 @@ def test_a_file_of_bad_rows_only_is_quarantined_and_no_error(tmp_path):
         ("f.jsonl", b"\n \n", "is empty"),
         ("f.csv", b"", "is empty"),
         ("f.csv", b"prompt,chosen,rejected\n", "is empty"),
-        ("f.jsonl.gz", gzip.compress(b""), "is empty"),
+        ("f.jsonl.gz", gzip.compress(b"", mtime=0), "is empty"),
         ("f.json", b'[\n{"prompt": 1}]', "its columns are 'prompt'"),
         ("f.csv", b"question,good,bad\na,b,c\n", "columns are 'question', 'good', 'bad'"),
         ("f.csv", b"a;b;c\na;b;c\n", "looked for: prompt, response_1.*--columns prompt="),
