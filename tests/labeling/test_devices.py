@@ -56,7 +56,7 @@ def training(storage, resources):
     from weakteach.training.worker import TrainingJob
 
     store, start = Store(storage), find_model("opt-45k")
-    job = TrainingJob(store, start, "", "", None, 0, resources, storage, storage)
+    job = TrainingJob(store, start, "", "", None, 0, "float32", resources, storage, storage)
     name = f"run-{resources.train_workers}-{resources.gpus}"
     return launch(tell, job, name, f"file://{storage}/train")["devices"]
 

@@ -327,10 +327,10 @@ obtain(Store(sys.argv[3]), PromptedLabels(chat, part))
 
 
 def test_a_killed_run_asks_nothing_twice_that_was_answered(tmp_path):
-    answered, arrived = 5, threading.Event()
+    before_the_kill, arrived = 5, threading.Event()
 
     def script(request, before):
-        if len(server.requests) == answered + 1 and not arrived.is_set():
+        if len(server.requests) == before_the_kill + 1 and not arrived.is_set():
             arrived.set()
             gone.wait(60)
         return prefers_longer(request, before)
@@ -348,7 +348,7 @@ def test_a_killed_run_asks_nothing_twice_that_was_answered(tmp_path):
         gone.set()
         facts, _, _ = answered(tmp_path, server)
     assert sorted(server.times_asked()) == [1] * (2 * PAIRS - 1) + [2]
-    assert (facts["reused"], facts["answered"]) == (answered, 2 * PAIRS - answered)
+    assert (facts["reused"], facts["answered"]) == (before_the_kill, 2 * PAIRS - before_the_kill)
 
 
 def test_an_answer_that_a_kill_cut_short_is_asked_again(tmp_path):

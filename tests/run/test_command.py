@@ -50,6 +50,16 @@ MISTAKES = {
     "missing file": (["--data", "few[final].jsonl"], ["few[final].jsonl"]),
     "laptop without data": (["--preset", "laptop"], ["--data FILE"]),
     "judge without an endpoint": (["--judge-model", "m"], ["--endpoint URL"]),
+    "storage that cannot be written": (["--storage", "/proc/nothing"], ["/proc/nothing"]),
+    "world gold for other data": (
+        ["--data", "tests/preferences/cases/base-labeled.jsonl", "--gold", "world"],
+        ["--data world:<pairs>"],
+    ),
+    "gold of another domain": (
+        ["--data", "posts:300", "--gold", "world"],
+        ["--data world:<pairs>"],
+    ),
+    "posts without a number": (["--data", "posts:many"], ["posts:<number of pairs>"]),
     "noise that is none": (["--data", "world:64:flips=2"], ["flips=RATE", "world:64:flips"]),
     "missing prices": (["--prices", "our[s].toml"], ["our[s].toml"]),
     "cap without prices": (
@@ -62,7 +72,8 @@ MISTAKES = {
 
 @pytest.mark.parametrize(("options", "words"), MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_is_one_sentence_that_names_option_and_remedy(tmp_path, capsys, options, words):
-    code = size_grid.run(["--storage", str(tmp_path / "store"), *options])
+    storage = [] if options[0] == "--storage" else ["--storage", str(tmp_path / "store")]
+    code = size_grid.run([*storage, *options])
     out, err = capsys.readouterr()
     assert (code, out) == (2, ""), err
     assert len(err.splitlines()) == 1

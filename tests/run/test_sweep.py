@@ -22,7 +22,7 @@ from weakteach.results.table import RESULTS_SCHEMA
 from weakteach.run.garbage import find_garbage
 
 ROOT = Path(__file__).parents[2]
-SMALL = ["--data", "world:300", "--test-pairs", "40", "--student", "opt-45k", "--seeds", "0"]
+SMALL = ["--data", "world:160", "--test-pairs", "32", "--student", "opt-45k", "--seeds", "0"]
 
 
 def command(storage, *options):
@@ -192,37 +192,6 @@ def test_a_terminated_sweep_ends_as_an_interrupted_one_does(tmp_path):
     assert "pending" in results_of(tmp_path)["status"].to_pylist()
 
 
-BAD = {
-    "unknown model": (["--weak", "opt-45q"], "Unknown model 'opt-45q'"),
-    "missing file": (["--data", "nowhere.jsonl"], "nowhere.jsonl"),
-    "fraction of one": (["--fractions", "1"], "between 0 and 1"),
-    "fraction that is none": (["--fractions", "half"], "--fractions: half"),
-    "negative seed": (["--seeds", "-1"], "--seeds"),
-    "storage that cannot be written": (["--storage", "/proc/nothing"], "/proc/nothing"),
-    "laptop without data": (["--preset", "laptop"], "--data FILE"),
-    "world gold for other data": (
-        ["--data", "tests/study/rows.jsonl", "--gold", "world"],
-        "--data world:<pairs>",
-    ),
-    "judge without an endpoint": (["--judge-model", "m"], "--endpoint URL"),
-    "beta of zero": (["--betas", "0"], "--betas"),
-    "gold of another domain": (["--data", "posts:300", "--gold", "world"], "--data world:<pairs>"),
-    "posts without a number": (["--data", "posts:many"], "posts:<number of pairs>"),
-}
-
-
-@pytest.mark.parametrize(("options", "sentence"), BAD.values(), ids=BAD)
-def test_a_users_mistake_is_one_sentence_and_exit_code_2(tmp_path, options, sentence):
-    rows = tmp_path / "rows.jsonl"
-    rows.write_text(json.dumps({"prompt": "p", "chosen": "a", "rejected": "b"}) + "\n")
-    options = [str(rows) if option.endswith("rows.jsonl") else option for option in options]
-    code, out, err = sweep(tmp_path / "store", *options)
-    assert code == 2, out + err
-    assert sentence in err
-    assert "Traceback" not in out + err
-    assert len(err.strip().splitlines()) == 1
-
-
 def test_a_reward_model_without_a_head_is_refused_and_what_was_computed_stays(tmp_path):
     options = [*SMALL, "--weak", "opt-45k", "--fractions", "1/2", "--gold", "opt-45k"]
     code, out, _ = sweep(tmp_path, *options)
@@ -232,7 +201,7 @@ def test_a_reward_model_without_a_head_is_refused_and_what_was_computed_stays(tm
 
 
 def test_a_fraction_that_leaves_no_pair_on_one_side_says_so(tmp_path):
-    options = [*SMALL, "--weak", "opt-45k", "--fractions", "999/1000", "--test-pairs", "299"]
+    options = [*SMALL, "--weak", "opt-45k", "--fractions", "999/1000", "--test-pairs", "159"]
     code, out, _ = sweep(tmp_path, *options)
     assert code == 1
     assert "part would be empty" in out

@@ -3,6 +3,8 @@
 import logging
 import math
 import os
+import signal
+import threading
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -90,12 +92,15 @@ def start_ray(
         options = _local(concurrent, resources) | {"include_dashboard": dashboard}
     for tries_left in reversed(range(1 if address else STARTS)):
         try:
+            terminated = signal.getsignal(signal.SIGTERM)
             context = ray.init(
                 runtime_env={"env_vars": {name: os.environ[name] for name in environment}},
                 log_to_driver=verbose,
                 logging_level=logging.INFO if verbose else logging.ERROR,
                 **options,
             )
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, terminated)  # Ray's own would end the process at once
             url = context.dashboard_url or ""
             shown = f"http://{url}" if url and (dashboard or address) else ""
             return Joined(bool(address), shown)
