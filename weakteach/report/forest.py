@@ -12,8 +12,8 @@ from weakteach.report.styles import COLORS, Style, drawable
 from weakteach.report.words import one_line
 from weakteach.results.findings import Comparison, Mark, Series
 
-WIDTH, ROW, MARGIN = 10.5, 0.235, 1.0  # inches
-NAME = 44  # characters
+WIDTH, ROW, MARGIN, LOWEST = 10.5, 0.235, 1.0, 2.2  # inches
+NAME = 52  # characters
 CUT = ("<", ">")  # markers of intervals that go on beyond a panel
 
 # A name and what is shown beside it; without a series a heading.
@@ -25,7 +25,7 @@ def is_forest(figure: Comparison) -> bool:
 
 
 def forest_size(figure: Comparison) -> tuple[float, float]:
-    return WIDTH, MARGIN + ROW * len(_rows(figure))
+    return WIDTH, max(MARGIN + ROW * len(_rows(figure)), LOWEST)
 
 
 def draw_forest(canvas: Canvas, figure: Comparison, styles: Mapping[str, Style]) -> None:

@@ -14,6 +14,7 @@ SYMBOLS = {
     "supported": "\N{CHECK MARK}",
     "contradicted": "\N{MULTIPLICATION X}",
     "better": "\N{BLACK UP-POINTING TRIANGLE}",
+    "failed": "!",
     "worse": "\N{BLACK DOWN-POINTING TRIANGLE}",
     "not decided": "?",
 }

@@ -5,7 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from weakteach.artifacts.store import Store
-from weakteach.results.answers import OUTCOMES, claim_answers, contrast_answers, contrasts
+from weakteach.results.answers import (
+    OUTCOMES,
+    claim_answers,
+    contrast_answers,
+    contrasts,
+    failure_answers,
+)
 from weakteach.results.cells import Cell, cells_of, minus_human
 from weakteach.results.deciding import claim_rows
 from weakteach.results.findings import (
@@ -73,15 +79,16 @@ def analyze(store: Store, manifest: Manifest) -> Findings:
             cells = cells_of(one, outcomes, OUTCOMES)
             answers += contrast_answers(one.id, contrasts(cells, manifest.info.sizes))
     taught = [m for m in manifest.measures if m.kind in ("agreement", "teacher_accuracy")]
+    failures = _failures(manifest)
     return Findings(
-        answers=answers,
+        answers=answers + failure_answers(failures),
         ran=what_ran(store, manifest),
         sections=sections,
         claims=tuple(claims),
         teachers=teacher_table(taught, outcomes),
         teacher_figures=teacher_figures(taught, outcomes),
         cost=_cost(store, manifest),
-        failures=_failures(manifest),
+        failures=failures,
         arms_done=counts["done"],
         arms_failed=counts["failed"],
         arms_pending=counts["pending"],

@@ -5,6 +5,7 @@ level of its family, after Holm: claims as ``deciding.py`` says, the comparisons
 together.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -142,6 +143,19 @@ def contrast_answers(experiment: str, compared: Sequence[Contrast]) -> tuple[Ans
     )
 
 
+def failure_answers(failures: Iterable[tuple[str, str, str]]) -> tuple[Answer, ...]:
+    """A sentence for each reason for which roles failed; ``failures`` are arm, roles and reason."""
+    counts = Counter((roles, why) for _, roles, why in failures)
+    return tuple(
+        Answer("", "failed", f"Failed in {_arms(n)}, {roles}: {why.rstrip('.')}.")
+        for (roles, why), n in counts.items()
+    )
+
+
+def _arms(count: int) -> str:
+    return "1 arm" if count == 1 else f"{count:,} arms"
+
+
 def _answer(experiment: str, one: Contrast, decision: Decision, family: int) -> Answer:
     shown = _shown(decision.estimate)
     if decision.verdict in (SUPPORTED, CONTRADICTED):
@@ -165,11 +179,12 @@ def more_needed(decision: Decision) -> str:
     if decision.p_alone == 1:  # not tested, for a reason
         return decision.reason
     for wanted, there, name in (
-        (decision.seeds_needed, decision.estimate.seeds, "seeds"),
-        (decision.prompts_needed, decision.estimate.prompts, "test prompts"),
+        (decision.seeds_needed, decision.estimate.seeds, "seed"),
+        (decision.prompts_needed, decision.estimate.prompts, "test prompt"),
     ):
         if wanted is not None:
-            return f"about {max(wanted - there, 1):,} more {name} would decide it"
+            more = max(wanted - there, 1)
+            return f"about {more:,} more {name}{'s' * (more > 1)} would decide it"
     return f"not even {MOST_SEEDS:,} seeds would decide it"
 
 

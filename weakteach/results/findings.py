@@ -123,8 +123,9 @@ class ClaimRow:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a study says, in one sentence or two: of a claim, whose ``verdict`` it has, or of two
-    groups of students, the first of which was ``better``, ``worse``, or ``not decided``."""
+    """What a study says, in a sentence or two: of a claim, whose ``verdict`` it has, or of two
+    groups of students, the first of which was ``better``, ``worse``, or ``not decided``; or why
+    something ``failed``, which is of no one ``experiment``."""
 
     experiment: str
     verdict: str
