@@ -171,7 +171,7 @@ def test_e8_is_of_each_seeds_own_pairs(bed):
             measures += bed.label_gold(role, seed, golds)
     row = claims(bed, experiment("E8", "labels", *measures))["E8"]
     assert row.estimate.value == pytest.approx(-0.3)
-    assert row.measured == "difference above −0.2"
+    assert row.measured == "weak minus human labels above −0.2"
 
 
 def test_e10_is_the_difference_of_mean_consistencies(bed):

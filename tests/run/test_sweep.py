@@ -22,7 +22,10 @@ from weakteach.results.table import RESULTS_SCHEMA
 from weakteach.run.garbage import find_garbage
 
 ROOT = Path(__file__).parents[2]
-SMALL = ["--data", "world:160", "--test-pairs", "32", "--student", "opt-45k", "--seeds", "0"]
+SMALL = [
+    "--data", "world:160", "--test-pairs", "32", "--student", "opt-45k", "--seeds", "0",
+    "--controls", "all",
+]  # fmt: skip
 
 
 def command(storage, *options):

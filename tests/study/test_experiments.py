@@ -10,8 +10,8 @@ import pytest
 
 from weakteach.artifacts.step import walk
 from weakteach.results.analysis import AXES, PLACES
-from weakteach.study.arms import ROLES
-from weakteach.study.experiments import EXPERIMENTS, arms_of, consistency, judged
+from weakteach.study.arms import CONTROLS, ROLES
+from weakteach.study.experiments import EXPERIMENTS, arms_of, consistency, judged, size_grid
 from weakteach.study.grids import Choices, make_grid
 from weakteach.study.presets import EMBEDDED, PAPER
 
@@ -67,6 +67,24 @@ def test_every_experiment_with_students_has_the_controls_at_its_main_point(grid)
         if experiment.id in ("E4", "E8", "E9", "E10", "E11", "E13"):
             continue  # evaluations over the others' students and labels
         assert set(grid.controls) <= roles, experiment.id
+
+
+def test_the_first_look_compares_what_matters_and_all_controls_where_they_are_asked_for():
+    def roles(choices):
+        one = size_grid(make_grid(EMBEDDED, EMBEDDED.first, choices))
+        return {measure.role for measure in one.measures}
+
+    assert roles(Choices()) == {"base", "human", "gold", "weak"}
+    assert roles(Choices(controls="all")) == set(CONTROLS)
+    assert roles(Choices(gold=("none",))) == {"human", "weak"}
+
+
+def test_a_domain_is_called_by_words():
+    def name(choices):
+        return make_grid(EMBEDDED, EMBEDDED.first, choices).data.name
+
+    assert name(Choices()) == name(Choices(data="world:300:flips=0.2")) == "embedded world"
+    assert name(Choices(data="posts:300")) == "embedded posts"
 
 
 def test_the_union_shares_steps_and_has_those_of_every_experiment(grid):

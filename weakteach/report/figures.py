@@ -5,9 +5,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from io import BytesIO, StringIO
-from itertools import count, cycle
 
 import numpy as np
 from markupsafe import Markup, escape
@@ -15,9 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Canvas
-from matplotlib.font_manager import findfont, get_font
 
-from weakteach.report.words import number, one_line
+from weakteach.report.forest import draw_forest, forest_size, is_forest
+from weakteach.report.marks import draw_estimates, finite, places_of, span
+from weakteach.report.styles import CHARACTER, COLORS, LINES, MARKERS, Style, drawable, named
+from weakteach.report.words import one_line
 from weakteach.results.findings import (
     Comparison,
     Figure,
@@ -27,27 +27,10 @@ from weakteach.results.findings import (
     TableOf,
     Value,
 )
-from weakteach.statistics.estimate import Estimate
+from weakteach.results.numbers import number
 
-# Inline SVG refers to these by name, so that the page's style sheet can turn them dark.
-COLORS = {
-    "page": "#ffffff",
-    "ink": "#1b1e23",
-    "muted": "#59626d",
-    "grid": "#dde1e6",
-    "c1": "#0067a3",
-    "c2": "#c24e00",
-    "c3": "#806200",
-    "c4": "#00795a",
-    "c5": "#9c3f86",
-    "c6": "#5d4bb3",
-}
-PALETTE = ("c1", "c2", "c3", "c4", "c5", "c6")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-LINES = ("-", "--", ":", "-.")
 NARROWEST, WIDEST = 4.0, 10.5  # inches
-CHARACTER = 0.072  # inches of an average one, at the size of labels
-LABEL, TURNED_LABEL, NAME = 48, 28, 32  # characters
+LABEL, TURNED_LABEL = 48, 28  # characters
 MOST_POINTS = 2000
 
 
@@ -60,40 +43,14 @@ class Drawing:
     png: bytes
 
 
-@dataclass(frozen=True)
-class Style:
-    """How one name looks in every figure of a report: never by color alone."""
-
-    color: str
-    marker: str
-    line: str
-    filled: bool
-
-    @property
-    def face(self) -> str:
-        return self.color if self.filled else COLORS["page"]
-
-
-def styles_of(figures: Iterable[Figure]) -> dict[str, Style]:
-    """A style for each name in the figures; names keep theirs from figure to figure."""
-    names: dict[str, None] = {}
-    for figure in figures:
-        if isinstance(figure, Comparison):
-            names |= dict.fromkeys(series.name for series in figure.series)
-        elif isinstance(figure, Histogram):
-            names |= dict.fromkeys(figure.counts)
-    looks = zip(names, cycle(PALETTE), cycle(MARKERS), cycle(LINES), count(), strict=False)
-    return {
-        name: Style(COLORS[color], marker, line, place // len(PALETTE) % 2 == 0)
-        for name, color, marker, line, place in looks
-    }
-
-
 def draw(figure: Figure, name: str, styles: Mapping[str, Style]) -> Drawing:
     """``name`` is what the ids in the SVG begin with: it is unique on the page and needs no
     escaping. The same figure always gives the same bytes."""
     canvas = Canvas(_size(figure), layout="constrained")
     canvas.patch.set_visible(False)
+    if isinstance(figure, Comparison) and is_forest(figure):
+        draw_forest(canvas, figure, styles)
+        return _finished(canvas, figure, name)
     axes = canvas.subplots()
     _style(axes, figure)
     if isinstance(figure, Comparison):
@@ -105,6 +62,10 @@ def draw(figure: Figure, name: str, styles: Mapping[str, Style]) -> Drawing:
     else:
         _draw_histogram(axes, figure, styles)
     _legend(canvas, axes)
+    return _finished(canvas, figure, name)
+
+
+def _finished(canvas: Canvas, figure: Figure, name: str) -> Drawing:
     svg = _svg(canvas, figure, name)
     canvas.patch.set_visible(True)
     title = _wrapped(one_line(figure.title, 200), canvas.get_figwidth())
@@ -142,25 +103,9 @@ def numbers_of(figure: Figure) -> TableOf:
     return TableOf(figure.title, columns, tuple(rows))
 
 
-def places_of(figure: Comparison) -> list[str]:
-    """The places on the x axis in order, where some series may lack some of them."""
-    places: list[str] = []
-    for series in figure.series:
-        at = 0
-        for mark in series.marks:
-            if mark.x not in places:
-                places.insert(at, mark.x)
-            at = places.index(mark.x) + 1
-    return places
-
-
 def _spread(values: Sequence[float]) -> tuple[float, ...]:
-    known = _finite(values)
+    known = finite(values)
     return tuple(map(float, np.quantile(known, [0, 0.5, 1]))) if known else (math.nan,) * 3
-
-
-def _finite(values: Iterable[float]) -> list[float]:
-    return [value for value in values if math.isfinite(value)]
 
 
 def _slot(figure: Comparison) -> float:
@@ -171,9 +116,11 @@ def _slot(figure: Comparison) -> float:
 def _size(figure: Figure) -> tuple[float, float]:
     if not isinstance(figure, Comparison):
         return NARROWEST, 3.6
+    if is_forest(figure):
+        return forest_size(figure)
     width = 0.9 + len(places_of(figure)) * _slot(figure)
     width = min(max(width, NARROWEST), WIDEST)
-    return width, 3.2 + _legend_height([_name(series.name) for series in figure.series], width)
+    return width, 3.2 + _legend_height([named(series.name) for series in figure.series], width)
 
 
 def _draw_comparison(
@@ -181,7 +128,7 @@ def _draw_comparison(
 ) -> None:
     places = places_of(figure)
     if figure.reference is not None:
-        label = _name(f"{figure.reference_name} ({figure.reference:g})")
+        label = named(f"{figure.reference_name} ({figure.reference:g})")
         axes.axhline(figure.reference, color=COLORS["muted"], ls=(0, (6, 3)), lw=1.2, label=label)
     step = 0.8 / max(len(figure.series), 1)
     drawn = False
@@ -189,36 +136,28 @@ def _draw_comparison(
         look = styles[series.name]
         middles = [places.index(m.x) - 0.4 + (turn + 0.5) * step for m in series.marks]
         marks = list(zip(middles, series.marks, strict=True))
-        seeds = [(x - 0.27 * step, seed) for x, mark in marks for seed in _finite(mark.seeds)]
+        seeds = [(x - 0.27 * step, seed) for x, mark in marks for seed in finite(mark.seeds)]
         axes.plot(
             [x for x, _ in seeds], [seed for _, seed in seeds], ls="", marker=look.marker, ms=2.6,
             color=look.color, alpha=0.65, mew=0, zorder=2,
         )  # fmt: skip
         means = [(x + 0.1 * step, m.estimate) for x, m in marks if math.isfinite(m.estimate.value)]
-        _draw_estimates(axes, means, look, series.name)
+        draw_estimates(axes, means, look, series.name)
         drawn |= bool(seeds or means)
     if not drawn:
         axes.set_yticks([])
         axes.text(
             0.5, 0.5, "no result yet", transform=axes.transAxes, ha="center", color=COLORS["muted"]
         )
+    marks_of_all = [mark for series in figure.series for mark in series.marks]
+    if shown := span(
+        [m.estimate for m in marks_of_all], [s for m in marks_of_all for s in m.seeds]
+    ):
+        axes.set_ylim(*shown)
     for between in range(1, len(places)):
         axes.axvline(between - 0.5, color=COLORS["grid"], lw=0.8, zorder=0)
     axes.set_xlim(-0.5, max(len(places), 1) - 0.5)
     _label_places(canvas, axes, places)
-
-
-def _draw_estimates(
-    axes: Axes, at: Sequence[tuple[float, Estimate]], look: Style, name: str
-) -> None:
-    # An end may be missing; a value outside of its interval is shown as it is.
-    ends = [(e.value - e.low, e.high - e.value) for _, e in at]
-    errors = [[max(end, 0) if math.isfinite(end) else 0 for end in side] for side in ends]
-    axes.errorbar(
-        [x for x, _ in at], [e.value for _, e in at], yerr=np.array(errors).T if errors else None,
-        fmt=look.marker, color=look.color, markerfacecolor=look.face, markeredgewidth=1.2,
-        markersize=6, elinewidth=1.3, capsize=2.5, zorder=3, label=_name(name),
-    )  # fmt: skip
 
 
 def _label_places(canvas: Canvas, axes: Axes, places: Sequence[str]) -> None:
@@ -233,7 +172,7 @@ def _label_places(canvas: Canvas, axes: Axes, places: Sequence[str]) -> None:
         turn = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
         longest = max(len(line) for label in labels for line in label.split("\n"))
         canvas.set_figheight(canvas.get_figheight() + 0.65 * CHARACTER * longest)
-    axes.set_xticks(range(len(labels)), [_drawable(label) for label in labels], parse_math=False)
+    axes.set_xticks(range(len(labels)), [drawable(label) for label in labels], parse_math=False)
     for tick in axes.get_xticklabels():
         tick.update(turn)
 
@@ -260,13 +199,13 @@ def _draw_scatter(axes: Axes, figure: Scatter) -> None:
 def _draw_reliability(axes: Axes, figure: Reliability) -> None:
     known = [bin for bin in figure.bins if math.isfinite(bin[0]) and math.isfinite(bin[1].value)]
     left = min([0.5, *(confidence for confidence, _, _ in known)])
-    ends = [*_finite(estimate.low for _, estimate, _ in known), *(e.value for _, e, _ in known)]
+    ends = [*finite(estimate.low for _, estimate, _ in known), *(e.value for _, e, _ in known)]
     axes.set_xlim(left - 0.02, 1.02)
     axes.set_ylim(max(min([left, *ends]) - 0.15, 0), 1.02)
     axes.plot([0, 1], [0, 1], color=COLORS["muted"], ls=LINES[1], lw=1.2, label="calibrated")
     look = Style(COLORS["c1"], MARKERS[0], LINES[0], True)
     axes.plot([c for c, _, _ in known], [e.value for _, e, _ in known], color=look.color, lw=1.2)
-    _draw_estimates(axes, [(c, e) for c, e, _ in known], look, "accuracy")
+    draw_estimates(axes, [(c, e) for c, e, _ in known], look, "accuracy")
     most = max((pairs for _, _, pairs in known), default=0)
     if most:
         below = axes.get_ylim()[0]
@@ -280,7 +219,7 @@ def _draw_reliability(axes: Axes, figure: Reliability) -> None:
 def _draw_histogram(axes: Axes, figure: Histogram, styles: Mapping[str, Style]) -> None:
     for name, counts in figure.counts.items():
         look = styles[name]
-        axes.stairs(counts, figure.edges, color=look.color, ls=look.line, lw=1.6, label=_name(name))
+        axes.stairs(counts, figure.edges, color=look.color, ls=look.line, lw=1.6, label=named(name))
     axes.set_ylim(bottom=0)
 
 
@@ -292,7 +231,7 @@ def _labels(figure: Figure) -> tuple[str, str]:
 
 def _style(axes: Axes, figure: Figure) -> None:
     axes.set_facecolor("none")
-    x_label, y_label = (_drawable(_name(label)) for label in _labels(figure))
+    x_label, y_label = (drawable(named(label)) for label in _labels(figure))
     axes.set_xlabel(x_label, fontsize=10, color=COLORS["ink"], parse_math=False)
     axes.set_ylabel(y_label, fontsize=10, color=COLORS["ink"], parse_math=False)
     axes.tick_params(colors=COLORS["ink"], labelsize=9, length=0)
@@ -302,11 +241,6 @@ def _style(axes: Axes, figure: Figure) -> None:
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
         spine.set_color(COLORS["muted"])
-
-
-def _name(text: str) -> str:
-    """A name of an axis or in the legend, on two lines if it is long."""
-    return "\n".join(textwrap.wrap(one_line(text, 2 * NAME), NAME)[:2]) or " "
 
 
 def _legend_columns(names: Sequence[str], width: float) -> int:
@@ -325,7 +259,7 @@ def _legend(canvas: Canvas, axes: Axes) -> None:
     if not names:
         return
     legend = canvas.legend(
-        handles, list(map(_drawable, names)), loc="outside lower left", frameon=False, fontsize=9,
+        handles, list(map(drawable, names)), loc="outside lower left", frameon=False, fontsize=9,
         labelcolor=COLORS["ink"], ncols=_legend_columns(names, canvas.get_figwidth()),
         handlelength=1.8, columnspacing=1.2, borderpad=0.1,
     )  # fmt: skip
@@ -333,19 +267,8 @@ def _legend(canvas: Canvas, axes: Axes) -> None:
         text.set_parse_math(False)
 
 
-@cache
-def _characters() -> frozenset[int]:
-    """What the font of the figures can draw."""
-    return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())
-
-
-def _drawable(text: str) -> str:
-    known = _characters()
-    return "".join(c if ord(c) in known or c == "\n" else "\N{WHITE SQUARE}" for c in text)
-
-
 def _wrapped(text: str, width: float) -> str:
-    return _drawable("\n".join(textwrap.wrap(text, int(width / CHARACTER / 1.3))))
+    return drawable("\n".join(textwrap.wrap(text, int(width / CHARACTER / 1.3))))
 
 
 def _svg(canvas: Canvas, figure: Figure, name: str) -> Markup:

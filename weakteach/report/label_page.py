@@ -5,8 +5,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from weakteach.evaluation.teaching import to_json
-from weakteach.report.figures import draw, styles_of
+from weakteach.report.figures import draw
 from weakteach.report.page import script_hash, sort_script, template, write_whole
+from weakteach.report.styles import styles_of
 from weakteach.results.label_findings import LabelRun, label_figures, label_tables
 
 ANSWERS = {

@@ -13,21 +13,21 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from weakteach.report.figures import Drawing, draw, numbers_of, styles_of
+from weakteach.report.figures import Drawing, draw, numbers_of
+from weakteach.report.styles import styles_of
 from weakteach.report.words import (
-    DASH,
     SYMBOLS,
     brief,
     duration,
     is_text,
     legible,
     moment,
-    number,
     probability,
     symbol,
-    with_interval,
+    told_once,
 )
-from weakteach.results.findings import ClaimRow, Findings, Value
+from weakteach.results.findings import PUBLISHED, ClaimRow, Findings, Value
+from weakteach.results.numbers import DASH, number, with_interval
 from weakteach.statistics.estimate import Estimate
 from weakteach.study.manifest import StudyInfo
 
@@ -148,9 +148,11 @@ def template(name: str) -> jinja2.Template:
         "brief": brief,
         "is_text": is_text,
         "numbers_of": numbers_of,
+        "told_once": told_once,
         "safe_script": Markup,
     }
     environment.tests["estimate"] = lambda value: isinstance(value, Estimate)
+    environment.tests["published"] = PUBLISHED.fullmatch
     environment.tests["of_seeds_alone"] = of_seeds_alone
     environment.globals["dash"] = DASH
     return environment.get_template(name)

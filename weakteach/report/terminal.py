@@ -1,4 +1,4 @@
-"""A study's findings as tables for a terminal."""
+"""A study's findings for a terminal: its answer in words, then tables."""
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -6,36 +6,35 @@ from rich.constrain import Constrain
 from rich.table import Table
 from rich.text import Text
 
-from weakteach.report.figures import places_of
-from weakteach.report.words import brief, in_short, is_text, probability, symbol
-from weakteach.results.findings import Comparison, Findings, Section, TableOf, Value
+from weakteach.report.marks import places_of
+from weakteach.report.words import brief, in_short, is_text, legible, symbol, told_once
+from weakteach.results.findings import Answer, Comparison, Findings, Section, TableOf, Value
 
 TERMINAL_WIDTH, TERMINAL_COLUMNS = 100, 6
 
 
 def terminal_tables(findings: Findings) -> list[RenderableType]:
-    """For each section a table of values ± half their 95% interval, then all claims with their
-    verdicts; none is wider than TERMINAL_WIDTH."""
-    shown = [
-        _terminal_table(f"{section.id} {section.title}", table)
+    """The answers, each on lines of its own, then for each section a table of values ± half their
+    95% interval; nothing is wider than TERMINAL_WIDTH."""
+    shown: list[RenderableType] = [_answers(findings.answers)] if findings.answers else []
+    shown += [
+        _terminal_table(section.heading, table)
         for section in findings.sections
         if (table := _main_table(section)) is not None
     ]
-    if findings.claims:
-        columns = ("verdict", "", "claim", "measured", "value", "p")
-        rows = [
-            (
-                f"{symbol(claim.verdict)} {claim.verdict}",
-                claim.experiment,
-                claim.sentence,
-                claim.measured,
-                claim.estimate,
-                probability(claim.p),
-            )
-            for claim in findings.claims
-        ]
-        shown.append(_terminal_table("Claims", TableOf("", columns, tuple(rows))))
-    return [Constrain(table, TERMINAL_WIDTH) for table in shown]
+    return [Constrain(one, TERMINAL_WIDTH) for one in shown]
+
+
+def _answers(answers: tuple[Answer, ...]) -> Table:
+    """Sentences after the symbols of their verdicts."""
+    table = Table.grid(padding=(0, 1))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for answer in answers:
+        sentence = " ".join(legible(answer.sentence).split())
+        table.add_row(Text(symbol(answer.verdict)), Text(sentence))
+    table.add_row()
+    return table
 
 
 def _main_table(section: Section) -> TableOf | None:
@@ -59,12 +58,16 @@ def _main_table(section: Section) -> TableOf | None:
     return None
 
 
-def _terminal_table(title: str, shown: TableOf) -> Group:
+def _terminal_table(title: str, given: TableOf) -> Group:
     # Text, because names may hold what rich would read as markup.
+    shown = told_once(given)
     heading = f"{title} · {shown.title}" if shown.title else title
     left_out = len(shown.columns) - TERMINAL_COLUMNS
+    below = [shown.note.removesuffix(given.note).strip()]
+    if left_out > 0:
+        below.append(f"{left_out} more columns are in the report")
     table = Table(
-        caption=Text(f"{left_out} more columns are in the report") if left_out > 0 else None,
+        caption=Text("\n".join(brief(line) for line in below if line)),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,

@@ -5,6 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from weakteach.artifacts.store import Store
+from weakteach.results.answers import (
+    OUTCOMES,
+    claim_answers,
+    contrast_answers,
+    contrasts,
+    failure_answers,
+)
 from weakteach.results.cells import Cell, cells_of, minus_human
 from weakteach.results.deciding import claim_rows
 from weakteach.results.findings import (
@@ -25,6 +32,7 @@ from weakteach.results.ran import what_ran
 from weakteach.results.teachers import examples, label_tables, teacher_figures, teacher_table
 from weakteach.statistics.crossed import holm, r_squared
 from weakteach.statistics.joined import LEAST_SHARE, Missing, aligned
+from weakteach.study.arms import ROLES
 from weakteach.study.experiments import Experiment
 from weakteach.study.manifest import Manifest
 
@@ -65,15 +73,22 @@ def analyze(store: Store, manifest: Manifest) -> Findings:
     sections = tuple(_section(one, outcomes, claims) for one in manifest.experiments)
     status = arm_status(store, manifest)
     counts = {name: list(status.values()).count(name) for name in ("done", "failed", "pending")}
+    answers = claim_answers(claims)
+    for one in manifest.experiments:
+        if not any(claim.experiment == one.id for claim in claims):
+            cells = cells_of(one, outcomes, OUTCOMES)
+            answers += contrast_answers(one.id, contrasts(cells, manifest.info.sizes))
     taught = [m for m in manifest.measures if m.kind in ("agreement", "teacher_accuracy")]
+    failures = _failures(manifest)
     return Findings(
+        answers=answers + failure_answers(failures),
         ran=what_ran(store, manifest),
         sections=sections,
         claims=tuple(claims),
         teachers=teacher_table(taught, outcomes),
         teacher_figures=teacher_figures(taught, outcomes),
         cost=_cost(store, manifest),
-        failures=_failures(manifest),
+        failures=failures,
         arms_done=counts["done"],
         arms_failed=counts["failed"],
         arms_pending=counts["pending"],
@@ -119,15 +134,20 @@ def _section(experiment: Experiment, outcomes: Outcomes, claims: Sequence[ClaimR
 def comparison(experiment: Experiment, kind: str, cells: Sequence[Cell]) -> Comparison:
     label, _, reference = KINDS[kind]
     marks: dict[str, list[Mark]] = {}
+    differences: dict[str, list[Mark]] = {}
     for cell in cells:
         if (value := cell.estimate) is not None:
             marks.setdefault(cell.series, []).append(Mark(cell.x, value, cell.seed_means))
+        if (difference := minus_human(cell, cells)) is not None:
+            differences.setdefault(cell.series, []).append(Mark(cell.x, difference))
     return Comparison(
         title=f"{experiment.title}: {label}",
         x_label=AXES[experiment.axis],
         y_label=label,
         series=tuple(Series(name, tuple(of)) for name, of in marks.items()),
         reference=reference,
+        differences=tuple(Series(name, tuple(of)) for name, of in differences.items()),
+        difference_label=f"{KINDS[kind][1]} minus that of human labels",
     )
 
 
@@ -220,9 +240,10 @@ def _cost(store: Store, manifest: Manifest) -> TableOf:
 
 
 def _failures(manifest: Manifest) -> tuple[tuple[str, str, str], ...]:
-    """Arm, roles and reason; roles of an arm that failed for one reason stand together."""
+    """Arm, what its students learned from, and reason; what failed for one reason in an arm stands
+    together."""
     found: dict[tuple[str, str], dict[str, None]] = {}
     for measure in manifest.measures:
         if why := manifest.failures.get(measure.fingerprint):
-            found.setdefault((measure.arm, why), {})[measure.role] = None
+            found.setdefault((measure.arm, why), {})[ROLES[measure.role]] = None
     return tuple((arm, ", ".join(roles), why) for (arm, why), roles in found.items())

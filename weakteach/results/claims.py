@@ -1,7 +1,9 @@
 """The claims of the publication: the outcomes that each is a difference of, and its margin.
 
-All claims of one study are decided as one family. Margins are a tenth of what human labels bring
-over the base student in the same experiment, fixed here before any arm was compared.
+The claims of the publication's abstract are the primary ones, decided as one family; all others
+are secondary, those of each experiment a family of their own (see ``deciding.py``). Which are
+primary, and the margins, a tenth of what human labels bring over the base student in the same
+experiment, are fixed here before any arm was compared.
 """
 
 from collections.abc import Callable, Mapping
@@ -51,14 +53,17 @@ class Found:
 
 @dataclass(frozen=True)
 class Statement:
-    """A claim of an experiment: its difference, and the gain that its margin is a share of (or
-    the margin itself, a number). ``unit`` is said with the margin, where it is not a plain one."""
+    """A claim of an experiment: its difference, ``what`` minus what in words, and the gain that its
+    margin is a share of (or the margin itself, a number). ``unit`` is said with the margin, where
+    it is not a plain one. ``primary`` marks the claims of the publication's abstract."""
 
     experiment: str
     claim: Claim
+    what: str
     difference: Callable[[Found], Joined]
     margin: Callable[[Found], Joined | float] | None
     unit: str = ""
+    primary: bool = False
 
 
 def whole(cell: Cell) -> Joined:
@@ -209,25 +214,32 @@ STATEMENTS = (
         "E1",
         Claim("E1", "Weak labels teach students of all sizes at least as well as human labels.",
               "at_least"),
+        "weak minus human labels",
         WEAK_MINUS_HUMAN,
         GAIN_THERE,
+        primary=True,
     ),
     Statement(
         "E2",
         Claim("E2 size", "The teacher's size has little effect.", "close"),
+        "the smallest minus the largest teacher",
         _smallest_teacher_minus_largest,
         _gain,
+        primary=True,
     ),
     Statement(
         "E2",
         Claim("E2 human", "Labels of teachers of all sizes are at least as good as human labels.",
               "at_least"),
+        "all teachers minus human labels",
         _all_teachers_minus_human,
         _gain,
+        primary=True,
     ),
     Statement(
         "E3",
         Claim("E3", "Weak labels teach students of other families at least as well.", "at_least"),
+        "weak minus human labels",
         _of_other_families,
         _gain_of_other_families,
     ),
@@ -235,12 +247,14 @@ STATEMENTS = (
         "E4",
         Claim("E4", "A judge finds students of weak and of human labels about equally good.",
               "close"),
+        "the win rate over one half",
         _wins,
         lambda found: WIN_MARGIN,
     ),
     Statement(
         "E5",
         Claim("E5", "Weak labels are at least as good in summarization.", "at_least"),
+        "weak minus human labels",
         WEAK_MINUS_HUMAN,
         GAIN_THERE,
     ),
@@ -248,21 +262,25 @@ STATEMENTS = (
         "E6",
         Claim("E6", "The smallest labeled fraction is enough for labels as good as human ones.",
               "at_least"),
+        "weak minus human labels",
         lambda found: found.minus(
             "weak", "human", lambda cell: _at_smallest_fraction(cell, found)
         ),
         lambda found: _gain(found, lambda cell: _at_smallest_fraction(cell, found)),
+        primary=True,
     ),
     Statement(
         "E7",
         Claim("E7 matched", "Keeping only the labels that humans agree with brings nothing.",
               "at_least"),
+        "all weak labels minus the matched ones",
         lambda found: found.minus("weak", "matched"),
         _gain,
     ),
     Statement(
         "E7",
         Claim("E7 mismatched", "Labels that humans disagree with still teach.", "greater"),
+        "mismatched labels minus the base student",
         lambda found: found.minus("mismatched", "base"),
         None,
     ),
@@ -270,6 +288,7 @@ STATEMENTS = (
         "E8",
         Claim("E8", "Responses that weak labels choose have about the gold reward of those that "
               "humans choose.", "at_least"),
+        "weak minus human labels",
         lambda found: found.minus("weak", "human", kind="label_gold"),
         # A share of what human labels tell apart: gold of the chosen over the rejected response.
         lambda found: _tenth(found.mean("human", kind="label_gap")),
@@ -277,12 +296,14 @@ STATEMENTS = (
     Statement(
         "E10",
         Claim("E10", "A judge is less consistent on pairs on which the labels differ.", "greater"),
+        "matched minus mismatched pairs",
         lambda found: found.minus("matched", "mismatched", kind="consistency"),
         None,
     ),
     Statement(
         "E11",
         Claim("E11", "Under all gold models weak labels are at least as good.", "at_least"),
+        "weak minus human labels",
         _over_golds(WEAK_MINUS_HUMAN),
         _over_golds(GAIN_THERE),
         unit="spreads of each gold",
@@ -291,24 +312,28 @@ STATEMENTS = (
         "E12",
         Claim("E12", "Teachers of other architectures teach at least as well as humans.",
               "at_least"),
+        "the other teachers minus human labels",
         _other_teachers_minus_human,
         _gain,
     ),
     Statement(
         "E14",
         Claim("E14", "SFT on the labels before DPO makes better students.", "greater"),
+        "with minus without SFT",
         _with_minus_without_sft,
         None,
     ),
     Statement(
         "E15",
         Claim("E15", "Weak labels are at least as good whatever the beta of DPO.", "at_least"),
+        "weak minus human labels",
         WEAK_MINUS_HUMAN,
         GAIN_THERE,
     ),
     Statement(
         "E16",
         Claim("E16", "Over seeds of the split, weak labels are at least as good.", "at_least"),
+        "weak minus human labels",
         _all_teachers_minus_human,
         _gain,
     ),
@@ -316,6 +341,7 @@ STATEMENTS = (
         "E17",
         Claim("E17 all", "A teacher's errors are better to learn from than random ones.",
               "greater"),
+        "weak minus random errors",
         lambda found: found.minus("weak", "random"),
         None,
     ),
@@ -323,12 +349,14 @@ STATEMENTS = (
         "E17",
         Claim("E17 mismatched", "Its errors alone are better to learn from than random ones alone.",
               "greater"),
+        "mismatched minus random mismatched labels",
         lambda found: found.minus("mismatched", "random_mismatched"),
         None,
     ),
     Statement(
         "E18",
         Claim("E18", "A teacher with a reward head teaches about as well as one of DPO.", "close"),
+        "a reward head minus DPO",
         _reward_head_minus_dpo,
         _gain,
     ),
@@ -336,6 +364,7 @@ STATEMENTS = (
         "E1",
         Claim("R2", "Weak labels are at least as good as human labels of all pairs, those of the "
               "teacher included.", "at_least"),
+        "weak minus all human labels",
         WEAK_MINUS_ALL,
         GAIN_WITH_ALL,
     ),

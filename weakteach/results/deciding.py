@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from weakteach.results.answers import more_needed
 from weakteach.results.cells import cells_of
 from weakteach.results.claims import KINDS, STATEMENTS, Found, Statement
 from weakteach.results.findings import ClaimRow
@@ -14,19 +15,31 @@ from weakteach.study.experiments import Experiment
 def claim_rows(
     experiments: Sequence[Experiment], outcomes: Outcomes, sizes: Mapping[str, int]
 ) -> list[ClaimRow]:
-    """Every claim whose experiment is in the study, decided as one family. What lacks its evidence
-    is not decided, for a reason that ``needed`` gives. ``sizes`` holds the parameters of models by
-    their names."""
+    """Every claim whose experiment is in the study, in the order of ``STATEMENTS``. The primary
+    ones are decided as one family, the secondary ones of each experiment as another. What lacks
+    its evidence is not decided, for a reason that ``needed`` gives. ``sizes`` holds the parameters
+    of models by their names."""
     found = {one.id: Found(tuple(cells_of(one, outcomes, KINDS)), sizes) for one in experiments}
     stated = [statement for statement in STATEMENTS if statement.experiment in found]
     evidence = [_evidence(statement, found[statement.experiment]) for statement in stated]
-    decisions = iter(decide([one for one in evidence if isinstance(one, Evidence)]))
+    families: dict[str, list[int]] = {}
+    for place, (statement, one) in enumerate(zip(stated, evidence, strict=True)):
+        if isinstance(one, Evidence):
+            families.setdefault(_family(statement), []).append(place)
+    decisions: dict[int, Decision] = {}
+    for places in families.values():
+        family = [one for place in places if isinstance(one := evidence[place], Evidence)]
+        decisions |= dict(zip(places, decide(family), strict=True))
     return [
         _not_measured(statement, one)
         if isinstance(one, Missing)
-        else _row(statement, next(decisions))
-        for statement, one in zip(stated, evidence, strict=True)
+        else _row(statement, decisions[place])
+        for place, (statement, one) in enumerate(zip(stated, evidence, strict=True))
     ]
+
+
+def _family(statement: Statement) -> str:
+    return "primary" if statement.primary else statement.experiment
 
 
 def _evidence(statement: Statement, found: Found) -> Evidence | Missing:
@@ -44,38 +57,32 @@ def _evidence(statement: Statement, found: Found) -> Evidence | Missing:
 
 
 def _not_measured(statement: Statement, why: Missing) -> ClaimRow:
-    claim = statement.claim
     return ClaimRow(
-        statement.experiment, claim.sentence, "not decided", "not measured", None, None, why.reason
+        experiment=statement.experiment,
+        sentence=statement.claim.sentence,
+        verdict="not decided",
+        measured="not measured",
+        estimate=None,
+        p=None,
+        needed=why.reason,
+        primary=statement.primary,
     )
 
 
 def _row(statement: Statement, decision: Decision) -> ClaimRow:
-    claim, margin = statement.claim, decision.margin
-    measured = {
-        "at_least": f"difference above −{margin or 0:.2g}",
-        "close": f"difference within ±{margin or 0:.2g}",
-        "greater": "difference above 0",
-    }[claim.kind]
+    margin = decision.margin or 0
+    wanted = {
+        "at_least": f"above \N{MINUS SIGN}{margin:.2g}",
+        "close": f"within ±{margin:.2g}",
+        "greater": "above 0",
+    }[statement.claim.kind]
     return ClaimRow(
-        statement.experiment,
-        claim.sentence,
-        decision.verdict,
-        f"{measured} {statement.unit}".strip(),
-        decision.estimate,
-        decision.p,
-        _needed(decision),
+        experiment=statement.experiment,
+        sentence=statement.claim.sentence,
+        verdict=decision.verdict,
+        measured=f"{statement.what} {wanted} {statement.unit}".strip(),
+        estimate=decision.estimate,
+        p=decision.p,
+        needed=more_needed(decision),
+        primary=statement.primary,
     )
-
-
-def _needed(decision: Decision) -> str:
-    """Why a claim is not decided, and how much more would decide it."""
-    if decision.verdict != "not decided":
-        return ""
-    more = []
-    if decision.seeds_needed:
-        more.append(f"{decision.seeds_needed:,} seeds")
-    if decision.prompts_needed:
-        more.append(f"{decision.prompts_needed:,} test prompts")
-    wanted = f"about {' or '.join(more)} would decide it" if more else ""
-    return "; ".join(text for text in (decision.reason, wanted) if text)

@@ -4,11 +4,14 @@ A report draws these values and computes nothing. Texts in them may come from th
 untrusted; whoever shows them escapes them.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from weakteach.statistics.estimate import Estimate
 
+# How experiments of the publication are numbered.
+PUBLISHED = re.compile(r"E\d+")
 # What a cell of a table may hold; an estimate is shown with its interval, None as a dash.
 Value = str | int | float | Estimate | None
 
@@ -33,7 +36,8 @@ class Series:
 @dataclass(frozen=True)
 class Comparison:
     """A figure of means: one group of marks for each place on the x axis. ``reference`` is the
-    height of a line that says ``reference_name`` (0.5 for win rates)."""
+    height of a line that says ``reference_name`` (0.5 for win rates). ``differences`` holds, under
+    the same names and places, what is shown of each mark beside it: its difference to another."""
 
     title: str
     x_label: str
@@ -41,6 +45,8 @@ class Comparison:
     series: tuple[Series, ...]
     reference: float | None = None
     reference_name: str = "no difference"
+    differences: tuple[Series, ...] = ()
+    difference_label: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,8 @@ class Example:
 @dataclass(frozen=True)
 class ClaimRow:
     """A claim of the publication and what this study says of it. ``verdict`` is ``supported``,
-    ``contradicted`` or ``not decided``; ``needed`` says how much would decide it."""
+    ``contradicted`` or ``not decided``; ``needed`` says how much would decide it. The ``primary``
+    claims are one family, the others of each experiment another."""
 
     experiment: str
     sentence: str
@@ -111,6 +118,18 @@ class ClaimRow:
     estimate: Estimate | None
     p: float | None
     needed: str
+    primary: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a study says, in a sentence or two: of a claim, whose ``verdict`` it has, or of two
+    groups of students, the first of which was ``better``, ``worse``, or ``not decided``; or why
+    something ``failed``, which is of no one ``experiment``."""
+
+    experiment: str
+    verdict: str
+    sentence: str
 
 
 @dataclass(frozen=True)
@@ -126,6 +145,11 @@ class Section:
     claims: tuple[ClaimRow, ...]
     examples: tuple[Example, ...] = ()
     pending: int = 0
+
+    @property
+    def heading(self) -> str:
+        """The title, after the number of an experiment of the publication."""
+        return f"{self.id} {self.title}" if PUBLISHED.fullmatch(self.id) else self.title
 
 
 @dataclass(frozen=True)
@@ -144,8 +168,9 @@ class Ran:
 
 @dataclass(frozen=True)
 class Findings:
-    """All that a report shows besides the description of the study."""
+    """All that a report shows besides the description of the study. It begins with ``answers``."""
 
+    answers: tuple[Answer, ...]
     ran: Ran
     sections: tuple[Section, ...]
     claims: tuple[ClaimRow, ...]

@@ -33,7 +33,8 @@ class Matched(View):
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
         labels, human = (read_labels(workspace.store, s) for s in (self.labels, self.human))
-        return write_view(workspace, self, derived.matched(labels, human))
+        none = f"no pair on which {_called(self.labels)} and human labels agree"
+        return write_view(workspace, derived.matched(labels, human), none)
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class Mismatched(View):
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
         labels, human = (read_labels(workspace.store, s) for s in (self.labels, self.human))
-        return write_view(workspace, self, derived.mismatched(labels, human))
+        none = f"no pair on which {_called(self.labels)} and human labels differ"
+        return write_view(workspace, derived.mismatched(labels, human), none)
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ class TopMargin(View):
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
         labels = read_labels(workspace.store, self.labels)
-        return write_view(workspace, self, derived.top_margin(labels, self.share))
+        none = f"no pair among the {self.share} with the largest margins"
+        return write_view(workspace, derived.top_margin(labels, self.share), none)
 
 
 @dataclass(frozen=True)
@@ -78,13 +81,18 @@ class RandomFlips(Labels):
     def compute(self, workspace: Workspace) -> dict[str, Any]:
         human, like = (read_labels(workspace.store, s) for s in (self.human, self.like))
         noisy, errors = derived.flipped_like(human, like, self.seed)
-        return {**write_view(workspace, self, noisy), "flipped": errors}
+        none = "no pair with a human choice and a label whose errors to copy"
+        return {**write_view(workspace, noisy, none), "flipped": errors}
 
 
-def write_view(workspace: Workspace, view: Labels, table: pa.Table) -> dict[str, Any]:
-    """Write the labels; return their number as a fact. Raises DataError if there are none."""
+def _called(labels: Labels) -> str:
+    return "randomly flipped" if isinstance(labels, RandomFlips) else "weak"
+
+
+def write_view(workspace: Workspace, table: pa.Table, none: str) -> dict[str, Any]:
+    """Write the labels; return their number as a fact. Raises DataError, which begins with
+    ``none``, if there are none."""
     if not len(table):
-        sources = " and ".join(map(str, view.inputs))
-        raise DataError(f"{type(view).__name__} of {sources} holds no pair: nothing to train on")
+        raise DataError(f"{none}: nothing to train on")
     pq.write_table(table, workspace.out / "labels.parquet")
     return {"rows": len(table)}

@@ -336,6 +336,7 @@ class Grid:
     ``summaries`` is the second domain, ``families`` students and ``others`` teachers of other
     architectures, ``more_seeds`` seeds of the experiment over seeds alone, ``judge`` compares
     responses, ``embedding`` finds the model of sentence vectors, which only one experiment needs.
+    ``all_controls`` asks for all of them in the size grid, too.
 
     ``annotators`` make labels of a part in other ways than the teacher, by the role of the student
     that learns from them. Another one, such as a second prompt, touches four places: its step, its
@@ -355,6 +356,7 @@ class Grid:
     annotators: Mapping[str, Annotator] = field(default_factory=dict)
     judge: Judge | None = None
     embedding: Callable[[], Model] | None = None
+    all_controls: bool = False
 
     @property
     def fractions(self) -> tuple[Fraction, ...]:

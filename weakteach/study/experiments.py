@@ -1,8 +1,10 @@
 """The experiments of the publication (WLT §4, appendices), each a function from a grid to its arms.
 
-Every experiment has the controls at its main point: the student before alignment, SFT alone, human
-labels of the unlabeled, of all, and of the labeled pairs alone, gold labels, and human labels with
-random errors at the teacher's rate. Steps are shared, so a control is computed once for all.
+Every experiment of the publication has the controls at its main point: the student before
+alignment, SFT alone, human labels of the unlabeled, of all, and of the labeled pairs alone, gold
+labels, and human labels with random errors at the teacher's rate. Steps are shared, so a control is
+computed once for all. The size grid, the first look, has the first of these and human and gold
+labels, and the others where they are asked for.
 """
 
 from collections.abc import Iterable
@@ -15,6 +17,8 @@ from weakteach.study.arms import Arm, Data, Grid, Measure, Setting
 
 # The least that a comparison of weak and human labels needs.
 BASIC = ("base", "human", "weak")
+# What a first look compares.
+FIRST = ("base", "human", "gold", "weak")
 # Draws the prompts and pairs that a judge compares: the same for all seeds of a study, so that
 # their outcomes can be paired.
 JUDGED_SEED = 0
@@ -46,14 +50,15 @@ def arms_of(experiments: Iterable[Experiment]) -> list[Arm]:
 
 def size_grid(grid: Grid) -> Experiment:
     found: list[Measure] = []
+    controls = [role for role in grid.controls if grid.all_controls or role in FIRST]
     for seed in grid.seeds:
         for fraction in grid.fractions:
             for number, weak in enumerate(grid.weak):
                 lab = grid.lab(replace(grid.point(seed), fraction=fraction, weak=weak))
-                roles = ("weak",) if number else grid.controls
+                roles = ("weak",) if number else controls
                 found += lab.outcomes(roles)
     return Experiment(
-        "grid",
+        "sizes",
         "Supervisor size and label fraction",
         "Does a larger teacher, or a larger labeled part, give better labels?",
         "fraction",

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from typing import Literal
 
 from weakteach.evaluation.gold import Gold, RewardModel, WorldGold
 from weakteach.evaluation.judge import ChatJudge, Judge, RewardJudge, Style
@@ -53,6 +54,9 @@ class Choices(Ranges):
     """Pairs that golds trained:... learn from."""
     dtype: Dtype | None = None
     """Of computations with models; trained weights stay in float32."""
+    controls: Literal["main", "all"] = "main"
+    """What the size grid compares weak labels with: main (the student before alignment, human and
+    gold labels) or all controls. Other sweeps have all."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -161,7 +165,7 @@ def make_grid(
         held_out = HeldOut(pairs, preset.test_pairs, preset.set_aside_pairs if trained else 0)
         found = (find_gold(gold, name, held_out, wanted, preset, resolve) for gold in golds)
         return Data(
-            name=pairs.source.name,
+            name=domain_name(pairs.source),
             held_out=held_out,
             golds=tuple(gold for gold in found if gold),
             teacher=wanted.teacher_recipes,
@@ -193,7 +197,15 @@ def make_grid(
         annotators=find_annotators(endpoint),
         judge=find_judge(endpoint, main, preset),
         embedding=partial(find_model, preset.embedding, resolve) if preset.embedding else None,
+        all_controls=choices.controls == "all",
     )
+
+
+def domain_name(source: Source) -> str:
+    """What arms and reports call the pairs of a source."""
+    if isinstance(source, WorldSource):
+        return f"embedded {source.domain.name}"
+    return source.name
 
 
 def find_policy(name: str, preset: Preset, resolve: bool = True) -> Policy:

@@ -1,0 +1,198 @@
+"""The answer of a study in words: a sentence for each claim, or for each comparison of students.
+
+A sentence says that one group is better or worse than another only where that is decided at the
+level of its family, after Holm: claims as ``deciding.py`` says, the comparisons of one experiment
+together.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+
+from weakteach.results.cells import Cell, human_of
+from weakteach.results.claims import whole
+from weakteach.results.findings import Answer, ClaimRow
+from weakteach.results.numbers import with_interval
+from weakteach.statistics.decisions import (
+    CONTRADICTED,
+    LEVEL,
+    MOST_SEEDS,
+    SUPPORTED,
+    Claim,
+    Decision,
+    Evidence,
+    decide,
+)
+from weakteach.statistics.estimate import Estimate
+from weakteach.statistics.joined import Joined, Missing, average, minus
+from weakteach.study.arms import Setting
+
+# What students are compared by.
+OUTCOMES = ("reward", "accuracy")
+# How the places of a comparison are told, after "With".
+SAID: Mapping[str, Callable[[str], str]] = {
+    "domain": lambda name: f"pairs of {name}",
+    "weak": lambda name: f"teacher {name}",
+    "teacher": lambda kind: "a reward head" if kind == "reward head" else "a teacher of DPO",
+    "student": lambda name: f"student {name}",
+    "fraction": lambda share: f"{share} of the pairs labeled",
+    "beta": lambda value: f"beta {value}",
+    "sft": lambda start: "SFT before DPO" if start == "with SFT" else "no SFT before DPO",
+    "recipe": lambda changes: "the usual recipe" if changes == "usual" else changes,
+    "of": lambda gold: f"gold {gold}",
+}
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Two groups of students, and the outcome of the first minus that of the other, paired.
+    ``where`` says which students, such as "With 1/8 of the pairs labeled, "; it may be empty."""
+
+    where: str
+    one: str
+    other: str
+    difference: Joined
+
+
+def claim_answers(rows: Iterable[ClaimRow]) -> tuple[Answer, ...]:
+    """A sentence for each claim, the primary ones first."""
+    ordered = sorted(rows, key=lambda row: not row.primary)
+    return tuple(Answer(row.experiment, row.verdict, _of_claim(row)) for row in ordered)
+
+
+def _of_claim(row: ClaimRow) -> str:
+    said = f"{row.verdict.capitalize()}: {row.sentence}"
+    if row.estimate is None:
+        return f"{said} Not measured: {row.needed}."
+    needed = f"; {row.needed}" if row.needed else ""
+    return f"{said} Claimed: {row.measured}. Found: {_shown(row.estimate)}{needed}."
+
+
+def contrasts(cells: Sequence[Cell], sizes: Mapping[str, int]) -> list[Contrast]:
+    """Weak minus human labels at every place that has both; then each larger teacher minus the
+    smallest one, over all places that both label. ``sizes`` holds the parameters of models by
+    their names: teachers of unknown or equal size are not compared."""
+    pairs = [
+        (cell, human)
+        for cell in cells
+        if cell.role == "weak" and cell.kind in OUTCOMES and (human := human_of(cell, cells))
+    ]
+    weak = [cell for cell, _ in pairs]
+    found = [
+        Contrast(
+            _where(cell, weak),
+            "weak labels",
+            "human ones",
+            minus(whole(cell), whole(human)),
+        )
+        for cell, human in pairs
+    ]
+    return found + _of_teachers(weak, sizes)
+
+
+def _of_teachers(weak: Sequence[Cell], sizes: Mapping[str, int]) -> list[Contrast]:
+    by_teacher: dict[str, dict[Setting, Cell]] = {}
+    for cell in weak:
+        if cell.setting.weak in sizes:
+            place = replace(cell.setting, weak="")
+            by_teacher.setdefault(cell.setting.weak, {})[place] = cell
+    names = sorted(by_teacher, key=lambda name: sizes[name])
+    found = []
+    for name in names[1:]:
+        large, small = by_teacher[name], by_teacher[names[0]]
+        both = [place for place in large if place in small]
+        if sizes[name] == sizes[names[0]] or not both:
+            continue
+        means = [average([whole(of[place]) for place in both]) for of in (large, small)]
+        over = "Over all of these, " if len(both) > 1 else ""
+        found.append(
+            Contrast(over, f"labels of {name}", f"those of the smaller {names[0]}", minus(*means))
+        )
+    return found
+
+
+def _where(cell: Cell, among: Sequence[Cell]) -> str:
+    """What tells the place of a cell from those of others."""
+    varying = [
+        SAID[field.name](getattr(cell.setting, field.name))
+        for field in fields(Setting)
+        if len({getattr(other.setting, field.name) for other in among}) > 1
+    ]
+    if len({other.of for other in among}) > 1:
+        varying.append(SAID["of"](cell.of))
+    return f"With {' and '.join(varying)}, " if varying else ""
+
+
+def contrast_answers(experiment: str, compared: Sequence[Contrast]) -> tuple[Answer, ...]:
+    """A sentence for each comparison, all of them decided as one family."""
+    measured = [one for one in compared if not isinstance(one.difference, Missing)]
+    decisions = iter(
+        decide(
+            [
+                Evidence(Claim(one.where, "", "greater"), one.difference.matrix)
+                for one in measured
+                if not isinstance(one.difference, Missing)
+            ]
+        )
+    )
+    return tuple(
+        Answer(experiment, "not decided", _not_compared(one, one.difference))
+        if isinstance(one.difference, Missing)
+        else _answer(experiment, one, next(decisions), len(measured))
+        for one in compared
+    )
+
+
+def failure_answers(failures: Iterable[tuple[str, str, str]]) -> tuple[Answer, ...]:
+    """A sentence for each reason for which roles failed; ``failures`` are arm, roles and reason."""
+    counts = Counter((roles, why) for _, roles, why in failures)
+    return tuple(
+        Answer("", "failed", f"Failed in {_arms(n)}, {roles}: {why.rstrip('.')}.")
+        for (roles, why), n in counts.items()
+    )
+
+
+def _arms(count: int) -> str:
+    return "1 arm" if count == 1 else f"{count:,} arms"
+
+
+def _answer(experiment: str, one: Contrast, decision: Decision, family: int) -> Answer:
+    shown = _shown(decision.estimate)
+    if decision.verdict in (SUPPORTED, CONTRADICTED):
+        verdict = "better" if decision.verdict == SUPPORTED else "worse"
+        sentence = f"{one.where}{one.one} teach {verdict} than {one.other}: {shown}."
+        return Answer(experiment, verdict, _capital(sentence))
+    alone = decision.p_alone < LEVEL
+    among = f", told apart alone but not among {family} comparisons" if alone else ""
+    sentence = f"{one.where}{one.one} and {one.other} are not told apart ({shown}{among})"
+    return Answer(experiment, "not decided", _capital(f"{sentence}; {more_needed(decision)}."))
+
+
+def _not_compared(one: Contrast, why: Missing) -> str:
+    return _capital(f"{one.where}{one.one} and {one.other} are not compared: {why.reason}.")
+
+
+def more_needed(decision: Decision) -> str:
+    """What would decide a claim that is not decided, or why that cannot be told; else empty."""
+    if decision.verdict in (SUPPORTED, CONTRADICTED):
+        return ""
+    if decision.p_alone == 1:  # not tested, for a reason
+        return decision.reason
+    for wanted, there, name in (
+        (decision.seeds_needed, decision.estimate.seeds, "seed"),
+        (decision.prompts_needed, decision.estimate.prompts, "test prompt"),
+    ):
+        if wanted is not None:
+            more = max(wanted - there, 1)
+            return f"about {more:,} more {name}{'s' * (more > 1)} would decide it"
+    return f"not even {MOST_SEEDS:,} seeds would decide it"
+
+
+def _shown(estimate: Estimate) -> str:
+    value, ends = with_interval(estimate)
+    signed = f"+{value}" if estimate.value > 0 and float(value.replace(",", "")) else value
+    return f"{signed} {ends}".strip()
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
