@@ -89,6 +89,9 @@ def test_label_writes_a_label_for_every_pair_and_says_how_good_the_teacher_is(la
     assert code == 0, err
     assert "few[final].jsonl: 300 rows = 300 pairs + 0 in quarantine" in out
     assert "many.jsonl: 202 rows = 200 pairs + 2 in quarantine" in out
+    assert "chosen and rejected: prompt from prompt, responses from chosen and rejected" in out
+    assert "bad JSON" in out
+    assert "many.jsonl:202" in out
     assert "Teacher accuracy on held-out human choices" in out
     assert "Agreement with the human choices of the unlabeled file" in out
     assert "95 % interval" in out
@@ -96,6 +99,11 @@ def test_label_writes_a_label_for_every_pair_and_says_how_good_the_teacher_is(la
     labels = pq.read_table(folder / "out" / "labels.parquet").to_pandas()
     assert len(labels) == 200
     assert labels["pair_id"].is_unique
+    assert labels["id"].tolist() == [f"many.jsonl:{n}" for n in range(1, 201)]
+    for row, label in zip((folder / "many.jsonl").open(), labels.itertuples(), strict=False):
+        texts = json.loads(row)
+        assert label.chosen == texts[label.chosen_column]
+        assert label.choice == 1 + (label.chosen_column == "rejected")
     assert labels["confidence"].between(0, 1).all()
     quarantine = pq.read_table(folder / "out" / "quarantine.parquet").to_pandas()
     assert sorted(quarantine["reason"]) == ["bad JSON", "equal responses"]
@@ -110,7 +118,7 @@ def test_preferences_load_with_datasets_and_feed_trl_unchanged(labeled, tmp_path
         split="train",
         cache_dir=str(tmp_path / "cache"),
     )
-    assert loaded.column_names == ["prompt", "chosen", "rejected"]
+    assert {"id", "prompt", "chosen", "rejected", "margin"} <= set(loaded.column_names)
     base = base_folder("opt-45k")
     trainer = DPOTrainer(
         model=load_causal(Weights(str(base))),
@@ -145,7 +153,19 @@ def test_human_choices_of_the_unlabeled_file_change_no_label(labeled, tmp_path):
         pq.read_table(place / "out" / "preferences.parquet").to_pylist()
         for place in (folder, tmp_path)
     )
-    assert before == after
+    assert [row | {"id": ""} for row in before] == [row | {"id": ""} for row in after]
+
+
+def test_gc_keeps_what_a_run_is_made_of_until_it_is_forgotten(labeled, here):
+    folder, _ = labeled
+    store = ("--storage", folder / "store")
+    code, out, _ = here("gc", *store, "--dry-run")
+    assert code == 0
+    assert "Nothing to drop" in out
+    name = min(path.name for path in (folder / "store" / "studies").iterdir())
+    code, out, _ = here("gc", *store, "--drop", name, "--dry-run")
+    assert code == 0
+    assert "WeakLabels" in out
 
 
 def test_show_prints_the_record_and_the_lineage(labeled, here):
@@ -181,6 +201,15 @@ BAD = {
     "no threads": (["--threads", "0"], "--threads: 0 is out of range"),
     "cluster that does not answer": (["--address", "127.0.0.1:1"], "at 127.0.0.1:1 (--address)"),
     "unknown preset": (["--preset", "big"], "embedded"),
+    "columns without a name": (["--columns", "prompt"], "prompt=question"),
+    "column that is not there": (["--columns", "prompt=topic"], "no column 'topic'"),
+    "one choice value": (["--choice-values", "A"], "--choice-values takes two"),
+    "folder of another run": (["--out", "taken"], "--overwrite"),
+    "folder that is a file": (["--out", "odd.csv"], "odd.csv is a file"),
+    "storage that is a file": (["--storage", "odd.csv"], "odd.csv"),
+    "no choice": (["--labeled", "plain.jsonl"], "no row says which response a human chose"),
+    "one labeled prompt": (["--labeled", "one.jsonl"], "at least 2 are needed"),
+    "all rows bad": (["--labeled", "bad.jsonl"], "the first (bad.jsonl:1) for: bad JSON"),
     "unknown columns": (["--unlabeled", "odd.csv"], "odd.csv"),
 }
 
@@ -190,35 +219,87 @@ def test_a_users_mistake_is_one_sentence(labeled, here, tmp_path, options, sente
     folder, _ = labeled
     (tmp_path / "empty.jsonl").touch()
     (tmp_path / "odd.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "bad.jsonl").write_text("not json\n")
+    plain = {"prompt": "p", "response_1": "a", "response_2": "b"}
+    (tmp_path / "plain.jsonl").write_text(json.dumps(plain) + "\n")
+    (tmp_path / "one.jsonl").write_text(json.dumps(plain | {"choice": "1"}) + "\n")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken/labels.parquet").touch()
     given = {"--labeled": folder / "few[final].jsonl", "--unlabeled": folder / "many.jsonl"}
     given |= {"--teacher": "opt-45k", "--out": tmp_path / "out", "--storage": tmp_path / "store"}
     name, value = options
-    given[name] = tmp_path / value if Path(value).suffix else value
+    given[name] = tmp_path / value if Path(value).suffix or name == "--out" else value
     code, out, err = here("label", *(item for pair in given.items() for item in pair))
     assert code == 2, out + err
     assert sentence in err
     assert "Traceback" not in out + err
+    in_quarantine = value in ("plain.jsonl", "one.jsonl", "bad.jsonl")
+    assert (tmp_path / "out/quarantine.parquet").exists() == in_quarantine
 
 
-LATE = {
-    "no choice": ("plain.jsonl", "no row says which response a human chose"),
-    "all rows bad": ("bad.jsonl", "the first (bad.jsonl:1) for: bad JSON"),
-}
-
-
-@pytest.mark.parametrize(("name", "sentence"), LATE.values(), ids=LATE)
-def test_so_is_one_that_reading_the_files_shows(labeled, tmp_path, name, sentence):
+def test_pairs_that_are_all_too_long_are_in_quarantine_when_a_run_fails(labeled, tmp_path):
     folder, _ = labeled
-    (tmp_path / "bad.jsonl").write_text("not json\n")
-    plain = {"prompt": "p", "response_1": "a", "response_2": "b"}
-    (tmp_path / "plain.jsonl").write_text(json.dumps(plain) + "\n")
     code, out, err = weakteach(
-        *("label", "--labeled", tmp_path / name, "--unlabeled", folder / "many.jsonl"),
+        *("label", "--labeled", folder / "few[final].jsonl", "--unlabeled", folder / "many.jsonl"),
         *("--teacher", "opt-45k", "--out", tmp_path / "out", "--storage", tmp_path / "store"),
+        *("--max-tokens", 8),
     )
     assert code == 2, out + err
-    assert sentence in err
-    assert "Traceback" not in out + err
+    assert "holds no usable pair" in err
+    quarantine = pq.read_table(tmp_path / "out/quarantine.parquet")
+    assert set(quarantine["reason"].to_pylist()) == {"too long", "bad JSON", "equal responses"}
+
+
+CASES = Path(__file__).parent / "preferences/cases"
+
+
+def test_pairs_that_the_teacher_learned_from_are_left_out_of_the_agreement(tmp_path):
+    """Coin flips: with the pairs that it learned from, a teacher would seem to know them."""
+    few = CASES / "leak-coin-flips.jsonl"
+    code, out, err = weakteach(
+        *("label", "--labeled", few, "--unlabeled", few, "--teacher", "opt-45k"),
+        *("--out", tmp_path / "out", "--storage", tmp_path / "store", "--threads", 2),
+    )
+    assert code == 0, err
+    assert "160 are pairs that the teacher learned from" in out
+    assert "labeled, but left out of the agreement" in out
+    assert len(pq.read_table(tmp_path / "out/labels.parquet")) == 200
+    assert re.search(r"In both files[\s\S]*leak-coin-flips.jsonl +200 +200", out)
+
+
+def test_pairs_are_held_out_of_the_labeled_ones_alone(tmp_path):
+    few = CASES / "partly-labeled.jsonl"
+    code, _, err = weakteach(
+        *("label", "--labeled", few, "--unlabeled", few, "--teacher", "opt-45k"),
+        *("--out", tmp_path / "out", "--storage", tmp_path / "store", "--threads", 2),
+    )
+    assert code == 0, err
+    assert len(pq.read_table(tmp_path / "out/labels.parquet")) == 100
+
+
+def test_check_says_how_files_are_read_in_80_columns(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    names = ("few[final].jsonl", "csv-stray-quote.csv", "system-column-dropped.jsonl")
+    files = [str(CASES / name) for name in (*names, "base-unlabeled-with-choices.jsonl")]
+    assert run(app, ["check", *files, "--teacher", "opt-45k"]) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    for text in ("few[final].jsonl", "csv-stray-quote.csv:11", "26 first, 34 second", "59 pairs",
+                 "0 of 60", "</s>How do I measure"):  # fmt: skip
+        assert text in out
+
+
+def test_check_warns_where_many_rows_are_no_pairs(tmp_path, here):
+    file = tmp_path / "x[/v2].jsonl"
+    pair = '{"prompt": "p", "chosen": "a", "rejected": "b"}\n'
+    file.write_text(pair + "no\n")
+    code, out, _ = here("check", file, file)
+    assert code == 0
+    assert "Warning: 50% of the rows of x[/v2].jsonl are no pairs." in out
+    code, out, err = here("check", CASES / "form-kto.jsonl")
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert here("check")[0] == 2
 
 
 def test_every_command_has_a_sentence_and_the_version_is_told(here):
@@ -226,6 +307,7 @@ def test_every_command_has_a_sentence_and_the_version_is_told(here):
     assert code == 0
     for line in (
         r"label +Label pairs with a teacher trained on a few human choices\.",
+        r"check +Say what files of pairs hold",
         r"gc +Drop what no study needs",
         r"world +Write pairs of an embedded domain as JSONL\.",
     ):

@@ -2,6 +2,7 @@
 
 from typing import NoReturn
 
+from weakteach.run.check import check
 from weakteach.run.cleaning import gc
 from weakteach.run.embedded import pretrain, world
 from weakteach.run.inspection import plan, report, show
@@ -12,7 +13,7 @@ app = new_app(
     "weakteach",
     "Can a weak language model teach a strong one? Studies run from the scripts in sweeps/.",
 )
-for command in (label, plan, report, show, gc, pretrain, world):
+for command in (label, check, plan, report, show, gc, pretrain, world):
     app.command(command)
 
 

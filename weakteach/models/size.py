@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from weakteach.models.spec import Model, ModelError, fetch
-from weakteach.models.tiny.family import FAMILY
+from weakteach.models.tiny.family import FAMILY, SHIPPED, base_folder
 
 GATED = ("llama", "mistral", "gemma", "gemma2", "gemma3_text", "qwen2", "qwen3", "phi3", "olmo2")
 
@@ -27,6 +27,22 @@ def layer_parameters(model: Model) -> int | None:
         return None
 
 
+def context_of(model: Model) -> int | None:
+    """Tokens that a model reads at most, from its ``config.json`` or the header of a GGUF file.
+    None where that tells no limit. Raises ModelError if the hub cannot be reached."""
+    if model.is_gguf:
+        return _gguf_context(Path(model.location))
+    if model.is_untrained:
+        folder = base_folder(SHIPPED[0])  # all embedded models read as much
+    elif model.content.startswith("sha256:"):
+        folder = Path(model.location)
+    else:
+        folder = fetch(model, ["config.json"])
+    config = json.loads((folder / "config.json").read_text())
+    config = config.get("text_config") or config
+    return config.get("max_position_embeddings") or config.get("n_positions")
+
+
 def config_parameters(config: dict[str, Any]) -> int | None:
     """Attention and MLP weights of all layers of a decoder, from the shapes in its configuration
     (Kaplan et al. 2020 count so); None if they are not there."""
@@ -44,6 +60,14 @@ def config_parameters(config: dict[str, Any]) -> int | None:
     inner = first("intermediate_size", "ffn_dim", "n_inner") or 4 * hidden
     matrices = 3 if config.get("model_type") in GATED else 2
     return int(layers * (2 * hidden * width * (1 + shared) + matrices * hidden * inner))
+
+
+def _gguf_context(file: Path) -> int | None:
+    from gguf import GGUFReader  # as below
+
+    fields = GGUFReader(file).fields
+    found = next((name for name in fields if name.endswith(".context_length")), None)
+    return int(fields[found].contents()) if found else None
 
 
 def _gguf_parameters(file: Path) -> int:

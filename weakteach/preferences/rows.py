@@ -1,7 +1,7 @@
 """From the rows of a file to comparisons, by the form that the file as a whole has."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -65,6 +65,17 @@ class Wishes:
     def __post_init__(self) -> None:
         if self.choice_values and len({folded_choice(v) for v in self.choice_values}) < 2:
             raise DataError("--choice-values takes two different values, such as A,B")
+
+    @classmethod
+    def of(cls, columns: Sequence[str] = (), choice_values: Sequence[str] = ()) -> "Wishes":
+        """As the options --columns and --choice-values say it. Raises DataError."""
+        pairs = [tuple(item.strip() for item in one.partition("=")[::2]) for one in columns]
+        if wrong := [one for one, pair in zip(columns, pairs, strict=True) if not all(pair)]:
+            raise DataError(f"--columns: {wrong[0]} is not NAME=COLUMN, such as prompt=question")
+        if choice_values and len(choice_values) != 2:
+            raise DataError("--choice-values takes two different values, such as A,B")
+        first_second = (choice_values[0], choice_values[1]) if choice_values else None
+        return cls(tuple((name, column) for name, column in pairs), first_second)
 
 
 # A user who says nothing.

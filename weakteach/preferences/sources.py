@@ -257,9 +257,13 @@ def hub_source(
     return HubSource(dataset, revision, split, config, wishes=wishes)
 
 
+# What a user's data are; each has an ``overview``.
+UserSource = FileSource | FilesSource | HubSource
+
+
 def data_source(
     data: str | Sequence[str], wishes: Wishes = AS_FOUND, resolve: bool = True
-) -> Source:
+) -> UserSource:
     """The source that a user names: a file, several or a pattern, a folder, an id of the hub.
 
     A folder and a hub id may end in ``#config:split``. ``resolve=False`` asks the hub nothing.

@@ -1,52 +1,299 @@
-"""Labels out: the files that ``weakteach label`` leaves with its user."""
+"""Labels out: the files that ``weakteach label`` leaves with its user, in his terms.
 
-from collections.abc import Iterator
+Every column says what it holds in the ``doc`` of its Parquet field. Labels and preferences pass
+through memory a row group at a time.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow import fs
 
+from weakteach.artifacts.errors import StorageError, UserError, printable
 from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Store
-from weakteach.preferences.pair import PREFERENCE_SCHEMA, QUARANTINE_SCHEMA, preference_groups
-from weakteach.steps.data import Pairs
+from weakteach.preferences.pair import GROUP_ROWS, QUARANTINE_SCHEMA, DataError
+from weakteach.steps.data import Pairs, labels_file
 from weakteach.steps.labels import WeakLabels
 
+RUN, QUARANTINE = "run.json", "quarantine.parquet"
+LABELS, PREFERENCES = "labels.parquet", "preferences.parquet"
+# What a run that came to its end leaves, and what one that failed may have left, too.
+RESULTS = (LABELS, PREFERENCES, "verdict.json", "report.html", "ask.jsonl")
+OUTPUTS = (*RESULTS, QUARANTINE, RUN)
 
-def export(store: Store, few: Pairs, many: Pairs, weak: WeakLabels, out: Path) -> None:
-    """Write labels.parquet, preferences.parquet (TRL's columns) and quarantine.parquet.
 
-    Labels and preferences pass through memory a row group at a time.
-    """
+def _field(name: str, kind: pa.DataType, doc: str) -> pa.Field:
+    return pa.field(name, kind, metadata={"doc": doc})
+
+
+ROW = _field("row", pa.int64(), "Number of the row in the input, from 0 and over all its files")
+ID = _field("id", pa.string(), "The row's own id in the input or, where it has none, its place")
+PLACE = _field("place", pa.string(), "Where the row stands: file and line, or row")
+PAIR_ID = _field("pair_id", pa.string(), "Hash of the pair's texts, whatever their order")
+MARGIN = _field("margin", pa.float64(), "Reward of the chosen response minus the other's, from 0")
+CONFIDENCE = _field(
+    "confidence", pa.float64(), "2·(sigmoid(margin) - 0.5), in [0, 1]: what the teacher claims"
+)
+PROBABILITY = _field(
+    "probability",
+    pa.float64(),
+    "How likely a human makes the same choice, in [0.5, 1): calibrated on held-out human choices",
+)
+LABELS_OUT = pa.schema(
+    [
+        ROW,
+        ID,
+        PLACE,
+        _field("choice", pa.int8(), "The response chosen: 1 is the row's first, 2 its second"),
+        _field("chosen_column", pa.string(), "Column of the input that holds that response"),
+        _field("chosen", pa.string(), "Its text, where the row has chosen and rejected; else null"),
+        _field("rejected", pa.string(), "The other response's text, likewise"),
+        MARGIN,
+        CONFIDENCE,
+        PAIR_ID,
+        _field(
+            "canonical_choice",
+            pa.int8(),
+            "The choice, 1 or 2, in the order that is drawn from pair_id instead of the row's",
+        ),
+        _field("canonical_reward_1", pa.float64(), "Reward of the first response in that order"),
+        _field("canonical_reward_2", pa.float64(), "Reward of the second response in that order"),
+    ]
+)  # fmt: skip
+PREFERENCES_OUT = pa.schema(
+    [
+        ID,
+        PAIR_ID,
+        _field("prompt", pa.string(), "What both responses answer"),
+        _field("chosen", pa.string(), "The response that the teacher chose"),
+        _field("rejected", pa.string(), "The response that it did not choose"),
+        MARGIN,
+        CONFIDENCE,
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Rows that have a label, pairs in the preferences, and pairs left out of these as the teacher
+    is not confident enough."""
+
+    labels: int
+    preferences: int
+    unsure: int
+
+
+def check_out(out: Path, run: Mapping[str, Any], overwrite: bool) -> None:
+    """That the files can be written into the folder, and that those there are of the same ``run``
+    or may be overwritten. Raises UserError."""
+    shown = printable(str(out))
+    there = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise StorageError(f"--out {shown}: {printable(str(there))} is a file, not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise StorageError(f"--out {shown} cannot be written: {there} gives no leave to")
+    found = [name for name in RESULTS if (out / name).exists()]
+    if found and not overwrite and _run_of(out) != run:
+        raise UserError(
+            f"--out {shown} holds {found[0]} of another run: give another folder, or --overwrite"
+        )
+
+
+def _run_of(out: Path) -> Any:
+    try:
+        return json.loads((out / RUN).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def begin(out: Path, run: Mapping[str, Any]) -> None:
+    """Make the folder and say in it which run its files are of; those of another go."""
     out.mkdir(parents=True, exist_ok=True)
-    labels = f"{store.path(weak)}/labels.parquet"
-    fs.copy_files(labels, str(out / "labels.parquet"), source_filesystem=store.filesystem)
-    schema = PREFERENCE_SCHEMA.remove(PREFERENCE_SCHEMA.get_field_index("pair_id"))
-    groups = preference_groups(
-        row_groups(store, many.all.file(store)), row_groups(store, labels, ["pair_id", "choice"])
-    )
-    with pq.ParquetWriter(out / "preferences.parquet", schema) as file:
-        for group in groups:
-            file.write_table(group.drop_columns(["pair_id"]))
-    failed = quarantine_of(store, weak).to_pylist()
+    if _run_of(out) != run:
+        for name in OUTPUTS:
+            (out / name).unlink(missing_ok=True)
+    (out / RUN).write_text(json.dumps(run, indent=1) + "\n")
+
+
+def export(
+    store: Store,
+    many: Pairs,
+    weak: WeakLabels,
+    out: Path,
+    min_confidence: float = 0.0,
+    temperature: float | None = None,
+) -> Exported:
+    """Write labels.parquet, one line for each row of the input that has a label, in its order, and
+    preferences.parquet (TRL's columns and more), one for each pair of at least that confidence.
+
+    With the teacher's ``temperature`` labels have their probability, too.
+    """
+    schema = LABELS_OUT.append(PROBABILITY) if temperature is not None else LABELS_OUT
+    labels = labeled_rows(store, many, weak)
+    counts = {LABELS: 0, PREFERENCES: 0, "unsure": 0}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(dir=out, prefix=".writing-")))
+        files = {
+            LABELS: stack.enter_context(pq.ParquetWriter(folder / LABELS, schema)),
+            PREFERENCES: stack.enter_context(
+                pq.ParquetWriter(folder / PREFERENCES, PREFERENCES_OUT)
+            ),
+        }
+        for chunk in _chunks(labels):
+            pairs = [_preference(row, pair) for row, pair, is_first in chunk if is_first]
+            sure = [pair for pair in pairs if pair["confidence"] >= min_confidence]
+            table = pa.Table.from_pylist([_label(row, pair) for row, pair, _ in chunk], LABELS_OUT)
+            if temperature is not None:
+                from weakteach.labeling.weights import with_probability  # scipy: slow to import
+
+                table = with_probability(table, temperature).cast(schema)
+            files[LABELS].write_table(table)
+            files[PREFERENCES].write_table(pa.Table.from_pylist(sure, PREFERENCES_OUT))
+            counts[LABELS] += len(chunk)
+            counts[PREFERENCES] += len(sure)
+            counts["unsure"] += len(pairs) - len(sure)
+        for name, file in files.items():
+            file.close()
+            (folder / name).replace(out / name)
+    return Exported(counts[LABELS], counts[PREFERENCES], counts["unsure"])
+
+
+def write_quarantine(
+    store: Store, files: Iterable[Pairs], weak: WeakLabels | None, out: Path
+) -> None:
+    """Write quarantine.parquet: rows of the files that are no pairs and, once there are labels,
+    pairs that could not be labeled."""
+    tables = [_quarantine_of(store, pairs) for pairs in files]
+    failed = [] if weak is None else _quarantine_of(store, weak).to_pylist()
     unlabeled = [
         {"place": f"pair {row['pair_id']}", "reason": "not labeled", "detail": row["reason"]}
         for row in failed
     ]
-    quarantines = [
-        *(quarantine_of(store, pairs) for pairs in (few, many)),
-        pa.Table.from_pylist(unlabeled, QUARANTINE_SCHEMA),
-    ]
-    pq.write_table(pa.concat_tables(quarantines), out / "quarantine.parquet")
+    tables.append(pa.Table.from_pylist(unlabeled, QUARANTINE_SCHEMA))
+    pq.write_table(pa.concat_tables(tables), out / QUARANTINE)
 
 
-def row_groups(store: Store, path: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
+def quarantine_anew(files: Iterable[Callable[[Path], Any]], out: Path) -> None:
+    """Write quarantine.parquet of files whose pairs are no artifacts. Each function writes the
+    tables of one (``write_pairs``) into a folder."""
+    tables = []
+    for write in files:
+        with TemporaryDirectory(prefix="weakteach-") as name:
+            write(Path(name))
+            tables.append(pq.read_table(f"{name}/{QUARANTINE}"))
+    pq.write_table(pa.concat_tables(tables), out / QUARANTINE)
+
+
+Labeled = tuple[dict[str, Any], dict[str, Any], bool]
+
+
+def labeled_rows(store: Store, many: Pairs, weak: WeakLabels) -> Iterator[Labeled]:
+    """Each row of the input that has a label, in order: the row (ROW_SCHEMA), its pair with its
+    label, and whether it is the first row of that pair.
+
+    Pairs and labels stand in the order of the rows; of pairs that come again, and of these alone,
+    the labels are remembered. Raises DataError for labels in another order.
+    """
+    rows = f"{store.path(many)}/rows.parquet"
+    repeated = {
+        row["pair_id"]
+        for row in _rows(store, rows, ["pair_id", "reason"])
+        if row["reason"] == "duplicate pair"
+    }
+    known: dict[str, dict[str, Any]] = {}
+    labeled = _labeled_pairs(store, many, weak)
+    pair = next(labeled, None)
+    for row in _rows(store, rows):
+        is_first = pair is not None and row["pair_id"] == pair["pair_id"]
+        if is_first:
+            assert pair is not None
+            if pair["pair_id"] in repeated:
+                known[pair["pair_id"]] = pair
+            yield row, pair, True
+            pair = next(labeled, None)
+        elif row["pair_id"] in known:
+            yield row, known[row["pair_id"]], False
+    if pair is not None:
+        raise DataError(f"The label of {pair['pair_id']} has no row, or is out of order")
+
+
+def _labeled_pairs(store: Store, many: Pairs, weak: WeakLabels) -> Iterator[dict[str, Any]]:
+    labels = _rows(store, labels_file(store, weak))
+    label = next(labels, None)
+    for pair in _rows(
+        store, many.all.file(store), ["pair_id", "prompt", "response_1", "response_2"]
+    ):
+        if label is not None and label["pair_id"] == pair["pair_id"]:
+            yield pair | label
+            label = next(labels, None)
+    if label is not None:
+        raise DataError(f"The label of {label['pair_id']} has no pair, or is out of order")
+
+
+def _label(row: Mapping[str, Any], pair: Mapping[str, Any]) -> dict[str, Any]:
+    choice = 3 - pair["choice"] if row["swapped"] else pair["choice"]
+    names = (row["first"], row["second"])
+    chosen, rejected = _texts(pair) if "chosen" in names[0].casefold() else (None, None)
+    return {
+        "row": row["row"],
+        "id": _key(row),
+        "place": row["place"],
+        "choice": choice,
+        "chosen_column": names[choice - 1],
+        "chosen": chosen,
+        "rejected": rejected,
+        "margin": abs(pair["margin"]),
+        "confidence": pair["confidence"],
+        "pair_id": pair["pair_id"],
+        "canonical_choice": pair["choice"],
+        "canonical_reward_1": pair["reward_1"],
+        "canonical_reward_2": pair["reward_2"],
+    }
+
+
+def _preference(row: Mapping[str, Any], pair: Mapping[str, Any]) -> dict[str, Any]:
+    chosen, rejected = _texts(pair)
+    return {
+        "id": _key(row),
+        "pair_id": pair["pair_id"],
+        "prompt": pair["prompt"],
+        "chosen": chosen,
+        "rejected": rejected,
+        "margin": abs(pair["margin"]),
+        "confidence": pair["confidence"],
+    }
+
+
+def _key(row: Mapping[str, Any]) -> str:
+    return str(row["place"] if row["id"] is None else row["id"])
+
+
+def _texts(pair: Mapping[str, Any]) -> tuple[str, str]:
+    """Chosen and rejected."""
+    texts = pair["response_1"], pair["response_2"]
+    return texts if pair["choice"] == 1 else texts[::-1]
+
+
+def _chunks(items: Iterator[Labeled]) -> Iterator[list[Labeled]]:
+    while chunk := list(islice(items, GROUP_ROWS)):
+        yield chunk
+
+
+def _rows(store: Store, path: str, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
     with store.filesystem.open_input_file(path) as file:
         parquet = pq.ParquetFile(file)
         for group in range(parquet.num_row_groups):
-            yield parquet.read_row_group(group, columns)
+            yield from parquet.read_row_group(group, columns).to_pylist()
 
 
-def quarantine_of(store: Store, step: Step) -> pa.Table:
-    return pq.read_table(f"{store.path(step)}/quarantine.parquet", filesystem=store.filesystem)
+def _quarantine_of(store: Store, step: Step) -> pa.Table:
+    return pq.read_table(f"{store.path(step)}/{QUARANTINE}", filesystem=store.filesystem)

@@ -14,8 +14,9 @@ from docstring_parser import parse_from_object
 
 from weakteach.artifacts.errors import UserError
 from weakteach.models.resources import Resources
+from weakteach.models.spec import Dtype
 from weakteach.study.grids import Choices, Endpoint
-from weakteach.study.presets import PRESETS, Preset
+from weakteach.study.presets import LAPTOP, PRESETS, Preset
 
 TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 
@@ -24,6 +25,7 @@ Storage = Annotated[str, Parameter(env_var="WEAKTEACH_STORAGE")]
 Verbose = Annotated[bool, Parameter(alias="-v")]
 Address = str | None
 DEFAULT_STORAGE = "runs"
+DEFAULT_TEACHER = "opt-230k"
 
 
 def _group(name: str, place: int) -> Parameter:
@@ -40,6 +42,41 @@ class Where:
     storage: Storage = DEFAULT_STORAGE
     """Where artifacts and results go: a folder, s3://... or gs://.... What lies there is not
     computed again."""
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """What is labeled, and by whom."""
+
+    labeled: tuple[str, ...]
+    """Pairs with human choices, which teach the teacher: a file, several, a pattern, a folder, or
+    a hub id with #config:split."""
+    unlabeled: tuple[str, ...]
+    """Pairs to label, named likewise."""
+    out: Path
+    """Folder for labels, preferences and quarantine."""
+    columns: tuple[str, ...] = ()
+    """Names for columns of both, such as prompt=question,chosen=better."""
+    choice_values: tuple[str, ...] = ()
+    """What stands for a choice of the first and of the second response, such as A,B."""
+    teacher: str = DEFAULT_TEACHER
+    """Embedded model, smollm2-135m, a folder, .gguf file or hub id."""
+    preset: PresetName = LAPTOP.name
+    """Whose recipes of teachers, and whose resources unless you give others."""
+    storage: Storage = DEFAULT_STORAGE
+    """Where artifacts lie: a folder or a URL. What lies there is not computed again."""
+    seed: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0
+    """Of the split, of training and of all that is drawn."""
+    max_tokens: Annotated[int, Parameter(validator=validators.Number(gte=8))] = 512
+    """Longer pairs go to quarantine, and so do those that the teacher cannot read whole."""
+    held_out: Annotated[float, Parameter(validator=validators.Number(gte=0.01, lte=0.9))] = 0.2
+    """Share of labeled pairs that test the teacher."""
+    min_confidence: Annotated[float, Parameter(validator=validators.Number(gte=0, lt=1))] = 0.0
+    """Labels of less confidence are left out of preferences.parquet."""
+    overwrite: bool = False
+    """Replace what another run left in the folder."""
+    dtype: Dtype | None = None
+    """Of computations with models, that of the preset without; trained weights stay in float32."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ that make plans and drive clusters have not loaded torch.
 
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -144,11 +145,12 @@ class Pairs(Step):
     def all(self) -> Part:
         return Part(self, "pairs")
 
-    def compute(self, workspace: Workspace) -> dict[str, Any]:
+    def write(self, store: Store, out: Path) -> dict[str, Any]:
+        """Write the tables into the folder; their counts (see ``write_pairs``)."""
         from weakteach.models.tokens import load_tokenizer, pair_tokens
 
         tokenizers = [
-            load_tokenizer(t.location if isinstance(t, Tokenizer) else workspace.store.local(t))
+            load_tokenizer(t.location if isinstance(t, Tokenizer) else store.local(t))
             for t in self.tokenizers
         ]
 
@@ -157,9 +159,10 @@ class Pairs(Step):
             counts = [[t.longest for t in pair_tokens(tok, *texts)] for tok in tokenizers]
             return [max(lengths) for lengths in zip(*counts, strict=True)]
 
-        counts = write_pairs(
-            self.source.read(), workspace.out, self.source.name, count_tokens, self.max_tokens
-        )
+        return write_pairs(self.source.read(), out, self.source.name, count_tokens, self.max_tokens)
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        counts = self.write(workspace.store, workspace.out)
         if not counts["pairs"]:
             first = pq.read_table(workspace.out / "quarantine.parquet").slice(0, 1).to_pylist()
             why = "".join(f", the first ({row['place']}) for: {row['reason']}" for row in first)
@@ -173,11 +176,13 @@ class Pairs(Step):
 @dataclass(frozen=True)
 class HeldOut(Step):
     """The pairs divided into a test part, a training part and, if ``gold_pairs`` is not 0, a part
-    to train a gold model on. No prompt is in two parts. The division depends on no seed."""
+    to train a gold model on. No prompt is in two parts. The division depends on no seed. With
+    ``labeled_alone``, pairs without a human choice are in no part."""
 
     pairs: Pairs
     test_pairs: int
     gold_pairs: int = 0
+    labeled_alone: bool = False
 
     @property
     def test(self) -> Part:
@@ -197,6 +202,9 @@ class HeldOut(Step):
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
         table = self.pairs.all.read(workspace.store)
+        if self.labeled_alone:
+            human = self.pairs.all.human_choices(workspace.store).select(["pair_id"])
+            table = table.join(human, "pair_id", join_type="inner")
         test, train = hold_out(table, self.test_pairs)
         parts = {"test": test, "train": train}
         if self.gold_pairs:

@@ -29,7 +29,7 @@ from weakteach.evaluation.teaching import (
     teacher_facts,
     to_json,
 )
-from weakteach.preferences.duplicates import UNSEEN, groups, recognizer
+from weakteach.preferences.duplicates import SAME_PAIR, SAME_PROMPT, UNSEEN, groups, recognizer
 from weakteach.preferences.pair import DataError
 from weakteach.statistics.cross_fit import clustered_share
 from weakteach.steps.data import TEXT_COLUMNS, Part, read_labels, write_parts
@@ -180,9 +180,7 @@ class Verdict(Step):
         known: np.ndarray = np.isfinite(np.stack(margins)).all(axis=(0, 1))
         judged, *others = (_judged(self.folds, drawn, fit, known) for fit in margins)
         curve = others[: len(self.teacher.smaller)]
-        human = self.folds.part.human_choices(store).select(["pair_id"])
-        trained = self.folds.part.read(store, ["pair_id", *TEXT_COLUMNS])
-        trained = trained.join(human, "pair_id", join_type="inner")
+        trained = trained_pairs(store, self.folds.part)
         facts = teacher_facts(
             teacher=self.teacher.model,
             judged=judged,
@@ -215,28 +213,66 @@ class Verdict(Step):
         }
 
     def _seen(self, workspace: Workspace, trained: pa.Table) -> Seen:
-        """Reads the unlabeled pairs a row group at a time."""
         assert self.unlabeled is not None
-        store, part = workspace.store, self.unlabeled.part
-        how, tell = [], recognizer(trained)
-        schema = pa.schema([("pair_id", pa.string()), ("seen", pa.string())])
-        with (
-            store.filesystem.open_input_file(part.file(store)) as source,
-            pq.ParquetWriter(workspace.out / "seen.parquet", schema) as out,
-        ):
-            pairs = pq.ParquetFile(source)
-            for number in range(pairs.num_row_groups):
-                chunk = pairs.read_row_group(number, ["pair_id", *TEXT_COLUMNS])
-                found = tell(chunk)
-                out.write_table(pa.table([chunk["pair_id"], found.tolist()], schema=schema))
-                how.append(pa.table({"pair_id": chunk["pair_id"], "seen": found.tolist()}))
-        human = part.human_choices(store).rename_columns(["pair_id", "human"])
-        labels = read_labels(store, self.unlabeled).select(["pair_id", "choice"])
-        joined = labels.join(pa.concat_tables(how), "pair_id", join_type="inner")
-        joined = joined.join(human, "pair_id", join_type="left outer").sort_by("pair_id")
-        chosen = joined["human"].fill_null(0).to_numpy()
-        ways = np.array(joined["seen"].to_pylist(), dtype=object)
-        return seen_facts(ways, chosen == joined["choice"].to_numpy(), chosen > 0)
+        table = write_seen(workspace, trained, self.unlabeled)
+        ways = np.array(table["seen"].to_pylist(), dtype=object)
+        human = table["human"].to_numpy()
+        return seen_facts(ways, human == table["choice"].to_numpy(), human > 0)
+
+
+def trained_pairs(store: Store, part: Part) -> pa.Table:
+    """The texts of the pairs of a part that have human choices."""
+    human = part.human_choices(store).select(["pair_id"])
+    return part.read(store, ["pair_id", *TEXT_COLUMNS]).join(human, "pair_id", join_type="inner")
+
+
+def write_seen(workspace: Workspace, trained: pa.Table, labels: WeakLabels) -> pa.Table:
+    """How a teacher of the pairs ``trained`` has seen those that it labeled, which are read a row
+    group at a time: ``pair_id, choice, seen, human`` (0 for none), and ``seen.parquet``."""
+    store, part = workspace.store, labels.part
+    how, tell = [], recognizer(trained)
+    schema = pa.schema([("pair_id", pa.string()), ("seen", pa.string())])
+    with (
+        store.filesystem.open_input_file(part.file(store)) as source,
+        pq.ParquetWriter(workspace.out / "seen.parquet", schema) as out,
+    ):
+        pairs = pq.ParquetFile(source)
+        for number in range(pairs.num_row_groups):
+            chunk = pairs.read_row_group(number, ["pair_id", *TEXT_COLUMNS])
+            found = tell(chunk)
+            out.write_table(pa.table([chunk["pair_id"], found.tolist()], schema=schema))
+            how.append(pa.table({"pair_id": chunk["pair_id"], "seen": found.tolist()}))
+    human = part.human_choices(store).rename_columns(["pair_id", "human"])
+    weak = read_labels(store, labels).select(["pair_id", "choice"])
+    joined = weak.join(pa.concat_tables(how), "pair_id", join_type="inner")
+    joined = joined.join(human, "pair_id", join_type="left outer").sort_by("pair_id")
+    return joined.set_column(
+        joined.column_names.index("human"), "human", joined["human"].fill_null(0)
+    )
+
+
+@dataclass(frozen=True)
+class NewToTeacher(Step):
+    """How often labels agree with human choices on pairs whose prompt is new to their teacher,
+    which learned from the part ``trained``: counts ``compared`` and ``agreed``. Pairs and prompts
+    that it has seen are counted and left out; all pairs are told apart in ``seen.parquet``."""
+
+    labels: WeakLabels
+    trained: Part
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        table = write_seen(workspace, trained_pairs(workspace.store, self.trained), self.labels)
+        how = table["seen"].to_pylist()
+        is_new = np.array([one not in (SAME_PAIR, SAME_PROMPT) for one in how])
+        human, choice = table["human"].to_numpy(), table["choice"].to_numpy()
+        compared = is_new & (human > 0)
+        return {
+            "pairs": len(table),
+            "same_pair": how.count(SAME_PAIR),
+            "same_prompt": how.count(SAME_PROMPT),
+            "compared": int(compared.sum()),
+            "agreed": int((compared & (human == choice)).sum()),
+        }
 
 
 def read_folds(store: Store, folds: Folds) -> pa.Table:

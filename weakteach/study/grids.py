@@ -11,6 +11,7 @@ from weakteach.labeling.prompted import TextKind
 from weakteach.models.chat.endpoint import Chat
 from weakteach.models.spec import Dtype, RewardForm, find_model
 from weakteach.preferences.pair import DataError
+from weakteach.preferences.rows import AS_FOUND, Wishes
 from weakteach.preferences.sources import Source, WorldSource, data_source
 from weakteach.steps.data import HeldOut, Pairs, Policy
 from weakteach.steps.judging import PromptedLabels
@@ -41,9 +42,13 @@ class Choices(Ranges):
     students: tuple[str, ...] = ()
     """Students of experiments over students."""
     data: str | None = None
-    """Preference pairs: world:<pairs> or posts:<pairs> of the embedded domains, a .jsonl,
-    .jsonl.gz, .csv or .parquet file, a datasets folder, or a hub id. After world:<pairs> may stand
-    :flips=RATE or :temperature=T, the noise of its human choices."""
+    """Preference pairs: world:<pairs> or posts:<pairs> of the embedded domains, a file of JSON,
+    JSONL, CSV, TSV or Parquet, several as a pattern, a folder, or a hub id#config:split. After
+    world:<pairs> may stand :flips=RATE or :temperature=T, the noise of its human choices."""
+    columns: tuple[str, ...] = ()
+    """Names for columns of --data, such as prompt=question,chosen=better."""
+    choice_values: tuple[str, ...] = ()
+    """What stands in --data for a choice of the first and of the second response, such as A,B."""
     gold: tuple[str, ...] = ()
     """Gold rewards, the main one first: own (an embedded domain's), reward models, trained:<model>
     (trained on pairs set aside), or none. Trained ones are left out of the default for your own
@@ -149,6 +154,8 @@ def make_grid(
             ".csv or .parquet file)"
         )
 
+    wishes = Wishes.of(choices.columns, choices.choice_values)
+
     def models(names: tuple[str, ...]) -> tuple[Policy, ...]:
         return tuple(find_policy(name, preset, resolve) for name in names)
 
@@ -160,7 +167,7 @@ def make_grid(
 
     def data(wanted: DataPreset, name: str, golds: tuple[str, ...]) -> Data:
         """Pairs short enough for every model, so the same in every arm and every sweep."""
-        pairs = Pairs(find_source(name, resolve), tokenizers, preset.max_tokens)
+        pairs = Pairs(find_source(name, resolve, wishes), tokenizers, preset.max_tokens)
         trained = any(gold.startswith(TRAINED) for gold in golds)
         held_out = HeldOut(pairs, preset.test_pairs, preset.set_aside_pairs if trained else 0)
         found = (find_gold(gold, name, held_out, wanted, preset, resolve) for gold in golds)
@@ -214,11 +221,11 @@ def find_policy(name: str, preset: Preset, resolve: bool = True) -> Policy:
     return policy_of(find_model(name, resolve), preset.pretraining_documents)
 
 
-def find_source(data: str, resolve: bool = True) -> Source:
-    """The source that ``--data`` names. Raises DataError."""
+def find_source(data: str, resolve: bool = True, wishes: Wishes = AS_FOUND) -> Source:
+    """The source that ``--data`` names, read as ``wishes`` say. Raises DataError."""
     if (domain := domain_of(data)) is not None:
         return world_source(data, domain)
-    return data_source(data, resolve=resolve)
+    return data_source(data, wishes, resolve)
 
 
 def world_source(data: str, domain: Domain) -> WorldSource:

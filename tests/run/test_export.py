@@ -1,0 +1,143 @@
+"""Labels out: every label finds the user's row, in his terms, in whichever order."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from weakteach.artifacts.computing import obtain
+from weakteach.artifacts.errors import UserError
+from weakteach.artifacts.store import Store
+from weakteach.labeling.annotators import label_table
+from weakteach.models.spec import find_model
+from weakteach.preferences.sources import data_source
+from weakteach.run.export import begin, check_out, export
+from weakteach.steps.data import Labels, Pairs, Part
+from weakteach.study.policies import tokenizers_of
+
+CASES = Path(__file__).parents[1] / "preferences/cases"
+
+
+@dataclass(frozen=True)
+class Oracle(Labels):
+    """Chooses the response that holds "indeed"; the longer a prompt, the surer it is."""
+
+    part: Part
+
+    def compute(self, workspace):
+        table = self.part.read(workspace.store)
+        rewards = [
+            [len(prompt) / 20 * ("indeed" in text) for text in responses]
+            for prompt, *responses in zip(
+                *(table[n].to_pylist() for n in ("prompt", "response_1", "response_2")), strict=True
+            )
+        ]
+        labels = label_table(table["pair_id"].to_pylist(), np.array(rewards))
+        pq.write_table(labels, workspace.out / "labels.parquet")
+        return {"rows": len(labels)}
+
+
+def exported(case, tmp_path, **options):
+    store, out = Store(tmp_path / "store"), tmp_path / "out"
+    pairs = Pairs(data_source(str(case)), tokenizers_of(find_model("opt-45k")))
+    labels = Oracle(pairs.all)
+    obtain(store, labels)
+    begin(out, {})
+    counts = export(store, pairs, labels, out, **options)
+    read = (pq.read_table(out / f"{n}.parquet") for n in ("labels", "preferences"))
+    return counts, *read
+
+
+def swapped(row):
+    """The row with its responses in the other order; a choice names the same text."""
+    twin = {**row, "response_1": row["response_2"], "response_2": row["response_1"]}
+    return twin | ({"choice": 3 - row["choice"]} if row.get("choice") else {})
+
+
+READABLE = [
+    "base-labeled.jsonl", "base-unlabeled-with-choices.jsonl", "choice-AB.jsonl", "form-shp.jsonl",
+    "choice-zero-based.jsonl", "orca-question-ignored.jsonl", "json-array.json",
+    "form-stackex.jsonl",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", READABLE)
+def test_a_label_applied_to_the_users_own_row_finds_the_right_response(case, tmp_path):
+    text = (CASES / case).read_text()
+    rows = json.loads(text) if case.endswith(".json") else list(map(json.loads, text.splitlines()))
+    _, labels, _ = exported(CASES / case, tmp_path)
+    assert labels["row"].to_pylist() == list(range(len(rows)))
+    for row, label in zip(rows, labels.to_pylist(), strict=True):
+        assert "indeed" in row[label["chosen_column"]]
+        if "chosen" in row:
+            assert "indeed" in label["chosen"]
+            assert "whatever" in label["rejected"]
+
+
+def test_choices_are_in_the_order_of_the_row_and_ids_are_its_own(tmp_path):
+    lines = (CASES / "base-unlabeled-with-choices.jsonl").read_text().splitlines()
+    rows = [{**json.loads(line), "id": f"mine-{n}"} for n, line in enumerate(lines)]
+    rows = [swapped(row) if n % 2 else row for n, row in enumerate(rows)]
+    del rows[3]["id"]
+    again = swapped(rows[5]) | {"id": "twin"}  # the same pair, the other way round
+    file = tmp_path / "rows.jsonl"
+    bad = "not json\n"
+    file.write_text(bad + "".join(json.dumps(row) + "\n" for row in [*rows, again]))
+    counts, labels, preferences = exported(file, tmp_path)
+    found = labels.to_pylist()
+    assert [label["row"] for label in found] == list(range(1, len(rows) + 2))
+    for row, label in zip([*rows, again], found, strict=True):
+        assert "indeed" in row[f"response_{label['choice']}"]
+        assert label["choice"] == row["choice"]
+        assert label["id"] == row.get("id", "rows.jsonl:5")
+        assert (label["chosen"], label["rejected"]) == (None, None)
+    assert found[5]["pair_id"] == found[-1]["pair_id"]
+    assert found[5]["choice"] == 3 - found[-1]["choice"]
+    for label in found:
+        rewards = [label["canonical_reward_1"], label["canonical_reward_2"]]
+        assert label["canonical_choice"] == 1 + int(np.argmax(rewards))
+        assert label["margin"] == pytest.approx(abs(rewards[0] - rewards[1]))
+    assert counts.labels == len(rows) + 1
+    assert counts.preferences == len(preferences) == len(rows)
+    assert preferences["id"].to_pylist() == labels["id"].to_pylist()[:-1]
+    assert all("indeed" in text for text in preferences["chosen"].to_pylist())
+
+
+def test_unsure_labels_are_left_out_of_the_preferences_alone(tmp_path):
+    case = CASES / "base-labeled.jsonl"
+    _, labels, _ = exported(case, tmp_path)
+    limit = float(np.median(labels["confidence"].to_numpy()))
+    counts, _, preferences = exported(case, tmp_path, min_confidence=limit)
+    kept = labels.filter(pa.array(labels["confidence"].to_numpy() >= limit))
+    assert 0 < counts.unsure == 60 - len(kept)
+    assert preferences["pair_id"].to_pylist() == kept["pair_id"].to_pylist()
+    assert preferences["confidence"].to_pylist() == kept["confidence"].to_pylist()
+
+
+def test_every_column_says_what_it_holds_and_a_temperature_gives_probabilities(tmp_path):
+    _, labels, preferences = exported(CASES / "base-labeled.jsonl", tmp_path, temperature=2.0)
+    for table in (labels, preferences):
+        assert all(field.metadata[b"doc"] for field in table.schema)
+    margin = labels["margin"].to_numpy()
+    expected = 1 / (1 + np.exp(-margin / 2))
+    np.testing.assert_allclose(labels["probability"].to_numpy(), expected)
+
+
+def test_a_folder_of_another_run_is_not_overwritten_in_silence(tmp_path):
+    out = tmp_path / "out"
+    begin(out, {"seed": 0})
+    (out / "labels.parquet").touch()
+    check_out(out, {"seed": 0}, overwrite=False)
+    check_out(out, {"seed": 1}, overwrite=True)
+    with pytest.raises(UserError, match=r"labels.parquet of another run: .*--overwrite"):
+        check_out(out, {"seed": 1}, overwrite=False)
+    begin(out, {"seed": 1})
+    assert not (out / "labels.parquet").exists()
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(UserError, match="is a file, not a folder"):
+        check_out(file / "out", {}, overwrite=False)
