@@ -228,7 +228,8 @@ def test_a_users_mistake_is_one_sentence(labeled, here, tmp_path, options, sente
     given = {"--labeled": folder / "few[final].jsonl", "--unlabeled": folder / "many.jsonl"}
     given |= {"--teacher": "opt-45k", "--out": tmp_path / "out", "--storage": tmp_path / "store"}
     name, value = options
-    given[name] = tmp_path / value if Path(value).suffix or name == "--out" else value
+    is_file = Path(value).suffix in (".jsonl", ".csv")
+    given[name] = tmp_path / value if is_file or name == "--out" else value
     code, out, err = here("label", *(item for pair in given.items() for item in pair))
     assert code == 2, out + err
     assert sentence in err
