@@ -228,7 +228,8 @@ def test_a_users_mistake_is_one_sentence(labeled, here, tmp_path, options, sente
     given = {"--labeled": folder / "few[final].jsonl", "--unlabeled": folder / "many.jsonl"}
     given |= {"--teacher": "opt-45k", "--out": tmp_path / "out", "--storage": tmp_path / "store"}
     name, value = options
-    given[name] = tmp_path / value if Path(value).suffix or name == "--out" else value
+    is_file = Path(value).suffix in (".jsonl", ".csv")
+    given[name] = tmp_path / value if is_file or name == "--out" else value
     code, out, err = here("label", *(item for pair in given.items() for item in pair))
     assert code == 2, out + err
     assert sentence in err
@@ -290,12 +291,12 @@ def test_check_says_how_files_are_read_in_80_columns(monkeypatch, capsys):
 
 
 def test_check_warns_where_many_rows_are_no_pairs(tmp_path, here):
-    file = tmp_path / "x[/v2].jsonl"
+    file = tmp_path / "x[v2].jsonl"
     pair = '{"prompt": "p", "chosen": "a", "rejected": "b"}\n'
     file.write_text(pair + "no\n")
     code, out, _ = here("check", file, file)
     assert code == 0
-    assert "Warning: 50% of the rows of x[/v2].jsonl are no pairs." in out
+    assert "Warning: 50% of the rows of x[v2].jsonl are no pairs." in out
     code, out, err = here("check", CASES / "form-kto.jsonl")
     assert (code, out) == (2, "")
     assert len(err.splitlines()) == 1

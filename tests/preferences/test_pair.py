@@ -19,7 +19,6 @@ from weakteach.preferences.pair import (
     Pair,
     Quarantined,
     canonical_pair,
-    preference_groups,
     preference_set,
     refusal,
 )
@@ -227,20 +226,3 @@ def test_labels_meet_their_pairs_by_id_and_not_by_position():
 def test_labels_that_do_not_fit_are_an_error(labels, sentence):
     with pytest.raises(DataError, match=sentence):
         preference_set(pair_table("a", "b"), labels)
-
-
-@given(st.lists(st.booleans(), max_size=30), st.integers(1, 7), st.integers(1, 7))
-def test_groups_of_pairs_and_of_labels_give_the_preferences_of_all(labeled, size, label_size):
-    pairs = pair_table(*(f"{n:02}" for n in range(len(labeled))))
-    labels = label_table(*((f"{n:02}", 1 + n % 2) for n, is_in in enumerate(labeled) if is_in))
-    groups = preference_groups(
-        (pairs.slice(i, size) for i in range(0, len(pairs), size)),
-        (labels.slice(i, label_size) for i in range(0, len(labels), label_size)),
-    )
-    rows = [row for group in groups for row in group.to_pylist()]
-    assert rows == preference_set(pairs, labels).to_pylist()
-
-
-def test_a_label_without_a_pair_is_refused_in_groups_too():
-    with pytest.raises(DataError, match="label of b has no pair"):
-        list(preference_groups([pair_table("a")], [label_table(("a", 1), ("b", 1))]))

@@ -16,6 +16,7 @@ from sweeps.size_grid import size_grid
 from weakteach.evaluation.judge import ChatJudge
 from weakteach.models.chat.endpoint import Chat
 from weakteach.models.resources import Resources
+from weakteach.preferences.rows import Wishes
 from weakteach.preferences.sources import WorldSource
 from weakteach.run.command import Sweep
 from weakteach.run.options import Running, resources_of
@@ -48,6 +49,7 @@ MISTAKES = {
     "GPU type without GPUs": (["--gpu-type", "L4"], ["--gpu-type", "--gpus"]),
     "unknown model": (["--weak", "opt-45q"], ["Unknown model 'opt-45q'"]),
     "missing file": (["--data", "few[final].jsonl"], ["few[final].jsonl"]),
+    "columns without a name": (["--columns", "prompt"], ["--columns", "prompt=question"]),
     "laptop without data": (["--preset", "laptop"], ["--data FILE"]),
     "judge without an endpoint": (["--judge-model", "m"], ["--endpoint URL"]),
     "storage that cannot be written": (["--storage", "/proc/nothing"], ["/proc/nothing"]),
@@ -202,6 +204,16 @@ def test_the_noise_of_human_choices_is_part_of_the_sources_name():
     assert source("world:64") == WorldSource(64, domain=WORLD)
     assert source("world:64:flips=0.1").noise == UniformFlip(0.1)
     assert source("world:64:temperature=2").noise == BradleyTerry(2.0)
+
+
+def test_columns_and_choice_values_of_own_data_are_part_of_its_source(tmp_path):
+    file = tmp_path / "own.jsonl"
+    file.write_text('{"topic": "p", "response_1": "a", "response_2": "b", "choice": "x"}\n')
+    words = ["--data", str(file), "--columns", "prompt=topic", "--choice-values", "x,y"]
+    source = seen(words)["grid"].data.held_out.pairs.source
+    (row,) = source.read()
+    assert (row.prompt, row.preferred) == ("p", 1)
+    assert source.wishes == Wishes((("prompt", "topic"),), ("x", "y"))
 
 
 def test_a_value_of_the_students_recipe_makes_arms_of_its_own():

@@ -1,11 +1,10 @@
 """A preference pair, the table of human choices, and the quarantine for what cannot be a pair."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from weakteach.artifacts.errors import UserError
 
@@ -179,22 +178,3 @@ def preference_set(pairs: pa.Table, labels: pa.Table) -> pa.Table:
     if choices:
         raise DataError(f"{len(choices)} labels have no pair, {next(iter(choices))} among them")
     return pa.Table.from_pylist(rows, PREFERENCE_SCHEMA)
-
-
-def preference_groups(pairs: Iterable[pa.Table], labels: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """``preference_set`` of each table of pairs, for labels in the order of the pairs.
-
-    Pairs without a label are left out. Of the labels no more than a table's worth is held. Raises
-    DataError if a label has no pair, or comes before one of an earlier pair.
-    """
-    more = iter(labels)
-    waiting = CHOICE_SCHEMA.empty_table()
-    for group in pairs:
-        while len(waiting) < len(group) and (table := next(more, None)) is not None:
-            waiting = pa.concat_tables([waiting, table.select(["pair_id", "choice"])])
-        options = pc.SetLookupOptions(value_set=group["pair_id"].combine_chunks())
-        is_here = pc.call_function("is_in", [waiting["pair_id"]], options)
-        yield preference_set(group, waiting.filter(is_here))
-        waiting = waiting.filter(pc.call_function("invert", [is_here]))
-    if table := next((t for t in (waiting, *more) if len(t)), None):
-        raise DataError(f"The label of {table['pair_id'][0]} has no pair, or is out of order")
