@@ -516,7 +516,7 @@ def test_no_cell_takes_six_lines_of_a_narrow_terminal() -> None:
     shown = section(tables=(TableOf("Gold reward of the student", columns, rows),))
     for width in (80, 120):
         text = printed(findings(shown), width)
-        lines = text.splitlines()
+        lines = [line.rstrip() for line in text.splitlines()]
         assert max(map(len, lines)) <= width
         first = next(n for n, line in enumerate(lines) if line.startswith(" 1/8"))
         rows_shown = "\n".join(lines[first : lines.index("", first)]).replace("\n 1/", "\n\n1/")
