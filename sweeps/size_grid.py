@@ -9,8 +9,9 @@ from weakteach.study.experiments import Experiment
 @sweep("size_grid", title="Supervisor size and label fraction", first=True)
 def size_grid(grid: Grid) -> list[Experiment]:
     """Train a teacher of each size on each labeled fraction, align a student on its labels, and
-    compare with the student before alignment, after SFT alone, on human labels of the unlabeled, of
-    all and of the labeled pairs alone, on gold labels, and on as many random errors.
+    compare with the student before alignment and on human and on gold labels. With --controls all
+    also after SFT alone, on human labels of all and of the labeled pairs alone, and on as many
+    random errors.
 
     Submit the same command again to go on after an interruption: what is computed is kept.
     """

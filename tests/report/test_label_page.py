@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from judged_teachers import facts, judged
-from test_page import HOSTILE, Page, with_hostile_texts
+from shown import HOSTILE, with_hostile_texts
+from test_page import Page
 
 from weakteach.evaluation.gate import gate, priced
 from weakteach.evaluation.teaching import (

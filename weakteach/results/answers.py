@@ -63,7 +63,7 @@ def claim_answers(rows: Iterable[ClaimRow]) -> tuple[Answer, ...]:
 def _of_claim(row: ClaimRow) -> str:
     said = f"{row.verdict.capitalize()}: {row.sentence}"
     if row.estimate is None:
-        return f"{said} Not measured: {row.needed}."
+        return f"{said} It is not measured: {row.needed}."
     needed = f"; {row.needed}" if row.needed else ""
     return f"{said} Claimed: {row.measured}. Found: {_shown(row.estimate)}{needed}."
 

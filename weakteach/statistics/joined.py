@@ -125,7 +125,7 @@ def average(outcomes: Sequence[Joined]) -> Joined:
     return (
         _combined(outcomes, [1 / len(outcomes)] * len(outcomes))
         if outcomes
-        else Missing("no arm of it")
+        else Missing("the study has no arm of it")
     )
 
 
