@@ -31,7 +31,7 @@ from weakteach.steps.evaluation import Agreement, Generate, GoldReward, LabelGol
 from weakteach.steps.judging import PairVerdicts, PromptedLabels, Verdicts
 from weakteach.steps.labels import GoldLabels, HumanLabels, WeakLabels
 from weakteach.steps.training import Dpo, RewardHead, Sft
-from weakteach.steps.verdict import CrossFitted, Fold, Folds, Verdict
+from weakteach.steps.verdict import CrossFitted, Fold, Folds, NewToTeacher, Verdict
 from weakteach.steps.views import Matched, Mismatched, RandomFlips, TopMargin
 from weakteach.training.recipes import DpoRecipe, RewardRecipe, SftRecipe
 from weakteach.worlds.noise import BradleyTerry
@@ -88,6 +88,7 @@ STEPS = {
     "Fold": Fold(FOLDS, 0, 1),
     "Verdict": VERDICT,
     "AskHumans": AskHumans((WEAK,), VERDICT, 10),
+    "NewToTeacher": NewToTeacher(WEAK, SPLIT.labeled),
 }
 
 
