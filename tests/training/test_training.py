@@ -261,9 +261,10 @@ def test_a_group_goes_on_from_what_ray_train_has_and_leaves_nothing_on_its_hosts
     dead = cache_folder() / "workers" / "0123.lock"
     dead.with_suffix("").mkdir(parents=True)
     dead.touch()
-    step = AfterLeftovers(find_model("opt-45k"), labels_of(64), SftRecipe(Schedule(1e-3, 16)), 0)
+    recipe = SftRecipe(Schedule(1e-3, 16, epochs=3))
+    step = AfterLeftovers(find_model("opt-45k"), labels_of(64), recipe, 0)
     record = obtain(Store(tmp_path), step, replace(GROUP, train_workers=1, checkpoint_steps=2))
-    assert record["facts"]["updates"] == 4
+    assert record["facts"]["updates"] == 12
     assert record["facts"]["first_loss"] is not None
     assert not dead.exists()
     assert not dead.with_suffix("").exists()
