@@ -99,6 +99,7 @@ def on_two_gpus(storage):
     print(json.dumps(seen))
 
 
+@pytest.mark.slow
 def test_each_kind_of_process_sees_the_gpu_that_it_was_given_alone(tmp_path):
     run = subprocess.run(
         [sys.executable, __file__, str(tmp_path)], capture_output=True, text=True,

@@ -151,7 +151,7 @@ class Sweep:
         for table in terminal_tables(outcome.findings):
             console.print(table)
         for arm, roles, why in outcome.findings.failures:
-            console.print(f"failed: {arm}, {roles}: {why}")
+            console.print(f"failed: {arm}, {roles}: {why}", soft_wrap=True)
         console.print(f"{outcome.computed} steps computed.")
         console.print(f"Report: {study_folder(store, self.name)}/report.html", soft_wrap=True)
         if outcome.interrupted:
