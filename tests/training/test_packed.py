@@ -237,7 +237,7 @@ def test_two_workers_have_the_gradients_of_one(tmp_path):
     for case, (kind, lora) in enumerate(CASES):
         theirs = first_gradients(stock(kind, "llama", some_pairs(), lora, tmp_path, 16))
         for rank in range(2):
-            gradients, loss = torch.load(tmp_path / f"gradients-{case}-{rank}")
+            gradients, loss = torch.load(tmp_path / f"gradients-{case}-{rank}", weights_only=True)
             named = {name.removeprefix("module."): g for name, g in gradients.items()}
             assert_equal((named, loss), theirs)
 
