@@ -210,6 +210,7 @@ def test_gradients_are_those_of_the_stock_trainer(family, kind, lora, tmp_path):
     theirs = first_gradients(stock(kind, family, pairs, lora, tmp_path, 16, accumulated=4))
     for tokens in (100_000, 80):
         trainer = ours(kind, family, pairs, lora, tmp_path, 16, Resources(train_tokens=tokens))
+        assert trainer.packed == (family != "gpt-neo")
         assert_equal(first_gradients(trainer), theirs)
 
 

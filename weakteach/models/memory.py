@@ -30,7 +30,7 @@ KEPT_FEED_GATED, KEPT_FEED, KEPT_FEED_RELU = 3.8, 2.0, 1.0
 # TRL's fused head works in tiles of so many tokens and logits. It holds a whole tile in the dtype,
 # whatever the vocabulary, and float32 copies of what it fills of it.
 TILE_TOKENS, TILE_LOGITS, TILE_COPIES = 4096, 32_768, 3
-# Logits that exist at a time where log-probabilities are read (logprobs.CHUNK_LOGITS).
+# Logits that exist at a time where log-probabilities are read (target_scores.CHUNK_LOGITS).
 LABEL_LOGITS = 1 << 22
 # What a process holds on a GPU before it computes (context, workspaces), and what its allocator
 # cannot use.

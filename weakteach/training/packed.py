@@ -20,12 +20,8 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head
 
 from weakteach.models.pair_attention import attending_in_pairs
-from weakteach.models.pair_layout import (
-    Batch,
-    cut_by_tokens,
-    is_packed,
-    lay_out,
-)
+from weakteach.models.pair_layout import Batch, cut_by_tokens, lay_out
+from weakteach.models.probe import why_separate
 from weakteach.models.resources import Resources
 from weakteach.models.tokens import PairTokens
 from weakteach.training.worker import world_size
@@ -61,12 +57,15 @@ class PackedTraining(_Trainer):
     """Stands before one of TRL's trainers among the bases of a class, which adds how the loss reads
     a part (``part_inputs``, ``answer``). Its data set is the numbers of the ``pairs``."""
 
-    def __init__(self, pairs: list[PairTokens], resources: Resources, **options: Any) -> None:
+    def __init__(
+        self, pairs: list[PairTokens], resources: Resources, model: PreTrainedModel, **options: Any
+    ) -> None:
         self.pairs = pairs
         self.resources = resources
+        # Before adapters, which may have dropout, stand on the model.
+        self.packed = not why_separate(model)
         rows = Dataset.from_dict({"row": range(len(pairs))})
-        super().__init__(train_dataset=rows, data_collator=self.collate, **options)
-        self.packed = is_packed(self.plain_model)
+        super().__init__(model=model, train_dataset=rows, data_collator=self.collate, **options)
 
     @property
     def plain_model(self) -> PreTrainedModel:
