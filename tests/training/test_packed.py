@@ -20,11 +20,13 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from weakteach.models.loading import no_dropout
 from weakteach.models.logprobs import pair_logprobs
+from weakteach.models.memory import Fit
 from weakteach.models.process import prepare_process
 from weakteach.models.resources import Resources
 from weakteach.models.tiny.pretraining import build_tokenizer
 from weakteach.models.tokens import PairTokens
 from weakteach.training.dpo import PackedDpoTrainer
+from weakteach.training.packed import in_parts
 from weakteach.training.recipes import Lora, Schedule
 from weakteach.training.reward_head import PackedRewardTrainer
 from weakteach.training.sft import IGNORED, PackedSftTrainer
@@ -33,6 +35,7 @@ from weakteach.training.worker import lora_config, trainer_arguments
 KINDS = ("sft", "dpo", "reward")
 EOS = 2
 HERE = Resources()
+WHOLE = Fit()
 TOKENIZER = build_tokenizer()
 
 
@@ -74,15 +77,15 @@ def start_model(family, kind):
     return head.eval()
 
 
-def arguments(folder, batch, resources=HERE):
+def arguments(folder, batch, resources=HERE, fit=WHOLE):
     job = SimpleNamespace(run_folder=str(folder), seed=3, resources=resources, dtype="float32")
-    return trainer_arguments(job, Schedule(0.0, batch=batch))
+    return trainer_arguments(job, Schedule(0.0, batch=batch), fit)
 
 
-def ours(kind, family, pairs, lora, folder, batch, resources=HERE):
+def ours(kind, family, pairs, lora, folder, batch, resources=HERE, fit=WHOLE):
     model, tokenizer = start_model(family, kind), TOKENIZER
     options = {"model": model, "processing_class": tokenizer}
-    given = arguments(folder, batch, resources)
+    given = arguments(folder, batch, resources, fit)
     torch.manual_seed(1)
     if kind == "sft":
         single = [PairTokens(pair.prompt, pair.response_1, []) for pair in pairs]
@@ -212,6 +215,37 @@ def test_gradients_are_those_of_the_stock_trainer(family, kind, lora, tmp_path):
         trainer = ours(kind, family, pairs, lora, tmp_path, 16, Resources(train_tokens=tokens))
         assert trainer.packed == (family != "gpt-neo")
         assert_equal(first_gradients(trainer), theirs)
+
+
+@pytest.mark.parametrize("lora", [None, Lora(rank=4)], ids=["full", "adapters"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("family", ["opt", "llama", "qwen3", "smollm3", "gemma3"])
+def test_checkpointed_activations_change_no_gradient(family, kind, lora, tmp_path):
+    """And layers are indeed run anew: each is called twice."""
+    pairs, resources, found = some_pairs(), Resources(train_tokens=80), []
+    for fit in (WHOLE, Fit(activation_checkpointing=True)):
+        trainer, calls = ours(kind, family, pairs, lora, tmp_path, 16, resources, fit), []
+        kind_of_layer = type(trainer.plain_model)._no_split_modules[0]
+        layer = next(m for m in trainer.model.modules() if type(m).__name__ == kind_of_layer)
+        attention = next(m for name, m in layer.named_children() if "attn" in name)
+        attention.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        found.append((first_gradients(trainer), len(calls)))
+    (kept, once), (checkpointed, twice) = found
+    assert_equal(checkpointed, kept)
+    assert (once > 1, twice) == (True, 2 * once)
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (1, [[0, 1, 2, 3, 4], [5, 6]]),
+        (3, [[0, 1], [2, 3, 4], [5, 6]]),
+        (7, [[0], [1], [2], [3], [4], [5], [6]]),
+        (9, [[0], [1], [2], [3], [4], [5], [6]]),
+    ],
+)
+def test_workers_of_shards_take_equally_many_parts(count, expected):
+    assert in_parts([[0, 1, 2, 3, 4], [5, 6]], count) == expected
 
 
 CASES = [(kind, lora) for kind in KINDS for lora in (None, Lora(rank=4))]

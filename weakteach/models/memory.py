@@ -6,11 +6,12 @@ fused attention kernel, which keeps no scores; tests hold it against measured pe
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from weakteach.models.resources import FITS, FitName
 from weakteach.models.spec import Dtype
 
 FLOAT32, ADAM = 4, 8
@@ -158,6 +159,13 @@ class Fit:
         return {"fsdp": True, "fsdp_config": how, "activation_checkpointing": False}
 
 
+def tokens_at_once(share: int, rows: int, length: int, most: int) -> int:
+    """Tokens that a device reads at once of its ``share`` of an update's pairs, each of as many
+    ``rows`` of ``length`` tokens: cut into parts of at most ``most`` tokens, or of one pair."""
+    pair = rows * length
+    return max(pair, min(share * pair, most))
+
+
 def training_memory(
     shape: Shape,
     tokens: int,
@@ -192,17 +200,32 @@ def training_memory(
 
 
 def choose_fit(
-    shape: Shape, tokens: int, dtype: Dtype, lora_rank: int, workers: int, room: float
+    shape: Shape,
+    tokens: int,
+    dtype: Dtype,
+    lora_rank: int,
+    workers: int,
+    room: float,
+    ways: Sequence[Fit],
 ) -> Fit | None:
-    """The cheapest way in which a training fits ``room`` bytes of a GPU: as it is, with activation
-    checkpointing, or sharded over its workers; None if there is no such way."""
-    ways = [Fit(), Fit(activation_checkpointing=True)]
-    if workers > 1:
-        ways += [Fit(shards=workers), Fit(True, workers)]
+    """The first of the ``ways`` in which a training fits ``room`` bytes of a GPU; None if none
+    does."""
     for fit in ways:
         if training_memory(shape, tokens, dtype, lora_rank, workers, fit).on_gpu <= room:
             return fit
     return None
+
+
+def ways_to_fit(asked: FitName, workers: int) -> list[Fit]:
+    """Those that are tried, the cheapest first, or the one that was asked for."""
+    whole, sharded = (
+        [Fit(checkpointing, shards) for checkpointing in (False, True)]
+        for shards in (1, max(1, workers))
+    )
+    named = dict(zip(FITS, (*whole, *sharded), strict=True))
+    if asked != "auto":
+        return [named[asked]]
+    return [*whole, *sharded] if workers > 1 else whole
 
 
 def reading_memory(shape: Shape, tokens: int, dtype: Dtype = "float32", models: int = 1) -> Memory:

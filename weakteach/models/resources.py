@@ -11,6 +11,10 @@ from typing import Any, Literal
 from weakteach.artifacts.errors import UserError
 
 Attention = Literal["sdpa", "flex"]
+# How a training is made to fit its device: a whole copy on each worker or shards of one (FSDP),
+# each with activations kept or computed again (checkpointed).
+FITS = ("whole", "whole-checkpointed", "sharded", "sharded-checkpointed")
+FitName = Literal["auto", "whole", "whole-checkpointed", "sharded", "sharded-checkpointed"]
 AT_LEAST_ONE = {"label_tasks", "threads", "train_tokens", "batch_tokens", "checkpoint_steps"}
 
 
@@ -42,6 +46,9 @@ class Resources:
     attention: Attention = "sdpa"
     """How pairs are read, in labeling and training: flex skips what the mask hides, is meant for
     CUDA, and slow on a CPU."""
+    fit: FitName = "auto"
+    """How a training fits its GPU: whole or sharded over its workers (FSDP), activations kept or
+    checkpointed; auto takes the first that an estimate says fits."""
     token_metrics: bool = False
     """Have trainings log entropy, accuracy of tokens and mean logits, which costs passes over the
     logits and which nothing here reads."""
@@ -67,6 +74,12 @@ class Resources:
                 f"A pool of {self.label_actors} labeling actors cannot grow up to "
                 f"{self.label_actors_max}: it must start with at least 1 (--label-actors) and at "
                 "most that many (--label-actors-max)"
+            )
+
+        if self.fit.startswith("sharded") and not (self.gpus and self.train_workers > 1):
+            raise UserError(
+                f"--fit {self.fit} shards a model over the GPUs of several workers: ask for them "
+                "with --train-workers and --gpus 1, or leave --fit out"
             )
 
     @property

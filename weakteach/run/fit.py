@@ -2,7 +2,16 @@
 
 from weakteach.artifacts.step import Step
 from weakteach.evaluation.gold import RewardModel
-from weakteach.models.memory import Fit, Memory, Shape, choose_fit, reading_memory, training_memory
+from weakteach.models.memory import (
+    Fit,
+    Memory,
+    Shape,
+    choose_fit,
+    reading_memory,
+    tokens_at_once,
+    training_memory,
+    ways_to_fit,
+)
 from weakteach.models.resources import Resources
 from weakteach.steps.evaluation import Generate, GoldReward
 from weakteach.steps.labels import GoldLabels, WeakLabels
@@ -37,16 +46,14 @@ def plan_fit(
 ) -> Fit | None:
     """How the step fits a GPU of ``room`` bytes; None if it does not."""
     workers = max(1, resources.train_workers)
-    tokens = _tokens(step, resources, length)
-    return choose_fit(shape, tokens, step.dtype, _rank(step), workers, room)
+    tokens, ways = _tokens(step, resources, length), ways_to_fit(resources.fit, workers)
+    return choose_fit(shape, tokens, step.dtype, _rank(step), workers, room, ways)
 
 
 def _tokens(step: Sft | Dpo | RewardHead, resources: Resources, length: int) -> int:
-    """Tokens that a device reads at once: its share of a batch, two rows for a pair unless SFT, cut
-    into parts of at most ``train_tokens`` or one pair."""
     share = max(1, step.recipe.schedule.batch // max(1, resources.train_workers))
-    pair = length * (1 if isinstance(step, Sft) else 2)
-    return max(pair, min(share * pair, resources.train_tokens))
+    rows = 1 if isinstance(step, Sft) else 2
+    return tokens_at_once(share, rows, length, resources.train_tokens)
 
 
 def _rank(step: Sft | Dpo | RewardHead) -> int:

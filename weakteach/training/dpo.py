@@ -13,10 +13,12 @@ from trl.trainer.utils import FusedCausalLMOutput
 from weakteach.models.loading import context_length
 from weakteach.models.logprobs import pair_logprobs
 from weakteach.models.tokens import PairTokens
+from weakteach.training.fitting import find_fit, placed
 from weakteach.training.packed import PackedLanguageModel, Part
 from weakteach.training.recipes import DpoRecipe
 from weakteach.training.worker import (
     TrainingJob,
+    from_all,
     load_preferences,
     load_start,
     lora_config,
@@ -88,12 +90,13 @@ def dpo_trainer(job: TrainingJob) -> PackedDpoTrainer:
     model, tokenizer = load_start(job)
     tokens = load_preferences(job, tokenizer, context_length(model))
     reference = reference_logprobs(job, model, tokens)
+    fit = find_fit(job, model, tokens)
     trainer = PackedDpoTrainer(
         tokens,
         job.resources,
-        model=model,
+        model=placed(model, fit),
         args=DPOConfig(
-            **trainer_arguments(job, recipe.schedule),
+            **trainer_arguments(job, recipe.schedule, fit),
             beta=recipe.beta,
             loss_type=["sigmoid"],
             precompute_ref_log_probs=True,
@@ -114,11 +117,7 @@ def reference_logprobs(
     mine = pair_logprobs(
         model, tokens[rank() :: workers], resources.batch_tokens, resources.attention
     )
-    if workers == 1:
-        return mine
-    shares: list[np.ndarray] = [mine] * workers
-    torch.distributed.all_gather_object(shares, mine)
     whole = np.empty((len(tokens), 2))
-    for worker, share in enumerate(shares):
+    for worker, share in enumerate(from_all(mine)):
         whole[worker::workers] = share
     return whole

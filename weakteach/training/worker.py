@@ -34,6 +34,7 @@ from weakteach.artifacts.errors import StepError
 from weakteach.artifacts.step import Progress, Step
 from weakteach.artifacts.store import Store
 from weakteach.models.loading import Weights, load_causal, weights_of
+from weakteach.models.memory import Fit
 from weakteach.models.process import prepare_process
 from weakteach.models.resources import Resources
 from weakteach.models.spec import Dtype, Model
@@ -104,7 +105,7 @@ def load_preferences(
     return tokens
 
 
-def trainer_arguments(job: TrainingJob, schedule: Schedule) -> dict[str, Any]:
+def trainer_arguments(job: TrainingJob, schedule: Schedule, fit: Fit) -> dict[str, Any]:
     """Keyword arguments common to TRL's configurations.
 
     Raises StepError if the global batch cannot be cut evenly over workers.
@@ -130,8 +131,7 @@ def trainer_arguments(job: TrainingJob, schedule: Schedule) -> dict[str, Any]:
         "data_seed": job.seed,
         "bf16": job.dtype == "bfloat16",
         "use_cpu": on_cpu,
-        "activation_checkpointing": False,
-        "gradient_checkpointing": False,
+        **fit.arguments(),
         "max_length": None,  # pairs are filtered by their tokens before, never cut
         "save_strategy": "steps",
         "save_steps": job.resources.checkpoint_steps,
@@ -166,6 +166,14 @@ def world_size() -> int:
 
 def rank() -> int:
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+
+
+def from_all(mine: Any) -> list[Any]:
+    """What each worker has, by rank."""
+    found = [mine] * world_size()
+    if world_size() > 1:
+        torch.distributed.all_gather_object(found, mine)
+    return found
 
 
 class ReportProgress(TrainerCallback):
@@ -213,7 +221,7 @@ class ReportProgress(TrainerCallback):
 def train_and_save(trainer: Trainer, job: TrainingJob, merge: bool = False) -> dict[str, Any]:
     """Train from the last checkpoint, if there is one; rank 0 writes model and metrics to the
     stage, trained adapters alone or, with ``merge``, as a whole model. Returns facts for the
-    record."""
+    record, among them how the training was made to fit."""
     trainer.remove_callback(PrinterCallback)
     in_group = job.resources.train_workers > 0
     trainer.add_callback(ReportProgress(in_group, job.progress))
@@ -223,12 +231,15 @@ def train_and_save(trainer: Trainer, job: TrainingJob, merge: bool = False) -> d
         trained = trainer.train(resume_from_checkpoint=_last_complete(Path(job.run_folder)))
     _require_finite(trained.training_loss, trainer.state)
     history = [row for row in trainer.state.log_history if "loss" in row]
+    args, sharded = trainer.args, trainer.is_fsdp_enabled
+    # All workers give their shards.
+    whole = {"state_dict": trainer.accelerator.get_state_dict(trainer.model)} if sharded else {}
     if rank() == 0:
         with tempfile.TemporaryDirectory() as folder:
             model = trainer.accelerator.unwrap_model(trainer.model)
             if merge and isinstance(model, PeftModel):
                 model = model.merge_and_unload()
-            model.save_pretrained(folder)
+            model.save_pretrained(folder, **whole)
             cast(PreTrainedTokenizerBase, trainer.processing_class).save_pretrained(folder)
             lines = "".join(json.dumps(row, sort_keys=True) + "\n" for row in history)
             Path(folder, "metrics.jsonl").write_text(lines)
@@ -240,6 +251,12 @@ def train_and_save(trainer: Trainer, job: TrainingJob, merge: bool = False) -> d
         "first_loss": losses[0] if losses else None,
         "last_loss": losses[-1] if losses else None,
         "devices": world_size(),
+        "shards": world_size() if sharded else 1,
+        "activation_checkpointing": bool(
+            args.fsdp_config["activation_checkpointing"]
+            if sharded
+            else args.activation_checkpointing
+        ),
     }
 
 
