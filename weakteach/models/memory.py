@@ -104,6 +104,20 @@ def shape_of(config: Mapping[str, Any]) -> Shape | None:
     )
 
 
+def typical_shape(parameters: float) -> Shape:
+    """What a decoder of about so many parameters looks like, where nothing but its size is known:
+    about 100 times as wide as it has layers of 12 width² weights, with a tied vocabulary of 50,000.
+    """
+    vocabulary, width = 50_000, 64
+    while 12 * width**3 / 100 + vocabulary * width < parameters:
+        width += 64
+    layers = max(1, round((parameters - vocabulary * width) / (12 * width**2)))
+    return Shape(
+        vocabulary=vocabulary, hidden=width, layers=layers, queries=width, keys=width,
+        feed_forward=4 * width, positions=0, is_tied=True, is_gated=False, is_relu=False,
+    )  # fmt: skip
+
+
 def shape_in(folder: str | Path) -> Shape | None:
     """The shape of the model in a folder; None without a config that tells it."""
     file = Path(folder) / "config.json"

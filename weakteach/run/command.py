@@ -5,6 +5,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,6 +15,8 @@ from weakteach.artifacts.store import Store
 from weakteach.models.resources import Resources
 from weakteach.run.address import ray_address
 from weakteach.run.concurrency import planned
+from weakteach.run.fit import footprints, memory_table
+from weakteach.run.needs import needs_of
 from weakteach.run.options import (
     Cost,
     CostOptions,
@@ -27,8 +30,16 @@ from weakteach.run.options import (
     WhereOptions,
     resources_of,
 )
-from weakteach.run.plan import experiments_table, make_plan, plan_sentence, plan_table
+from weakteach.run.plan import (
+    experiments_table,
+    make_plan,
+    plan_sentence,
+    plan_table,
+    seconds_of,
+)
 from weakteach.run.prices import check_cost, cost_sentence, cost_table, costs, rates, read_prices
+from weakteach.run.readiness import check_cluster_file, check_needs, check_run, refuse
+from weakteach.run.simulation import simulation_table, tasks_of
 from weakteach.run.terminal import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -90,9 +101,16 @@ class Sweep:
         """
         preset = PRESETS[where.preset]
         ranges = preset.first if self.first else preset.ranges
-        grid = make_grid(preset, ranges, choices, endpoint, resolve=not cost.plan)
+        grid = make_grid(preset, ranges, choices, endpoint, resolve=False)
         store = Store(where.storage)
         experiments, resources = self.experiments_of(grid), resources_of(preset, execution)
+        if not cost.plan:
+            needs = needs_of(grid, experiments)
+            problems = check_needs(needs, grid.preset.max_tokens)
+            refuse(problems + check_cluster_file(running.cluster_file, resources))
+            if needs.of_hub:
+                grid = make_grid(preset, ranges, choices, endpoint)
+                experiments = self.experiments_of(grid)
         return self.study(grid, experiments, store, resources, running, cost, verbose)
 
     def study(
@@ -110,6 +128,7 @@ class Sweep:
         prices = read_prices(cost.prices)
         at_once = planned(running.max_concurrent, running.address, resources)
         found = costs(made, prices, resources.gpu_type, cost.node_types)
+        taken = footprints(made.missing, resources, grid.preset.max_tokens)
         if cost.plan:
             if len(experiments) > 1:
                 console.print(experiments_table(experiments, store))
@@ -118,13 +137,20 @@ class Sweep:
             console.print(f"{at_once or 'As many arms at a time as fit on the cluster'}.")
             console.print(cost_table(found, prices))
             console.print(cost_sentence(found, prices))
+            tasks = tasks_of(made.missing, partial(seconds_of, scale=grid.preset.scale), resources)
+            console.print(simulation_table(tasks, made.device, found, prices))
+            console.print(memory_table(taken, resources))
         if cost.max_cost is not None:
             check_cost(made, found, prices, cost.max_cost)
         if cost.plan:
             return 0
+        refuse(check_run(made.missing, taken, store, resources))
         store.check_writable()
         if made.existing < made.unique:
             ray_address(running.address)
+        if running.check:
+            console.print(f"All is there. {plan_sentence(made)} Nothing was started.")
+            return 0
 
         # Ray and torch take seconds to import, which plans and help texts do not wait for.
         from weakteach.report.terminal import terminal_tables
@@ -145,7 +171,15 @@ class Sweep:
         paid = rates(found, prices) if cost.node_types else ()
         concurrent = at_once.arms if at_once else 1
         outcome = run_study(
-            study, experiments, shared(store), resources, concurrent, console, paid, running.tracker
+            study,
+            experiments,
+            shared(store),
+            resources,
+            concurrent,
+            console,
+            grid.preset.scale,
+            paid,
+            running.tracker,
         )
 
         for table in terminal_tables(outcome.findings):

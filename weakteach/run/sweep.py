@@ -23,13 +23,16 @@ from weakteach.report.publish import publish_results
 from weakteach.results.findings import Findings
 from weakteach.run.failures import SharedFailures, reason, start_keeper
 from weakteach.run.metrics import StudyMetrics
+from weakteach.run.plan import seconds_of
 from weakteach.run.prices import Rate
 from weakteach.run.progress import Doing, Existing, Following
+from weakteach.run.simulation import longest_first
 from weakteach.run.trackers import Tracking
 from weakteach.study.arms import Arm, Grid
 from weakteach.study.experiments import Experiment, arms_of
 from weakteach.study.manifest import Manifest, StudyInfo, make_manifest
 from weakteach.study.policies import model_of, name_of
+from weakteach.study.presets import Scale
 
 LOGGER = logging.getLogger(__name__)
 # An arm's process may be lost so often within one step: more says that the step takes it down.
@@ -57,11 +60,13 @@ def run_study(
     resources: Resources,
     concurrent: int,
     console: Console,
+    scale: Scale,
     rates: tuple[Rate, ...] = (),
     trackers: Collection[str] = (),
 ) -> Outcome:
-    """Compute the arms under a running Ray and keep results, report, metrics and trackers up to
-    date; see ``prices.Rate`` and ``trackers.TRACKERS``.
+    """Compute the arms under a running Ray, those with the longest path of missing steps first, by
+    the estimate of the ``scale``, and keep results, report, metrics and trackers up to date; see
+    ``prices.Rate`` and ``trackers.TRACKERS``.
 
     A step that fails fails the roles that need it; the other roles and arms go on. On Ctrl-C what
     is computed stays, and the report says how far it came.
@@ -69,6 +74,10 @@ def run_study(
     arms = arms_of(experiments)
     steps = walk(target for arm in arms for target in arm.targets)
     existing = store.existing(steps)
+    missing = {step.fingerprint for step in steps} - existing
+    arms = longest_first(
+        arms, lambda step: seconds_of(step, scale) if step.fingerprint in missing else 0.0
+    )
     study = replace(
         study,
         steps_total=len(steps),
