@@ -13,6 +13,7 @@ from rich.console import Console
 
 from sweeps.size_grid import size_grid
 from weakteach.artifacts.errors import UserError
+from weakteach.cli import app
 from weakteach.models.resources import Resources
 from weakteach.models.spec import find_model
 from weakteach.models.tokens import load_tokenizer
@@ -30,6 +31,7 @@ from weakteach.run.preflight import (
     nodes_of_ray,
     problem_table,
 )
+from weakteach.run.terminal import run
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = """
@@ -201,7 +203,7 @@ def command(repositories, tmp_path, monkeypatch, capsys):
         "some/empty": bad_set(tmp_path / "empty", [{**good, "rejected": None}] * 3),
     }
 
-    def run(*options):
+    def sweep(*options):
         store = ["--storage", str(tmp_path / "store"), "--seeds", "0", "--fractions", "1/2"]
         given = [str(tmp_path / o) if o == "cluster.yaml" else o for o in options]
         with hub(tmp_path / "cache", models={**repositories, "some/big": Repository(big)},
@@ -211,7 +213,7 @@ def command(repositories, tmp_path, monkeypatch, capsys):
         assert not any(name.endswith("safetensors") for name in fetched)
         return code, out, " ".join(err.split())
 
-    return run
+    return sweep
 
 
 L4 = ("--gpus", "1", "--train-workers", "1", "--gpu-type", "L4")
@@ -293,3 +295,51 @@ assert not {"torch", "ray", "transformers", "huggingface_hub", "datasets"} & set
         [sys.executable, "-c", code, tmp_path], check=True, cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
+
+
+@pytest.fixture
+def labeling(repositories, tmp_path, monkeypatch, capsys):
+    """The label command in this process, beside a hub; Ray must not be started."""
+
+    def started(*_, **__):
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr("weakteach.run.cluster.start_ray", started)
+    (tmp_path / "cluster.yaml").write_text(CLUSTER)
+    assert run(app, ["world", "64", "--out", str(tmp_path / "pairs.jsonl")]) == 0
+
+    def label(*options):
+        given = [str(tmp_path / o) if o == "cluster.yaml" else o for o in options]
+        pairs = str(tmp_path / "pairs.jsonl")
+        words = ["label", "--labeled", pairs, "--unlabeled", pairs, "--out", str(tmp_path / "out")]
+        with hub(tmp_path / "cache", models=repositories):
+            code = run(app, [*words, "--storage", str(tmp_path / "store"), *given])
+        out, err = capsys.readouterr()
+        return code, out, " ".join(err.split())
+
+    return label
+
+
+NOT_LABELED = {
+    "gated": (["--teacher", "some/gated"], "some/gated is gated"),
+    "no EOS": (["--teacher", "some/no-eos"], "its tokenizer has no EOS"),
+    "no such GPU": (
+        ["--gpus", "1", "--gpu-type", "H100", "--cluster-file", "cluster.yaml"],
+        "no node has a H100 GPU",
+    ),
+}
+
+
+@pytest.mark.parametrize(("options", "sentence"), NOT_LABELED.values(), ids=NOT_LABELED)
+def test_label_names_a_broken_set_up_before_ray_starts(labeling, options, sentence):
+    code, _, err = labeling(*options)
+    assert code == 2
+    assert sentence in err
+
+
+def test_label_checks_alone(labeling, tmp_path):
+    code, out, err = labeling("--teacher", "some/short", "--check")
+    assert (code, "Error" in err) == (0, False), err
+    assert "All is there. Nothing was started." in out
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob("store/*/*/record.json"))

@@ -154,7 +154,13 @@ class Sweep:
 
         # Ray and torch take seconds to import, which plans and help texts do not wait for.
         from weakteach.report.terminal import terminal_tables
-        from weakteach.run.cluster import SECONDS_FOR_NODES, arms_at_once, shared, start_ray
+        from weakteach.run.cluster import (
+            SECONDS_FOR_NODES,
+            arms_at_once,
+            shared,
+            start_ray,
+            what_waits,
+        )
         from weakteach.run.sweep import describe, run_study
         from weakteach.study.manifest import study_folder
 
@@ -165,6 +171,8 @@ class Sweep:
             joined = start_ray(running.address, wanted, resources, verbose, running.dashboard)
             if joined.dashboard:
                 console.print(f"Dashboard: {joined.dashboard}", soft_wrap=True)
+            for line in what_waits(joined, resources):
+                console.print(line, soft_wrap=True)
             patience = SECONDS_FOR_NODES if joined.by_address else 0.0
             at_once = arms_at_once(at_once, resources, patience)
             console.print(f"{at_once}.")
