@@ -10,6 +10,7 @@ import torch
 import torch.multiprocessing as mp
 from datasets import Dataset
 from families import CONFIGS, VOCABULARY, random_model
+from torch.distributed.tensor import DTensor
 from transformers import AutoModelForSequenceClassification
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
@@ -168,6 +169,11 @@ def disturb(trainer):
                 parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
 
 
+def whole(gradient):
+    """Put together, where it is in shards."""
+    return gradient.full_tensor() if isinstance(gradient, DTensor) else gradient.clone()
+
+
 def first_gradients(trainer):
     """Those that the optimizer's first step finds, before they are clipped, and the logged loss."""
     found = {}
@@ -180,7 +186,7 @@ def first_gradients(trainer):
         optimizer = create(*args, **options)
         optimizer.register_step_pre_hook(
             lambda *_: found.update(
-                (name, parameter.grad.clone())
+                (name.replace("_checkpoint_wrapped_module.", ""), whole(parameter.grad))
                 for name, parameter in trainer.model.named_parameters()
                 if parameter.grad is not None
             )

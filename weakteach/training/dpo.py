@@ -1,11 +1,14 @@
 """Direct preference optimization, the starting model being the reference."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
 from transformers import PreTrainedModel
+from trl.trainer import dpo_trainer as dpo_trainer_module
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.utils import FusedCausalLMOutput
@@ -34,6 +37,10 @@ class PackedDpoTrainer(PackedLanguageModel, DPOTrainer):
     log-probabilities, of shape [pairs, 2], are known."""
 
     reference: torch.Tensor
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        with _no_reference_model():
+            super().__init__(*args, **options)
 
     def part_inputs(self, part: Part) -> dict[str, torch.Tensor]:
         """As TRL has them, without the prompts: a column that it skips, then the responses."""
@@ -66,6 +73,18 @@ class PackedDpoTrainer(PackedLanguageModel, DPOTrainer):
 
     def _precompute_ref_logps(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
         return dataset
+
+
+@contextmanager
+def _no_reference_model() -> Iterator[None]:
+    """TRL would load one beside a model that is to be sharded, which would not be asked anything:
+    the log-probabilities are known."""
+    create = dpo_trainer_module.create_model_from_path
+    dpo_trainer_module.create_model_from_path = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        dpo_trainer_module.create_model_from_path = create
 
 
 def _places(part: Part) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

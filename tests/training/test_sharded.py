@@ -1,0 +1,99 @@
+"""Trainings whose workers hold shards of one model (FSDP).
+
+accelerate shards on GPUs alone. So that the rest is exercised without one (equally many parts, the
+losses, the fused head, what is written), it is told here that two CPUs are such; on a machine with
+two GPUs the same runs as it is.
+"""
+
+import os
+import socket
+from datetime import timedelta
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from accelerate import state
+from accelerate.utils import DistributedType
+from test_packed import KINDS, assert_equal, first_gradients, ours, some_pairs
+
+from weakteach.models.memory import Fit
+from weakteach.models.resources import Resources
+from weakteach.training.recipes import Lora
+
+CASES = [
+    *((kind, None, Fit(shards=2)) for kind in KINDS),
+    ("sft", Lora(rank=4), Fit(shards=2)),
+    ("dpo", Lora(rank=4), Fit(True, shards=2)),
+    ("dpo", None, Fit(True, shards=2)),
+]
+FAMILY = "qwen3"
+
+
+def let_cpus_shard():
+    init = state.AcceleratorState.__init__
+
+    def with_cpus(self, *args, fsdp_plugin=None, **options):
+        init(self, *args, fsdp_plugin=fsdp_plugin, **options)
+        if fsdp_plugin and self.distributed_type == DistributedType.MULTI_CPU:
+            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+            state.PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+
+    state.AcceleratorState.__init__ = with_cpus
+
+
+def forget():
+    """What accelerate keeps of the trainer before."""
+    state.AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def run_worker(rank, port, folder, on_gpu):
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": str(rank)}
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2"}
+    torch.set_num_threads(1)
+    if on_gpu:
+        torch.cuda.set_device(rank)
+    else:
+        let_cpus_shard()
+    backend = "nccl" if on_gpu else "gloo"
+    torch.distributed.init_process_group(backend, timeout=timedelta(seconds=240))
+    for case, (kind, lora, fit) in enumerate(CASES):
+        given = (kind, FAMILY, some_pairs(), lora, folder / str(rank), 16)
+        trainer = ours(*given, Resources(train_tokens=80), fit)
+        found = first_gradients(trainer)
+        weights = trainer.accelerator.get_state_dict(trainer.model)
+        torch.save((found, weights), folder / f"{case}-{rank}")
+        forget()
+    torch.distributed.destroy_process_group()
+
+
+def sharded_is_whole(folder, on_gpu):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(run_worker, (port, folder, on_gpu), nprocs=2)
+    for case, (kind, lora, _) in enumerate(CASES):
+        whole = ours(kind, FAMILY, some_pairs(), lora, folder, 16)
+        theirs = first_gradients(whole)
+        for rank in range(2):
+            (found, loss), weights = torch.load(folder / f"{case}-{rank}", weights_only=True)
+            assert_equal((found, loss), on_cpu(theirs))
+            if rank == 0:
+                kept = on_cpu((whole.model.state_dict(), 0.0))[0]
+                assert weights.keys() == kept.keys()
+                for name, weight in kept.items():
+                    assert torch.equal(weights[name].cpu(), weight), name
+
+
+def on_cpu(found):
+    tensors, loss = found
+    return {name: tensor.cpu() for name, tensor in tensors.items()}, loss
+
+
+def test_shards_have_the_gradients_of_a_whole_model(tmp_path):
+    sharded_is_whole(tmp_path, on_gpu=False)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_shards_on_gpus_have_the_gradients_of_a_whole_model(tmp_path):
+    sharded_is_whole(tmp_path, on_gpu=True)
