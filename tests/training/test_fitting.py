@@ -1,4 +1,4 @@
-"""How a training finds out on its workers how it fits."""
+"""How a training finds out on its workers how it fits, and when it is to save."""
 
 from types import SimpleNamespace
 
@@ -12,6 +12,7 @@ from weakteach.models.tokens import PairTokens
 from weakteach.training import fitting
 from weakteach.training.fitting import find_fit
 from weakteach.training.recipes import DpoRecipe, Lora, Schedule
+from weakteach.training.worker import CheckpointNowAndThen
 
 PAIRS = [PairTokens([5] * 40, [6] * 60, [7] * 10), PairTokens([5] * 4, [6], [7])]
 MODEL = random_model("llama")
@@ -83,3 +84,34 @@ def test_adapters_below_a_reward_head_are_not_sharded(devices):
     with pytest.raises(StepError, match="a reward head over adapters"):
         find_fit(asked, head, PAIRS)
     assert find_fit(asked, MODEL, PAIRS) == Fit(shards=2)
+
+
+def saved_at(seconds, updates=40, first=0, **resources):
+    """The updates after which a training saves whose three first ones take so many seconds."""
+    now = iter(seconds * number for number in range(10 * updates))
+    callback, saved = CheckpointNowAndThen(Resources(**resources), lambda: next(now)), []
+    for step in range(first + 1, updates + 1):
+        state = SimpleNamespace(global_step=step, max_steps=updates)
+        control = SimpleNamespace(should_save=False)
+        callback.on_step_end(None, state, control)
+        saved += [step] * control.should_save
+    return saved
+
+
+@pytest.mark.parametrize(
+    ("seconds", "resources", "saved"),
+    [
+        # The clock is asked twice, at the first update and three later.
+        (180.0, {}, [10, 20, 30]),
+        (180.0, {"checkpoint_minutes": 20.0}, [20]),
+        (1e-3, {}, []),
+        (1.0, {"checkpoint_steps": 15}, [15, 30]),
+        (7200.0, {}, list(range(4, 40))),
+    ],
+)
+def test_checkpoints_by_minutes_or_by_updates_but_not_at_the_end(seconds, resources, saved):
+    assert saved_at(seconds, **resources) == saved
+
+
+def test_a_resumed_training_times_its_own_first_updates():
+    assert saved_at(180.0, first=17) == [30]

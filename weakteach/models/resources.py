@@ -15,7 +15,7 @@ Attention = Literal["sdpa", "flex"]
 # each with activations kept or computed again (checkpointed).
 FITS = ("whole", "whole-checkpointed", "sharded", "sharded-checkpointed")
 FitName = Literal["auto", "whole", "whole-checkpointed", "sharded", "sharded-checkpointed"]
-AT_LEAST_ONE = {"label_tasks", "threads", "train_tokens", "batch_tokens", "checkpoint_steps"}
+AT_LEAST_ONE = {"label_tasks", "threads", "train_tokens", "batch_tokens"}
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,10 @@ class Resources:
     token_metrics: bool = False
     """Have trainings log entropy, accuracy of tokens and mean logits, which costs passes over the
     logits and which nothing here reads."""
-    checkpoint_steps: int = 200
-    """Updates from one checkpoint of a training to the next."""
+    checkpoint_minutes: float = 10.0
+    """Minutes from one checkpoint of a training to the next, by the time of its first updates."""
+    checkpoint_steps: int = 0
+    """Updates from one checkpoint of a training to the next, in place of minutes."""
     max_failures: int = 2
     """Workers of a training that may be lost before it fails."""
 

@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -133,8 +134,7 @@ def trainer_arguments(job: TrainingJob, schedule: Schedule, fit: Fit) -> dict[st
         "use_cpu": on_cpu,
         **fit.arguments(),
         "max_length": None,  # pairs are filtered by their tokens before, never cut
-        "save_strategy": "steps",
-        "save_steps": job.resources.checkpoint_steps,
+        "save_strategy": "no",  # CheckpointNowAndThen says when
         "save_total_limit": 2,
         "logging_steps": 10,
         "logging_nan_inf_filter": False,  # a NaN is to be seen, not averaged away
@@ -176,6 +176,30 @@ def from_all(mine: Any) -> list[Any]:
     return found
 
 
+class CheckpointNowAndThen(TrainerCallback):
+    """Saves every so many updates: those asked for, or as many as the first ones say that the
+    minutes hold. All workers save after the same updates, by the clock of the first."""
+
+    WARM, TIMED = 1, 3
+
+    def __init__(self, resources: Resources, clock: Callable[[], float] = time.monotonic) -> None:
+        self._every = resources.checkpoint_steps
+        self._seconds = 60 * resources.checkpoint_minutes
+        self._clock, self._done, self._started = clock, 0, 0.0
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self._done += 1
+        if self._done == self.WARM:
+            self._started = self._clock()
+        if not self._every and self._done == self.WARM + self.TIMED:
+            an_update = from_all((self._clock() - self._started) / self.TIMED)[0]
+            self._every = max(1, math.ceil(self._seconds / max(an_update, 1e-9)))
+        if self._every and state.global_step % self._every == 0:
+            control.should_save = state.global_step < state.max_steps  # else it is written anyway
+
+
 class ReportProgress(TrainerCallback):
     """Logs metrics, stops at a loss that is not finite, and, in a group of workers, hands metrics
     and checkpoints to Ray Train. Local mode has no such door inside a Tune trial: there the
@@ -190,8 +214,6 @@ class ReportProgress(TrainerCallback):
     ) -> None:
         if self._progress:
             self._progress(state.global_step, state.max_steps)
-        if state.global_step >= state.max_steps:
-            control.should_save = False  # the model is about to be written to the stage
 
     def on_log(
         self,
@@ -224,6 +246,7 @@ def train_and_save(trainer: Trainer, job: TrainingJob, merge: bool = False) -> d
     record, among them how the training was made to fit."""
     trainer.remove_callback(PrinterCallback)
     in_group = job.resources.train_workers > 0
+    trainer.add_callback(CheckpointNowAndThen(job.resources))
     trainer.add_callback(ReportProgress(in_group, job.progress))
     if in_group:
         trained = _train_in_group(trainer)
