@@ -10,10 +10,10 @@ import pytest
 
 from weakteach.artifacts.step import walk
 from weakteach.results.analysis import AXES, PLACES
-from weakteach.study.arms import CONTROLS, ROLES
 from weakteach.study.experiments import EXPERIMENTS, arms_of, consistency, judged, size_grid
 from weakteach.study.grids import Choices, make_grid
 from weakteach.study.presets import EMBEDDED, PAPER
+from weakteach.study.roles import CONTROLS, ROLES
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "sweeps").glob("*.py"))

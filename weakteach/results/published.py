@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from weakteach.results.cells import Cell, human_of, minus_human
 from weakteach.results.findings import TableOf, Value
 from weakteach.statistics.estimate import Estimate
-from weakteach.study.arms import ROLES
+from weakteach.study.roles import ROLES
 
 Rows = tuple[tuple[str, float | str, float | str], ...]
 

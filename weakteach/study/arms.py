@@ -24,37 +24,9 @@ from weakteach.steps.training import Dpo, RewardHead, Sft
 from weakteach.steps.views import Matched, Mismatched, RandomFlips, TopMargin
 from weakteach.study.policies import name_of
 from weakteach.study.presets import Preset, Ranges, Recipes
+from weakteach.study.roles import CONTROLS, HALF
 from weakteach.training.recipes import DpoRecipe
 
-# What a student (or the teacher itself) learned from, in the order in which tables show it, and
-# how figures call it.
-ROLES = {
-    "base": "base, not aligned",
-    "sft": "human labels, SFT only",
-    "human": "human labels",
-    "human_all": "human labels of all pairs",
-    "human_few": "human labels of the labeled part, as many updates",
-    "gold": "gold labels",
-    "prompted": "labels of a prompted model",
-    "random": "human labels with random errors",
-    "random_matched": "random errors, matched pairs only",
-    "random_mismatched": "random errors, mismatched pairs only",
-    "weak": "weak labels",
-    "matched": "weak labels, matched pairs only",
-    "mismatched": "weak labels, mismatched pairs only",
-    "confident": "weak labels, the half with the larger margins",
-    "teacher": "the teacher itself",
-}
-# Roles whose labels come from the teacher, or follow its errors.
-OF_THE_TEACHER = (
-    "random", "random_matched", "random_mismatched", "weak", "matched", "mismatched", "confident",
-    "teacher",
-)  # fmt: skip
-
-
-# What every experiment compares at its main point.
-CONTROLS = ("base", "sft", "human", "human_all", "human_few", "gold", "random", "weak")
-HALF = Fraction(1, 2)
 # The recipe that a preset gives for the data and the model.
 USUAL = "usual"
 Annotator = Callable[[Part], Labels]
@@ -340,7 +312,7 @@ class Grid:
 
     ``annotators`` make labels of a part in other ways than the teacher, by the role of the student
     that learns from them. Another one, such as a second prompt, touches four places: its step, its
-    role in ``ROLES``, its option in ``grids.Choices`` and its entry in ``grids.find_annotators``.
+    role in ``roles.ROLES``, its option in ``grids.Choices`` and its entry in ``grids.find_annotators``.
     """
 
     preset: Preset
