@@ -24,7 +24,7 @@ from weakteach.steps.training import Dpo, RewardHead, Sft
 from weakteach.steps.views import Matched, Mismatched, RandomFlips, TopMargin
 from weakteach.study.policies import name_of
 from weakteach.study.presets import Preset, Ranges, Recipes
-from weakteach.study.roles import CONTROLS, HALF
+from weakteach.study.roles import CONTROLS, HALF, ROLES
 from weakteach.training.recipes import DpoRecipe
 
 # The recipe that a preset gives for the data and the model.
