@@ -37,6 +37,7 @@ from weakteach.steps.views import (
     Matched,
     Mismatched,
     RandomFlips,
+    Together,
     TopMargin,
     Weighted,
 )
@@ -81,6 +82,7 @@ STEPS = {
     "Mismatched": Mismatched(WEAK, HUMAN),
     "TopMargin": TopMargin(WEAK, Fraction(1, 2)),
     "Weighted": Weighted(WEAK, "C2"),
+    "Together": Together(HumanLabels(SPLIT.labeled), WEAK, HELD_OUT.train),
     "Calibrated": Calibrated(WEAK, VERDICT),
     "RandomFlips": RandomFlips(HUMAN, WEAK, seed=0),
     "PromptedLabels": PromptedLabels(CHAT, SPLIT.unlabeled),

@@ -95,6 +95,22 @@ class Calibrated(View):
 
 
 @dataclass(frozen=True)
+class Together(Labels):
+    """The human labels of some pairs of ``part`` and the weak labels of others. Raises DataError
+    for a pair that has both."""
+
+    human: HumanLabels
+    weak: Labels
+    part: Part
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        human, weak = (read_labels(workspace.store, s) for s in (self.human, self.weak))
+        table = derived.together(human, weak)
+        none = "no pair with a human or a weak label"
+        return {**write_view(workspace, table, none), "human": len(human), "weak": len(weak)}
+
+
+@dataclass(frozen=True)
 class RandomFlips(Labels):
     """The human choices, of which as many are flipped at random as ``like`` has errors on the same
     pairs."""
