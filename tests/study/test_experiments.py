@@ -49,7 +49,7 @@ def test_every_script_is_short_and_plans_without_running(script, tmp_path):
 @pytest.mark.parametrize("preset", ["embedded", "paper"])
 def test_the_plan_of_the_whole_publication_lists_every_experiment(tmp_path, preset):
     out = plan(ROOT / "sweeps/paper.py", "--preset", preset, "--storage", str(tmp_path / "store"))
-    assert re.findall(r"^ *([ECR]\d+)\b", out, re.MULTILINE) == IDS
+    assert re.findall(r"│ ([ECR]\d+) ", out) == IDS
 
 
 def test_ids_are_unique_and_every_experiment_measures_something(grid):
