@@ -23,8 +23,9 @@ from packed_trainings import (
 
 from weakteach.artifacts.errors import StepError
 from weakteach.models.resources import Resources
-from weakteach.training.dpo import MOST_NOISE, TRL_LOSSES, label_smoothing, pair_weights_of
+from weakteach.training.dpo import MOST_NOISE, TRL_LOSSES, check_weights, label_smoothing
 from weakteach.training.recipes import EXPECT_WRONG_LABELS, DpoRecipe, Lora
+from weakteach.training.worker import label_column
 
 FAMILY = "opt"
 SMALL = Resources(train_tokens=80)
@@ -162,8 +163,12 @@ def job(tmp_path):
     return with_columns
 
 
+def weights_of(job):
+    return check_weights(label_column(job, "weight", "A weighted loss"))
+
+
 def test_weights_come_in_the_order_of_the_pairs(job):
-    assert pair_weights_of(job(weight=[0.5, 0.25, 1.0])).tolist() == [0.25, 0.5, 1.0]
+    assert weights_of(job(weight=[0.5, 0.25, 1.0])).tolist() == [0.25, 0.5, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -177,7 +182,7 @@ def test_weights_come_in_the_order_of_the_pairs(job):
 )
 def test_weights_that_are_none_end_the_training(job, columns, message):
     with pytest.raises(StepError, match=message):
-        pair_weights_of(job(**columns))
+        weights_of(job(**columns))
 
 
 def test_soft_labels_take_each_pairs_own_noise(job):

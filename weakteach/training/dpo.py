@@ -158,18 +158,17 @@ def dpo_trainer(job: TrainingJob) -> PackedDpoTrainer:
     )
     trainer.reference = torch.tensor(reference, dtype=torch.float32)
     if recipe.weighted:
-        trainer.weights = pair_weights_of(job)
+        trainer.weights = check_weights(label_column(job, "weight", "A weighted loss"))
         trainer.use_weighting = True
     if recipe.loss in EXPECT_WRONG_LABELS:
         trainer.smoothing = label_smoothing(job, recipe, len(tokens))
     return trainer
 
 
-def pair_weights_of(job: TrainingJob) -> torch.Tensor:
-    """The weights of the job's labels, shape [pairs]. Raises StepError if one is missing or
-    negative, or none is positive."""
-    weights = label_column(job, "weight", "A weighted loss")
-    if (weights < 0).any() or not weights.any():
+def check_weights(weights: torch.Tensor) -> torch.Tensor:
+    """The weights of all pairs, shape [pairs]. Raises StepError if one is negative or no number,
+    or none is positive."""
+    if not (weights >= 0).all() or not weights.any():
         raise StepError(
             f"Weights from {weights.min():g} to {weights.max():g}: give some above 0, none below"
         )
