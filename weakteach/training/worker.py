@@ -104,6 +104,23 @@ def load_preferences(
     return tokens
 
 
+def label_column(job: TrainingJob, name: str, needed_by: str) -> torch.Tensor:
+    """A number for each label of the job, shape [pairs], in the order of ``load_preferences``.
+
+    Raises StepError if the labels have no such column, or it holds what is no number.
+    """
+    filesystem = job.store.filesystem
+    if name not in pq.read_schema(job.labels, filesystem=filesystem).names:
+        raise StepError(f"{needed_by} needs labels with the column {name}: {job.labels} has none")
+    columns = ["pair_id", name]
+    table = pq.read_table(job.labels, filesystem=filesystem, columns=columns).sort_by("pair_id")
+    values = torch.tensor(table[name].to_numpy(), dtype=torch.float32)
+    if wrong := (~torch.isfinite(values)).nonzero().flatten().tolist():
+        pair_id = table["pair_id"][wrong[0]].as_py()
+        raise StepError(f"The {name} of pair {pair_id} is {values[wrong[0]]}: no finite number")
+    return values
+
+
 def trainer_arguments(job: TrainingJob, schedule: Schedule) -> dict[str, Any]:
     """Keyword arguments common to TRL's configurations.
 
