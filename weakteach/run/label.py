@@ -103,6 +103,7 @@ def run_of(options: LabelOptions, model: Model, few: Pairs, many: Pairs) -> dict
         "held_out": options.held_out,
         "dtype": options.dtype,
         "min_confidence": options.min_confidence,
+        "as_text": options.as_text,
     }
 
 
