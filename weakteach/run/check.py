@@ -65,7 +65,9 @@ def check(
     sources = [data_source(file, wishes) for file in files]
     model = find_model(teacher)
     looked = [look(source) for source in sources]
-    summarize(terminal(), looked, model, max_tokens)
+    console = terminal()
+    summarize(console, looked)
+    tell_lengths(console, looked, model, max_tokens)
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,8 @@ def look(source: UserSource) -> Looked:
     return Looked(found, frozenset(pairs), frozenset(prompts), len(labeled), tuple(first))
 
 
-def summarize(console: Console, looked: Sequence[Looked], model: Model, max_tokens: int) -> None:
-    """Print what the sources hold, what they share, and how the model will read them."""
+def summarize(console: Console, looked: Sequence[Looked]) -> None:
+    """Print what the sources hold and what they share."""
     for one in looked:
         console.print(_file_table(one.overview))
         found = one.overview
@@ -116,7 +118,6 @@ def summarize(console: Console, looked: Sequence[Looked], model: Model, max_toke
             )
     if len(looked) > 1:
         console.print(_overlap_table(looked))
-    _tell_lengths(console, looked, model, max_tokens)
 
 
 def _table(title: str, *headings: str) -> Table:
@@ -189,9 +190,7 @@ def _overlap_table(looked: Sequence[Looked]) -> Table:
     return table
 
 
-def _tell_lengths(
-    console: Console, looked: Sequence[Looked], model: Model, max_tokens: int
-) -> None:
+def tell_lengths(console: Console, looked: Sequence[Looked], model: Model, max_tokens: int) -> None:
     """Lengths in tokens, and one pair as the model reads it."""
     context = context_of(model)
     limit = f"--max-tokens {max_tokens}"

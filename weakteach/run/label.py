@@ -16,7 +16,7 @@ from weakteach.preferences.rows import Wishes
 from weakteach.preferences.sources import UserSource, data_source
 from weakteach.preferences.table import write_pairs
 from weakteach.run.address import ray_address
-from weakteach.run.check import Looked, look, summarize
+from weakteach.run.check import Looked, look, summarize, tell_lengths
 from weakteach.run.export import begin, check_out, quarantine_anew
 from weakteach.run.options import (
     Cluster,
@@ -70,13 +70,14 @@ def label(
 
     console = terminal()
     looked = [look(source) for source in sources]
-    summarize(console, looked, model, options.max_tokens)
+    summarize(console, looked)
     begin(options.out, run)
     try:
         refuse(looked)
     except DataError:
         quarantine_anew([_without_lengths(source) for source in sources], options.out)
         raise
+    tell_lengths(console, looked, model, options.max_tokens)
 
     from weakteach.run.cluster import shared, start_ray
     from weakteach.run.labeling import Labeling, run_labeling
