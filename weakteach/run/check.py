@@ -190,15 +190,18 @@ def _overlap_table(looked: Sequence[Looked]) -> Table:
     return table
 
 
-def tell_lengths(console: Console, looked: Sequence[Looked], model: Model, max_tokens: int) -> None:
-    """Lengths in tokens, and one pair as the model reads it."""
+def tell_lengths(
+    console: Console, looked: Sequence[Looked], model: Model, max_tokens: int
+) -> list[int]:
+    """Print lengths in tokens, and one pair as the model reads it. Of each source, the number of
+    its first pairs that the model can read whole; nothing where its tokenizer is not at hand."""
     context = context_of(model)
     limit = f"--max-tokens {max_tokens}"
     if context:
         limit += f", and {model} reads at most {context}"
     if model.is_gguf:  # its tokenizer is made by the run
         console.print(f"Longest pairs: {limit}.")
-        return
+        return []
     # transformers: slow to import
     from weakteach.models.tokens import load_tokenizer, pair_lengths
 
@@ -208,6 +211,7 @@ def tell_lengths(console: Console, looked: Sequence[Looked], model: Model, max_t
         f"Tokens of a pair ({limit})", "file", "median", "longest", "too long", "not readable"
     )
     readable: list[Pair] = []
+    usable: list[int] = []
     refused = ""
     for one in looked:
         texts = zip(*((p.prompt, p.response_1, p.response_2) for p in one.first), strict=True)
@@ -216,6 +220,7 @@ def tell_lengths(console: Console, looked: Sequence[Looked], model: Model, max_t
         lengths = sorted(n for n in counted if isinstance(n, int))
         refused = refused or next((n for n in counted if isinstance(n, str)), "")
         readable += [p for p, n in zip(one.first, counted, strict=True) if isinstance(n, int)]
+        usable.append(sum(length <= most for length in lengths))
         if counted:
             over = sum(length > most for length in lengths)
             table.add_row(
@@ -231,6 +236,7 @@ def tell_lengths(console: Console, looked: Sequence[Looked], model: Model, max_t
     if readable:
         has_system = any(p.messages and p.messages.prompt.startswith(SYSTEM) for p in readable)
         _show_pair(console, readable[0], tokenizer, model, has_system)
+    return usable
 
 
 def _show_pair(
