@@ -38,7 +38,7 @@ from weakteach.models.process import prepare_process
 from weakteach.models.resources import Resources
 from weakteach.models.spec import Dtype, Model
 from weakteach.models.tokens import PairTokens, load_tokenizer, pair_tokens
-from weakteach.preferences.pair import preference_set
+from weakteach.preferences.pair import messages_in, preference_set
 from weakteach.training.local import own_folder
 from weakteach.training.recipes import Lora, Schedule
 
@@ -97,7 +97,8 @@ def load_preferences(
     if not len(table):
         raise StepError("There is no labeled pair to train on")
     prompts, chosen, rejected = (table[c].to_pylist() for c in ("prompt", "chosen", "rejected"))
-    tokens = pair_tokens(tokenizer, prompts, chosen, rejected)
+    messages = messages_in(table, "chosen", "rejected")
+    tokens = pair_tokens(tokenizer, prompts, chosen, rejected, messages)
     longest = max(pair.longest for pair in tokens)
     if longest > context:
         raise StepError(f"A pair has {longest} tokens, but the model reads {context} at most")
