@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
 import yaml
+from cyclopts import Parameter
 
+from weakteach.artifacts.errors import UserError
 from weakteach.models.resources import Resources
+from weakteach.run.terminal import EXIT_USAGE, launch, script
 from weakteach.study.presets import PRESETS
 
 GPU_TYPE = "accelerator_type:"
@@ -89,13 +91,13 @@ def _workers(group: NodeGroup, wanted: Resources) -> int:
 
 
 def main(
-    files: Annotated[list[Path], typer.Argument(help="Cluster files.", exists=True)],
-    preset: Annotated[str, typer.Option(help="Preset that they should run.")] = "paper",
-    gpu_type: Annotated[str | None, typer.Option(help="In place of the preset's own.")] = None,
-) -> None:
+    files: Annotated[list[Path], Parameter(help="Cluster files.")],
+    preset: Annotated[str, Parameter(help="Preset that they should run.")] = "paper",
+    gpu_type: Annotated[str | None, Parameter(help="In place of the preset's own.")] = None,
+) -> int:
     """Check that cluster files have the nodes that a preset asks for."""
     if preset not in PRESETS:
-        raise typer.BadParameter(f"one of {', '.join(PRESETS)}", param_hint="--preset")
+        raise UserError(f"--preset: one of {', '.join(PRESETS)}")
     wanted = PRESETS[preset].resources
     if gpu_type is not None:
         wanted = replace(wanted, gpu_type=gpu_type)
@@ -109,8 +111,8 @@ def main(
         for sentence in lacking:
             print(f"Error: {file}: {sentence} (preset {preset})", file=sys.stderr)
         wrong = wrong or bool(lacking)
-    raise typer.Exit(2 if wrong else 0)
+    return EXIT_USAGE if wrong else 0
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    launch(script(main))

@@ -16,26 +16,32 @@ import urllib.request
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-import typer
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from weakteach.run.terminal import EXIT_FAILED, EXIT_USAGE, launch, script
 
 LOOPBACK = "127.0.0.1"
 SECONDS_TO_START = 120.0
-EXIT_FAILED, EXIT_USAGE = 1, 2
 
 
 def main(
-    nodes: Annotated[int, typer.Option(min=0, help="Nodes besides the head.")] = 2,
-    cpus: Annotated[int, typer.Option(min=1, help="CPUs that each node has in Ray's eyes.")] = 4,
-    gpus: Annotated[int, typer.Option(min=0, help="GPUs of each node besides the head.")] = 0,
-    gpu_type: Annotated[str, typer.Option(help="What they are called, such as L4.")] = "",
-    port: Annotated[int, typer.Option(help="Port of the head.")] = 6379,
-    dashboard_port: Annotated[int, typer.Option(help="Port of the dashboard and of jobs.")] = 8265,
-) -> None:
+    nodes: Annotated[int, Parameter(help="Nodes besides the head.", validator=Number(gte=0))] = 2,
+    cpus: Annotated[
+        int, Parameter(help="CPUs that each node has in Ray's eyes.", validator=Number(gte=1))
+    ] = 4,
+    gpus: Annotated[
+        int, Parameter(help="GPUs of each node besides the head.", validator=Number(gte=0))
+    ] = 0,
+    gpu_type: Annotated[str, Parameter(help="What they are called, such as L4.")] = "",
+    port: Annotated[int, Parameter(help="Port of the head.")] = 6379,
+    dashboard_port: Annotated[int, Parameter(help="Port of the dashboard and of jobs.")] = 8265,
+) -> int:
     """Raise a head and more Ray nodes on this machine, until Ctrl-C."""
     for wanted in (port, dashboard_port):
         if not free(wanted):
             say(f"Error: port {wanted} is taken: give another with --port and --dashboard-port")
-            raise typer.Exit(EXIT_USAGE)
+            return EXIT_USAGE
     signal.signal(signal.SIGTERM, interrupt)
     # Short: paths of sockets below it may not exceed 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="wt-ray-", dir="/tmp"))
@@ -90,12 +96,13 @@ def main(
             say("Ending the nodes …")
         except Exception as error:  # Ray raises bare ones, mostly for want of time or memory
             say(f"Error: the Ray nodes cannot be started: {error}")
-            raise typer.Exit(EXIT_FAILED) from error
+            return EXIT_FAILED
         finally:
             cluster.shutdown()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     say("All nodes have ended.")
+    return 0
 
 
 def interrupt(*_: Any) -> NoReturn:
@@ -135,4 +142,4 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    launch(script(main))

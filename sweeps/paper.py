@@ -1,18 +1,19 @@
-"""Every experiment of the publication in one study, steps shared."""
+"""Every experiment of the publication and beyond it in one study, steps shared."""
 
 from weakteach.run.command import sweep
 from weakteach.study.arms import Grid
+from weakteach.study.beyond import BEYOND
 from weakteach.study.experiments import EXPERIMENTS, Experiment
 
 
 @sweep("paper", title="Your weak LLM as a teacher: every experiment")
 def paper(grid: Grid) -> list[Experiment]:
-    """Run every experiment of the publication (E1 to E18), each step once, and write one report
-    with the claims and what this study says of them.
+    """Run every experiment of the publication (E1 to E18) and those beyond it (C1 to C5, R11), each
+    step once, and write one report with the claims and what this study says of them.
 
     Submit the same command again to go on after an interruption: what is computed is kept.
     """
-    return [experiment(grid) for experiment in EXPERIMENTS]
+    return [experiment(grid) for experiment in (*EXPERIMENTS, *BEYOND)]
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
-import typer
+from cyclopts import Parameter
 from peft import get_peft_model
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
@@ -40,6 +40,7 @@ from weakteach.artifacts.store import Store
 from weakteach.models.loading import context_length, load_causal, weights_of
 from weakteach.models.logprobs import pair_logprobs
 from weakteach.models.tokens import load_tokenizer
+from weakteach.run.terminal import launch, script
 from weakteach.training.dpo import dpo_trainer
 from weakteach.training.recipes import DpoRecipe
 from weakteach.training.worker import TrainingJob, load_preferences, load_start, lora_config
@@ -83,16 +84,14 @@ def bare(job: TrainingJob, setting: Setting) -> Run:
 
 
 def main(
-    data: Annotated[Path | None, typer.Option(help="Comparisons, such as HH-RLHF.")] = None,
-    models: Annotated[str, typer.Option(help="Embedded ones.")] = "opt-230k,opt-1m",
-    large: Annotated[
-        str, typer.Option(help="The model that is trained on --data.")
-    ] = "smollm2-135m",
-    batches: Annotated[str, typer.Option(help="Pairs of an update on --data.")] = "4,16",
+    data: Annotated[Path | None, Parameter(help="Comparisons, such as HH-RLHF.")] = None,
+    models: Annotated[str, Parameter(help="Embedded ones.")] = "opt-230k,opt-1m",
+    large: Annotated[str, Parameter(help="The model that is trained on --data.")] = "smollm2-135m",
+    batches: Annotated[str, Parameter(help="Pairs of an update on --data.")] = "4,16",
     threads: str = "1,2",
-    updates: Annotated[int, typer.Option(help="On --data; ten times as many else.")] = 3,
+    updates: Annotated[int, Parameter(help="On --data; ten times as many else.")] = 3,
     repeats: int = 3,
-    out: Annotated[Path, typer.Option(help="JSON to write.")] = Path("dpo_vs_trl.json"),
+    out: Annotated[Path, Parameter(help="JSON to write.")] = Path("dpo_vs_trl.json"),
 ) -> None:
     """Updates of DPO: ours, TRL's, and those of a bare loop."""
     figures = []
@@ -113,4 +112,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    launch(script(main))

@@ -25,7 +25,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
-import typer
+from cyclopts import Parameter
+from cyclopts.validators import Number
 from rich.console import Console
 from rich.table import Table
 
@@ -34,6 +35,7 @@ from weakteach.artifacts.store import Store
 from weakteach.models.resources import Resources
 from weakteach.models.spec import find_model
 from weakteach.preferences.sources import WorldSource
+from weakteach.run.terminal import launch, script
 from weakteach.steps.data import Pairs
 from weakteach.steps.labels import HumanLabels, WeakLabels
 from weakteach.steps.training import Dpo, Sft
@@ -140,10 +142,10 @@ def measure(storage: str, size: int, actors: int) -> dict[str, Any]:
 
 
 def main(
-    sizes: Annotated[str, typer.Option(help="Pairs drawn.")] = "10000,100000,1000000",
-    actors: Annotated[int, typer.Option(min=1)] = 2,
-    out: Annotated[Path, typer.Option(help="JSON to write.")] = Path("labeling_memory.json"),
-    one: Annotated[str | None, typer.Option(hidden=True)] = None,
+    sizes: Annotated[str, Parameter(help="Pairs drawn.")] = "10000,100000,1000000",
+    actors: Annotated[int, Parameter(validator=Number(gte=1))] = 2,
+    out: Annotated[Path, Parameter(help="JSON to write.")] = Path("labeling_memory.json"),
+    one: Annotated[str | None, Parameter(show=False)] = None,
 ) -> None:
     """Memory, rate and checksum of labeling at each size."""
     if one:
@@ -179,4 +181,4 @@ def peak(run: dict[str, Any]) -> float:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    launch(script(main))

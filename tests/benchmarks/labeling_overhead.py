@@ -26,11 +26,13 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 import psutil
 import pyarrow.parquet as pq
 import ray
-import typer
+from cyclopts import Parameter
+from cyclopts.validators import Number
 from rich.console import Console
 from rich.table import Table
 
 from weakteach.artifacts.computing import obtain
+from weakteach.artifacts.errors import UserError
 from weakteach.artifacts.store import Store
 from weakteach.labeling.annotators import ImplicitReward
 from weakteach.labeling.shards import Stream
@@ -40,6 +42,7 @@ from weakteach.models.resources import Resources
 from weakteach.models.spec import find_model
 from weakteach.preferences.pair import CHUNK_ROWS, GROUP_ROWS
 from weakteach.run.cluster import start_ray
+from weakteach.run.terminal import launch, script
 from weakteach.steps.data import Pairs
 from weakteach.study.grids import find_source
 from weakteach.study.policies import policy_of, tokenizers_of
@@ -86,7 +89,7 @@ def pipeline(stream: Stream, actors: int) -> Run:
         ends = sorted((os.stat(here.path(shard)).st_mtime, len(shard)) for shard in shards.shards)
     steady = ends[EDGE_SHARDS:-EDGE_SHARDS]
     if len(steady) < 2:
-        raise typer.BadParameter("Too few pairs for a steady rate: raise --pairs")
+        raise UserError("Too few pairs for a steady rate: raise --pairs")
     start, stop = steady[0][0], steady[-1][0]
     pairs = sum(rows for _, rows in steady[1:])
     way = f"pipeline, {actors} actor{'s' if actors > 1 else ''}"
@@ -124,7 +127,7 @@ class CpuLog:
         inside = [used for when, used in self._log if start <= when <= stop]
         spans = [when for when, _ in self._log if start <= when <= stop]
         if len(inside) < 2:
-            raise typer.BadParameter("Too short for a rate of CPU seconds: raise --pairs")
+            raise UserError("Too short for a rate of CPU seconds: raise --pairs")
         return (inside[-1] - inside[0]) * (stop - start) / (spans[-1] - spans[0])
 
 
@@ -153,14 +156,16 @@ def show(console: Console, runs: list[Run], title: str) -> dict[str, dict[str, f
 
 
 def main(
-    pairs: Annotated[int, typer.Option(min=CHUNK_ROWS, help="Pairs labeled by each run.")] = 16384,
-    model: Annotated[str, typer.Option(help="Both policy and reference.")] = "opt-45k",
-    data: Annotated[
-        str | None, typer.Option(help="world:<pairs> or a file; world if left.")
-    ] = None,
-    chunk_rows: Annotated[int, typer.Option(min=1, help="Pairs of a chunk.")] = CHUNK_ROWS,
-    repeats: Annotated[int, typer.Option(min=1)] = 3,
-    out: Annotated[Path, typer.Option(help="JSON to write.")] = Path("labeling_overhead.json"),
+    pairs: Annotated[
+        int, Parameter(help="Pairs labeled by each run.", validator=Number(gte=CHUNK_ROWS))
+    ] = 16384,
+    model: Annotated[str, Parameter(help="Both policy and reference.")] = "opt-45k",
+    data: Annotated[str | None, Parameter(help="world:<pairs> or a file; world if left.")] = None,
+    chunk_rows: Annotated[
+        int, Parameter(help="Pairs of a chunk.", validator=Number(gte=1))
+    ] = CHUNK_ROWS,
+    repeats: Annotated[int, Parameter(validator=Number(gte=1))] = 3,
+    out: Annotated[Path, Parameter(help="JSON to write.")] = Path("labeling_overhead.json"),
 ) -> None:
     """The bare loop, the pipeline with 1 actor, and with 2, in turns."""
     prepare_process(threads=1)
@@ -192,4 +197,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    launch(script(main))

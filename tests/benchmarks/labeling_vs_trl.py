@@ -26,7 +26,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import numpy as np
 import pyarrow as pa
 import torch
-import typer
+from cyclopts import Parameter
 from datasets import Dataset
 from rich.console import Console
 from rich.table import Table
@@ -35,6 +35,7 @@ from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
 from weakteach.artifacts.computing import obtain
+from weakteach.artifacts.errors import UserError
 from weakteach.artifacts.store import Store
 from weakteach.models.loading import Weights, load_causal, weights_folder
 from weakteach.models.logprobs import pair_logprobs
@@ -42,6 +43,7 @@ from weakteach.models.resources import Resources
 from weakteach.models.spec import find_model, tokenizer_of
 from weakteach.models.tokens import PairTokens, load_tokenizer, pair_tokens
 from weakteach.preferences.sources import file_source
+from weakteach.run.terminal import launch, script
 from weakteach.steps.data import Dequantized, Pairs
 
 SAMPLE = Path(__file__).parents[3] / "shared/data/hh-rlhf/harmless-base.jsonl.gz"
@@ -206,19 +208,19 @@ def show(figures: list[Figures], what: str) -> None:
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="A file of comparisons, such as HH-RLHF.")] = SAMPLE,
-    model: Annotated[str, typer.Option(help="Its name, folder or GGUF file.")] = "smollm2-135m",
-    pairs: Annotated[int, typer.Option(help="Taken evenly from the file.")] = 16,
-    threads: Annotated[str, typer.Option(help="Comma-separated.")] = "1",
-    dtypes: Annotated[str, typer.Option(help="float32, bfloat16 (weights).")] = "float32",
-    batches: Annotated[str, typer.Option(help="TRL's batch sizes.")] = "1,4,8,16",
-    batch_tokens: Annotated[int, typer.Option(help="Ours.")] = Resources.batch_tokens,
+    data: Annotated[Path, Parameter(help="A file of comparisons, such as HH-RLHF.")] = SAMPLE,
+    model: Annotated[str, Parameter(help="Its name, folder or GGUF file.")] = "smollm2-135m",
+    pairs: Annotated[int, Parameter(help="Taken evenly from the file.")] = 16,
+    threads: Annotated[str, Parameter(help="Comma-separated.")] = "1",
+    dtypes: Annotated[str, Parameter(help="float32, bfloat16 (weights).")] = "float32",
+    batches: Annotated[str, Parameter(help="TRL's batch sizes.")] = "1,4,8,16",
+    batch_tokens: Annotated[int, Parameter(help="Ours.")] = Resources.batch_tokens,
     repeats: int = 2,
-    out: Annotated[Path, typer.Option(help="JSON to write.")] = Path("labeling_vs_trl.json"),
+    out: Annotated[Path, Parameter(help="JSON to write.")] = Path("labeling_vs_trl.json"),
 ) -> None:
     """TRL's reference pass against weakteach's."""
     if not data.is_file():
-        raise typer.BadParameter(f"There is no {data}; give --data a file of HH-RLHF")
+        raise UserError(f"There is no {data}; give --data a file of HH-RLHF")
     figures: list[Figures] = []
     with tempfile.TemporaryDirectory() as storage:
         store = Store(storage)
@@ -254,4 +256,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    launch(script(main))

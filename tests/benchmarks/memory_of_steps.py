@@ -19,7 +19,8 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import psutil
-import typer
+from cyclopts import Parameter
+from cyclopts.validators import Number
 from ray import tune
 from rich.console import Console
 
@@ -31,6 +32,7 @@ from weakteach.models.resources import Resources
 from weakteach.models.spec import find_model
 from weakteach.preferences.sources import WorldSource
 from weakteach.run.cluster import start_ray
+from weakteach.run.terminal import launch, script
 from weakteach.steps.data import HeldOut, Pairs, Split
 from weakteach.steps.evaluation import Agreement, Generate, GoldReward
 from weakteach.steps.labels import GoldLabels, HumanLabels, WeakLabels
@@ -117,7 +119,7 @@ class Teller(tune.Callback):
 
 
 def main(
-    rounds: Annotated[int, typer.Option(min=5, help="Rounds of 13 steps.")] = 100,
+    rounds: Annotated[int, Parameter(help="Rounds of 13 steps.", validator=Number(gte=5))] = 100,
 ) -> None:
     """Watch the memory of a process that computes many cheap steps, one trial after the other."""
     start_ray(None, 1, Resources(), verbose=False)
@@ -142,4 +144,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    launch(script(main))

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
-import typer
+from cyclopts import Parameter
 from peft import get_peft_model
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
@@ -38,6 +38,7 @@ from vs_trl import (
 from weakteach.artifacts.store import Store
 from weakteach.models.loading import context_length, load_causal, weights_of
 from weakteach.models.tokens import PairTokens, load_tokenizer
+from weakteach.run.terminal import launch, script
 from weakteach.training.recipes import SftRecipe
 from weakteach.training.sft import IGNORED, sft_trainer
 from weakteach.training.worker import TrainingJob, load_preferences, load_start, lora_config
@@ -74,16 +75,14 @@ def bare(job: TrainingJob, setting: Setting) -> Run:
 
 
 def main(
-    data: Annotated[Path | None, typer.Option(help="Comparisons, such as HH-RLHF.")] = None,
-    models: Annotated[str, typer.Option(help="Embedded ones.")] = "opt-230k,opt-1m",
-    large: Annotated[
-        str, typer.Option(help="The model that is trained on --data.")
-    ] = "smollm2-135m",
-    batches: Annotated[str, typer.Option(help="Pairs of an update on --data.")] = "4,16",
+    data: Annotated[Path | None, Parameter(help="Comparisons, such as HH-RLHF.")] = None,
+    models: Annotated[str, Parameter(help="Embedded ones.")] = "opt-230k,opt-1m",
+    large: Annotated[str, Parameter(help="The model that is trained on --data.")] = "smollm2-135m",
+    batches: Annotated[str, Parameter(help="Pairs of an update on --data.")] = "4,16",
     threads: str = "1,2",
-    updates: Annotated[int, typer.Option(help="On --data; ten times as many else.")] = 3,
+    updates: Annotated[int, Parameter(help="On --data; ten times as many else.")] = 3,
     repeats: int = 3,
-    out: Annotated[Path, typer.Option(help="JSON to write.")] = Path("sft_vs_trl.json"),
+    out: Annotated[Path, Parameter(help="JSON to write.")] = Path("sft_vs_trl.json"),
 ) -> None:
     """Updates of SFT: ours, TRL's, and those of a bare loop."""
     figures = []
@@ -105,4 +104,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    launch(script(main))

@@ -7,7 +7,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from weakteach.artifacts.errors import StepError
 from weakteach.evaluation.gold import Scoring, WorldGold
 from weakteach.models.loading import load_reward_model
-from weakteach.models.scoring import score_responses
+from weakteach.models.scoring import score_in_form
 from weakteach.models.spec import ModelError
 from weakteach.models.tokens import load_tokenizer
 from weakteach.worlds.domains import POSTS, WORLD
@@ -29,8 +29,8 @@ def test_rewards_do_not_depend_on_the_batch(tiny, tmp_path):
     folder = reward_model_folder(tiny, tmp_path)
     model, tokenizer = load_reward_model(folder), load_tokenizer(folder)
     prompts, responses = [p.prompt for p in PAIRS], [p.response_1 for p in PAIRS]
-    together = score_responses(model, tokenizer, prompts, responses, 4096)
-    alone = score_responses(model, tokenizer, prompts, responses, 1)
+    together = score_in_form("text", model, tokenizer, prompts, responses, 4096)[0]
+    alone = score_in_form("text", model, tokenizer, prompts, responses, 1)[0]
     assert np.abs(together - alone).max() < 1e-5
     ids = [*tokenizer(prompts[0] + responses[0])["input_ids"], tokenizer.eos_token_id]
     with torch.no_grad():
@@ -43,8 +43,8 @@ def test_a_response_beyond_the_context_is_read_as_far_as_it_goes(tiny, tmp_path)
     folder = reward_model_folder(tiny, tmp_path)
     model, tokenizer = load_reward_model(folder), load_tokenizer(folder)
     endless = " é" * model.config.max_position_embeddings
-    scores = score_responses(model, tokenizer, ["hello ."], [endless], 4096)
-    further = score_responses(model, tokenizer, ["hello ."], [endless + " more"], 4096)
+    scores = score_in_form("text", model, tokenizer, ["hello ."], [endless], 4096)[0]
+    further = score_in_form("text", model, tokenizer, ["hello ."], [endless + " more"], 4096)[0]
     assert np.isfinite(scores).all()
     assert scores == further
 

@@ -1,5 +1,7 @@
 """Reward models of each form, against what their cards compute: one response at a time."""
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -178,9 +180,23 @@ def test_what_does_not_fit_is_told_in_every_form(chat_folder, pair_folder):
         assert np.isfinite(rewards).all()
 
 
-def test_a_prompt_that_the_template_refuses_is_an_error_of_its_row(chat_folder):
-    with pytest.raises(Exception, match="no system messages"):
-        scored(chat_folder, "chat", ["Be kind." + PROMPTS[0]], RESPONSES[:1])
+def test_a_system_turn_that_the_template_refuses_stands_before_the_users(chat_folder):
+    ours, _ = scored(chat_folder, "chat", ["Be kind." + PROMPTS[0]], RESPONSES[:1])
+    prompt = "\n\nHuman: Be kind.\n\nwhat is the sky ?\n\nAssistant:"
+    theirs, _ = scored(chat_folder, "chat", [prompt], RESPONSES[:1])
+    assert ours == theirs != scored(chat_folder, "chat", PROMPTS[:1], RESPONSES[:1])[0]
+
+
+def test_messages_are_read_where_there_are_any(chat_folder):
+    """In the form of texts too, which is that of models that were trained here."""
+    gold = RewardModel(find_model(str(chat_folder)), form="text")
+    work = Scoring(Store(chat_folder), gold, "prompt_id", ("response",), 1000)
+    table = {"prompt_id": ["a", "b"], "prompt": [PROMPTS[1]] * 2, "response": RESPONSES[:2]}
+    said = {"prompt_messages": [json.dumps(CONVERSATIONS[1]), None], "tools": [None, None]}
+    result = work.process(work.load(), pa.table(table | said))["response_reward"].to_pylist()
+    as_chat, _ = scored(chat_folder, "chat", [PROMPTS[1]], RESPONSES[:1])
+    as_text, _ = scored(chat_folder, "text", [PROMPTS[1]], RESPONSES[1:2])
+    assert result == pytest.approx([as_chat[0], as_text[0]], abs=1e-5)
 
 
 def test_a_model_without_a_template_is_refused(pair_folder):

@@ -23,7 +23,7 @@ from weakteach.results.findings import (
 )
 from weakteach.results.numbers import number, with_half, with_interval
 from weakteach.statistics.estimate import Estimate
-from weakteach.study.arms import ROLES
+from weakteach.study.roles import ROLES
 
 
 def printed(found: Findings, width: int = 200) -> str:

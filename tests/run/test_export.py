@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -141,3 +142,42 @@ def test_a_folder_of_another_run_is_not_overwritten_in_silence(tmp_path):
     file.touch()
     with pytest.raises(UserError, match="is a file, not a folder"):
         check_out(file / "out", {}, overwrite=False)
+
+
+def test_messages_come_out_as_trl_has_them_with_all_that_they_hold(tmp_path):
+    file = CASES / "form-toolcalls.jsonl"
+    counts, _, preferences = exported(file, tmp_path)
+    assert not counts.mixed
+    rows = list(map(json.loads, file.read_text().splitlines()))
+    loaded = datasets.load_dataset(
+        "parquet", data_files=str(tmp_path / "out/preferences.parquet"), split="train",
+        cache_dir=str(tmp_path / "cache"),
+    )  # fmt: skip
+    for row, mine in zip(loaded, rows, strict=True):
+        assert [m["role"] for m in row["prompt"]] == ["user"]
+        for side in ("chosen", "rejected"):
+            said = [{"content": "", **m} for m in mine[side] if m["role"] != "user"]
+            assert row[side] == said
+        assert any("tool_calls" in message for message in row["chosen"] + row["rejected"])
+    assert "tools" not in preferences.column_names
+
+
+def test_texts_come_out_as_texts_and_so_do_texts_among_messages(tmp_path):
+    text = {"prompt": "How do I go?", "chosen": "indeed", "rejected": "whatever"}
+    chat = {
+        "prompt": [{"role": "user", "content": "How?"}],
+        "chosen": [{"role": "assistant", "content": "indeed"}],
+        "rejected": [{"role": "assistant", "content": "whatever"}],
+        "tools": [{"name": "look"}],
+    }
+    for name, rows in {"text": [text], "both": [text, chat], "chat": [chat]}.items():
+        file = tmp_path / f"{name}.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        counts, _, preferences = exported(file, tmp_path / name)
+        assert counts.mixed == (name == "both")
+        found = preferences.to_pylist()
+        if name == "chat":
+            assert found[0]["chosen"] == chat["chosen"]
+            assert json.loads(found[0]["tools"]) == chat["tools"]
+        else:
+            assert {row["chosen"].strip() for row in found} == {"indeed"}

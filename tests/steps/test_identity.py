@@ -32,7 +32,15 @@ from weakteach.steps.judging import PairVerdicts, PromptedLabels, Verdicts
 from weakteach.steps.labels import GoldLabels, HumanLabels, WeakLabels
 from weakteach.steps.training import Dpo, RewardHead, Sft
 from weakteach.steps.verdict import CrossFitted, Fold, Folds, NewToTeacher, Verdict
-from weakteach.steps.views import Matched, Mismatched, RandomFlips, TopMargin
+from weakteach.steps.views import (
+    Calibrated,
+    Matched,
+    Mismatched,
+    RandomFlips,
+    Together,
+    TopMargin,
+    Weighted,
+)
 from weakteach.training.recipes import DpoRecipe, RewardRecipe, SftRecipe
 from weakteach.worlds.noise import BradleyTerry
 
@@ -73,6 +81,9 @@ STEPS = {
     "Matched": Matched(WEAK, HUMAN),
     "Mismatched": Mismatched(WEAK, HUMAN),
     "TopMargin": TopMargin(WEAK, Fraction(1, 2)),
+    "Weighted": Weighted(WEAK, "C2"),
+    "Together": Together(HumanLabels(SPLIT.labeled), WEAK, HELD_OUT.train),
+    "Calibrated": Calibrated(WEAK, VERDICT),
     "RandomFlips": RandomFlips(HUMAN, WEAK, seed=0),
     "PromptedLabels": PromptedLabels(CHAT, SPLIT.unlabeled),
     "Agreement": Agreement(WEAK, GOLD),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from weakteach.artifacts.computing import obtain, obtain_each
 from weakteach.artifacts.store import Store
 from weakteach.labeling.annotators import label_table
-from weakteach.labeling.derived import flipped_like, matched, mismatched, top_margin
+from weakteach.labeling.derived import flipped_like, matched, mismatched, together, top_margin
 from weakteach.models.resources import Resources
 from weakteach.models.spec import find_model, tokenizer_of
 from weakteach.preferences.pair import CHOICE_SCHEMA, DataError
@@ -192,3 +192,12 @@ def test_views_of_nothing_are_refused_before_anything_runs(study):
     _, split = study
     with pytest.raises(DataError, match="not above 0"):
         TopMargin(HumanLabels(split.labeled), Fraction(0))
+
+
+def test_human_and_weak_labels_stand_together_by_pair():
+    human = pa.table([["b", "d"], [2, 1]], schema=CHOICE_SCHEMA)
+    weak = label_table(["c", "a"], np.array([[1.0, 0.0], [0.0, 1.0]]))
+    found = {row["pair_id"]: row["choice"] for row in together(human, weak).to_pylist()}
+    assert found == {"a": 2, "b": 2, "c": 1, "d": 1}
+    with pytest.raises(DataError, match="1 pairs have both a human and a weak label"):
+        together(human, label_table(["b"], np.array([[1.0, 0.0]])))

@@ -10,13 +10,15 @@ import pytest
 
 from weakteach.artifacts.step import walk
 from weakteach.results.analysis import AXES, PLACES
-from weakteach.study.arms import CONTROLS, ROLES
+from weakteach.study.beyond import BEYOND
 from weakteach.study.experiments import EXPERIMENTS, arms_of, consistency, judged, size_grid
 from weakteach.study.grids import Choices, make_grid
 from weakteach.study.presets import EMBEDDED, PAPER
+from weakteach.study.roles import CONTROLS, ROLES
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "sweeps").glob("*.py"))
+IDS = [*(f"E{number}" for number in range(1, 19)), "C1", "C3", "C4", "C5", "R11"]
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +49,12 @@ def test_every_script_is_short_and_plans_without_running(script, tmp_path):
 @pytest.mark.parametrize("preset", ["embedded", "paper"])
 def test_the_plan_of_the_whole_publication_lists_every_experiment(tmp_path, preset):
     out = plan(ROOT / "sweeps/paper.py", "--preset", preset, "--storage", str(tmp_path / "store"))
-    listed = re.findall(r"\b(E\d+)\b", out)
-    assert listed == [f"E{number}" for number in range(1, 19)]
+    assert re.findall(r"│ ([ECR]\d+) ", out) == IDS
 
 
 def test_ids_are_unique_and_every_experiment_measures_something(grid):
-    experiments = [make(grid) for make in EXPERIMENTS]
-    assert [one.id for one in experiments] == [f"E{number}" for number in range(1, 19)]
+    experiments = [make(grid) for make in (*EXPERIMENTS, *BEYOND)]
+    assert [one.id for one in experiments] == IDS
     assert all(one.measures for one in experiments)
     assert {one.axis for one in experiments} <= set(AXES) == set(PLACES)
     for one in experiments:
@@ -88,7 +89,7 @@ def test_a_domain_is_called_by_words():
 
 
 def test_the_union_shares_steps_and_has_those_of_every_experiment(grid):
-    experiments = [make(grid) for make in EXPERIMENTS]
+    experiments = [make(grid) for make in (*EXPERIMENTS, *BEYOND)]
     union = {s.fingerprint for s in walk(t for arm in arms_of(experiments) for t in arm.targets)}
     alone = [
         {s.fingerprint for s in walk(t for arm in arms_of([one]) for t in arm.targets)}
@@ -105,7 +106,7 @@ def test_a_judge_compares_the_same_prompts_and_pairs_for_all_seeds(grid):
 
 
 def test_arms_of_one_setting_and_seed_are_one(grid):
-    experiments = [make(grid) for make in EXPERIMENTS]
+    experiments = [make(grid) for make in (*EXPERIMENTS, *BEYOND)]
     arms = arms_of(experiments)
     assert len({arm.name for arm in arms}) == len(arms)
     for arm in arms:

@@ -27,10 +27,14 @@ from typing import IO, Annotated, Any
 
 import psutil
 import pyarrow.parquet as pq
-import typer
+from cyclopts import Parameter
+from cyclopts.validators import Number
 from processes import free_port, kill_family, nothing_left
 from rich.console import Console
 from rich.table import Table
+
+from weakteach.artifacts.errors import UserError
+from weakteach.run.terminal import launch, script
 
 ROOT = Path(__file__).parents[2]
 LOOPBACK = "127.0.0.1"
@@ -246,7 +250,7 @@ def run(folder: Path, nodes: int, cpus: int, pairs: int, autoscaler: Autoscaler)
             while driver.poll() is None:
                 watch.look()
                 if watch.seconds > PATIENCE_SECONDS:
-                    raise typer.BadParameter(f"not done after {PATIENCE_SECONDS:g} s")
+                    raise UserError(f"not done after {PATIENCE_SECONDS:g} s")
                 time.sleep(0.5)
             ended = watch.seconds
             while watch.look() and watch.seconds < ended + SECONDS_IDLE + SECONDS_TO_GO:
@@ -300,15 +304,21 @@ def show(console: Console, of: Run, nodes: int) -> None:
 
 
 def main(
-    nodes: Annotated[int, typer.Option(min=1, help="Most nodes; as many arms run.")] = 2,
-    cpus: Annotated[int, typer.Option(min=1, help="CPUs of each in Ray's eyes.")] = 2,
-    pairs: Annotated[int, typer.Option(min=100, help="Pairs of the embedded world.")] = 300,
-    autoscaler: Annotated[Autoscaler, typer.Option(help="Which of Ray's two.")] = Autoscaler.V2,
+    nodes: Annotated[
+        int, Parameter(help="Most nodes; as many arms run.", validator=Number(gte=1))
+    ] = 2,
+    cpus: Annotated[
+        int, Parameter(help="CPUs of each in Ray's eyes.", validator=Number(gte=1))
+    ] = 2,
+    pairs: Annotated[
+        int, Parameter(help="Pairs of the embedded world.", validator=Number(gte=100))
+    ] = 300,
+    autoscaler: Annotated[Autoscaler, Parameter(help="Which of Ray's two.")] = Autoscaler.V2,
     folder: Annotated[
-        Path | None, typer.Option(help="Where store and logs stay; a temporary one without it.")
+        Path | None, Parameter(help="Where store and logs stay; a temporary one without it.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="JSON to write.")] = Path("autoscale.json"),
-) -> None:
+    out: Annotated[Path, Parameter(help="JSON to write.")] = Path("autoscale.json"),
+) -> int:
     """Arms that train and label on nodes with GPUs, which come and go. Takes some minutes."""
     console = Console()
     # Short: paths of sockets below it may not exceed 107 characters.
@@ -323,11 +333,8 @@ def main(
     out.write_text(json.dumps(asdict(of) | {"command": sys.argv, "problems": found}, indent=1))
     for problem in found:
         console.print(f"not so: {problem}", markup=False)
-    if found:
-        raise typer.Exit(1)
+    return 1 if found else 0
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    app()
+    launch(script(main))

@@ -29,15 +29,18 @@ from pathlib import Path
 from typing import IO, Annotated, Any
 
 import psutil
-import typer
 from checks import artifact_files, differing, incomplete, leases, leftovers, unsound_labels
+from cyclopts import Parameter
+from cyclopts.validators import Number
 from monkey import Kill, Monkey
 from processes import at_work, free_port, kill, kill_family, nothing_left, polling, workers
 from rich.console import Console
 from rich.table import Table
 
+from weakteach.artifacts.errors import UserError
 from weakteach.artifacts.step import Step, walk
 from weakteach.artifacts.store import Store
+from weakteach.run.terminal import launch, script
 from weakteach.study.experiments import arms_of, size_grid
 from weakteach.study.grids import Choices, make_grid
 from weakteach.study.presets import EMBEDDED
@@ -215,7 +218,7 @@ def run(
             driver = Driver(study.command(storage, cluster.address), log)
             while driver.process.poll() is None:
                 if time.monotonic() - started > PATIENCE_SECONDS:
-                    raise typer.BadParameter(f"{name} is not done after {PATIENCE_SECONDS} s")
+                    raise UserError(f"{name} is not done after {PATIENCE_SECONDS} s")
                 time.sleep(0.1)
                 cluster.replace_lost()
                 if monkey and monkey.due:
@@ -299,23 +302,32 @@ def show(console: Console, calm: Run, runs: list[Run]) -> None:
 
 
 def main(
-    kills: Annotated[int, typer.Option(min=1, help="Kills of each disturbed run.")] = 30,
-    seeds: Annotated[str, typer.Option(help="Seeds of the monkey, a run for each.")] = "0",
-    gap: Annotated[float, typer.Option(min=0.5, help="Mean seconds between two kills.")] = 9.0,
+    kills: Annotated[
+        int, Parameter(help="Kills of each disturbed run.", validator=Number(gte=1))
+    ] = 30,
+    seeds: Annotated[str, Parameter(help="Seeds of the monkey, a run for each.")] = "0",
+    gap: Annotated[
+        float, Parameter(help="Mean seconds between two kills.", validator=Number(gte=0.5))
+    ] = 9.0,
     train_workers: Annotated[
-        int, typer.Option(min=0, help="Workers of a training; 0 trains in the trial.")
+        int,
+        Parameter(help="Workers of a training; 0 trains in the trial.", validator=Number(gte=0)),
     ] = 2,
     label_actors: Annotated[
-        int, typer.Option(min=0, help="Actors of a labeling; 0 labels in tasks.")
+        int, Parameter(help="Actors of a labeling; 0 labels in tasks.", validator=Number(gte=0))
     ] = 1,
-    nodes: Annotated[int, typer.Option(min=1, help="Nodes besides the head.")] = 2,
-    cpus: Annotated[int, typer.Option(min=1, help="CPUs of each in Ray's eyes.")] = 3,
-    pairs: Annotated[int, typer.Option(min=100, help="Pairs of the embedded world.")] = 400,
+    nodes: Annotated[int, Parameter(help="Nodes besides the head.", validator=Number(gte=1))] = 2,
+    cpus: Annotated[
+        int, Parameter(help="CPUs of each in Ray's eyes.", validator=Number(gte=1))
+    ] = 3,
+    pairs: Annotated[
+        int, Parameter(help="Pairs of the embedded world.", validator=Number(gte=100))
+    ] = 400,
     folder: Annotated[
-        Path | None, typer.Option(help="Where stores and logs stay; a temporary one without it.")
+        Path | None, Parameter(help="Where stores and logs stay; a temporary one without it.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="JSON to write.")] = Path("chaos.json"),
-) -> None:
+    out: Annotated[Path, Parameter(help="JSON to write.")] = Path("chaos.json"),
+) -> int:
     """The study undisturbed, then once with each monkey. Takes about 10 minutes for each."""
     choices = Choices(
         weak=("opt-45k", "opt-230k"),
@@ -348,11 +360,8 @@ def main(
     show(console, calm, runs)
     facts = {"command": sys.argv, "pairs": pairs, "undisturbed": asdict(calm)}
     out.write_text(json.dumps({**facts, "runs": [asdict(run) for run in runs]}, indent=1))
-    if not all(run.sound for run in (calm, *runs)):
-        raise typer.Exit(1)
+    return 0 if all(run.sound for run in (calm, *runs)) else 1
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    app()
+    launch(script(main))

@@ -24,7 +24,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
-import typer
+from cyclopts import Parameter
+from cyclopts.validators import Number
 from fuzz_inputs import BATCH
 from fuzz_readers import (
     CRASHED,
@@ -41,6 +42,9 @@ from rich import box
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+
+from weakteach.artifacts.errors import UserError
+from weakteach.run.terminal import launch, script
 
 ROOT = Path(__file__).parents[2]
 KINDS = (KEPT, QUARANTINED, REFUSED, CRASHED, HUNG, ESCAPED)
@@ -146,20 +150,26 @@ def table_of(found: list[Outcome]) -> Table:
 
 
 def main(
-    count: Annotated[int, typer.Option("--inputs", min=6, help="Inputs of all readers.")] = 10_000,
-    readers: Annotated[str, typer.Option(help="Which, separated by commas.")] = ",".join(READERS),
-    seed: Annotated[int, typer.Option(min=0, help="Other inputs for another seed.")] = 0,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds until an input hangs.")] = 60.0,
+    count: Annotated[
+        int, Parameter(name="--inputs", help="Inputs of all readers.", validator=Number(gte=6))
+    ] = 10_000,
+    readers: Annotated[str, Parameter(help="Which, separated by commas.")] = ",".join(READERS),
+    seed: Annotated[
+        int, Parameter(help="Other inputs for another seed.", validator=Number(gte=0))
+    ] = 0,
+    timeout: Annotated[
+        float, Parameter(help="Seconds until an input hangs.", validator=Number(gte=1))
+    ] = 60.0,
     study: Annotated[
-        Path | None, typer.Option(help="Storage of a finished study; made (a minute) without it.")
+        Path | None, Parameter(help="Storage of a finished study; made (a minute) without it.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="JSON to write.")] = Path("fuzz.json"),
-) -> None:
+    out: Annotated[Path, Parameter(help="JSON to write.")] = Path("fuzz.json"),
+) -> int:
     """Read mutated inputs; exit code 1 if any crashes, hangs or escapes."""
     console = Console()
     wanted = readers.split(",")
     if unknown := sorted(set(wanted) - set(READERS)):
-        raise typer.BadParameter(f"no reader {', '.join(unknown)}; there are {', '.join(READERS)}")
+        raise UserError(f"no reader {', '.join(unknown)}; there are {', '.join(READERS)}")
     with tempfile.TemporaryDirectory(prefix="weakteach-fuzz-") as folder:
         storage = study or Path(folder, "study")
         if study is None and "record" in wanted:
@@ -180,8 +190,8 @@ def main(
         console.print(f"{outcome.reader} {where}: {outcome.kind}: {outcome.detail}", markup=False)
     facts = {"seed": seed, "outcomes": [asdict(o) for o in bad]}
     out.write_text(json.dumps(facts, indent=1))
-    raise typer.Exit(1 if bad else 0)
+    return 1 if bad else 0
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    launch(script(main))

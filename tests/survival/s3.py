@@ -30,11 +30,13 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import storage_checks
-import typer
+from cyclopts import Parameter
+from cyclopts.validators import Number
 from faulty_server import FaultyProxy, faulty_bucket, names, objects
 from security import Row, checked, show
 
 from weakteach.artifacts.store import RECORD
+from weakteach.run.terminal import launch, script
 
 ROOT = Path(__file__).parents[2]
 STUDY = ("--data", "world:300", "--test-pairs", "40", "--student", "opt-45k", "--seeds", "0",
@@ -153,12 +155,18 @@ def study_rows(proxy: FaultyProxy, folder: Path, kills: int) -> list[Row]:
 
 
 def main(
-    rate: Annotated[float, typer.Option(min=0, max=0.3, help="Share of faulty replies.")] = 0.05,
-    kills: Annotated[int, typer.Option(min=0, help="Kills of the study on its way.")] = 2,
-    seed: Annotated[int, typer.Option(min=0, help="Of the faults.")] = 0,
-    study: Annotated[bool, typer.Option(help="Run the study, or the rest alone.")] = True,
-    out: Annotated[Path, typer.Option(help="JSON to write.")] = Path("s3.json"),
-) -> None:
+    rate: Annotated[
+        float, Parameter(help="Share of faulty replies.", validator=Number(gte=0, lte=0.3))
+    ] = 0.05,
+    kills: Annotated[
+        int, Parameter(help="Kills of the study on its way.", validator=Number(gte=0))
+    ] = 2,
+    seed: Annotated[int, Parameter(help="Of the faults.", validator=Number(gte=0))] = 0,
+    study: Annotated[
+        bool, Parameter(help="Run the study, or the rest alone.", negative="--no-study")
+    ] = True,
+    out: Annotated[Path, Parameter(help="JSON to write.")] = Path("s3.json"),
+) -> int:
     """Stores on bad buckets, disks and clocks; exit code 1 if anything does not hold."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test")
@@ -190,8 +198,8 @@ def main(
                 rows += study_rows(proxy, folder, kills)
         failures = show(rows, f"Storage: {rate:.0%} of replies faulty, seed {seed}")
     out.write_text(json.dumps([vars(row) for row in rows], indent=1))
-    raise typer.Exit(1 if failures else 0)
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    launch(script(main))

@@ -30,10 +30,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import psutil
-import typer
+from cyclopts import Parameter
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from weakteach.run.terminal import launch, script
 
 ROOT = Path(__file__).parents[2]
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -348,9 +350,9 @@ def poison_rows(folder: Path) -> list[Row]:
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="JSON to write.")] = Path("security.json"),
-    keep: Annotated[Path | None, typer.Option(help="Folder to keep all files in.")] = None,
-) -> None:
+    out: Annotated[Path, Parameter(help="JSON to write.")] = Path("security.json"),
+    keep: Annotated[Path | None, Parameter(help="Folder to keep all files in.")] = None,
+) -> int:
     """Check tokens, ports, secrets and poisoned stores; exit code 1 if anything does not hold."""
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     with tempfile.TemporaryDirectory(prefix="wt-", dir="/tmp") as name:
@@ -359,8 +361,8 @@ def main(
         rows = [*study_rows(folder), *cluster_rows(folder), *poison_rows(folder)]
     failures = show(rows, "Security")
     out.write_text(json.dumps([vars(row) for row in rows], indent=1))
-    raise typer.Exit(1 if failures else 0)
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    launch(script(main))

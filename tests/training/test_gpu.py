@@ -6,8 +6,8 @@ Models are small and random, so that any card will do; nothing is downloaded.
 import pytest
 import torch
 from families import CONFIGS
+from packed_trainings import assert_equal, first_gradients, ours, some_pairs
 from test_fitting import PAIRS, job
-from test_packed import assert_equal, first_gradients, ours, some_pairs
 from transformers import AutoModelForCausalLM, LlamaConfig
 from trl.trainer.utils import add_fused_lm_head
 

@@ -14,7 +14,7 @@ import torch
 import torch.multiprocessing as mp
 from accelerate import state
 from accelerate.utils import DistributedType
-from test_packed import KINDS, assert_equal, first_gradients, ours, some_pairs
+from packed_trainings import KINDS, assert_equal, first_gradients, ours, some_pairs
 
 from weakteach.models.memory import Fit
 from weakteach.models.resources import Resources

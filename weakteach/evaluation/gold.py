@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,9 @@ from weakteach.artifacts.store import Store
 from weakteach.models.spec import Dtype, Model, RewardForm
 from weakteach.worlds.domain import Domain
 from weakteach.worlds.domains import WORLD
+
+if TYPE_CHECKING:  # transformers: workers only
+    from weakteach.models.reward_forms import Said
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,8 @@ class Scoring:
         prompts, keys = chunk["prompt"].to_pylist(), chunk[self.key].to_pylist()
         result = {self.key: pa.array(keys, pa.string())}
         for column in self.columns:
-            scores = self._scores(loaded, prompts, chunk[column].to_pylist())
+            responses = chunk[column].to_pylist()
+            scores = self._scores(loaded, prompts, responses, _said(chunk, column))
             bad = np.flatnonzero(~np.isfinite(scores["reward"]))
             if len(bad):
                 raise StepError(
@@ -85,7 +89,7 @@ class Scoring:
         return pa.table(result)
 
     def _scores(
-        self, loaded: Any, prompts: list[str], responses: list[str]
+        self, loaded: Any, prompts: list[str], responses: list[str], said: "list[Said]"
     ) -> dict[str, np.ndarray]:
         if isinstance(self.gold, WorldGold):
             try:
@@ -104,6 +108,21 @@ class Scoring:
 
         model, tokenizer = loaded
         rewards, cut = score_in_form(
-            self.gold.form, model, tokenizer, prompts, responses, self.batch_tokens
+            self.gold.form, model, tokenizer, prompts, responses, self.batch_tokens, said
         )
         return {"reward": rewards, "cut": cut}
+
+
+def _said(chunk: pa.Table, column: str) -> "list[Said]":
+    """The messages of a column of responses, where their rows have any."""
+    if "prompt_messages" not in chunk.column_names:
+        return [None] * len(chunk)
+    names = ("prompt_messages", f"{column}_messages", "tools")
+    rows = zip(
+        *(
+            chunk[name].to_pylist() if name in chunk.column_names else [None] * len(chunk)
+            for name in names
+        ),
+        strict=True,
+    )
+    return [None if row[0] is None else row for row in rows]

@@ -13,8 +13,9 @@ from weakteach.models.spec import Dtype, Model
 
 @dataclass(frozen=True)
 class Sampling:
-    """Reads ``prompt_id, prompt`` and adds ``response``. Of several ``samples`` each has a row of
-    its own, those of a prompt one after another, and its number in ``sample``."""
+    """Reads ``prompt_id, prompt``, and ``prompt_messages, tools`` where there are messages, and
+    adds ``response``. Of several ``samples`` each has a row of its own, those of a prompt one
+    after another, and its number in ``sample``."""
 
     store: Store
     policy: Model | Step
@@ -37,6 +38,12 @@ class Sampling:
 
         ids = chunk["prompt_id"].to_pylist()
         model, tokenizer = loaded
+        messages: list[tuple[str, str | None] | None] = [None] * len(chunk)
+        if "prompt_messages" in chunk.column_names:
+            said = zip(
+                chunk["prompt_messages"].to_pylist(), chunk["tools"].to_pylist(), strict=True
+            )
+            messages = [None if prompt is None else (prompt, tools) for prompt, tools in said]
         responses = generate_responses(
             model,
             tokenizer,
@@ -46,7 +53,13 @@ class Sampling:
             self.max_new_tokens,
             self.batch_tokens,
             self.samples,
+            messages,
         )
+        if tokenizer.chat_template:  # as the transcript of such a response begins
+            responses = [
+                mine if one is None else [f" {text.strip()}" for text in mine]
+                for mine, one in zip(responses, messages, strict=True)
+            ]
         if self.samples > 1:
             rows = range(len(chunk))
             chunk = chunk.take([row for row in rows for _ in range(self.samples)])

@@ -16,6 +16,7 @@ from weakteach.artifacts.store import Store
 from weakteach.labeling.shards import TOKENS
 from weakteach.models.resources import Attention
 from weakteach.models.spec import Dtype, Model
+from weakteach.preferences.pair import messages_in
 
 LABEL_SCHEMA = pa.schema(
     [
@@ -83,7 +84,7 @@ class ImplicitReward:
         both, tokenizer = loaded
         ids = chunk["pair_id"].to_pylist()
         texts = (chunk[name].to_pylist() for name in ("prompt", "response_1", "response_2"))
-        tokens = pair_tokens(tokenizer, *texts)
+        tokens = pair_tokens(tokenizer, *texts, messages_in(chunk, "response_1", "response_2"))
         limit = context_length(both.policy)
         for pair_id, pair in zip(ids, tokens, strict=True):
             if pair.longest > limit:
@@ -115,12 +116,11 @@ class RewardHeadReward:
         return load_reward_model(folder, self.dtype), load_tokenizer(folder)
 
     def process(self, loaded: Any, chunk: pa.Table) -> pa.Table:
-        from weakteach.models.scoring import score_responses
+        from weakteach.models.scoring import score_pairs
+        from weakteach.models.tokens import pair_tokens
 
         model, tokenizer = loaded
-        prompts = chunk["prompt"].to_pylist()
-        rewards = [
-            score_responses(model, tokenizer, prompts, chunk[name].to_pylist(), self.batch_tokens)
-            for name in ("response_1", "response_2")
-        ]
-        return label_table(chunk["pair_id"].to_pylist(), np.stack(rewards, axis=1))
+        texts = (chunk[name].to_pylist() for name in ("prompt", "response_1", "response_2"))
+        tokens = pair_tokens(tokenizer, *texts, messages_in(chunk, "response_1", "response_2"))
+        rewards = score_pairs(model, tokenizer, tokens, self.batch_tokens)
+        return label_table(chunk["pair_id"].to_pylist(), rewards)

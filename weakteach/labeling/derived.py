@@ -45,6 +45,15 @@ def top_margin(labels: pa.Table, share: Fraction) -> pa.Table:
     return labels.take(order.slice(0, count)).sort_by("pair_id")
 
 
+def together(human: pa.Table, weak: pa.Table) -> pa.Table:
+    """The choices of both tables. Raises DataError for a pair that is in both."""
+    choices = [table.select(["pair_id", "choice"]).cast(CHOICE_SCHEMA) for table in (human, weak)]
+    table = pa.concat_tables(choices).sort_by("pair_id")
+    if twice := len(table) - len(pc.unique(table["pair_id"])):
+        raise DataError(f"{twice} pairs have both a human and a weak label")
+    return table
+
+
 def flipped_like(human: pa.Table, like: pa.Table, seed: int) -> tuple[pa.Table, int]:
     """Human choices with random errors, and the number of errors.
 

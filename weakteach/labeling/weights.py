@@ -34,11 +34,21 @@ def pair_weights(weighting: Weighting, margin: np.ndarray) -> np.ndarray:
             return np.minimum(0.2 * size, 1)
 
 
+def with_weight(labels: pa.Table, weighting: Weighting) -> pa.Table:
+    """The labels with a last column ``weight``. Raises DataError for labels without margins."""
+    weights = pair_weights(weighting, _margins(labels))
+    return labels.append_column("weight", pa.array(weights, pa.float64()))
+
+
 def with_probability(labels: pa.Table, temperature: float) -> pa.Table:
     """The labels with a last column ``probability`` in [½, 1): how likely a human makes the same
     choice, by the margin and the temperature of the teacher's verdict. Raises DataError for labels
     without margins."""
-    if "margin" not in labels.column_names:
-        raise DataError("These labels are choices alone: only labels by reward have probabilities")
-    sure = label_probability(labels["margin"].to_numpy(), temperature)
+    sure = label_probability(_margins(labels), temperature)
     return labels.append_column("probability", pa.array(sure, pa.float64()))
+
+
+def _margins(labels: pa.Table) -> np.ndarray:
+    if "margin" not in labels.column_names:
+        raise DataError("These labels are choices alone: only labels by reward have margins")
+    return labels["margin"].to_numpy()

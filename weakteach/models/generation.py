@@ -15,7 +15,7 @@ import torch
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from weakteach.models.loading import context_length
-from weakteach.models.tokens import prompt_tokens
+from weakteach.models.tokens import PromptMessages, prompt_tokens
 
 REFILL_SHARE = 4
 """Rows are let in when the free ones are at least this part of all: reading prompts one by one
@@ -105,13 +105,21 @@ def generate_responses(
     max_new_tokens: int,
     batch_tokens: int,
     samples: int = 1,
+    messages: Sequence[PromptMessages | None] = (),
 ) -> list[list[str]]:
-    """Responses without their EOS, ``samples`` to each prompt; at most ``batch_tokens`` tokens go
+    """Responses without their end, ``samples`` to each prompt; at most ``batch_tokens`` tokens go
     together. The first sample of a prompt is the same however many there are.
+
+    A prompt that has ``messages`` is read through the model's chat template, if it has one; its
+    responses end as the model's generation config says, too. Raises Unreadable.
 
     A prompt that leaves no room in the model's context has empty responses.
     """
-    ids = prompt_tokens(tokenizer, prompts)
+    ids = prompt_tokens(tokenizer, prompts, messages)
+    ends = [{tokenizer.eos_token_id}] * len(ids)
+    if tokenizer.chat_template and messages:
+        turn_ends = _turn_ends(model) | ends[0]
+        ends = [ends[0] if one is None else turn_ends for one in messages]
     room = [min(max_new_tokens, context_length(model) - len(prompt)) for prompt in ids]
     responses = [[""] * samples for _ in ids]
     # Long prompts first: those that follow fit where one of them has ended.
@@ -143,7 +151,7 @@ def generate_responses(
         going = []
         for row, (sample, token) in enumerate(zip(rows.samples, tokens.tolist(), strict=True)):
             rows.drawn[row].append(token)
-            ended = token == tokenizer.eos_token_id
+            ended = token in ends[sample.prompt]
             if ended or len(rows.drawn[row]) == room[sample.prompt]:
                 text = tokenizer.decode(rows.drawn[row], skip_special_tokens=True)
                 responses[sample.prompt][sample.number] = cast(str, text)
@@ -157,6 +165,13 @@ def generate_responses(
             tokens = tokens[going]
         _read_next(model, rows, tokens)
     return responses
+
+
+def _turn_ends(model: PreTrainedModel) -> set[int]:
+    """The tokens that end a turn, by the model's generation config: of some chat models another
+    one than EOS does."""
+    ends = getattr(model.generation_config, "eos_token_id", None)
+    return set(ends) if isinstance(ends, list) else set() if ends is None else {ends}
 
 
 def _uniforms(seed: int, number: int, count: int) -> np.ndarray:

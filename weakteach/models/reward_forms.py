@@ -1,7 +1,9 @@
 """The forms in which reward models read a prompt and a response, as their cards say.
 
-``text`` is the prompt and the response as they are, with EOS; ``chat`` the model's own chat
-template over the conversation; ``pair`` the tokenizer's pair of a question and an answer.
+``text`` is what models of this project are trained on (see ``tokens``): the prompt and the response
+as they are, with EOS, or messages through the chat template; ``chat`` is the chat template over the
+conversation, which is read out of a transcript where there are no messages; ``pair`` the
+tokenizer's pair of a question and an answer.
 """
 
 from collections.abc import Sequence
@@ -11,9 +13,13 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from weakteach.models.spec import ModelError, RewardForm
+from weakteach.models.templates import ChatTemplate, Conversation, conversation
 from weakteach.models.tokens import load_tokenizer, pair_tokens
 from weakteach.preferences.messages import messages_of
 
+# The messages of a prompt, those of a response (None: its text is one) and the tools that may be
+# called, as JSON; None where there are texts alone.
+Said = tuple[str, str | None, str | None] | None
 # What the tokenizer gives: ids, and whatever else the model reads of each token.
 Encoded = dict[str, list[int]]
 
@@ -40,15 +46,24 @@ def encode(
     prompts: Sequence[str],
     responses: Sequence[str],
     context: int,
+    said: Sequence[Said] = (),
 ) -> tuple[list[Encoded], list[bool]]:
-    """What the model reads of each response, and whether it had to be cut to ``context`` tokens."""
-    if form == "text":
-        tokens = pair_tokens(tokenizer, prompts, responses, responses)
-        encoded: list[Encoded] = [{"input_ids": pair.prompt + pair.response_1} for pair in tokens]
-    elif form == "chat":
-        encoded = [_chat(tokenizer, *both) for both in zip(prompts, responses, strict=True)]
+    """What the model reads of each response, and whether it had to be cut to ``context`` tokens.
+    Where there are messages, ``said`` stands for the texts, but in the form ``pair``."""
+    rows = list(zip(prompts, responses, said or [None] * len(prompts), strict=True))
+    encoded: list[Encoded]
+    if form == "pair":
+        encoded = [_pair(tokenizer, prompt, response) for prompt, response, _ in rows]
     else:
-        encoded = [_pair(tokenizer, *both) for both in zip(prompts, responses, strict=True)]
+        has_template = bool(tokenizer.chat_template)
+        by_template = [form == "chat" or (has_template and row[2] is not None) for row in rows]
+        chats = [
+            _conversation(*row) for row, is_chat in zip(rows, by_template, strict=True) if is_chat
+        ]
+        texts = [row[:2] for row, is_chat in zip(rows, by_template, strict=True) if not is_chat]
+        as_chat = iter(ChatTemplate(tokenizer).ids(chats) if chats else [])
+        as_text = iter(_texts(tokenizer, texts))
+        encoded = [{"input_ids": next(as_chat if chat else as_text)} for chat in by_template]
     cut = [len(item["input_ids"]) > context for item in encoded]
     for index in (i for i, too_long in enumerate(cut) if too_long):
         if form == "pair":  # the tokenizer knows which marks must stay
@@ -59,15 +74,25 @@ def encode(
     return encoded, cut
 
 
-def _chat(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) -> Encoded:
-    answer = {"role": "assistant", "content": response.strip()}
-    conversation = [*messages_of(prompt), answer]
-    ids: Any = tokenizer.apply_chat_template(conversation, tokenize=True, return_dict=True)
-    return {"input_ids": list(ids["input_ids"])}
+def _texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[tuple[str, str]]) -> list[list[int]]:
+    prompts, responses = [p for p, _ in texts], [r for _, r in texts]
+    tokens = pair_tokens(tokenizer, prompts, responses, responses)
+    return [pair.prompt + pair.response_1 for pair in tokens]
+
+
+def _conversation(prompt: str, response: str, said: Said) -> Conversation:
+    answer = [{"role": "assistant", "content": response.strip()}]
+    if said is None:
+        return Conversation([*messages_of(prompt), *answer], None, opens=False)
+    before, spoken, tools = said
+    whole = conversation(tools, before, *([spoken] if spoken else []))
+    return whole if spoken else Conversation([*whole.messages, *answer], whole.tools, opens=False)
 
 
 def _pair(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str, **limits: Any) -> Encoded:
     """The question is the user's message, or all of the conversation where there are several."""
     messages = messages_of(prompt)
     question = messages[0]["content"] if len(messages) == 1 else prompt.strip()
-    return dict(tokenizer(question, response.strip(), verbose=False, **limits))
+    return dict(
+        tokenizer(question, response.strip(), verbose=False, split_special_tokens=True, **limits)
+    )

@@ -8,20 +8,28 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from weakteach.models.loading import context_length
-from weakteach.models.reward_forms import Encoded, RewardForm, encode
-from weakteach.models.tokens import length_batches
+from weakteach.models.reward_forms import Encoded, RewardForm, Said, encode
+from weakteach.models.tokens import PairTokens, length_batches
 
 
-def score_responses(
+def score_pairs(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
-    responses: Sequence[str],
+    pairs: Sequence[PairTokens],
     batch_tokens: int,
 ) -> np.ndarray:
-    """Rewards of shape [responses], float64, each read at the end of prompt + response, or where
-    the model's context ends: what another model wrote may have more tokens here than there."""
-    return score_in_form("text", model, tokenizer, prompts, responses, batch_tokens)[0]
+    """Rewards of shape [pairs, 2], float64, each read at the end of prompt + response, or where
+    the model's context ends."""
+    context = context_length(model)
+    sides = (
+        [pair.prompt + pair.response_1 for pair in pairs],
+        [pair.prompt + pair.response_2 for pair in pairs],
+    )
+    rewards = []
+    for side in sides:
+        encoded = [{"input_ids": ids[:context]} for ids in side]
+        rewards.append(_rewards(model, encoded, tokenizer.pad_token_id, batch_tokens))
+    return np.stack(rewards, axis=1)
 
 
 def score_in_form(
@@ -31,10 +39,12 @@ def score_in_form(
     prompts: Sequence[str],
     responses: Sequence[str],
     batch_tokens: int,
+    said: Sequence[Said] = (),
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rewards of shape [responses], float64, and where the model's context ended before the
-    response did, bool: such a reward is of what the model could read."""
-    encoded, cut = encode(form, tokenizer, prompts, responses, context_length(model))
+    response did, bool: such a reward is of what the model could read. ``said`` are the messages of
+    each response where there are any, which the form chat reads."""
+    encoded, cut = encode(form, tokenizer, prompts, responses, context_length(model), said)
     pad = tokenizer.pad_token_id if form == "text" else _pad_id(model, encoded)
     return _rewards(model, encoded, pad, batch_tokens), np.array(cut, dtype=bool)
 

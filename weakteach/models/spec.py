@@ -32,6 +32,7 @@ TOKENIZER_FILES = (
     "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "spm.model",
     "chat_template.jinja",
 )  # fmt: skip
+TEMPLATE = "chat_template.jinja"
 CONFIG = "config.json"
 # Weights at the top of a repository or folder, by what a loader takes first.
 SAFETENSORS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
@@ -96,9 +97,24 @@ def tokenizer_of(model: Model) -> Tokenizer:
     files = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
     if not files:
         raise ModelError(f"{model.label} has no tokenizer: {folder} holds none of its files")
-    hashes = json.dumps([[file.name, file_hash(file)] for file in files])
+    hashed = [[file.name, file_hash(file)] for file in files]
+    if has_template(folder):
+        hashed.append(["messages", "by chat template"])  # before, their transcript was read
+    hashes = json.dumps(hashed)
     content = f"sha256:{hashlib.sha256(hashes.encode()).hexdigest()[:32]}"
     return Tokenizer(content, str(folder))
+
+
+def has_template(folder: Path) -> bool:
+    """Whether the tokenizer of a model folder has a chat template, in a file of its own or in its
+    config."""
+    if (folder / TEMPLATE).is_file():
+        return True
+    try:
+        config = json.loads((folder / "tokenizer_config.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and bool(config.get("chat_template"))
 
 
 def fetch(model: Model, patterns: list[str]) -> Path:

@@ -1,8 +1,12 @@
-"""THE tokenization: SFT, DPO, labeling and generation all see the same ids.
+"""THE tokenization: SFT, DPO, reward heads, labeling and generation all see the same ids.
 
 It is the rule of TRL's DPO trainer. Prompt and prompt + response are tokenized as whole texts,
 since tokens may merge across their border; the prompt's ids are what all of them have in common
-at the front, each response's ids are what follows, and EOS ends a response.
+at the front, each response's ids are what follows.
+
+A pair that has messages is read through the model's chat template, which writes all marks, the end
+of a response among them. Where the model has no template, or the pair no messages, its texts are
+read as they are, and EOS ends a response. What looks like a special token within a text is text.
 """
 
 from collections.abc import Sequence
@@ -10,6 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from weakteach.models.templates import ChatTemplate, Conversation, Unreadable, conversation
+from weakteach.preferences.pair import MessagesOf
+
+# The messages of a prompt and the tools that may be called, as JSON.
+PromptMessages = tuple[str, str | None]
 
 
 @dataclass(frozen=True)
@@ -49,31 +59,98 @@ def pair_tokens(
     prompts: Sequence[str],
     responses_1: Sequence[str],
     responses_2: Sequence[str],
+    messages: Sequence[MessagesOf | None] = (),
 ) -> list[PairTokens]:
-    """Ids of many pairs; swapping the responses of a pair swaps their ids and nothing else."""
-    if not prompts:
-        return []
-    alone = prompt_tokens(tokenizer, prompts)
-    with_1 = _ids(tokenizer, [p + r for p, r in zip(prompts, responses_1, strict=True)])
-    with_2 = _ids(tokenizer, [p + r for p, r in zip(prompts, responses_2, strict=True)])
-    eos = tokenizer.eos_token_id
-    pairs = []
-    for prompt, first, second in zip(alone, with_1, with_2, strict=True):
-        cut = min(_common_prefix(prompt, first), _common_prefix(prompt, second))
-        pairs.append(PairTokens(prompt[:cut], _ended(first[cut:], eos), _ended(second[cut:], eos)))
-    return pairs
+    """Ids of many pairs; swapping the responses of a pair swaps their ids and nothing else.
+
+    ``messages`` are those of each pair, or None; without any, all pairs are texts. Raises
+    Unreadable where the chat template refuses a pair, or shows both responses alike or as nothing.
+    """
+    rows = list(messages) if tokenizer.chat_template else []
+    rows += [None] * (len(prompts) - len(rows))
+    texts = [at for at, row in enumerate(rows) if row is None]
+    chats = [(at, row) for at, row in enumerate(rows) if row is not None]
+    found: dict[int, PairTokens] = {}
+    if texts:
+        eos = tokenizer.eos_token_id
+        whole = [[prompts[at] + side[at] for at in texts] for side in (responses_1, responses_2)]
+        alone = prompt_tokens(tokenizer, [prompts[at] for at in texts])
+        both = (_ids(tokenizer, side) for side in whole)
+        for at, prompt, first, second in zip(texts, alone, *both, strict=True):
+            cut = _cut(prompt, first, second)
+            ends = _ended(first[cut:], eos), _ended(second[cut:], eos)
+            found[at] = PairTokens(prompt[:cut], *ends)
+    if chats:
+        template = ChatTemplate(tokenizer)
+        read = template.ids([one for _, row in chats for one in _conversations(row)])
+        for (at, _), prompt, first, second in zip(
+            chats, read[::3], read[1::3], read[2::3], strict=True
+        ):
+            cut = _cut(prompt, first, second)
+            if first == second or cut in (len(first), len(second)):
+                shown = "both responses alike" if first == second else "a response as nothing"
+                raise Unreadable(f"the chat template of {template.name} shows {shown}")
+            found[at] = PairTokens(prompt[:cut], first[cut:], second[cut:])
+    return [found[at] for at in range(len(prompts))]
 
 
-def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
-    """Ids of prompts from which a response is to be generated."""
+def prompt_tokens(
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    messages: Sequence[PromptMessages | None] = (),
+) -> list[list[int]]:
+    """Ids of prompts from which a response is to be generated. Raises Unreadable."""
+    rows = list(messages) if tokenizer.chat_template else []
+    rows += [None] * (len(prompts) - len(rows))
+    texts = [prompt for prompt, row in zip(prompts, rows, strict=True) if row is None]
+    chats = [conversation(tools, said, opens=True) for said, tools in filter(None, rows)]
     eos = tokenizer.eos_token_id
-    return [_unended(ids, eos) for ids in _ids(tokenizer, list(prompts))]
+    as_text = iter([_unended(ids, eos) for ids in _ids(tokenizer, texts)] if texts else [])
+    as_chat = iter(ChatTemplate(tokenizer).ids(chats) if chats else [])
+    return [next(as_text if row is None else as_chat) for row in rows]
+
+
+def pair_lengths(
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    responses_1: Sequence[str],
+    responses_2: Sequence[str],
+    messages: Sequence[MessagesOf | None],
+) -> list[int | str]:
+    """Tokens of the longer sequence of each pair, or why the model cannot read it."""
+    try:
+        tokens = pair_tokens(tokenizer, prompts, responses_1, responses_2, messages)
+        return [pair.longest for pair in tokens]
+    except Unreadable as error:
+        if len(prompts) == 1:
+            return [str(error)]
+    columns = (prompts, responses_1, responses_2, messages)
+    one_by_one = zip(*([[value] for value in column] for column in columns), strict=True)
+    return [length for one in one_by_one for length in pair_lengths(tokenizer, *one)]
+
+
+def _conversations(pair: MessagesOf) -> list[Conversation]:
+    """Of the prompt, which a response is to follow, and of the prompt with each response."""
+    return [
+        conversation(pair.tools, pair.prompt, opens=True),
+        conversation(pair.tools, pair.prompt, pair.first),
+        conversation(pair.tools, pair.prompt, pair.second),
+    ]
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
     return tokenizer(
-        texts, return_attention_mask=False, return_token_type_ids=False, verbose=False
+        texts,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        split_special_tokens=True,
+        verbose=False,
     )["input_ids"]
+
+
+def _cut(prompt: list[int], first: list[int], second: list[int]) -> int:
+    """Ids at the front that the prompt has in common with both sequences."""
+    return min(_common_prefix(prompt, first), _common_prefix(prompt, second))
 
 
 def _ended(ids: list[int], eos: int) -> list[int]:

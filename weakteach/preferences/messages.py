@@ -131,9 +131,10 @@ def is_transcript(text: str) -> bool:
 
 
 def dumped(messages: Any) -> str:
-    """Messages as JSON text; refused where they hold what is no JSON."""
+    """Messages as JSON text, lone surrogates as question marks; refused where they hold what is no
+    JSON."""
     try:
-        return json.dumps(messages, ensure_ascii=False)
+        return json.dumps(messages, ensure_ascii=False).encode(errors="replace").decode()
     except (TypeError, ValueError, RecursionError):
         refuse("bad messages", "a message holds what is no JSON")
 

@@ -1,8 +1,9 @@
 """A preference pair, the table of human choices, and the quarantine for what cannot be a pair."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 
@@ -46,10 +47,16 @@ QUARANTINE_SCHEMA = pa.schema(
     [("place", pa.string()), ("reason", pa.string()), ("detail", pa.string())]
 )
 
-# TRL's own columns, and the id.
+# TRL's own columns, and the id; then messages where the input had them, as JSON.
 PREFERENCE_SCHEMA = pa.schema(
-    [(n, pa.string()) for n in ("pair_id", "prompt", "chosen", "rejected")]
-)
+    [
+        (n, pa.string())
+        for n in (
+            "pair_id", "prompt", "chosen", "rejected",
+            "prompt_messages", "chosen_messages", "rejected_messages", "tools",
+        )
+    ]
+)  # fmt: skip
 
 # Pairs that are processed together: what a model is given at once.
 CHUNK_ROWS = 128
@@ -57,8 +64,9 @@ CHUNK_ROWS = 128
 # read whole, so a million pairs must not have thousands of groups.
 GROUP_ROWS = 1024
 
-# Tokens of the longer of prompt + response_1 and prompt + response_2, for many pairs at once.
-TokenCounter = Callable[[list["Pair"]], list[int]]
+# For many pairs at once: the tokens of the longer of prompt + response_1 and prompt + response_2,
+# or why a model cannot read the pair.
+TokenCounter = Callable[[list["Pair"]], list[int | str]]
 
 
 class DataError(UserError):
@@ -77,12 +85,17 @@ class Quarantined:
 
 @dataclass(frozen=True)
 class MessagesOf:
-    """The messages of a comparison, as JSON texts; they stand beside the transcript."""
+    """The messages of a prompt and two responses, as JSON texts, and the tools that they may call;
+    they stand beside the transcript."""
 
     prompt: str
     first: str
     second: str
     tools: str | None = None
+
+    @property
+    def swapped(self) -> "MessagesOf":
+        return MessagesOf(self.prompt, self.second, self.first, self.tools)
 
 
 @dataclass(frozen=True)
@@ -110,6 +123,7 @@ class Pair:
     prompt: str
     response_1: str
     response_2: str
+    messages: MessagesOf | None = field(default=None, compare=False)
 
 
 def canonical_pair(comparison: Comparison) -> tuple[Pair, int | None]:
@@ -125,7 +139,10 @@ def canonical_pair(comparison: Comparison) -> tuple[Pair, int | None]:
         digest.update(len(data).to_bytes(8, "big") + data)
     pair_id = digest.hexdigest()[:32]
     response_1, response_2 = (high, low) if digest.digest()[-1] & 1 else (low, high)
-    pair = Pair(pair_id, comparison.prompt, response_1, response_2)
+    messages = comparison.messages
+    if messages and comparison.first == response_2:
+        messages = messages.swapped
+    pair = Pair(pair_id, comparison.prompt, response_1, response_2, messages)
     if comparison.preferred is None:
         return pair, None
     preferred = comparison.first if comparison.preferred == 1 else comparison.second
@@ -148,8 +165,18 @@ def refusal(comparison: Comparison) -> str | None:
     return None
 
 
+def messages_in(table: pa.Table, first: str, second: str) -> list[MessagesOf | None]:
+    """The messages of each row of a table of pairs or preferences, None where it has texts alone.
+    ``first`` and ``second`` are the columns of the two responses."""
+    columns = ["prompt_messages", f"{first}_messages", f"{second}_messages", "tools"]
+    if not set(columns) <= set(table.column_names):
+        return [None] * len(table)
+    rows = zip(*(table[name].to_pylist() for name in columns), strict=True)
+    return [None if row[0] is None else MessagesOf(*row) for row in rows]
+
+
 def preference_set(pairs: pa.Table, labels: pa.Table) -> pa.Table:
-    """``pair_id, prompt, chosen, rejected`` of the labeled pairs, in the order of their ids.
+    """PREFERENCE_SCHEMA of the labeled pairs, in the order of their ids.
 
     Joined by id. Raises DataError if a pair has two labels, a label no pair, or a choice is
     neither 1 nor 2.
@@ -164,17 +191,22 @@ def preference_set(pairs: pa.Table, labels: pa.Table) -> pa.Table:
             continue
         if choice not in (1, 2):
             raise DataError(f"The label of pair {pair['pair_id']} is {choice}, not 1 or 2")
-        chosen, rejected = pair["response_1"], pair["response_2"]
-        if choice == 2:
-            chosen, rejected = rejected, chosen
-        rows.append(
-            {
-                "pair_id": pair["pair_id"],
-                "prompt": pair["prompt"],
-                "chosen": chosen,
-                "rejected": rejected,
-            }
-        )
+        rows.append(preference(pair, choice))
     if choices:
         raise DataError(f"{len(choices)} labels have no pair, {next(iter(choices))} among them")
     return pa.Table.from_pylist(rows, PREFERENCE_SCHEMA)
+
+
+def preference(pair: Mapping[str, Any], choice: int) -> dict[str, Any]:
+    """A pair (PAIR_SCHEMA) of which response 1 or 2 was chosen, as PREFERENCE_SCHEMA has it."""
+    chosen, rejected = ("response_1", "response_2") if choice == 1 else ("response_2", "response_1")
+    return {
+        "pair_id": pair["pair_id"],
+        "prompt": pair["prompt"],
+        "chosen": pair[chosen],
+        "rejected": pair[rejected],
+        "prompt_messages": pair.get("prompt_messages"),
+        "chosen_messages": pair.get(f"{chosen}_messages"),
+        "rejected_messages": pair.get(f"{rejected}_messages"),
+        "tools": pair.get("tools"),
+    }

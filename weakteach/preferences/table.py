@@ -23,6 +23,9 @@ from weakteach.preferences.pair import (
     refusal,
 )
 
+# Why a pair is left out that a model's chat template refuses or shows to no purpose.
+UNREADABLE = "not readable"
+
 
 def write_pairs(
     rows: Iterable[Comparison | Quarantined],
@@ -86,7 +89,9 @@ def _offer(
             lengths = count_tokens([pair for *_, pair in candidates]) if candidates else []
             kept = []
             for (fate, row, pair), n_tokens in zip(candidates, lengths, strict=True):
-                if n_tokens > max_tokens:
+                if isinstance(n_tokens, str):
+                    fate |= {"reason": UNREADABLE, "detail": n_tokens}
+                elif n_tokens > max_tokens:
                     fate |= {
                         "reason": "too long",
                         "detail": f"{n_tokens} tokens, at most {max_tokens}",
@@ -94,8 +99,7 @@ def _offer(
                 else:
                     kept.append(
                         {
-                            **vars(pair),
-                            **_messages(row, fate["swapped"]),
+                            **_columns(pair),
                             "source": source,
                             "place": row.place,
                             "id": fate["id"],
@@ -154,15 +158,20 @@ def _writable(text: str | None) -> str | None:
     return None if text is None else text.encode(errors="replace").decode()
 
 
-def _messages(row: Comparison, swapped: bool) -> dict[str, str | None]:
-    if row.messages is None:
-        return {}
-    first, second = _writable(row.messages.first), _writable(row.messages.second)
-    return {
-        "prompt_messages": _writable(row.messages.prompt),
-        "response_1_messages": second if swapped else first,
-        "response_2_messages": first if swapped else second,
-        "tools": _writable(row.messages.tools),
+def _columns(pair: Pair) -> dict[str, str | None]:
+    texts: dict[str, str | None] = {
+        "pair_id": pair.pair_id,
+        "prompt": pair.prompt,
+        "response_1": pair.response_1,
+        "response_2": pair.response_2,
+    }
+    if pair.messages is None:
+        return texts
+    return texts | {
+        "prompt_messages": pair.messages.prompt,
+        "response_1_messages": pair.messages.first,
+        "response_2_messages": pair.messages.second,
+        "tools": pair.messages.tools,
     }
 
 

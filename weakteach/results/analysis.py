@@ -32,9 +32,9 @@ from weakteach.results.ran import what_ran
 from weakteach.results.teachers import examples, label_tables, teacher_figures, teacher_table
 from weakteach.statistics.crossed import holm, r_squared
 from weakteach.statistics.joined import LEAST_SHARE, Missing, aligned
-from weakteach.study.arms import ROLES
 from weakteach.study.experiments import Experiment
 from weakteach.study.manifest import Manifest
+from weakteach.study.roles import ROLES
 
 AXES = {
     "student": "student",

@@ -7,8 +7,9 @@ from weakteach.results.outcomes import Outcomes
 from weakteach.statistics.crossed import components, mean, share_of
 from weakteach.statistics.estimate import Estimate
 from weakteach.statistics.joined import Joined, Missing, minus
-from weakteach.study.arms import OF_THE_TEACHER, ROLES, Measure, Setting
+from weakteach.study.arms import Measure, Setting
 from weakteach.study.experiments import Experiment
+from weakteach.study.roles import OF_THE_TEACHER, ROLES
 
 TEACHER_FIELDS = ("weak", "teacher")
 # Measures that are no shares.

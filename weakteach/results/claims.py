@@ -73,13 +73,13 @@ def whole(cell: Cell) -> Joined:
     return cell.outcome
 
 
-def _tenth(gain: Joined) -> Joined:
-    return gain if isinstance(gain, Missing) else gain.times(MARGIN)
+def tenth(gained: Joined) -> Joined:
+    return gained if isinstance(gained, Missing) else gained.times(MARGIN)
 
 
-def _gain(found: Found, where: Where = everywhere) -> Joined:
+def gain(found: Found, where: Where = everywhere) -> Joined:
     """The margin: a share of what human labels bring over the base student."""
-    return _tenth(found.minus("human", "base", where))
+    return tenth(found.minus("human", "base", where))
 
 
 def _places(found: Found, *roles: str) -> set[str]:
@@ -96,7 +96,7 @@ def _shared(one: str, other: str) -> tuple[Callable[[Found], Joined], Callable[[
 
     def margin(found: Found) -> Joined:
         both = _places(found, one, other)
-        return _gain(found, lambda cell: cell.x in both)
+        return gain(found, lambda cell: cell.x in both)
 
     return difference, margin
 
@@ -114,7 +114,7 @@ def _of_other_families(found: Found) -> Joined:
 
 def _gain_of_other_families(found: Found) -> Joined:
     others = _but_main_student(found)
-    return _gain(found, lambda cell: cell.x in others)
+    return gain(found, lambda cell: cell.x in others)
 
 
 def _all_teachers_minus_human(found: Found) -> Joined:
@@ -224,7 +224,7 @@ STATEMENTS = (
         Claim("E2 size", "The teacher's size has little effect.", "close"),
         "the smallest minus the largest teacher",
         _smallest_teacher_minus_largest,
-        _gain,
+        gain,
         primary=True,
     ),
     Statement(
@@ -233,7 +233,7 @@ STATEMENTS = (
               "at_least"),
         "all teachers minus human labels",
         _all_teachers_minus_human,
-        _gain,
+        gain,
         primary=True,
     ),
     Statement(
@@ -266,7 +266,7 @@ STATEMENTS = (
         lambda found: found.minus(
             "weak", "human", lambda cell: _at_smallest_fraction(cell, found)
         ),
-        lambda found: _gain(found, lambda cell: _at_smallest_fraction(cell, found)),
+        lambda found: gain(found, lambda cell: _at_smallest_fraction(cell, found)),
         primary=True,
     ),
     Statement(
@@ -275,7 +275,7 @@ STATEMENTS = (
               "at_least"),
         "all weak labels minus the matched ones",
         lambda found: found.minus("weak", "matched"),
-        _gain,
+        gain,
     ),
     Statement(
         "E7",
@@ -291,7 +291,7 @@ STATEMENTS = (
         "weak minus human labels",
         lambda found: found.minus("weak", "human", kind="label_gold"),
         # A share of what human labels tell apart: gold of the chosen over the rejected response.
-        lambda found: _tenth(found.mean("human", kind="label_gap")),
+        lambda found: tenth(found.mean("human", kind="label_gap")),
     ),
     Statement(
         "E10",
@@ -314,7 +314,7 @@ STATEMENTS = (
               "at_least"),
         "the other teachers minus human labels",
         _other_teachers_minus_human,
-        _gain,
+        gain,
     ),
     Statement(
         "E14",
@@ -335,7 +335,7 @@ STATEMENTS = (
         Claim("E16", "Over seeds of the split, weak labels are at least as good.", "at_least"),
         "weak minus human labels",
         _all_teachers_minus_human,
-        _gain,
+        gain,
     ),
     Statement(
         "E17",
@@ -358,7 +358,7 @@ STATEMENTS = (
         Claim("E18", "A teacher with a reward head teaches about as well as one of DPO.", "close"),
         "a reward head minus DPO",
         _reward_head_minus_dpo,
-        _gain,
+        gain,
     ),
     Statement(
         "E1",

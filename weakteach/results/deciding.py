@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from weakteach.results.answers import more_needed
+from weakteach.results.beyond import BEYOND_STATEMENTS
 from weakteach.results.cells import cells_of
 from weakteach.results.claims import KINDS, STATEMENTS, Found, Statement
 from weakteach.results.findings import ClaimRow
@@ -15,12 +16,17 @@ from weakteach.study.experiments import Experiment
 def claim_rows(
     experiments: Sequence[Experiment], outcomes: Outcomes, sizes: Mapping[str, int]
 ) -> list[ClaimRow]:
-    """Every claim whose experiment is in the study, in the order of ``STATEMENTS``. The primary
+    """Every claim whose experiment is in the study, in the order of the
+    statements. The primary
     ones are decided as one family, the secondary ones of each experiment as another. What lacks
     its evidence is not decided, for a reason that ``needed`` gives. ``sizes`` holds the parameters
     of models by their names."""
     found = {one.id: Found(tuple(cells_of(one, outcomes, KINDS)), sizes) for one in experiments}
-    stated = [statement for statement in STATEMENTS if statement.experiment in found]
+    stated = [
+        statement
+        for statement in (*STATEMENTS, *BEYOND_STATEMENTS)
+        if statement.experiment in found
+    ]
     evidence = [_evidence(statement, found[statement.experiment]) for statement in stated]
     families: dict[str, list[int]] = {}
     for place, (statement, one) in enumerate(zip(stated, evidence, strict=True)):

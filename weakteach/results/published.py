@@ -1,12 +1,13 @@
 """The publication's figures beside this study's (Tao & Li, ICLR 2025; its figure or table is named
-in each title). Gold rewards of different gold models are not comparable: signs and orders are."""
+in each title), and those of its successor CW-PO (arXiv 2603.04968). Gold rewards of different gold
+models are not comparable: signs and orders are."""
 
 from collections.abc import Sequence
 
 from weakteach.results.cells import Cell, human_of, minus_human
 from weakteach.results.findings import TableOf, Value
 from weakteach.statistics.estimate import Estimate
-from weakteach.study.arms import ROLES
+from weakteach.study.roles import ROLES, TOP, WEIGHTINGS
 
 Rows = tuple[tuple[str, float | str, float | str], ...]
 
@@ -77,6 +78,24 @@ LISTS: dict[str, tuple[str, tuple[tuple[str, float | str], ...]]] = {
         "Table 12: random noise at the same rate",
         (("all", 3.91), ("matched", 4.57), ("mismatched", 1.53)),
     ),
+    "C1": (
+        "CW-PO, OPT-125M to OPT-13B, wins over the student's own SFT model, %",
+        (("DPO: human, weak, weighted", "58.4 / 57.9 / 60.3"),
+         ("IPO: human, weak, weighted", "58.3 / 57.9 / 61.5"),
+         ("rDPO: human, weak, weighted", "56.3 / 55.5 / 62.7")),
+    ),
+    "C3": (
+        "CW-PO on HH-RLHF, OPT-1.3B, wins over the student's own SFT model, %",
+        (("top 30 %", 67.7), ("top 40 %", 68.2), ("weighted", 69.9)),
+    ),
+    "C4": (
+        "CW-PO: functions of the margin, wins over the student's own SFT model, %",
+        (("C1", 72.7), ("C2", 69.4), ("C3", 68.4), ("C4", 70.1)),
+    ),
+    "C5": (
+        "CW-PO with 20 % labeled, wins over the student's own SFT model, %",
+        (("weighted", 70.3), ("human, all pairs", 69.7)),
+    ),
     "E18": ("Table 13: kind of teacher", (("DPO teacher", 4.84), ("reward head", 4.86))),
 }  # fmt: skip
 
@@ -121,8 +140,8 @@ def _pairs_of(cells: Sequence[Cell]) -> list[tuple[Value, ...]]:
 
 def _listed(cells: Sequence[Cell], tables: Sequence[TableOf]) -> list[tuple[Value, ...]]:
     """Rows of ours for the roles that the publication lists."""
-    roles = ("human", "prompted", "weak", "matched", "mismatched", "random", "random_matched",
-             "random_mismatched")  # fmt: skip
+    roles = ("human", "human_all", "prompted", "weak", "matched", "mismatched", "random",
+             "random_matched", "random_mismatched", *TOP, *WEIGHTINGS)  # fmt: skip
     rows: list[tuple[Value, ...]] = []
     for cell in cells:
         if cell.role not in roles or cell.kind == "similarity" or cell.estimate is None:

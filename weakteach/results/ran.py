@@ -8,8 +8,8 @@ from typing import Any
 
 from weakteach.artifacts.store import Store
 from weakteach.results.findings import Ran
-from weakteach.study.arms import OF_THE_TEACHER
 from weakteach.study.manifest import Manifest
+from weakteach.study.roles import OF_THE_TEACHER
 
 Record = dict[str, Any]
 

@@ -13,8 +13,9 @@ from weakteach.results.outcomes import Outcomes, column_of
 from weakteach.statistics.calibration import Calibration, calibration
 from weakteach.statistics.crossed import components, mean, share_of
 from weakteach.statistics.joined import Column, Joined, Missing, crossed, overlapping
-from weakteach.study.arms import ROLES, Measure
+from weakteach.study.arms import Measure
 from weakteach.study.experiments import Experiment
+from weakteach.study.roles import ROLES
 
 MOST_EXAMPLES = 24
 MARGIN_BINS = 20

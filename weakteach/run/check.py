@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, islice
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter, validators
 from rich.box import SIMPLE_HEAD
@@ -26,6 +26,8 @@ from weakteach.run.terminal import terminal
 COUNTED_PAIRS = 1000
 SHOWN_CHARACTERS = 400
 SHOWN_FILES = 3
+# How messages with a system turn begin as JSON.
+SYSTEM = '[{"role": "system"'
 
 
 def check(
@@ -63,7 +65,9 @@ def check(
     sources = [data_source(file, wishes) for file in files]
     model = find_model(teacher)
     looked = [look(source) for source in sources]
-    summarize(terminal(), looked, model, max_tokens)
+    console = terminal()
+    summarize(console, looked)
+    tell_lengths(console, looked, model, max_tokens)
 
 
 @dataclass(frozen=True)
@@ -102,8 +106,8 @@ def look(source: UserSource) -> Looked:
     return Looked(found, frozenset(pairs), frozenset(prompts), len(labeled), tuple(first))
 
 
-def summarize(console: Console, looked: Sequence[Looked], model: Model, max_tokens: int) -> None:
-    """Print what the sources hold, what they share, and how the model will read them."""
+def summarize(console: Console, looked: Sequence[Looked]) -> None:
+    """Print what the sources hold and what they share."""
     for one in looked:
         console.print(_file_table(one.overview))
         found = one.overview
@@ -114,7 +118,6 @@ def summarize(console: Console, looked: Sequence[Looked], model: Model, max_toke
             )
     if len(looked) > 1:
         console.print(_overlap_table(looked))
-    _tell_lengths(console, looked, model, max_tokens)
 
 
 def _table(title: str, *headings: str) -> Table:
@@ -187,40 +190,72 @@ def _overlap_table(looked: Sequence[Looked]) -> Table:
     return table
 
 
-def _tell_lengths(
+def tell_lengths(
     console: Console, looked: Sequence[Looked], model: Model, max_tokens: int
-) -> None:
-    """Lengths in tokens, and one pair as the model reads it."""
+) -> list[int]:
+    """Print lengths in tokens, and one pair as the model reads it. Of each source, the number of
+    its first pairs that the model can read whole; nothing where its tokenizer is not at hand."""
     context = context_of(model)
     limit = f"--max-tokens {max_tokens}"
     if context:
         limit += f", and {model} reads at most {context}"
     if model.is_gguf:  # its tokenizer is made by the run
         console.print(f"Longest pairs: {limit}.")
-        return
-    from weakteach.models.tokens import load_tokenizer, pair_tokens  # transformers: slow to import
+        return []
+    # transformers: slow to import
+    from weakteach.models.tokens import load_tokenizer, pair_lengths
 
     tokenizer = load_tokenizer(tokenizer_of(model).location)
     most = min(max_tokens, context or max_tokens)
-    table = _table(f"Tokens of a pair ({limit})", "file", "median", "longest", "too long")
+    table = _table(
+        f"Tokens of a pair ({limit})", "file", "median", "longest", "too long", "not readable"
+    )
+    readable: list[Pair] = []
+    usable: list[int] = []
+    refused = ""
     for one in looked:
         texts = zip(*((p.prompt, p.response_1, p.response_2) for p in one.first), strict=True)
-        tokens = pair_tokens(tokenizer, *texts) if one.first else []
-        lengths = sorted(pair.longest for pair in tokens)
-        if lengths:
+        messages = [pair.messages for pair in one.first]
+        counted = pair_lengths(tokenizer, *texts, messages) if one.first else []
+        lengths = sorted(n for n in counted if isinstance(n, int))
+        refused = refused or next((n for n in counted if isinstance(n, str)), "")
+        readable += [p for p, n in zip(one.first, counted, strict=True) if isinstance(n, int)]
+        usable.append(sum(length <= most for length in lengths))
+        if counted:
             over = sum(length > most for length in lengths)
             table.add_row(
                 plain(one.overview.name),
-                str(lengths[len(lengths) // 2]),
-                str(lengths[-1]),
-                f"{over} of {len(lengths)}",
+                str(lengths[len(lengths) // 2]) if lengths else "",
+                str(lengths[-1]) if lengths else "",
+                f"{over} of {len(counted)}",
+                f"{len(counted) - len(lengths)} of {len(counted)}",
             )
     console.print(table)
-    pair = next((one.first[0] for one in looked if one.first), None)
-    if pair is None:
-        return
-    (ids,) = pair_tokens(tokenizer, [pair.prompt], [pair.response_1], [pair.response_2])
-    shown = _table(f"The first pair as {model} reads it")
+    if refused:
+        console.print(plain(f"Warning: not readable, the first: {refused}"), soft_wrap=True)
+    if readable:
+        has_system = any(p.messages and p.messages.prompt.startswith(SYSTEM) for p in readable)
+        _show_pair(console, readable[0], tokenizer, model, has_system)
+    return usable
+
+
+def _show_pair(
+    console: Console, pair: Pair, tokenizer: Any, model: Model, has_system: bool
+) -> None:
+    """A pair as the model reads it, and by which way; whether some pair has a system turn."""
+    from weakteach.models.templates import ChatTemplate  # as above
+    from weakteach.models.tokens import pair_tokens
+
+    texts = ([pair.prompt], [pair.response_1], [pair.response_2])
+    (ids,) = pair_tokens(tokenizer, *texts, [pair.messages])
+    way = ""
+    if pair.messages and tokenizer.chat_template:
+        way = ", through its chat template"
+        if has_system and not ChatTemplate(tokenizer).takes_system:
+            way += " (which takes no system turn: it is put before the first user turn)"
+    elif pair.messages:
+        way = ", which has no chat template: a transcript of the messages"
+    shown = _table(f"The first pair as {model} reads it{way}")
     for name, part in (
         ("prompt", ids.prompt),
         ("response 1", ids.response_1),

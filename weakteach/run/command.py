@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import NoReturn
 
 from cyclopts import App
@@ -44,7 +43,7 @@ from weakteach.run.terminal import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     launch,
-    new_app,
+    script,
     terminal,
 )
 from weakteach.run.terminal import run as run_app
@@ -77,9 +76,7 @@ class Sweep:
     def app(self) -> App:
         paragraphs = (inspect.getdoc(self.experiments_of) or "").split("\n\n")
         text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
-        app = new_app(Path(sys.argv[0]).name, text)
-        app.default(self.command)
-        return app
+        return script(self.command, text)
 
     def command(
         self,

@@ -20,8 +20,9 @@ import pyarrow.parquet as pq
 from weakteach.artifacts.errors import StorageError, UserError, printable
 from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Store
-from weakteach.preferences.pair import GROUP_ROWS, QUARANTINE_SCHEMA, DataError
-from weakteach.steps.data import Pairs, labels_file
+from weakteach.preferences.conversational import COLUMNS, FREE, messages_type, messages_value
+from weakteach.preferences.pair import GROUP_ROWS, QUARANTINE_SCHEMA, DataError, preference
+from weakteach.steps.data import TEXT_COLUMNS, Pairs, labels_file
 from weakteach.steps.labels import WeakLabels
 
 RUN, QUARANTINE = "run.json", "quarantine.parquet"
@@ -69,27 +70,36 @@ LABELS_OUT = pa.schema(
         _field("canonical_reward_2", pa.float64(), "Reward of the second response in that order"),
     ]
 )  # fmt: skip
-PREFERENCES_OUT = pa.schema(
-    [
-        ID,
-        PAIR_ID,
-        _field("prompt", pa.string(), "What both responses answer"),
-        _field("chosen", pa.string(), "The response that the teacher chose"),
-        _field("rejected", pa.string(), "The response that it did not choose"),
-        MARGIN,
-        CONFIDENCE,
-    ]
-)
+TOOLS = _field("tools", pa.string(), "The tools that may be called, as JSON; null where none may")
+
+
+def preferences_schema(messages: pa.DataType | None, tools: bool) -> pa.Schema:
+    """Of preferences whose prompt, chosen and rejected are texts or messages of that type."""
+    kind = messages or pa.string()
+    return pa.schema(
+        [
+            ID,
+            PAIR_ID,
+            _field("prompt", kind, "What both responses answer"),
+            _field("chosen", kind, "The response that the teacher chose"),
+            _field("rejected", kind, "The response that it did not choose"),
+            *([TOOLS] if tools else []),
+            MARGIN,
+            CONFIDENCE,
+        ]
+    )
 
 
 @dataclass(frozen=True)
 class Exported:
     """Rows that have a label, pairs in the preferences, and pairs left out of these as the teacher
-    is not confident enough."""
+    is not confident enough. ``mixed`` says that the preferences are texts as some pairs have
+    messages and others none."""
 
     labels: int
     preferences: int
     unsure: int
+    mixed: bool
 
 
 def check_out(out: Path, run: Mapping[str, Any], overwrite: bool) -> None:
@@ -131,12 +141,18 @@ def export(
     out: Path,
     min_confidence: float = 0.0,
     temperature: float | None = None,
+    as_text: bool = False,
 ) -> Exported:
     """Write labels.parquet, one line for each row of the input that has a label, in its order, and
     preferences.parquet (TRL's columns and more), one for each pair of at least that confidence.
 
-    With the teacher's ``temperature`` labels have their probability, too.
+    Preferences are in TRL's conversational form where all pairs have messages, unless they are
+    wanted ``as_text``. With the teacher's ``temperature`` labels have their probability, too.
     """
+    kind, tools, mixed = None, False, False
+    if not as_text:
+        kind, tools, mixed = _messages_of(store, many)
+    preferred = preferences_schema(kind, tools)
     schema = LABELS_OUT.append(PROBABILITY) if temperature is not None else LABELS_OUT
     labels = labeled_rows(store, many, weak)
     counts = {LABELS: 0, PREFERENCES: 0, "unsure": 0}
@@ -144,12 +160,10 @@ def export(
         folder = Path(stack.enter_context(TemporaryDirectory(dir=out, prefix=".writing-")))
         files = {
             LABELS: stack.enter_context(pq.ParquetWriter(folder / LABELS, schema)),
-            PREFERENCES: stack.enter_context(
-                pq.ParquetWriter(folder / PREFERENCES, PREFERENCES_OUT)
-            ),
+            PREFERENCES: stack.enter_context(pq.ParquetWriter(folder / PREFERENCES, preferred)),
         }
         for chunk in _chunks(labels):
-            pairs = [_preference(row, pair) for row, pair, is_first in chunk if is_first]
+            pairs = [_preference(row, pair, kind) for row, pair, is_first in chunk if is_first]
             sure = [pair for pair in pairs if pair["confidence"] >= min_confidence]
             table = pa.Table.from_pylist([_label(row, pair) for row, pair, _ in chunk], LABELS_OUT)
             if temperature is not None:
@@ -157,14 +171,40 @@ def export(
 
                 table = with_probability(table, temperature).cast(schema)
             files[LABELS].write_table(table)
-            files[PREFERENCES].write_table(pa.Table.from_pylist(sure, PREFERENCES_OUT))
+            files[PREFERENCES].write_table(_preferences(sure, preferred))
             counts[LABELS] += len(chunk)
             counts[PREFERENCES] += len(sure)
             counts["unsure"] += len(pairs) - len(sure)
         for name, file in files.items():
             file.close()
             (folder / name).replace(out / name)
-    return Exported(counts[LABELS], counts[PREFERENCES], counts["unsure"])
+    return Exported(counts[LABELS], counts[PREFERENCES], counts["unsure"], mixed)
+
+
+def _messages_of(store: Store, many: Pairs) -> tuple[pa.DataType | None, bool, bool]:
+    """The type of the pairs' messages, whether any of them may call tools, and whether some have
+    messages and others none."""
+    has_tools = False
+
+    def pairs() -> Iterator[dict[str, Any]]:
+        nonlocal has_tools
+        for row in _rows(store, many.all.file(store), [*COLUMNS, "tools"]):
+            has_tools = has_tools or row["tools"] is not None
+            yield row
+
+    try:
+        kind = messages_type(pairs())
+    except ValueError:
+        return None, False, True
+    return kind, has_tools and kind is not None, False
+
+
+def _preferences(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    """JSON is text until it is cast."""
+    fields = [
+        field.with_type(pa.list_(pa.string())) if field.type == FREE else field for field in schema
+    ]
+    return pa.Table.from_pylist(rows, pa.schema(fields)).cast(schema)
 
 
 def write_quarantine(
@@ -229,9 +269,8 @@ def labeled_rows(store: Store, many: Pairs, weak: WeakLabels) -> Iterator[Labele
 def _labeled_pairs(store: Store, many: Pairs, weak: WeakLabels) -> Iterator[dict[str, Any]]:
     labels = _rows(store, labels_file(store, weak))
     label = next(labels, None)
-    for pair in _rows(
-        store, many.all.file(store), ["pair_id", "prompt", "response_1", "response_2"]
-    ):
+    columns = ["pair_id", *TEXT_COLUMNS, *COLUMNS, "tools"]
+    for pair in _rows(store, many.all.file(store), columns):
         if label is not None and label["pair_id"] == pair["pair_id"]:
             yield pair | label
             label = next(labels, None)
@@ -260,14 +299,16 @@ def _label(row: Mapping[str, Any], pair: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _preference(row: Mapping[str, Any], pair: Mapping[str, Any]) -> dict[str, Any]:
-    chosen, rejected = _texts(pair)
+def _preference(
+    row: Mapping[str, Any], pair: Mapping[str, Any], kind: pa.DataType | None
+) -> dict[str, Any]:
+    found = preference(pair, pair["choice"])
+    if kind is not None:
+        sides = ("prompt", "chosen", "rejected")
+        found |= {name: messages_value(found[f"{name}_messages"], kind) for name in sides}
     return {
+        **{name: found[name] for name in ("pair_id", "prompt", "chosen", "rejected", "tools")},
         "id": _key(row),
-        "pair_id": pair["pair_id"],
-        "prompt": pair["prompt"],
-        "chosen": chosen,
-        "rejected": rejected,
         "margin": abs(pair["margin"]),
         "confidence": pair["confidence"],
     }

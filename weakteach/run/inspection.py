@@ -55,12 +55,16 @@ def report(study: str, *, storage: Storage = DEFAULT_STORAGE, verbose: Verbose =
     verbose
         Show logs and tracebacks.
     """
-    from weakteach.report.publish import publish_results
-    from weakteach.report.terminal import terminal_tables  # matplotlib: slow to import
     from weakteach.study.manifest import read_manifest, study_folder
 
     console, store = terminal(), Store(storage)
-    findings = publish_results(store, read_manifest(store, study), final=True)
+    manifest = read_manifest(store, study)
+
+    # matplotlib and scipy: slow to import, and a study's name may be wrong
+    from weakteach.report.publish import publish_results
+    from weakteach.report.terminal import terminal_tables
+
+    findings = publish_results(store, manifest, final=True)
     for table in terminal_tables(findings):
         console.print(table)
     console.print(f"Report: {study_folder(store, study)}/report.html", soft_wrap=True)

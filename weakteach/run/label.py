@@ -4,6 +4,7 @@ What can be refused is refused here, before Ray starts; ``run/labeling.py`` does
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -18,7 +19,7 @@ from weakteach.preferences.rows import Wishes
 from weakteach.preferences.sources import UserSource, data_source
 from weakteach.preferences.table import write_pairs
 from weakteach.run.address import ray_address
-from weakteach.run.check import Looked, look, summarize
+from weakteach.run.check import Looked, look, summarize, tell_lengths
 from weakteach.run.export import begin, check_out, quarantine_anew
 from weakteach.run.fit import footprints
 from weakteach.run.needs import Needs
@@ -82,8 +83,25 @@ def label(
 
     console = terminal()
     looked = [look(source) for source in sources]
-    summarize(console, looked, model, options.max_tokens)
-    # As imports of what trains and labels take time, they come after what reads.
+    summarize(console, looked)
+    if cluster.check:
+        refuse(looked)
+        usable = tell_lengths(console, looked, model, options.max_tokens)
+        refuse_lengths(looked, usable, model, most, options.max_tokens)
+    else:
+        begin(options.out, run)
+        try:
+            refuse(looked)
+        except DataError:
+            quarantine_anew([_without_lengths(source) for source in sources], options.out)
+            raise
+        usable = tell_lengths(console, looked, model, options.max_tokens)
+        try:
+            refuse_lengths(looked, usable, model, most, options.max_tokens)
+        except DataError:
+            quarantine_anew([partial(pairs.write, store) for pairs in (few, many)], options.out)
+            raise
+
     from weakteach.run.labeling import Labeling, run_labeling, teacher_of
 
     _, teacher, _ = teacher_of(options, preset, model, few, looked[0].overview.choices)
@@ -93,15 +111,8 @@ def label(
     taken = footprints(missing, resources, options.max_tokens)
     refuse_problems(check_run(missing, taken, store, resources))
     if cluster.check:
-        refuse(looked)
         console.print("All is there. Nothing was started.")
         return
-    begin(options.out, run)
-    try:
-        refuse(looked)
-    except DataError:
-        quarantine_anew([_without_lengths(source) for source in sources], options.out)
-        raise
 
     from weakteach.run.cluster import shared, start_ray, what_waits
 
@@ -129,6 +140,7 @@ def run_of(options: LabelOptions, model: Model, few: Pairs, many: Pairs) -> dict
         "held_out": options.held_out,
         "dtype": options.dtype,
         "min_confidence": options.min_confidence,
+        "as_text": options.as_text,
     }
 
 
@@ -154,6 +166,21 @@ def refuse(looked: Sequence[Looked]) -> None:
             f"{labeled.name} holds human choices for {prompts} prompt: at least {FEWEST_LABELED} "
             "are needed, one to teach a teacher and one to test it, and some hundreds to tell much"
         )
+
+
+def refuse_lengths(
+    looked: Sequence[Looked], usable: Sequence[int], model: Model, most: int, max_tokens: int
+) -> None:
+    """Raises DataError for a file of which the model can read no pair, as far as ``usable`` tells
+    (see ``tell_lengths``)."""
+    for one, count in zip(looked, usable, strict=False):
+        if not count and len(one.first) == len(one.pairs):
+            why = f"longer than {most} tokens" if most < max_tokens else "longer than --max-tokens"
+            remedy = "another --teacher" if most < max_tokens else "a larger --max-tokens"
+            raise DataError(
+                f"{one.overview.name}: none of its {len(one.pairs)} pairs can be read by {model}: "
+                f"they are {why}, or its chat template refuses them; give {remedy}"
+            )
 
 
 def _without_lengths(source: UserSource) -> Any:

@@ -95,7 +95,13 @@ def run_labeling(job: Labeling) -> None:
     write_quarantine(job.store, (job.few, job.many), weak, options.out)
     report_share(console, "Teacher accuracy on held-out human choices", tested)
     report_agreement(console, name, job.obtain("comparing", new))
-    written = export(job.store, job.many, weak, options.out, options.min_confidence)
+    written = export(
+        job.store, job.many, weak, options.out, options.min_confidence, as_text=options.as_text
+    )
+    if written.mixed:
+        console.print(
+            "preferences.parquet: texts, since some pairs have messages and others none",
+        )
     if written.unsure:
         console.print(
             f"preferences.parquet: {written.preferences} pairs; {written.unsure} of a confidence "

@@ -73,6 +73,8 @@ class LabelOptions:
     """Share of labeled pairs that test the teacher."""
     min_confidence: Annotated[float, Parameter(validator=validators.Number(gte=0, lt=1))] = 0.0
     """Labels of less confidence are left out of preferences.parquet."""
+    as_text: bool = False
+    """Write preferences.parquet as texts even where the input holds messages."""
     overwrite: bool = False
     """Replace what another run left in the folder."""
     dtype: Dtype | None = None

@@ -1,12 +1,14 @@
 """How commands speak to a terminal: plain text, one sentence for an error, progress, exit codes."""
 
+import inspect
 import io
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, get_args, get_origin
 
@@ -62,6 +64,14 @@ def new_app(name: str, text: str) -> cyclopts.App:
             show_default=lambda value: value or None,
         ),
     )
+
+
+def script(command: Callable[..., int | None], text: str | None = None) -> cyclopts.App:
+    """The command line of a script that is one command; its help is the command's docstring, or
+    ``text``."""
+    app = new_app(Path(sys.argv[0]).name, text or inspect.getdoc(command) or "")
+    app.default(command)
+    return app
 
 
 class _Help(DefaultFormatter):

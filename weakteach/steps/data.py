@@ -16,7 +16,7 @@ from weakteach.artifacts.step import Step, Workspace
 from weakteach.artifacts.store import Store
 from weakteach.models.resources import Resources
 from weakteach.models.spec import EMBEDDED, Model, Tokenizer
-from weakteach.preferences.pair import GROUP_ROWS, DataError
+from weakteach.preferences.pair import GROUP_ROWS, DataError, Pair
 from weakteach.preferences.sources import Source
 from weakteach.preferences.split import hold_out, split_pairs
 from weakteach.preferences.table import write_pairs
@@ -65,6 +65,9 @@ class Labels(Step):
 @dataclass(frozen=True)
 class Dequantized(Step):
     """A GGUF model, converted to an ordinary model folder in float32."""
+
+    # 2: messages are read through the chat template that comes with it.
+    VERSION = 2
 
     model: Model
 
@@ -131,8 +134,9 @@ class Pretrained(Step):
 
 @dataclass(frozen=True)
 class Pairs(Step):
-    """The pairs of a source that have at most ``max_tokens`` tokens under each of the tokenizers.
-    Rows that are not usable are in ``quarantine.parquet``, with the reason."""
+    """The pairs of a source that have at most ``max_tokens`` tokens under each of the tokenizers,
+    and whose messages, if they have any, each chat template takes. Rows that are not usable are in
+    ``quarantine.parquet``, with the reason."""
 
     # 2: contradictory choices are taken out, choices are read by file, rows.parquet is written.
     VERSION = 2
@@ -147,17 +151,21 @@ class Pairs(Step):
 
     def write(self, store: Store, out: Path) -> dict[str, Any]:
         """Write the tables into the folder; their counts (see ``write_pairs``)."""
-        from weakteach.models.tokens import load_tokenizer, pair_tokens
+        from weakteach.models.tokens import load_tokenizer, pair_lengths
 
         tokenizers = [
             load_tokenizer(t.location if isinstance(t, Tokenizer) else store.local(t))
             for t in self.tokenizers
         ]
 
-        def count_tokens(pairs: list[Any]) -> list[int]:
+        def count_tokens(pairs: list[Pair]) -> list[int | str]:
             texts = [[getattr(p, name) for p in pairs] for name in TEXT_COLUMNS]
-            counts = [[t.longest for t in pair_tokens(tok, *texts)] for tok in tokenizers]
-            return [max(lengths) for lengths in zip(*counts, strict=True)]
+            messages = [pair.messages for pair in pairs]
+            counts = [pair_lengths(tok, *texts, messages) for tok in tokenizers]
+            return [
+                next((n for n in lengths if isinstance(n, str)), None) or max(lengths)
+                for lengths in zip(*counts, strict=True)
+            ]
 
         return write_pairs(self.source.read(), out, self.source.name, count_tokens, self.max_tokens)
 

@@ -15,6 +15,8 @@ from weakteach.preferences.pair import GROUP_ROWS, DataError, preference_set
 from weakteach.steps.data import Labels, Part, Policy, read_labels, resources_of
 from weakteach.steps.labels import GoldLabels, WeakLabels
 
+PROMPT_COLUMNS = ["prompt", "prompt_messages", "tools"]
+
 
 @dataclass(frozen=True)
 class Agreement(Step):
@@ -38,6 +40,18 @@ class Agreement(Step):
         return asdict(compare_labels(len(weak), joined))
 
 
+def prompts_of(pairs: pa.Table) -> pa.Table:
+    """``prompt_id, prompt`` of the different prompts of pairs, and ``prompt_messages, tools`` where
+    any of them has messages: the first in their order, should several be one transcript."""
+    columns = PROMPT_COLUMNS if pairs["prompt_messages"].null_count < len(pairs) else ["prompt"]
+    found: dict[str, dict[str, Any]] = {}
+    for row in pairs.select(columns).sort_by([(name, "ascending") for name in columns]).to_pylist():
+        found.setdefault(row["prompt"], {"prompt_id": prompt_id(row["prompt"]), **row})
+    return pa.Table.from_pylist(
+        list(found.values()), pa.schema([(n, pa.string()) for n in ("prompt_id", *columns)])
+    )
+
+
 @dataclass(frozen=True)
 class Generate(Step):
     """One sampled response of a policy to each prompt of a part. The random numbers of a response
@@ -58,8 +72,7 @@ class Generate(Step):
         from weakteach.labeling.stream import stream_chunks
 
         store, resources = workspace.store, resources_of(workspace)
-        prompts = sorted(set(self.part.read(store, ["prompt"])["prompt"].to_pylist()))
-        table = pa.table({"prompt_id": [prompt_id(p) for p in prompts], "prompt": prompts})
+        table = prompts_of(self.part.read(store, PROMPT_COLUMNS))
         queue = f"{workspace.scratch}/prompts.parquet"
         pq.write_table(
             table.sort_by("prompt_id"),

@@ -83,7 +83,9 @@ class Verdicts(Step):
     def compute(self, workspace: Workspace) -> dict[str, Any]:
         store, keys = workspace.store, ["prompt_id", "prompt"]
         first, second = (
-            _read(store, side, "responses").rename_columns({"response": f"response_{number}"})
+            _read(store, side, "responses")
+            .select([*keys, "response"])
+            .rename_columns({"response": f"response_{number}"})
             for number, side in enumerate((self.first, self.second), 1)
         )
         contests = first.join(second, keys, join_type="inner")

@@ -9,14 +9,16 @@ import pyarrow.parquet as pq
 
 from weakteach.artifacts.step import Workspace
 from weakteach.labeling import derived
+from weakteach.labeling.weights import Weighting, with_probability, with_weight
 from weakteach.preferences.pair import DataError
 from weakteach.steps.data import Labels, Part, read_labels
 from weakteach.steps.labels import HumanLabels
+from weakteach.steps.verdict import Verdict, read_facts
 
 
 @dataclass(frozen=True)
 class View(Labels):
-    """Base class of steps that keep some rows of ``labels`` unchanged."""
+    """Base class of steps that keep rows of ``labels``, some or all, or add a column to them."""
 
     labels: Labels
 
@@ -63,6 +65,49 @@ class TopMargin(View):
         labels = read_labels(workspace.store, self.labels)
         none = f"no pair among the {self.share} with the largest margins"
         return write_view(workspace, derived.top_margin(labels, self.share), none)
+
+
+@dataclass(frozen=True)
+class Weighted(View):
+    """The labels with a last column ``weight``, which a weighted loss reads: a function of the
+    margin. Raises DataError for labels without margins."""
+
+    weighting: Weighting = "C1"
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        labels = with_weight(read_labels(workspace.store, self.labels), self.weighting)
+        mean = float(labels["weight"].to_numpy().mean())
+        return {**write_view(workspace, labels, "no label to weigh"), "mean_weight": mean}
+
+
+@dataclass(frozen=True)
+class Calibrated(View):
+    """The labels with a last column ``probability``, which a loss with soft labels reads: how
+    likely a human makes the same choice, at the temperature of the teacher's verdict. Raises
+    DataError for labels without margins."""
+
+    verdict: Verdict
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        temperature = read_facts(workspace.store, self.verdict).temperature
+        labels = with_probability(read_labels(workspace.store, self.labels), temperature)
+        return write_view(workspace, labels, "no label to calibrate")
+
+
+@dataclass(frozen=True)
+class Together(Labels):
+    """The human labels of some pairs of ``part`` and the weak labels of others. Raises DataError
+    for a pair that has both."""
+
+    human: HumanLabels
+    weak: Labels
+    part: Part
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        human, weak = (read_labels(workspace.store, s) for s in (self.human, self.weak))
+        table = derived.together(human, weak)
+        none = "no pair with a human or a weak label"
+        return {**write_view(workspace, table, none), "human": len(human), "weak": len(weak)}
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Arms as expressions of steps: a point of the space of studies, its students by role, and the grid
 that sweeps go over."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import Any, ClassVar
@@ -21,42 +21,23 @@ from weakteach.steps.data import (
 from weakteach.steps.evaluation import Agreement, Generate, GoldReward
 from weakteach.steps.labels import GoldLabels, HumanLabels, WeakLabels
 from weakteach.steps.training import Dpo, RewardHead, Sft
-from weakteach.steps.views import Matched, Mismatched, RandomFlips, TopMargin
+from weakteach.steps.verdict import Folds, Verdict, cross_fitted
+from weakteach.steps.views import (
+    Calibrated,
+    Matched,
+    Mismatched,
+    RandomFlips,
+    Together,
+    TopMargin,
+    Weighted,
+)
 from weakteach.study.policies import name_of
 from weakteach.study.presets import Preset, Ranges, Recipes
-from weakteach.training.recipes import DpoRecipe
+from weakteach.study.roles import CONTROLS, HALF, ROLES, TOP, WEIGHTINGS
+from weakteach.training.recipes import USUAL, DpoRecipe, changes_of
 
-# What a student (or the teacher itself) learned from, in the order in which tables show it, and
-# how figures call it.
-ROLES = {
-    "base": "base, not aligned",
-    "sft": "human labels, SFT only",
-    "human": "human labels",
-    "human_all": "human labels of all pairs",
-    "human_few": "human labels of the labeled part, as many updates",
-    "gold": "gold labels",
-    "prompted": "labels of a prompted model",
-    "random": "human labels with random errors",
-    "random_matched": "random errors, matched pairs only",
-    "random_mismatched": "random errors, mismatched pairs only",
-    "weak": "weak labels",
-    "matched": "weak labels, matched pairs only",
-    "mismatched": "weak labels, mismatched pairs only",
-    "confident": "weak labels, the half with the larger margins",
-    "teacher": "the teacher itself",
-}
-# Roles whose labels come from the teacher, or follow its errors.
-OF_THE_TEACHER = (
-    "random", "random_matched", "random_mismatched", "weak", "matched", "mismatched", "confident",
-    "teacher",
-)  # fmt: skip
-
-
-# What every experiment compares at its main point.
-CONTROLS = ("base", "sft", "human", "human_all", "human_few", "gold", "random", "weak")
-HALF = Fraction(1, 2)
-# The recipe that a preset gives for the data and the model.
-USUAL = "usual"
+# Of a verdict within a study.
+FOLDS = 4
 Annotator = Callable[[Part], Labels]
 
 
@@ -195,12 +176,16 @@ class Lab:
 
     @cached_property
     def teacher(self) -> Dpo | RewardHead:
+        return self.trained_on(self.few)
+
+    def trained_on(self, few: HumanLabels) -> Dpo | RewardHead:
+        """A teacher of these labels."""
         point = self.point
         recipes = point.data.teacher(name_of(point.weak))
         if point.reward_head:
-            return RewardHead(point.weak, self.few, recipes.reward, point.seed, dtype=self.dtype)
-        start = Sft(point.weak, self.few, recipes.sft, point.seed, dtype=self.dtype)
-        return Dpo(start, self.few, recipes.dpo, point.seed, dtype=self.dtype)
+            return RewardHead(point.weak, few, recipes.reward, point.seed, dtype=self.dtype)
+        start = Sft(point.weak, few, recipes.sft, point.seed, dtype=self.dtype)
+        return Dpo(start, few, recipes.dpo, point.seed, dtype=self.dtype)
 
     @cached_property
     def weak(self) -> WeakLabels:
@@ -216,6 +201,12 @@ class Lab:
     def random(self) -> RandomFlips:
         return RandomFlips(self.human, self.weak, self.point.seed)
 
+    @property
+    def verdict(self) -> Verdict:
+        """On the teacher's model and recipes, by cross-fitting on the labeled part."""
+        folds, name = Folds(self.split.labeled, FOLDS, 1), name_of(self.point.weak)
+        return Verdict(folds, cross_fitted(name, self.point.seed, folds, self.trained_on))
+
     def labels(self, role: str) -> Labels:
         """The labels that the student of a role learns from."""
         match role:
@@ -223,7 +214,7 @@ class Lab:
                 return self.human
             case "human_all":
                 return HumanLabels(self.point.data.held_out.train)
-            case "human_few":
+            case "human_few" | "few_long":
                 return self.few
             case "gold":
                 return self.gold
@@ -239,8 +230,14 @@ class Lab:
                 return Matched(self.weak, self.human)
             case "mismatched":
                 return Mismatched(self.weak, self.human)
-            case "confident":
-                return TopMargin(self.weak, HALF)
+            case _ if role in TOP:
+                return TopMargin(self.weak, TOP[role])
+            case _ if role in WEIGHTINGS:
+                return Weighted(self.weak, WEIGHTINGS[role])
+            case "soft":
+                return Calibrated(self.weak, self.verdict)
+            case "both":
+                return Together(self.few, self.weak, self.point.data.held_out.train)
             case _ if annotator := self.annotators.get(role):
                 return annotator(self.split.unlabeled)
             case _:
@@ -255,11 +252,18 @@ class Lab:
             return self.teacher
         labels, recipes = self.labels(role), point.data.student(name_of(point.student))
         # Fewer labels, as many updates: else the amount of training would differ as well.
-        as_long_as = self.human if role == "human_few" else None
-        sft = Sft(point.student, labels, recipes.sft, point.seed, as_long_as, self.dtype)
+        longer = {"human_few": self.human, "few_long": HumanLabels(point.data.held_out.train)}
+        as_long_as = longer.get(role)
+        # What only the loss of DPO reads makes no other SFT.
+        chosen = labels.labels if isinstance(labels, Weighted | Calibrated) else labels
+        sft = Sft(point.student, chosen, recipes.sft, point.seed, as_long_as, self.dtype)
         if role == "sft":
             return sft
         start, dpo = sft if point.sft else point.student, point.dpo or recipes.dpo
+        if isinstance(labels, Weighted):
+            dpo = replace(dpo, weighted=True)
+        elif isinstance(labels, Calibrated):
+            dpo = replace(dpo, loss="cdpo", soft=True)
         return Dpo(start, labels, dpo, point.seed, as_long_as, self.dtype)
 
     def responses(self, role: str) -> Generate:
@@ -340,7 +344,8 @@ class Grid:
 
     ``annotators`` make labels of a part in other ways than the teacher, by the role of the student
     that learns from them. Another one, such as a second prompt, touches four places: its step, its
-    role in ``ROLES``, its option in ``grids.Choices`` and its entry in ``grids.find_annotators``.
+    role in ``roles.ROLES``, its option in ``grids.Choices``, its entry in
+    ``grids.find_annotators``.
     """
 
     preset: Preset
@@ -379,18 +384,3 @@ class Grid:
     def controls(self) -> tuple[str, ...]:
         """The control roles that can be had: gold labels need a gold."""
         return tuple(role for role in CONTROLS if role != "gold" or self.data.gold)
-
-
-def changes_of(recipe: DpoRecipe, usual: DpoRecipe) -> str:
-    """Where a recipe differs from the usual one, such as ``lora.rank 16``."""
-    mine, theirs = (dict(_leaves("", asdict(of))) for of in (recipe, usual))
-    changed = [name for name in {**theirs, **mine} if mine.get(name) != theirs.get(name)]
-    return ", ".join(f"{name} {mine.get(name, 'none')}" for name in changed) or USUAL
-
-
-def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _leaves(f"{name}.{key}" if name else key, inner)
-    elif value is not None:
-        yield name, value

@@ -13,15 +13,17 @@ from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.utils import FusedCausalLMOutput
 
+from weakteach.artifacts.errors import StepError
 from weakteach.models.loading import context_length
 from weakteach.models.logprobs import pair_logprobs
 from weakteach.models.tokens import PairTokens
 from weakteach.training.fitting import find_fit, placed
 from weakteach.training.packed import PackedLanguageModel, Part
-from weakteach.training.recipes import DpoRecipe
+from weakteach.training.recipes import EXPECT_WRONG_LABELS, DpoRecipe, Loss
 from weakteach.training.worker import (
     TrainingJob,
     from_all,
+    label_column,
     load_preferences,
     load_start,
     lora_config,
@@ -31,12 +33,42 @@ from weakteach.training.worker import (
     world_size,
 )
 
+# TRL's name of each loss.
+TRL_LOSSES: dict[Loss, str] = {
+    "dpo": "sigmoid", "ipo": "ipo", "rdpo": "robust", "cdpo": "robust", "hinge": "hinge",
+}  # fmt: skip
+# A label without margin is wrong as often as right: no loss that expects so much noise is finite.
+MOST_NOISE = 0.499
+
 
 class PackedDpoTrainer(PackedLanguageModel, DPOTrainer):
     """TRL's loss on pairs whose first response was chosen, and whose ``reference``
-    log-probabilities, of shape [pairs, 2], are known."""
+    log-probabilities, of shape [pairs, 2], are known.
+
+    ``weights`` of shape [pairs], none of them negative, make the loss of an update the weighted
+    mean over its pairs, of all workers: a pair of weight 0 is not there. ``smoothing`` of shape
+    [pairs] is TRL's label smoothing, which it has for all pairs alone.
+    """
 
     reference: torch.Tensor
+    weights: torch.Tensor | None = None
+    smoothing: torch.Tensor | None = None
+
+    def training_step(
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        if self.weights is not None:
+            total = self.weights[inputs["rows"].cpu()].sum().to(self.args.device)
+            if world_size() > 1:
+                torch.distributed.all_reduce(total)
+            # Where no pair of an update weighs anything, its loss is 0 over whatever stands here.
+            self._worker_weight = total.item() / world_size() or 1.0
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def scale(self, loss: torch.Tensor, part: Part) -> torch.Tensor:
+        if self.weights is None:
+            return super().scale(loss, part)
+        return loss * (len(part.rows) / self._worker_weight)  # a sum over a sum
 
     def __init__(self, *args: Any, **options: Any) -> None:
         with _no_reference_model():
@@ -44,6 +76,8 @@ class PackedDpoTrainer(PackedLanguageModel, DPOTrainer):
 
     def part_inputs(self, part: Part) -> dict[str, torch.Tensor]:
         """As TRL has them, without the prompts: a column that it skips, then the responses."""
+        if self.smoothing is not None:
+            self.label_smoothing = self.smoothing[part.rows].to(self.args.device)
         rows, columns, _ = _places(part)
         longest = max(
             max(len(self.pairs[row].response_1), len(self.pairs[row].response_2))
@@ -51,6 +85,10 @@ class PackedDpoTrainer(PackedLanguageModel, DPOTrainer):
         )
         scored = torch.zeros(2 * len(part.rows), 1 + longest, dtype=torch.long, device=rows.device)
         scored[rows, 1 + columns] = 1
+        # A response's first token that nothing stands before is not scored, but TRL's lengths
+        # count it.
+        bare = [number for number, row in enumerate(part.rows) if not self.pairs[row].prompt]
+        scored[bare, 0] = scored[[len(part.rows) + number for number in bare], 0] = 1
         reference = self.reference[part.rows].to(rows.device)
         return {
             "input_ids": scored,  # read as labels, which the head has been told
@@ -69,7 +107,24 @@ class PackedDpoTrainer(PackedLanguageModel, DPOTrainer):
             value = getattr(out, name)[0]
             padded = value.new_zeros(shape)
             setattr(out, name, padded.index_put((rows, columns), value[scores]))
+        if self.weights is not None:
+            out.log_sum_sq_probs = self._as_trl_weighs(out.log_probs.detach(), rows, columns, part)
         return out
+
+    def _as_trl_weighs(
+        self, log_probs: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, part: Part
+    ) -> torch.Tensor:
+        """TRL has weights of its own (``use_weighting``: WPO, Zhou et al. 2024, eq. 2), which are
+        exp(mean over scored tokens of log_probs - log_sum_sq_probs), multiplied over both
+        responses. These values, in the shape of the log-probabilities, make them ours: 1 for one
+        response of a pair, the weight for the other, the first that has a scored token."""
+        assert self.weights is not None
+        pairs = len(part.rows)
+        scored = torch.bincount(rows, minlength=2 * pairs) > 0
+        carries = torch.cat([scored[:pairs], scored[pairs:] & ~scored[:pairs]])
+        log_weights = self.weights[part.rows].to(rows.device).log().repeat(2)
+        carried = torch.where(carries, log_weights, 0)[rows]
+        return log_probs.index_put((rows, columns), log_probs[rows, columns] - carried)
 
     def _precompute_ref_logps(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
         return dataset
@@ -117,14 +172,46 @@ def dpo_trainer(job: TrainingJob) -> PackedDpoTrainer:
         args=DPOConfig(
             **trainer_arguments(job, recipe.schedule, fit),
             beta=recipe.beta,
-            loss_type=["sigmoid"],
+            loss_type=[TRL_LOSSES[recipe.loss]],
             precompute_ref_log_probs=True,
         ),
         processing_class=tokenizer,
         peft_config=lora_config(recipe.lora),
     )
     trainer.reference = torch.tensor(reference, dtype=torch.float32)
+    if recipe.weighted:
+        trainer.weights = check_weights(label_column(job, "weight", "A weighted loss"))
+        trainer.use_weighting = True
+    if recipe.loss in EXPECT_WRONG_LABELS:
+        trainer.smoothing = label_smoothing(job, recipe, len(tokens))
     return trainer
+
+
+def check_weights(weights: torch.Tensor) -> torch.Tensor:
+    """The weights of all pairs, shape [pairs]. Raises StepError if one is negative or no number,
+    or none is positive."""
+    if not (weights >= 0).all() or not weights.any():
+        raise StepError(
+            f"Weights from {weights.min():g} to {weights.max():g}: give some above 0, none below"
+        )
+    return weights
+
+
+def label_smoothing(job: TrainingJob, recipe: DpoRecipe, pairs: int) -> torch.Tensor:
+    """For TRL's "robust" loss, ((1 - s)·l - s·l') / (1 - 2s), where l and l' are the losses of the
+    label and of the other choice; shape [pairs].
+
+    With s the noise ε it is robust DPO. With s = -ε / (1 - 2ε) it is (1 - ε)·l + ε·l', conservative
+    DPO, which TRL does not have. Raises StepError for a probability that is none.
+    """
+    if recipe.soft:
+        probability = label_column(job, "probability", "A loss with soft labels")
+        if ((probability < 0.5) | (probability > 1)).any():
+            raise StepError("A label's probability is not from one half to 1")
+        noise = (1 - probability).clamp(max=MOST_NOISE)
+    else:
+        noise = torch.full((pairs,), recipe.noise)
+    return noise if recipe.loss == "rdpo" else -noise / (1 - 2 * noise)
 
 
 def reference_logprobs(

@@ -1,7 +1,17 @@
 """What a training run does, as values; part of a step's identity."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+# Of DPO's kind: DPO itself (Rafailov et al. 2023, eq. 7), IPO (Azar et al. 2023, eq. 17, by token
+# as in TRL), two that expect wrong labels, robust DPO (Chowdhury et al. 2024, eq. 9) and
+# conservative DPO (Mitchell 2023), and a hinge (Zhao et al. 2023).
+Loss = Literal["dpo", "ipo", "rdpo", "cdpo", "hinge"]
+EXPECT_WRONG_LABELS = ("rdpo", "cdpo")
+# What a recipe without changes is called.
+USUAL = "usual"
 
 
 @dataclass(frozen=True)
@@ -56,8 +66,42 @@ class RewardRecipe:
 
 @dataclass(frozen=True)
 class DpoRecipe:
-    """Direct preference optimization (Rafailov et al. 2023, eq. 7); ``beta`` scales the reward."""
+    """Direct preference optimization; ``beta`` scales the reward.
+
+    ``noise`` is the share of labels, below one half, that "rdpo" and "cdpo" take for wrong; with
+    ``soft`` that of each pair is 1 minus the ``probability`` of its label. With ``weighted`` each
+    pair's loss counts as much as the ``weight`` of its label. Raises ValueError for a noise that
+    the loss does not read.
+    """
 
     schedule: Schedule = Schedule(learning_rate=5e-5, batch=16)
     beta: float = 0.1
     lora: Lora | None = Lora()
+    loss: Loss = "dpo"
+    noise: float = 0.0
+    soft: bool = False
+    weighted: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.noise < 0.5:
+            raise ValueError(f"noise is {self.noise}, not a share from 0 to below one half")
+        if (self.noise or self.soft) and self.loss not in EXPECT_WRONG_LABELS:
+            losses = " and ".join(EXPECT_WRONG_LABELS)
+            raise ValueError(f"Only {losses} expect wrong labels: the loss {self.loss} does not")
+        if self.noise and self.soft:
+            raise ValueError("Give the noise of all pairs or take each pair's own, not both")
+
+
+def changes_of(recipe: DpoRecipe, usual: DpoRecipe) -> str:
+    """Where a recipe differs from the usual one, such as ``lora.rank 16``."""
+    mine, theirs = (dict(_leaves("", asdict(of))) for of in (recipe, usual))
+    changed = [name for name in {**theirs, **mine} if mine.get(name) != theirs.get(name)]
+    return ", ".join(f"{name} {mine.get(name, 'none')}" for name in changed) or USUAL
+
+
+def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _leaves(f"{name}.{key}" if name else key, inner)
+    elif value is not None:
+        yield name, value

@@ -40,7 +40,7 @@ from weakteach.models.process import prepare_process
 from weakteach.models.resources import Resources
 from weakteach.models.spec import Dtype, Model
 from weakteach.models.tokens import PairTokens, load_tokenizer, pair_tokens
-from weakteach.preferences.pair import preference_set
+from weakteach.preferences.pair import messages_in, preference_set
 from weakteach.training.local import own_folder
 from weakteach.training.recipes import Lora, Schedule
 
@@ -99,11 +99,29 @@ def load_preferences(
     if not len(table):
         raise StepError("There is no labeled pair to train on")
     prompts, chosen, rejected = (table[c].to_pylist() for c in ("prompt", "chosen", "rejected"))
-    tokens = pair_tokens(tokenizer, prompts, chosen, rejected)
+    messages = messages_in(table, "chosen", "rejected")
+    tokens = pair_tokens(tokenizer, prompts, chosen, rejected, messages)
     longest = max(pair.longest for pair in tokens)
     if longest > context:
         raise StepError(f"A pair has {longest} tokens, but the model reads {context} at most")
     return tokens
+
+
+def label_column(job: TrainingJob, name: str, needed_by: str) -> torch.Tensor:
+    """A number for each label of the job, shape [pairs], in the order of ``load_preferences``.
+
+    Raises StepError if the labels have no such column, or it holds what is no number.
+    """
+    filesystem = job.store.filesystem
+    if name not in pq.read_schema(job.labels, filesystem=filesystem).names:
+        raise StepError(f"{needed_by} needs labels with the column {name}: {job.labels} has none")
+    columns = ["pair_id", name]
+    table = pq.read_table(job.labels, filesystem=filesystem, columns=columns).sort_by("pair_id")
+    values = torch.tensor(table[name].to_numpy(), dtype=torch.float32)
+    if wrong := (~torch.isfinite(values)).nonzero().flatten().tolist():
+        pair_id = table["pair_id"][wrong[0]].as_py()
+        raise StepError(f"The {name} of pair {pair_id} is {values[wrong[0]]}: no finite number")
+    return values
 
 
 def trainer_arguments(job: TrainingJob, schedule: Schedule, fit: Fit) -> dict[str, Any]:

@@ -1,0 +1,87 @@
+"""What a run of ``label`` says of its teacher, and what it refuses."""
+
+import io
+import re
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from weakteach.artifacts.store import Store
+from weakteach.cli import app
+from weakteach.models.size import context_of
+from weakteach.models.spec import find_model
+from weakteach.preferences.sources import data_source
+from weakteach.run.labeling import report_agreement, report_share
+from weakteach.run.terminal import run
+from weakteach.statistics.estimate import wilson_interval
+from weakteach.steps.data import Pairs
+from weakteach.study.policies import tokenizers_of
+
+WORSE = ": worse than chance: are the choices inverted?"
+CHANCE = ": not distinguishable from chance, do not use these labels"
+
+
+def printed(tell, *arguments):
+    console = Console(file=io.StringIO(), width=300)
+    tell(console, *arguments)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("agreed", "ending"),
+    [(20, WORSE), (40, WORSE), (41, CHANCE), (50, CHANCE), (59, CHANCE), (60, ""), (80, "")],
+)
+def test_a_share_is_judged_by_its_interval(agreed, ending):
+    text = printed(report_share, "Accuracy", {"agreed": agreed, "compared": 100})
+    low, high = wilson_interval(agreed, 100)
+    assert text == (
+        f"Accuracy: {agreed}.0% (95 % interval {low:.1%} to {high:.1%}, 100 pairs){ending}\n"
+    )
+    assert (ending == WORSE) == (high < 0.5)
+    assert (ending == "") == (low > 0.5)
+
+
+def test_pairs_that_the_teacher_has_seen_are_counted_and_left_out():
+    facts = {"same_pair": 3, "same_prompt": 2, "agreed": 0, "compared": 0}
+    assert printed(report_agreement, "many.jsonl", facts) == (
+        "many.jsonl: 3 are pairs that the teacher learned from, 2 have a prompt that it learned "
+        "from: labeled, but left out of the agreement\n"
+    )
+    facts = {"same_pair": 0, "same_prompt": 0, "agreed": 10, "compared": 100}
+    assert printed(report_agreement, "many.jsonl", facts).endswith(f"{WORSE}\n")
+
+
+def test_pairs_longer_than_the_model_reads_are_quarantined_before_the_work(
+    tmp_path, capsys, monkeypatch
+):
+    """Whatever --max-tokens says; the run ends where none is left."""
+    monkeypatch.setenv("COLUMNS", "200")
+    cases = Path(__file__).parents[1] / "preferences/cases"
+    words = [
+        *("label", "--labeled", cases / "longer-than-context.jsonl"),
+        *("--unlabeled", cases / "base-unlabeled-with-choices.jsonl", "--max-tokens", "4096"),
+        *("--teacher", "opt-45k", "--storage", tmp_path / "store", "--out", tmp_path / "out"),
+    ]
+    assert run(app, list(map(str, words))) == 2
+    out, err = capsys.readouterr()
+    assert "--max-tokens 4096, and opt-45k reads at most 512" in out
+    assert "60 of 60" in out
+    assert "none of its 60 pairs can be read by opt-45k" in err
+    assert "give another --teacher" in err
+    quarantine = pq.read_table(tmp_path / "out/quarantine.parquet").to_pylist()
+    assert len(quarantine) == 60
+    for row in quarantine:
+        assert row["reason"] == "too long"
+        assert re.fullmatch(r"\d+ tokens, at most 512", row["detail"])
+
+
+def test_a_few_pairs_longer_than_the_model_reads_leave_the_others(tmp_path):
+    cases = Path(__file__).parents[1] / "preferences/cases"
+    files = [cases / f"{name}.jsonl" for name in ("longer-than-context", "base-labeled")]
+    model = find_model("opt-45k")
+    source = data_source([str(file) for file in files])
+    pairs = Pairs(source, tokenizers_of(model), min(4096, context_of(model)))
+    counts = pairs.write(Store(tmp_path), tmp_path)
+    assert counts == {"rows": 120, "pairs": 60, "choices": 60, "quarantined": 60}

@@ -1,0 +1,153 @@
+"""Conversations as a model's own chat template writes them.
+
+As TRL has it: the template's text is tokenized without the marks that a tokenizer adds by itself,
+since the template writes them. Two things are ours. A system turn that a template refuses or leaves
+out is put before the first user turn. And what looks like a special token within a message (an end
+of turn, say) is read as text and not obeyed, unless it is a thinking tag.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from weakteach.preferences.messages import Messages
+
+# A private character that no message holds stands on both sides of a masked token's number.
+MARKS = range(0xF0000, 0xFFFFE)
+PROBE = "weakteach-probe"
+
+
+class Unreadable(ValueError):
+    """A conversation that the model's chat template refuses, or shows to no purpose."""
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Messages and the tools that may be called in them. One that ``opens`` ends where the
+    assistant is to speak."""
+
+    messages: Messages
+    tools: list[Any] | None
+    opens: bool
+
+
+def conversation(tools: str | None, *messages: str, opens: bool = False) -> Conversation:
+    """Of messages one after the other, and of tools, as JSON texts."""
+    return Conversation(
+        [message for part in messages for message in json.loads(part)],
+        json.loads(tools) if tools else None,
+        opens,
+    )
+
+
+class ChatTemplate:
+    """The chat template of a tokenizer, which must have one."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self.name = Path(tokenizer.name_or_path).name or type(tokenizer).__name__
+
+    def ids(self, conversations: list[Conversation]) -> list[list[int]]:
+        """Token ids of each conversation. Raises Unreadable."""
+        found: list[list[int]] = [[] for _ in conversations]
+        plain: dict[int, str] = {}
+        for at, one in enumerate(conversations):
+            masked, mark, literals = self._masked(one)
+            text = self._written(self._fitted(masked.messages), masked.tools, masked.opens)
+            if literals:
+                found[at] = self._joined(text, mark, literals)
+            else:
+                plain[at] = text
+        if plain:
+            for at, ids in zip(plain, self._read(list(plain.values())), strict=True):
+                found[at] = ids
+        return found
+
+    @cached_property
+    def takes_system(self) -> bool:
+        """Whether the template shows a system turn."""
+        user = {"role": "user", "content": "."}
+        try:
+            shown = self._written([{"role": "system", "content": PROBE}, user], None, False)
+        except Unreadable:
+            return False
+        return PROBE in shown
+
+    def _fitted(self, messages: Messages) -> Messages:
+        if not messages or messages[0]["role"] != "system" or self.takes_system:
+            return messages
+        system, *others = messages
+        user = next((at for at, one in enumerate(others) if one["role"] == "user"), None)
+        if user is None:
+            raise Unreadable(
+                f"the chat template of {self.name} takes no system turn, and there is no user's "
+                "turn to put it before"
+            )
+        content = f"{system['content']}\n\n{others[user]['content']}"
+        return [*others[:user], {**others[user], "content": content}, *others[user + 1 :]]
+
+    def _written(self, messages: Messages, tools: list[Any] | None, opens: bool) -> str:
+        try:
+            text: Any = self.tokenizer.apply_chat_template(
+                messages, tools=tools, tokenize=False, add_generation_prompt=opens
+            )
+        except Exception as error:  # the template is a program of others
+            raise Unreadable(f"the chat template of {self.name} refuses it: {error}") from error
+        return str(text)
+
+    def _read(self, texts: list[str], split_special_tokens: bool = False) -> list[list[int]]:
+        return self.tokenizer(
+            texts,
+            add_special_tokens=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            split_special_tokens=split_special_tokens,
+            verbose=False,
+        )["input_ids"]
+
+    @cached_property
+    def _special(self) -> re.Pattern[str]:
+        """Special tokens, the longest first; thinking tags in messages are the model's own."""
+        added = self.tokenizer.added_tokens_decoder.values()
+        names = {*self.tokenizer.all_special_tokens, *(t.content for t in added if t.special)}
+        kept = sorted((n for n in names if "think" not in n.casefold()), key=lambda n: -len(n))
+        return re.compile("|".join(map(re.escape, kept)) or r"(?!)")
+
+    def _masked(self, one: Conversation) -> tuple[Conversation, str, list[str]]:
+        """The conversation without special tokens in its texts, the mark around the numbers that
+        stand for them, and these tokens by number."""
+        whole = json.dumps([one.messages, one.tools], ensure_ascii=False)
+        literals: list[str] = []
+        if not self._special.search(whole):
+            return one, "", literals
+        mark = next(chr(code) for code in MARKS if chr(code) not in whole)
+
+        def number(found: re.Match[str]) -> str:
+            literals.append(found[0])
+            return f"{mark}{len(literals) - 1}{mark}"
+
+        def masked(value: Any) -> Any:
+            if isinstance(value, str):
+                return self._special.sub(number, value)
+            if isinstance(value, list):
+                return [masked(item) for item in value]
+            if isinstance(value, dict):
+                return {k: v if k == "role" else masked(v) for k, v in value.items()}
+            return value
+
+        return Conversation(masked(one.messages), masked(one.tools), one.opens), mark, literals
+
+    def _joined(self, text: str, mark: str, literals: list[str]) -> list[int]:
+        """A tokenizer cuts a text at special tokens; here at what is none, too."""
+        ids: list[int] = []
+        for at, piece in enumerate(re.split(f"{mark}(\\d+){mark}", text)):
+            if at % 2:
+                ids += self._read([literals[int(piece)]], split_special_tokens=True)[0]
+            elif piece:
+                ids += self._read([piece])[0]
+        return ids

@@ -1,0 +1,49 @@
+"""The roles of students: what each learned from."""
+
+from fractions import Fraction
+
+from weakteach.labeling.weights import Weighting
+
+HALF = Fraction(1, 2)
+# What a student (or the teacher itself) learned from, in the order in which tables show it, and
+# how figures call it.
+ROLES = {
+    "base": "base, not aligned",
+    "sft": "human labels, SFT only",
+    "human": "human labels",
+    "human_all": "human labels of all pairs",
+    "human_few": "human labels of the labeled part, as many updates",
+    "few_long": "human labels of the labeled part, as long as all pairs",
+    "gold": "gold labels",
+    "prompted": "labels of a prompted model",
+    "random": "human labels with random errors",
+    "random_matched": "random errors, matched pairs only",
+    "random_mismatched": "random errors, mismatched pairs only",
+    "weak": "weak labels",
+    "matched": "weak labels, matched pairs only",
+    "mismatched": "weak labels, mismatched pairs only",
+    "confident": "weak labels, the half with the larger margins",
+    "top_30": "weak labels, the 30 % with the largest margins",
+    "top_40": "weak labels, the 40 % with the largest margins",
+    "weighted": "weak labels, weighted by confidence",
+    "weighted_C2": "weak labels, weighted by σ(margin)",
+    "weighted_C3": "weak labels, weighted by the margin up to 1",
+    "weighted_C4": "weak labels, weighted by a fifth of the margin up to 1",
+    "soft": "weak labels, soft by calibrated confidence",
+    "both": "human labels of the labeled part, weak labels of the others",
+    "teacher": "the teacher itself",
+}
+# Weighted roles, and how they weigh.
+WEIGHTINGS: dict[str, Weighting] = {
+    "weighted": "C1", "weighted_C2": "C2", "weighted_C3": "C3", "weighted_C4": "C4",
+}  # fmt: skip
+# Roles that keep the labels with the largest margins, and their share.
+TOP = {"confident": HALF, "top_30": Fraction(3, 10), "top_40": Fraction(2, 5)}
+# Roles whose labels come from the teacher, or follow its errors.
+OF_THE_TEACHER = (
+    "random", "random_matched", "random_mismatched", "weak", "matched", "mismatched", *TOP,
+    *WEIGHTINGS, "soft", "both", "teacher",
+)  # fmt: skip
+
+# What every experiment compares at its main point.
+CONTROLS = ("base", "sft", "human", "human_all", "human_few", "gold", "random", "weak")
