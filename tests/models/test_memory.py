@@ -30,6 +30,7 @@ from weakteach.models.memory import (
     shape_of,
     tokens_at_once,
     training_memory,
+    typical_shape,
     ways_to_fit,
 )
 from weakteach.models.resources import Resources
@@ -226,3 +227,15 @@ def test_a_config_that_tells_too_little_has_no_shape():
     assert shape_of({"model_type": "llama"}) is None
     nested = {"text_config": {"vocab_size": 10, "hidden_size": 4, "num_hidden_layers": 1}}
     assert shape_of(nested).hidden == 4
+
+
+@pytest.mark.parametrize(
+    ("billions", "width", "layers"),
+    # OPT-125M, OPT-1.3B, OPT-6.7B, OPT-13B, Qwen3-0.6B
+    [(0.125, 768, 12), (1.3, 2048, 24), (6.7, 4096, 32), (13, 5120, 40), (0.6, 1024, 28)],
+)
+def test_a_typical_shape_is_near_those_of_models_of_its_size(billions, width, layers):
+    shape = typical_shape(billions * 1e9)
+    assert shape.parameters == pytest.approx(billions * 1e9, rel=0.1)
+    assert 1 / 1.8 < shape.hidden / width < 1.8
+    assert 1 / 2 < shape.layers / layers < 2
