@@ -161,10 +161,12 @@ def test_clusters_that_fit(tmp_path):
 
 
 def test_steps_that_do_not_fit_their_device_are_told():
-    steps = [("Sft of opt-6.7b", 127 * GIB), ("Dpo", 22 * GIB)]
+    steps = [("Sft of opt-6.7b", 127 * GIB, True), ("WeakLabels", 22 * GIB, False)]
     (problem,) = check_memory(steps, Resources(gpus=1, gpu_type="A100"))
     assert (problem.where, "40 GiB" in problem.what) == ("Sft of opt-6.7b", True)
-    assert len(check_memory(steps, Resources(gpus=0.5, gpu_type="A100"))) == 2
+    assert "--train-workers" in problem.remedy
+    (_, second) = check_memory(steps, Resources(gpus=0.5, gpu_type="A100"))
+    assert "--batch-tokens" in second.remedy
     assert not check_memory(steps, Resources(gpus=1, gpu_type="A100"), gib=141)
     assert not check_memory(steps, Resources())
 

@@ -89,6 +89,6 @@ def check_run(
 ) -> list[Problem]:
     """That the missing steps fit the memory of a GPU and the room of the storage."""
     problems = check_memory(
-        [(f"{one.kind} of {one.model}", one.fitted) for one in taken], resources
+        [(f"{one.kind} of {one.model}", one.fitted, one.trains) for one in taken], resources
     )
     return problems + check_disk(store.url, free_bytes(store), bytes_written(missing))
