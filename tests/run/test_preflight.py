@@ -18,20 +18,19 @@ from weakteach.models.resources import Resources
 from weakteach.models.spec import find_model
 from weakteach.models.tokens import load_tokenizer
 from weakteach.preferences.sources import WorldSource, file_source, hub_source
+from weakteach.run.nodes import NodeType, nodes_of_file, nodes_of_ray
 from weakteach.run.preflight import (
     GIB,
-    NodeType,
     check_cluster,
     check_disk,
     check_golds,
     check_memory,
     check_models,
     check_source,
-    nodes_of_file,
-    nodes_of_ray,
     problem_table,
 )
 from weakteach.run.terminal import run
+from weakteach.study.presets import MODERN, PAPER
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = """
@@ -158,6 +157,20 @@ def test_clusters_that_fit(tmp_path):
     (tmp_path / "other.yaml").write_text("a: 1")
     with pytest.raises(UserError, match="no cluster file of ray up"):
         nodes_of_file(tmp_path / "other.yaml")
+
+
+@pytest.mark.parametrize("file", ["aws.yaml", "gcp.yaml", "azure.yaml", "kuberay/raycluster.yaml"])
+@pytest.mark.parametrize("preset", [PAPER, MODERN], ids=lambda preset: preset.name)
+def test_the_clusters_that_come_along_hold_what_presets_for_gpus_ask_for(file, preset):
+    found = nodes_of_file(ROOT / "cluster" / file)
+    assert any(node.resources.get("GPU") for node in found)
+    assert not check_cluster(file, found, preset.resources)
+
+
+def test_nodes_of_kuberay(tmp_path):
+    (l4, *_) = nodes_of_file(ROOT / "cluster" / "kuberay" / "raycluster.yaml")
+    assert (l4.name, l4.count) == ("l4", 8)
+    assert l4.resources == {"CPU": 6.0, "GPU": 1.0, "accelerator_type:L4": 1}
 
 
 def test_steps_that_do_not_fit_their_device_are_told():

@@ -18,7 +18,8 @@ from weakteach.models.resources import Resources
 from weakteach.run.address import ClusterError, ray_address
 from weakteach.run.concurrency import AtOnce, on_cluster
 from weakteach.run.leases import ray_lease
-from weakteach.run.preflight import check_cluster, nodes_of_ray
+from weakteach.run.nodes import nodes_of_ray
+from weakteach.run.preflight import check_cluster
 
 LOGGER = logging.getLogger(__name__)
 # Set for every worker; a value that the user's environment has wins. Ray Train's own defaults cost

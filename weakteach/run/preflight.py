@@ -12,7 +12,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.table import Table
 
 from weakteach.artifacts.errors import UserError
@@ -28,6 +27,7 @@ from weakteach.models.spec import (
     find_model,
 )
 from weakteach.preferences.pair import Quarantined
+from weakteach.run.nodes import ACCELERATOR, NodeType
 
 GIB = 1 << 30
 # Memory of a GPU by its name in Ray, in GiB: the smallest that is sold under the name.
@@ -35,7 +35,6 @@ GPU_GIB: dict[str, float] = {
     "T4": 16, "V100": 16, "A10G": 24, "L4": 24, "L40S": 48, "A100": 40, "A100-40G": 40,
     "A100-80G": 80, "H100": 80, "H200": 141, "B200": 180,
 }  # fmt: skip
-ACCELERATOR = "accelerator_type:"
 FIRST_ROWS = 100
 
 
@@ -190,37 +189,6 @@ def check_source(data: str, find: Callable[[], Any]) -> list[Problem]:
         what = f"none of its first {len(rows)} rows is a pair ({rows[0].reason}: {rows[0].detail})"
         return [Problem(data, what, "rename its columns, or give others as --data")]
     return []
-
-
-@dataclass(frozen=True)
-class NodeType:
-    """A kind of node that a cluster may have: resources of one, and how many at most."""
-
-    name: str
-    resources: Mapping[str, float]
-    count: int
-
-
-def nodes_of_file(file: Path) -> list[NodeType]:
-    """The node types of a cluster file of ``ray up``. Raises UserError."""
-    try:
-        types = yaml.safe_load(file.read_text())["available_node_types"]
-        return [
-            NodeType(name, kind.get("resources") or {}, int(kind.get("max_workers") or 1))
-            for name, kind in types.items()
-        ]
-    except (OSError, yaml.YAMLError, LookupError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(f"{file} is no cluster file of ray up: {error}") from error
-
-
-def nodes_of_ray(alive: Iterable[Mapping[str, Any]]) -> list[NodeType]:
-    """The nodes of a running cluster, as ``ray.nodes()`` lists them; one that scales up by itself
-    may get others, which its file tells."""
-    return [
-        NodeType(str(node.get("NodeName")), node["Resources"], 1)
-        for node in alive
-        if node.get("Alive")
-    ]
 
 
 def check_cluster(where: str, nodes: Sequence[NodeType], resources: Resources) -> list[Problem]:

@@ -11,6 +11,7 @@ from weakteach.models.resources import Resources
 from weakteach.preferences.sources import UNRESOLVED, HubSource, Source, hub_source
 from weakteach.run.fit import Footprint, bytes_written
 from weakteach.run.needs import Needs, named
+from weakteach.run.nodes import nodes_of_file
 from weakteach.run.preflight import (
     Problem,
     check_cluster,
@@ -21,7 +22,6 @@ from weakteach.run.preflight import (
     check_models,
     check_source,
     free_bytes,
-    nodes_of_file,
     problem_table,
 )
 from weakteach.run.terminal import terminal
