@@ -76,11 +76,11 @@ def repositories(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_the_whole_shape_of_modern_goes_end_to_end_on_stand_ins(repositories, tmp_path):
     words = [
         "--preset", "modern", "--storage", str(tmp_path / "store"), "--seeds", "0",
-        "--fractions", "1/2", "--test-pairs", "16", "--controls", "all", "--gpus", "0",
+        "--fractions", "1/2", "--test-pairs", "16", "--gpus", "0",
         "--train-workers", "0", "--label-actors", "0", "--threads", "1", "--cpus", "1",
     ]  # fmt: skip
     with serving(**repositories) as (url, fetched):
@@ -105,10 +105,8 @@ def test_the_whole_shape_of_modern_goes_end_to_end_on_stand_ins(repositories, tm
     results = pq.read_table(tmp_path / "store" / "studies" / "size_grid" / "results.parquet")
     frame = results.to_pandas()
     assert set(frame["status"]) == {"done"}
-    assert set(frame["weak"]) == {name.rpartition("/")[2] for name in MODERN.first.weak} | set(
-        MODERN.first.weak
-    ) & set(frame["weak"])
-    assert {"weak", "human", "gold", "random", "sft", "base"} <= set(frame["role"])
+    assert set(frame["weak"]) == set(MODERN.first.weak)
+    assert {"weak", "human", "gold", "base"} <= set(frame["role"])
     rewards = frame[frame["measure"] == "gold_reward"]["value"]
     assert rewards.notna().all()
     assert rewards.nunique() > 1
