@@ -105,8 +105,8 @@ def load_causal(weights: Weights, dtype: str = "float32", placed: bool = True) -
         model = AutoModelForCausalLM.from_pretrained(
             weights.base, dtype=getattr(torch, dtype), **SAFELY, **no_dropout(config)
         )
-    model = _merged(model, weights.adapters)
-    return _placed(model) if placed else model.eval()
+    merged = _merged(model, weights.adapters)
+    return _placed(merged) if placed else merged.eval()
 
 
 def load_with_head(weights: Weights, dtype: str, seed: int, placed: bool = True) -> PreTrainedModel:

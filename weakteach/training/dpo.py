@@ -134,12 +134,13 @@ class PackedDpoTrainer(PackedLanguageModel, DPOTrainer):
 def _no_reference_model() -> Iterator[None]:
     """TRL would load one beside a model that is to be sharded, which would not be asked anything:
     the log-probabilities are known."""
-    create = dpo_trainer_module.create_model_from_path
-    dpo_trainer_module.create_model_from_path = lambda *_, **__: None
+    of_trl: Any = dpo_trainer_module
+    create = of_trl.create_model_from_path
+    of_trl.create_model_from_path = lambda *_, **__: None
     try:
         yield
     finally:
-        dpo_trainer_module.create_model_from_path = create
+        of_trl.create_model_from_path = create
 
 
 def _places(part: Part) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -272,7 +272,7 @@ def train_and_save(trainer: Trainer, job: TrainingJob, merge: bool = False) -> d
         trained = trainer.train(resume_from_checkpoint=_last_complete(Path(job.run_folder)))
     _require_finite(trained.training_loss, trainer.state)
     history = [row for row in trainer.state.log_history if "loss" in row]
-    args, sharded = trainer.args, trainer.is_fsdp_enabled
+    sharded = trainer.is_fsdp_enabled
     # All workers give their shards.
     whole = {"state_dict": trainer.accelerator.get_state_dict(trainer.model)} if sharded else {}
     if rank() == 0:
@@ -293,12 +293,16 @@ def train_and_save(trainer: Trainer, job: TrainingJob, merge: bool = False) -> d
         "last_loss": losses[-1] if losses else None,
         "devices": world_size(),
         "shards": world_size() if sharded else 1,
-        "activation_checkpointing": bool(
-            args.fsdp_config["activation_checkpointing"]
-            if sharded
-            else args.activation_checkpointing
-        ),
+        "activation_checkpointing": _is_checkpointed(trainer),
     }
+
+
+def _is_checkpointed(trainer: Trainer) -> bool:
+    """FSDP has checkpointing of its own."""
+    if not trainer.is_fsdp_enabled:
+        return bool(trainer.args.activation_checkpointing)
+    plugin: Any = trainer.accelerator.state.fsdp_plugin
+    return bool(plugin.activation_checkpointing)
 
 
 def _train_in_group(trainer: Trainer) -> TrainOutput:
