@@ -5,20 +5,33 @@ losses, the fused head, what is written), it is told here that two CPUs are such
 two GPUs the same runs as it is.
 """
 
+import json
 import os
 import socket
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.multiprocessing as mp
 from accelerate import state
 from accelerate.utils import DistributedType
-from packed_trainings import KINDS, assert_equal, first_gradients, ours, some_pairs
+from packed_trainings import (
+    KINDS,
+    assert_equal,
+    first_gradients,
+    ours,
+    some_pairs,
+    start_model,
+)
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
+from weakteach.artifacts.store import Store
 from weakteach.models.memory import Fit
 from weakteach.models.resources import Resources
 from weakteach.training.recipes import Lora
+from weakteach.training.worker import train_and_save
 
 CASES = [
     *((kind, None, Fit(shards=2)) for kind in KINDS),
@@ -26,6 +39,8 @@ CASES = [
     ("dpo", Lora(rank=4), Fit(True, shards=2)),
     ("dpo", None, Fit(True, shards=2)),
 ]
+# Trained to their end and written.
+WRITTEN = [("sft", None, Fit(shards=2)), ("dpo", Lora(rank=4), Fit(True, shards=2))]
 FAMILY = "qwen3"
 
 
@@ -63,6 +78,17 @@ def run_worker(rank, port, folder, on_gpu):
         weights = trainer.accelerator.get_state_dict(trainer.model)
         torch.save((found, weights), folder / f"{case}-{rank}")
         forget()
+    for case, (kind, lora, fit) in enumerate(WRITTEN):
+        trainer = ours(kind, FAMILY, some_pairs(), lora, folder / f"run-{case}-{rank}", 8, fit=fit)
+        stage = folder / f"stage-{case}"
+        stage.mkdir(exist_ok=True)
+        job = SimpleNamespace(
+            resources=Resources(), progress=None, store=Store(folder / "store"), stage=str(stage),
+            run_folder=trainer.args.output_dir,
+        )  # fmt: skip
+        facts = train_and_save(trainer, job)
+        (folder / f"facts-{case}-{rank}").write_text(json.dumps(facts))
+        forget()
     torch.distributed.destroy_process_group()
 
 
@@ -82,6 +108,26 @@ def sharded_is_whole(folder, on_gpu):
                 assert weights.keys() == kept.keys()
                 for name, weight in kept.items():
                     assert torch.equal(weights[name].cpu(), weight), name
+    written_is_whole(folder)
+
+
+def written_is_whole(folder):
+    """At a learning rate of 0: what is written is what training started from."""
+    for case, (_, _, fit) in enumerate(WRITTEN):
+        for rank in range(2):
+            facts = json.loads((folder / f"facts-{case}-{rank}").read_text())
+            assert (facts["shards"], facts["devices"]) == (2, 2)
+            assert facts["activation_checkpointing"] == fit.activation_checkpointing
+    start = start_model(FAMILY, "sft").state_dict()
+    full = AutoModelForCausalLM.from_pretrained(folder / "stage-0").state_dict()
+    assert full.keys() == start.keys()
+    for name, weight in start.items():
+        assert torch.equal(full[name], weight), name
+    adapters = load_file(folder / "stage-1" / "adapter_model.safetensors")
+    assert {name.rpartition(".lora_")[2] for name in adapters} == {"A.weight", "B.weight"}
+    for name, weight in adapters.items():
+        assert bool(weight.any()) == name.endswith("lora_A.weight"), name
+    assert not (folder / "stage-1" / "model.safetensors").exists()
 
 
 def on_cpu(found):
