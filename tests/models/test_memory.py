@@ -216,10 +216,10 @@ def test_what_is_handed_over_is_what_the_trainer_takes(tmp_path):
     assert args.activation_checkpointing
     args = TrainingArguments(**options, **Fit(True, 4).arguments())
     assert args.fsdp
-    assert not args.activation_checkpointing
+    assert args.activation_checkpointing
     assert args.fsdp_plugin_args["fsdp_version"] == 2
     assert args.fsdp_plugin_args["reshard_after_forward"] is True
-    assert args.fsdp_plugin_args["activation_checkpointing"] is True
+    assert args.fsdp_plugin_args["activation_checkpointing"] is False
     assert args.fsdp_plugin_args["state_dict_type"] == "FULL_STATE_DICT"
 
 

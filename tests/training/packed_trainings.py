@@ -189,7 +189,7 @@ def first_gradients(trainer, moved=None):
         optimizer = create(*args, **options)
         optimizer.register_step_pre_hook(
             lambda *_: found.update(
-                (name.replace("_checkpoint_wrapped_module.", ""), put_together(parameter.grad))
+                (name, put_together(parameter.grad))
                 for name, parameter in trainer.model.named_parameters()
                 if parameter.grad is not None
             )

@@ -160,17 +160,23 @@ class Fit:
     shards: int = 1
 
     def arguments(self) -> dict[str, Any]:
-        """What TRL's configurations are handed. FSDP brings its own checkpointing."""
+        """What TRL's configurations are handed.
+
+        Layers are checkpointed by themselves, not by FSDP, which would save a gathering of weights
+        in the backward pass: it wraps them, and peft then finds no adapter by its name, neither for
+        checkpoints nor for what is written.
+        """
+        how = {"activation_checkpointing": self.activation_checkpointing}
         if self.shards == 1:
-            return {"activation_checkpointing": self.activation_checkpointing}
-        how = {
+            return how
+        sharding = {
             "version": 2,
             "reshard_after_forward": True,
             "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-            "activation_checkpointing": self.activation_checkpointing,
+            "activation_checkpointing": False,
             "state_dict_type": "FULL_STATE_DICT",
         }
-        return {"fsdp": True, "fsdp_config": how, "activation_checkpointing": False}
+        return {"fsdp": True, "fsdp_config": sharding, **how}
 
 
 def tokens_at_once(share: int, rows: int, length: int, most: int) -> int:

@@ -293,16 +293,8 @@ def train_and_save(trainer: Trainer, job: TrainingJob, merge: bool = False) -> d
         "last_loss": losses[-1] if losses else None,
         "devices": world_size(),
         "shards": world_size() if sharded else 1,
-        "activation_checkpointing": _is_checkpointed(trainer),
+        "activation_checkpointing": trainer.args.activation_checkpointing,
     }
-
-
-def _is_checkpointed(trainer: Trainer) -> bool:
-    """FSDP has checkpointing of its own."""
-    if not trainer.is_fsdp_enabled:
-        return bool(trainer.args.activation_checkpointing)
-    plugin: Any = trainer.accelerator.state.fsdp_plugin
-    return bool(plugin.activation_checkpointing)
 
 
 def _train_in_group(trainer: Trainer) -> TrainOutput:
