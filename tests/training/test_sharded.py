@@ -79,16 +79,18 @@ def run_worker(rank, port, folder, on_gpu):
         torch.save((found, weights), folder / f"{case}-{rank}")
         forget()
     for case, (kind, lora, fit) in enumerate(WRITTEN):
-        trainer = ours(kind, FAMILY, some_pairs(), lora, folder / f"run-{case}-{rank}", 8, fit=fit)
-        stage = folder / f"stage-{case}"
-        stage.mkdir(exist_ok=True)
-        job = SimpleNamespace(
-            resources=Resources(), progress=None, store=Store(folder / "store"), stage=str(stage),
-            run_folder=trainer.args.output_dir,
-        )  # fmt: skip
-        facts = train_and_save(trainer, job)
-        (folder / f"facts-{case}-{rank}").write_text(json.dumps(facts))
-        forget()
+        for attempt in range(2):  # the second goes on from the checkpoint of the first
+            run = folder / f"run-{case}"
+            trainer = ours(kind, FAMILY, some_pairs(), lora, run, 8, fit=fit)
+            stage = folder / f"stage-{case}-{attempt}"
+            stage.mkdir(exist_ok=True)
+            job = SimpleNamespace(
+                resources=Resources(checkpoint_steps=1), progress=None, stage=str(stage),
+                store=Store(folder / "store"), run_folder=str(run),
+            )  # fmt: skip
+            facts = train_and_save(trainer, job)
+            (folder / f"facts-{case}-{attempt}-{rank}").write_text(json.dumps(facts))
+            forget()
     torch.distributed.destroy_process_group()
 
 
@@ -113,21 +115,23 @@ def sharded_is_whole(folder, on_gpu):
 
 def written_is_whole(folder):
     """At a learning rate of 0: what is written is what training started from."""
-    for case, (_, _, fit) in enumerate(WRITTEN):
-        for rank in range(2):
-            facts = json.loads((folder / f"facts-{case}-{rank}").read_text())
-            assert (facts["shards"], facts["devices"]) == (2, 2)
-            assert facts["activation_checkpointing"] == fit.activation_checkpointing
     start = start_model(FAMILY, "sft").state_dict()
-    full = AutoModelForCausalLM.from_pretrained(folder / "stage-0").state_dict()
-    assert full.keys() == start.keys()
-    for name, weight in start.items():
-        assert torch.equal(full[name], weight), name
-    adapters = load_file(folder / "stage-1" / "adapter_model.safetensors")
-    assert {name.rpartition(".lora_")[2] for name in adapters} == {"A.weight", "B.weight"}
-    for name, weight in adapters.items():
-        assert bool(weight.any()) == name.endswith("lora_A.weight"), name
-    assert not (folder / "stage-1" / "model.safetensors").exists()
+    for attempt in range(2):
+        for case, (_, _, fit) in enumerate(WRITTEN):
+            assert (folder / f"run-{case}" / "checkpoint-1" / "trainer_state.json").exists()
+            for rank in range(2):
+                facts = json.loads((folder / f"facts-{case}-{attempt}-{rank}").read_text())
+                assert (facts["shards"], facts["devices"], facts["updates"]) == (2, 2, 2)
+                assert facts["activation_checkpointing"] == fit.activation_checkpointing
+        full = AutoModelForCausalLM.from_pretrained(folder / f"stage-0-{attempt}").state_dict()
+        assert full.keys() == start.keys()
+        for name, weight in start.items():
+            assert torch.equal(full[name], weight), name
+        adapters = load_file(folder / f"stage-1-{attempt}" / "adapter_model.safetensors")
+        assert {name.rpartition(".lora_")[2] for name in adapters} == {"A.weight", "B.weight"}
+        for name, weight in adapters.items():
+            assert bool(weight.any()) == name.endswith("lora_A.weight"), name
+        assert not (folder / f"stage-1-{attempt}" / "model.safetensors").exists()
 
 
 def on_cpu(found):
