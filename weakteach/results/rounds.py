@@ -182,8 +182,9 @@ def survey(
     for number in range(1, rounds_of(len(seeds)) + 1):
         new = seeds[0 if number == 1 else seeds_of(number - 1) : seeds_of(number)]
         goes_on = [s.open and s.round == number - 1 for s in standings]
+        chances = [s.power for s in standings]
         wanted = (
-            _wanted(universe, questions, needs, goes_on, new)
+            _wanted(universe, questions, needs, goes_on, chances, new)
             if number > 1
             else [_of_seeds(one, new) for one in universe]
         )
@@ -206,9 +207,10 @@ def next_rounds(
     yield found.number, found.wanted
     needs = [needs_of(one, universe, sizes) for one in found.questions]
     goes_on = [one.open and one.round >= found.number - 1 for one in found.standings]
+    chances = [one.power for one in found.standings]
     for number in range(found.number + 1, rounds_of(len(seeds)) + 1):
         new = seeds[seeds_of(number - 1) : seeds_of(number)]
-        yield number, _wanted(universe, found.questions, needs, goes_on, new)
+        yield number, _wanted(universe, found.questions, needs, goes_on, chances, new)
 
 
 def _wanted(
@@ -216,15 +218,18 @@ def _wanted(
     questions: Sequence[Question],
     needs: Sequence[Collection[Key]],
     goes_on: Sequence[bool],
+    chances: Sequence[float],
     seeds: Sequence[int],
 ) -> list[Experiment]:
-    """What each of the questions that go on needs, one after the other."""
+    """What each of the questions that go on needs, one after the other: the primary ones first,
+    then those of the best chances to be decided."""
     new = {one.id: _of_seeds(one, seeds) for one in universe}
+    places = [place for place, open_ in enumerate(goes_on) if open_]
     found = []
-    for question, needed, open_ in zip(questions, needs, goes_on, strict=True):
-        if open_:
-            one = new[question.experiment]
-            found.append(replace(one, measures=tuple(m for m in one.measures if _key(m) in needed)))
+    for place in sorted(places, key=lambda n: (questions[n].family != PRIMARY, -chances[n])):
+        one = new[questions[place].experiment]
+        kept = tuple(m for m in one.measures if _key(m) in needs[place])
+        found.append(replace(one, measures=kept))
     return found
 
 
