@@ -145,7 +145,7 @@ def run_rounds(
     """
     outcome, last = None, 0
     while True:
-        failures = outcome.failures if outcome else {}
+        failures: Mapping[str, str] = outcome.failures if outcome else {}
         computed = outcome.computed if outcome else 0
         found = rounds.survey(failures)
         console.print(rounds.sentence(found, at_once), soft_wrap=True)

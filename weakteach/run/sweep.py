@@ -4,7 +4,7 @@ import logging
 import tempfile
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -41,7 +41,7 @@ ON_THE_HEAD = {"CPU": 0.0, "node:__internal_head__": 0.001}
 
 def run_study(
     study: StudyInfo,
-    experiments: list[Experiment],
+    experiments: Sequence[Experiment],
     store: Store,
     resources: Resources,
     concurrent: int,
