@@ -150,10 +150,10 @@ def operations(step: Step, scale: Scale) -> float:
         case WeakLabels():  # two responses under two models
             return FORWARD * size * 4 * sequence * _pairs(step.part, scale)
         case Generate():
-            tokens = scale.prompt_tokens + step.max_new_tokens
+            tokens = scale.prompt_tokens + step.samples * step.max_new_tokens
             return FORWARD * size * tokens * scale.test_prompts
         case GoldReward():
-            return FORWARD * size * sequence * scale.test_prompts
+            return FORWARD * size * sequence * scale.test_prompts * step.responses.samples
         case GoldLabels():
             return FORWARD * size * 2 * sequence * _pairs(step.part, scale)
         case Similarity():  # the generated and the chosen response

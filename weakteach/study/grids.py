@@ -57,6 +57,8 @@ class Choices(Ranges):
     """Pairs held out as the test part."""
     set_aside_pairs: int | None = None
     """Pairs that golds trained:... learn from."""
+    samples: int | None = None
+    """Responses to each test prompt, whose mean is the prompt's outcome."""
     dtype: Dtype | None = None
     """Of computations with models; trained weights stay in float32."""
     controls: Literal["main", "all"] = "main"
@@ -69,6 +71,8 @@ class Choices(Ranges):
             value = getattr(self, name)
             if value is not None and value < 2:
                 raise DataError(f"--{name.replace('_', '-')}: {value} is too few, at least 2")
+        if self.samples is not None and self.samples < 1:
+            raise DataError(f"--samples: {self.samples} is too few, at least 1")
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,8 @@ def make_grid(
         preset = replace(preset, test_pairs=choices.test_pairs)
     if choices.set_aside_pairs is not None:
         preset = replace(preset, set_aside_pairs=choices.set_aside_pairs)
+    if choices.samples is not None:
+        preset = replace(preset, samples=choices.samples)
     if choices.dtype is not None:
         preset = replace(preset, dtype=choices.dtype)
     chosen = {axis.name: getattr(choices, axis.name) for axis in fields(Ranges)}
