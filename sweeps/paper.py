@@ -6,10 +6,12 @@ from weakteach.study.beyond import BEYOND
 from weakteach.study.experiments import EXPERIMENTS, Experiment
 
 
-@sweep("paper", title="Your weak LLM as a teacher: every experiment")
+@sweep("paper", title="Your weak LLM as a teacher: every experiment", decides=True)
 def paper(grid: Grid) -> list[Experiment]:
     """Run every experiment of the publication (E1 to E18) and those beyond it (C1 to C5, R11), each
-    step once, and write one report with the claims and what this study says of them.
+    step once, and write one report with the claims and what this study says of them. It goes in
+    rounds of 2, 4, 8 and 16 seeds, from the second on over what open claims need, until each is
+    decided or given up: see --decide. --no-decide, or --seeds, computes a fixed grid.
 
     Submit the same command again to go on after an interruption: what is computed is kept.
     """

@@ -35,11 +35,12 @@ class Bed:
         return Outcomes(self.store)
 
     def put(
-        self, step: str, facts: dict[str, Any], tables: dict[str, pa.Table], **record: Any
-    ) -> str:
+        self, step: str, facts: dict[str, Any], tables: dict[str, pa.Table],
+        fingerprint: str = "", **record: Any,
+    ) -> str:  # fmt: skip
         """An artifact, by its fingerprint."""
         self._count += 1
-        fingerprint = f"{self._count:020x}"
+        fingerprint = fingerprint or f"{self._count:020x}"
         folder = self.store.place(step, fingerprint)
         self.store.filesystem.create_dir(folder, recursive=True)
         for name, table in tables.items():
@@ -63,12 +64,13 @@ class Bed:
         return Measure(replace(MAIN, **setting), seed, kind, role, of, step, fingerprint)
 
     def reward(
-        self, role: str, seed: int, values: Values, of: str = GOLD, **setting: str
-    ) -> Measure:
+        self, role: str, seed: int, values: Values, of: str = GOLD, fingerprint: str = "",
+        **setting: str,
+    ) -> Measure:  # fmt: skip
         table = pa.table({"prompt_id": list(values), "reward": [float(v) for v in values.values()]})
         mean = sum(values.values()) / len(values)
         facts = {"rows": len(values), "mean": mean, "se": 0.1}
-        made = self.put("GoldReward", facts, {"rewards": table})
+        made = self.put("GoldReward", facts, {"rewards": table}, fingerprint)
         return self.measure("reward", role, seed, "GoldReward", made, of, **setting)
 
     def similarity(self, role: str, seed: int, values: Values) -> Measure:
@@ -89,7 +91,7 @@ class Bed:
 
     def compared(
         self, kind: str, seed: int, rows: Mapping[str, tuple[int, int, int]],
-        confidence: float = 0.2, **setting: str,
+        confidence: float = 0.2, fingerprint: str = "", **setting: str,
     ) -> Measure:  # fmt: skip
         """An agreement: for each pair the weak, the human and the gold choice."""
         weak, human, gold = (list(side) for side in zip(*rows.values(), strict=True))
@@ -108,7 +110,7 @@ class Bed:
             "weak_longer": sum(w == 1 for w in weak), "human_longer": sum(h == 1 for h in human),
             "different_lengths": len(rows),
         }  # fmt: skip
-        made = self.put("Agreement", facts, {"compared": table})
+        made = self.put("Agreement", facts, {"compared": table}, fingerprint)
         return self.measure(kind, "weak", seed, "Agreement", made, **setting)
 
     def verdicts(

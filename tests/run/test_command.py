@@ -51,6 +51,11 @@ MISTAKES = {
     "adapters without a rank": (["--sft-lora", "0"], ["--sft-lora", "at least 1"]),
     "shards without GPUs": (["--fit", "sharded"], ["--fit sharded", "--train-workers"]),
     "unknown fit": (["--fit", "small"], ["--fit", "whole"]),
+    "no samples": (["--samples", "0"], ["--samples", "at least 1"]),
+    "seeds and rounds": (["--decide", "--seeds", "1"], ["--seeds", "--first-seed"]),
+    "rounds of no power of two": (["--decide", "--max-seeds", "12"], ["--max-seeds", "2, 4, 8"]),
+    "most seeds without rounds": (["--max-seeds", "8"], ["--max-seeds", "--decide"]),
+    "budget without a unit": (["--budget", "45"], ["--budget: 45", "45m"]),
     "too few test pairs": (["--test-pairs", "1"], ["--test-pairs", "at least 2"]),
     "GPU type without GPUs": (["--gpu-type", "L4"], ["--gpu-type", "--gpus"]),
     "unknown model": (["--weak", "opt-45q"], ["Unknown model 'opt-45q'"]),
@@ -129,17 +134,40 @@ assert (codes, heavy) == ([0, 0, 0, 0, 2], set()), (codes, heavy)
     assert not storage.exists()
 
 
-def seen(words):
+def seen(words, decides=False):
     """What a sweep's command hands on for these words."""
     found = {}
 
     class Spy(Sweep):
-        def study(self, grid, experiments, store, resources, running, cost, verbose):
-            found.update(grid=grid, store=store, resources=resources, running=running, cost=cost)
+        def study(self, asked, running, cost, budget, verbose):
+            found.update(vars(asked), running=running, cost=cost, budget=budget)
             return 0
 
-    assert Spy("spy", "Spy", lambda grid: []).run(words) == 0
+    assert Spy("spy", "Spy", lambda grid: [], decides=decides).run(words) == 0
     return found
+
+
+def test_rounds_of_seeds_are_asked_for_and_refused():
+    assert seen([])["seeds"] == ()
+    assert seen(["--decide"])["seeds"] == tuple(range(10, 26))
+    some = seen(["--decide", "--max-seeds", "4", "--first-seed", "3", "--budget", "45m"])
+    assert (some["seeds"], some["budget"]) == ((3, 4, 5, 6), 2700)
+    assert some["grid"].seeds == (3, 4, 5, 6)
+    assert some["grid"].more_seeds == ()
+    assert [seen(["--budget", text])["budget"] for text in ("90s", "2h", "1.5m")] == [90, 7200, 90]
+
+
+def test_a_sweep_that_goes_in_rounds_does_so_unless_it_is_told_otherwise():
+    assert seen([], decides=True)["seeds"] == tuple(range(10, 26))
+    assert seen(["--no-decide"], decides=True)["seeds"] == ()
+    fixed = seen(["--seeds", "0,1"], decides=True)
+    assert (fixed["seeds"], fixed["grid"].seeds) == ((), (0, 1))
+
+
+def test_samples_are_the_presets_unless_an_option_says():
+    assert seen([])["grid"].preset.samples == 4
+    assert seen(["--samples", "2"])["grid"].preset.samples == 2
+    assert {preset.samples for preset in (LAPTOP, PAPER)} == {1}
 
 
 def test_lists_are_typed_and_hold_an_item_once():

@@ -7,17 +7,22 @@ import pytest
 
 from weakteach.artifacts.errors import StorageError
 from weakteach.artifacts.store import Store
-from weakteach.run.sweep import describe
 from weakteach.study.experiments import student_size, supervisor_size
 from weakteach.study.grids import Choices, make_grid
-from weakteach.study.manifest import make_manifest, manifest_text, read_manifest, study_folder
+from weakteach.study.manifest import (
+    describe,
+    make_manifest,
+    manifest_text,
+    read_manifest,
+    study_folder,
+)
 from weakteach.study.presets import EMBEDDED
 
 
 def test_a_manifest_is_read_as_it_was_written(tmp_path):
     store = Store(tmp_path)
     grid = make_grid(EMBEDDED, EMBEDDED.first, Choices())
-    info = describe("sizes", "Sizes", grid, store, "python sweeps/sizes.py")
+    info = describe("sizes", "Sizes", grid, store, "python sweeps/sizes.py", (10, 11))
     manifest = make_manifest(info, [student_size(grid), supervisor_size(grid)])
     manifest = replace(manifest, failures={manifest.steps[0][1]: "why <not>"})
     store.filesystem.create_dir(study_folder(store, "sizes"), recursive=True)
@@ -77,3 +82,11 @@ def test_a_damaged_manifest_is_one_sentence_with_the_place(stored, damage, sente
     with pytest.raises(StorageError, match=sentence) as raised:
         read_manifest(store, "s")
     assert "\n" not in str(raised.value)
+
+
+def test_seeds_that_are_no_rounds_are_a_sentence(stored):
+    store, place, whole = stored
+    whole["info"]["rounds"] = [10, 11, 12]
+    place.write_text(json.dumps(whole))
+    with pytest.raises(StorageError, match="Rounds are of 2, 4, 8"):
+        read_manifest(store, "s")

@@ -29,9 +29,11 @@ from weakteach.results.findings import (
 from weakteach.results.outcomes import Outcomes
 from weakteach.results.published import published_table
 from weakteach.results.ran import what_ran
+from weakteach.results.rounds import questions_of, standings_of
 from weakteach.results.teachers import examples, label_tables, teacher_figures, teacher_table
 from weakteach.statistics.crossed import holm, r_squared
 from weakteach.statistics.joined import LEAST_SHARE, Missing, aligned
+from weakteach.statistics.rounds import Standing
 from weakteach.study.experiments import Experiment
 from weakteach.study.manifest import Manifest
 from weakteach.study.roles import ROLES
@@ -69,7 +71,8 @@ KINDS = {
 def analyze(store: Store, manifest: Manifest) -> Findings:
     """What the artifacts that exist say; the rest is pending or failed."""
     outcomes = Outcomes(store)
-    claims = claim_rows(manifest.experiments, outcomes, manifest.info.sizes)
+    of_claims, of_contrasts = _in_rounds(manifest, outcomes)
+    claims = claim_rows(manifest.experiments, outcomes, manifest.info.sizes, of_claims)
     sections = tuple(_section(one, outcomes, claims) for one in manifest.experiments)
     status = arm_status(store, manifest)
     counts = {name: list(status.values()).count(name) for name in ("done", "failed", "pending")}
@@ -77,7 +80,8 @@ def analyze(store: Store, manifest: Manifest) -> Findings:
     for one in manifest.experiments:
         if not any(claim.experiment == one.id for claim in claims):
             cells = cells_of(one, outcomes, OUTCOMES)
-            answers += contrast_answers(one.id, contrasts(cells, manifest.info.sizes))
+            compared = contrasts(cells, manifest.info.sizes)
+            answers += contrast_answers(one.id, compared, of_contrasts.get(one.id))
     taught = [m for m in manifest.measures if m.kind in ("agreement", "teacher_accuracy")]
     failures = _failures(manifest)
     return Findings(
@@ -93,6 +97,26 @@ def analyze(store: Store, manifest: Manifest) -> Findings:
         arms_failed=counts["failed"],
         arms_pending=counts["pending"],
     )
+
+
+def _in_rounds(
+    manifest: Manifest, outcomes: Outcomes
+) -> tuple[dict[str, Standing] | None, dict[str, list[Standing]]]:
+    """Where a study in rounds stands: claims by their ids, None without rounds, and the comparisons
+    of experiments without a claim."""
+    info = manifest.info
+    if not info.rounds:
+        return None, {}
+    asked = questions_of(manifest.experiments, info.sizes)
+    found = standings_of(asked, manifest.experiments, outcomes, info.sizes, info.rounds)
+    claims: dict[str, Standing] = {}
+    compared: dict[str, list[Standing]] = {}
+    for question, standing in zip(asked, found, strict=True):
+        if question.claim:
+            claims[question.claim] = standing
+        else:
+            compared.setdefault(question.experiment, []).append(standing)
+    return claims, compared
 
 
 def arm_status(store: Store, manifest: Manifest) -> dict[str, str]:

@@ -23,8 +23,10 @@ from weakteach.statistics.decisions import (
     Evidence,
     decide,
 )
-from weakteach.statistics.estimate import Estimate
+from weakteach.statistics.estimate import CONFIDENCE, Estimate
 from weakteach.statistics.joined import Joined, Missing, average, minus
+from weakteach.statistics.rounds import Standing
+from weakteach.statistics.schedule import MOST_ROUNDS, seeds_of
 from weakteach.study.arms import Setting
 
 # What students are compared by.
@@ -64,8 +66,10 @@ def _of_claim(row: ClaimRow) -> str:
     said = f"{row.verdict.capitalize()}: {row.sentence}"
     if row.estimate is None:
         return f"{said} It is not measured: {row.needed}."
+    when = f", in {row.round}" if row.round else ""
     needed = f"; {row.needed}" if row.needed else ""
-    return f"{said} Claimed: {row.measured}. Found: {_shown(row.estimate)}{needed}."
+    found = f"{_shown(row.estimate)}{_level(row.confidence)}{when}"
+    return f"{said} Claimed: {row.measured}. Found: {found}{needed}."
 
 
 def contrasts(cells: Sequence[Cell], sizes: Mapping[str, int]) -> list[Contrast]:
@@ -123,8 +127,18 @@ def _where(cell: Cell, among: Sequence[Cell]) -> str:
     return f"With {' and '.join(varying)}, " if varying else ""
 
 
-def contrast_answers(experiment: str, compared: Sequence[Contrast]) -> tuple[Answer, ...]:
-    """A sentence for each comparison, all of them decided as one family."""
+def contrast_answers(
+    experiment: str, compared: Sequence[Contrast], standings: Sequence[Standing] | None = None
+) -> tuple[Answer, ...]:
+    """A sentence for each comparison, all of them decided as one family; ``standings`` are those of
+    a study in rounds."""
+    if standings is not None:
+        return tuple(
+            Answer(experiment, "not decided", _not_compared(one, Missing("not measured yet")))
+            if there.decision is None
+            else _answer(experiment, one, there.decision, len(compared), there)
+            for one, there in zip(compared, standings, strict=True)
+        )
     measured = [one for one in compared if not isinstance(one.difference, Missing)]
     decisions = iter(
         decide(
@@ -156,8 +170,13 @@ def _arms(count: int) -> str:
     return "1 arm" if count == 1 else f"{count:,} arms"
 
 
-def _answer(experiment: str, one: Contrast, decision: Decision, family: int) -> Answer:
-    shown = _shown(decision.estimate)
+def _answer(
+    experiment: str, one: Contrast, decision: Decision, family: int, there: Standing | None = None
+) -> Answer:
+    shown, needed = _shown(decision.estimate), more_needed(decision)
+    if there:
+        shown = f"{shown}{_level(there.confidence)}, in {round_said(there)}"
+        needed = needed_after(there)
     if decision.verdict in (SUPPORTED, CONTRADICTED):
         verdict = "better" if decision.verdict == SUPPORTED else "worse"
         sentence = f"{one.where}{one.one} teach {verdict} than {one.other}: {shown}."
@@ -165,7 +184,7 @@ def _answer(experiment: str, one: Contrast, decision: Decision, family: int) -> 
     alone = decision.p_alone < LEVEL
     among = f", told apart alone but not among {family} comparisons" if alone else ""
     sentence = f"{one.where}{one.one} and {one.other} are not told apart ({shown}{among})"
-    return Answer(experiment, "not decided", _capital(f"{sentence}; {more_needed(decision)}."))
+    return Answer(experiment, "not decided", _capital(f"{sentence}; {needed}."))
 
 
 def _not_compared(one: Contrast, why: Missing) -> str:
@@ -176,7 +195,7 @@ def more_needed(decision: Decision) -> str:
     """What would decide a claim that is not decided, or why that cannot be told; else empty."""
     if decision.verdict in (SUPPORTED, CONTRADICTED):
         return ""
-    if decision.p_alone == 1:  # not tested, for a reason
+    if not decision.tested:
         return decision.reason
     for wanted, there, name in (
         (decision.seeds_needed, decision.estimate.seeds, "seed"),
@@ -186,6 +205,29 @@ def more_needed(decision: Decision) -> str:
             more = max(wanted - there, 1)
             return f"about {more:,} more {name}{'s' * (more > 1)} would decide it"
     return f"not even {MOST_SEEDS:,} seeds would decide it"
+
+
+def round_said(standing: Standing) -> str:
+    """The round of a standing in words."""
+    return f"round {standing.round} of {seeds_of(standing.round)} seeds"
+
+
+def needed_after(standing: Standing) -> str:
+    """What would decide a question that rounds of seeds have not decided; else empty."""
+    decision = standing.decision
+    if standing.decided or decision is None:
+        return ""
+    there = "given up" if standing.given_up else "open"
+    if not decision.tested:
+        return f"{there}: {decision.reason}"
+    if decision.seeds_needed is None:
+        return f"{there}: not even {seeds_of(MOST_ROUNDS):,} seeds would decide it"
+    return f"{there}: about {decision.seeds_needed:,} seeds would decide it"
+
+
+def _level(confidence: float) -> str:
+    """What is said of an interval that is no 95% one."""
+    return "" if confidence == CONFIDENCE else f", a {100 * confidence:.4g}% interval"
 
 
 def _shown(estimate: Estimate) -> str:

@@ -3,7 +3,7 @@ of each experiment a family of their own, fixed before any arm was compared."""
 
 from fractions import Fraction
 
-from weakteach.results.claims import Found, Statement, gain, tenth
+from weakteach.results.claims import STATEMENTS, Found, Statement, gain, tenth
 from weakteach.statistics.decisions import Claim
 from weakteach.statistics.joined import Joined, average, minus
 from weakteach.study.roles import TOP, WEIGHTINGS
@@ -95,3 +95,4 @@ BEYOND_STATEMENTS = (
         gain,
     ),
 )  # fmt: skip
+ALL_STATEMENTS = (*STATEMENTS, *BEYOND_STATEMENTS)

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from typing import Protocol
 
-from weakteach.results.outcomes import Outcomes
 from weakteach.statistics.crossed import components, mean, share_of
 from weakteach.statistics.estimate import Estimate
-from weakteach.statistics.joined import Joined, Missing, minus
+from weakteach.statistics.joined import Column, Joined, Missing, minus
 from weakteach.study.arms import Measure, Setting
 from weakteach.study.experiments import Experiment
 from weakteach.study.roles import OF_THE_TEACHER, ROLES
@@ -16,11 +16,19 @@ TEACHER_FIELDS = ("weak", "teacher")
 REWARDS = ("reward", "similarity", "label_gold", "label_gap")
 
 
+class Measured(Protocol):
+    """What ``Outcomes`` knows of measures."""
+
+    def column(self, measured: Measure) -> Column | None: ...
+
+    def joined(self, measures: Sequence[Measure]) -> Joined: ...
+
+
 @dataclass(frozen=True)
 class Cell:
     """What was measured at one place of a figure. ``seeds`` are those that are done, ``pending``
-    counts the others. ``outcome`` is of the seeds that are done; it is Missing if none is, or if
-    they have too few prompts in common."""
+    counts the others, ``measures`` are of both. ``outcome`` is of the seeds that are done; it is
+    Missing if none is, or if they have too few prompts in common."""
 
     series: str
     x: str
@@ -31,6 +39,7 @@ class Cell:
     seeds: tuple[int, ...]
     outcome: Joined
     pending: int
+    measures: tuple[Measure, ...] = ()
 
     @property
     def estimate(self) -> Estimate | None:
@@ -45,7 +54,7 @@ class Cell:
         return () if isinstance(self.outcome, Missing) else self.outcome.seed_means
 
 
-def cells_of(part: Experiment, outcomes: Outcomes, kinds: Sequence[str]) -> list[Cell]:
+def cells_of(part: Experiment, outcomes: Measured, kinds: Sequence[str]) -> list[Cell]:
     """The cells of an experiment's measures of these kinds, in the order of its arms."""
     measures = [measure for measure in part.measures if measure.kind in kinds]
     varying = _varying(part, measures)
@@ -59,13 +68,14 @@ def cells_of(part: Experiment, outcomes: Outcomes, kinds: Sequence[str]) -> list
     return [_cell(series, x, of, outcomes) for (series, x, *_), of in groups.items()]
 
 
-def _cell(series: str, x: str, of: list[Measure], outcomes: Outcomes) -> Cell:
+def _cell(series: str, x: str, of: list[Measure], outcomes: Measured) -> Cell:
     """The cell of measures that differ in their seed alone (and in what does not matter for it)."""
     by_seed = {measure.seed: measure for measure in of}
     done = [seed for seed in sorted(by_seed) if outcomes.column(by_seed[seed]) is not None]
     outcome, one = outcomes.joined([by_seed[seed] for seed in done]), of[0]
     pending = len(by_seed) - len(done)
-    return Cell(series, x, one.kind, one.role, one.of, one.setting, tuple(done), outcome, pending)
+    place = (series, x, one.kind, one.role, one.of, one.setting)
+    return Cell(*place, tuple(done), outcome, pending, tuple(by_seed.values()))
 
 
 def human_of(cell: Cell, cells: Sequence[Cell]) -> Cell | None:

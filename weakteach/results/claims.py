@@ -13,8 +13,8 @@ from fractions import Fraction
 import numpy as np
 
 from weakteach.results.cells import Cell
-from weakteach.statistics.decisions import Claim
-from weakteach.statistics.joined import Joined, Missing, average, minus
+from weakteach.statistics.decisions import Claim, Evidence
+from weakteach.statistics.joined import Joined, Missing, aligned, average, minus
 
 MARGIN = 0.1
 # Around one half, of win rates.
@@ -369,3 +369,17 @@ STATEMENTS = (
         GAIN_WITH_ALL,
     ),
 )  # fmt: skip
+
+
+def claim_evidence(statement: Statement, found: Found) -> Evidence | Missing:
+    """The difference and, of the same seeds and prompts, the margin."""
+    difference = statement.difference(found)
+    margin = statement.margin(found) if statement.margin else None
+    if isinstance(difference, Missing):
+        return difference
+    if margin is None or isinstance(margin, float):
+        return Evidence(statement.claim, difference.matrix, margin)
+    both = aligned([difference, margin])
+    if isinstance(both, Missing):
+        return both
+    return Evidence(statement.claim, both[0].matrix, both[1].matrix)

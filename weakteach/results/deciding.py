@@ -1,37 +1,43 @@
 """What the outcomes of a study say of the claims of the publication, as rows of a table."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from weakteach.results.answers import more_needed
-from weakteach.results.beyond import BEYOND_STATEMENTS
+from weakteach.results.answers import more_needed, needed_after, round_said
+from weakteach.results.beyond import ALL_STATEMENTS
 from weakteach.results.cells import cells_of
-from weakteach.results.claims import KINDS, STATEMENTS, Found, Statement
+from weakteach.results.claims import KINDS, Found, Statement, claim_evidence
 from weakteach.results.findings import ClaimRow
 from weakteach.results.outcomes import Outcomes
+from weakteach.results.rounds import family_of
 from weakteach.statistics.decisions import Decision, Evidence, decide
-from weakteach.statistics.joined import Missing, aligned
+from weakteach.statistics.joined import Missing
+from weakteach.statistics.rounds import Standing
 from weakteach.study.experiments import Experiment
 
 
 def claim_rows(
-    experiments: Sequence[Experiment], outcomes: Outcomes, sizes: Mapping[str, int]
+    experiments: Sequence[Experiment],
+    outcomes: Outcomes,
+    sizes: Mapping[str, int],
+    standings: Mapping[str, Standing] | None = None,
 ) -> list[ClaimRow]:
-    """Every claim whose experiment is in the study, in the order of the
-    statements. The primary
+    """Every claim whose experiment is in the study, in the order of the statements. The primary
     ones are decided as one family, the secondary ones of each experiment as another. What lacks
     its evidence is not decided, for a reason that ``needed`` gives. ``sizes`` holds the parameters
-    of models by their names."""
+    of models by their names, ``standings`` those of a study in rounds by the ids of claims."""
     found = {one.id: Found(tuple(cells_of(one, outcomes, KINDS)), sizes) for one in experiments}
-    stated = [
-        statement
-        for statement in (*STATEMENTS, *BEYOND_STATEMENTS)
-        if statement.experiment in found
-    ]
-    evidence = [_evidence(statement, found[statement.experiment]) for statement in stated]
+    stated = [statement for statement in ALL_STATEMENTS if statement.experiment in found]
+    evidence = [claim_evidence(statement, found[statement.experiment]) for statement in stated]
+    if standings is not None:
+        return [
+            _in_rounds(statement, standings[statement.claim.id], one)
+            for statement, one in zip(stated, evidence, strict=True)
+        ]
     families: dict[str, list[int]] = {}
     for place, (statement, one) in enumerate(zip(stated, evidence, strict=True)):
         if isinstance(one, Evidence):
-            families.setdefault(_family(statement), []).append(place)
+            families.setdefault(family_of(statement), []).append(place)
     decisions: dict[int, Decision] = {}
     for places in families.values():
         family = [one for place in places if isinstance(one := evidence[place], Evidence)]
@@ -39,27 +45,17 @@ def claim_rows(
     return [
         _not_measured(statement, one)
         if isinstance(one, Missing)
-        else _row(statement, decisions[place])
+        else _row(statement, decisions[place], more_needed(decisions[place]))
         for place, (statement, one) in enumerate(zip(stated, evidence, strict=True))
     ]
 
 
-def _family(statement: Statement) -> str:
-    return "primary" if statement.primary else statement.experiment
-
-
-def _evidence(statement: Statement, found: Found) -> Evidence | Missing:
-    """The difference and, of the same seeds and prompts, the margin."""
-    difference = statement.difference(found)
-    margin = statement.margin(found) if statement.margin else None
-    if isinstance(difference, Missing):
-        return difference
-    if margin is None or isinstance(margin, float):
-        return Evidence(statement.claim, difference.matrix, margin)
-    both = aligned([difference, margin])
-    if isinstance(both, Missing):
-        return both
-    return Evidence(statement.claim, both[0].matrix, both[1].matrix)
+def _in_rounds(statement: Statement, standing: Standing, evidence: Evidence | Missing) -> ClaimRow:
+    if standing.decision is None:
+        why = evidence if isinstance(evidence, Missing) else Missing("the first round is under way")
+        return _not_measured(statement, why)
+    row = _row(statement, standing.decision, needed_after(standing))
+    return replace(row, confidence=standing.confidence, round=round_said(standing))
 
 
 def _not_measured(statement: Statement, why: Missing) -> ClaimRow:
@@ -75,7 +71,7 @@ def _not_measured(statement: Statement, why: Missing) -> ClaimRow:
     )
 
 
-def _row(statement: Statement, decision: Decision) -> ClaimRow:
+def _row(statement: Statement, decision: Decision, needed: str) -> ClaimRow:
     margin = decision.margin or 0
     wanted = {
         "at_least": f"above \N{MINUS SIGN}{margin:.2g}",
@@ -89,6 +85,6 @@ def _row(statement: Statement, decision: Decision) -> ClaimRow:
         measured=f"{statement.what} {wanted} {statement.unit}".strip(),
         estimate=decision.estimate,
         p=decision.p,
-        needed=more_needed(decision),
+        needed=needed,
         primary=statement.primary,
     )

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from weakteach.statistics.estimate import Estimate
+from weakteach.statistics.estimate import CONFIDENCE, Estimate
 
 # How experiments of the publication are numbered.
 PUBLISHED = re.compile(r"E\d+")
@@ -109,7 +109,9 @@ class Example:
 class ClaimRow:
     """A claim of the publication and what this study says of it. ``verdict`` is ``supported``,
     ``contradicted`` or ``not decided``; ``needed`` says how much would decide it. The ``primary``
-    claims are one family, the others of each experiment another."""
+    claims are one family, the others of each experiment another. The interval is a 95% one unless
+    ``confidence`` says otherwise. ``round`` says, in words, the round of seeds that a claim was
+    decided in, given up after or seen in last, and nothing in a study without rounds."""
 
     experiment: str
     sentence: str
@@ -119,6 +121,8 @@ class ClaimRow:
     p: float | None
     needed: str
     primary: bool = False
+    confidence: float = CONFIDENCE
+    round: str = ""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ TOLD = {
     ("HeldOut", "test_pairs"): "test pairs",
     ("Pairs", "max_tokens"): "longest pair in tokens",
     ("Generate", "max_new_tokens"): "longest response in tokens",
+    ("Generate", "samples"): "responses to a prompt",
     ("Generate", "temperature"): "temperature of responses",
 }
 

@@ -4,9 +4,9 @@ import inspect
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from cyclopts import App
 
@@ -14,11 +14,13 @@ from weakteach.artifacts.store import Store
 from weakteach.models.resources import Resources
 from weakteach.run.address import ray_address
 from weakteach.run.concurrency import planned
+from weakteach.run.deciding import Deciding
 from weakteach.run.fit import footprints, memory_table
 from weakteach.run.needs import needs_of
 from weakteach.run.options import (
     Cost,
     CostOptions,
+    DecidingOptions,
     EndpointOptions,
     ExecutionOptions,
     GridOptions,
@@ -29,16 +31,18 @@ from weakteach.run.options import (
     WhereOptions,
     resources_of,
 )
+from weakteach.run.parts import SPENT, Outcome, Part, deadline_of
 from weakteach.run.plan import (
     experiments_table,
     make_plan,
+    parameters,
     plan_sentence,
     plan_table,
     seconds_of,
 )
 from weakteach.run.prices import check_cost, cost_sentence, cost_table, costs, rates, read_prices
 from weakteach.run.readiness import check_cluster_file, check_needs, check_run, refuse
-from weakteach.run.simulation import simulation_table, tasks_of
+from weakteach.run.simulation import longest_first, simulation_table, tasks_of
 from weakteach.run.terminal import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -47,10 +51,14 @@ from weakteach.run.terminal import (
     terminal,
 )
 from weakteach.run.terminal import run as run_app
-from weakteach.study.arms import Grid
+from weakteach.study.arms import Arm, Grid
 from weakteach.study.experiments import Experiment, arms_of
 from weakteach.study.grids import Choices, Endpoint, make_grid
+from weakteach.study.policies import model_of, name_of, sizes_of
 from weakteach.study.presets import PRESETS
+
+if TYPE_CHECKING:
+    from weakteach.run.rounds import Rounds
 
 
 @dataclass(frozen=True)
@@ -58,13 +66,14 @@ class Sweep:
     """A question, asked over a grid; called, it is the command of its script.
 
     Results go to ``<storage>/studies/<name>/``. ``first`` takes the preset's shorter ranges, those
-    of a first look.
+    of a first look. ``decides`` says that it goes in rounds of seeds unless it is told not to.
     """
 
     name: str
     title: str
     experiments_of: Callable[[Grid], list[Experiment]]
     first: bool = False
+    decides: bool = False
 
     def __call__(self) -> NoReturn:
         launch(self.app())
@@ -86,6 +95,7 @@ class Sweep:
         endpoint: EndpointOptions = Endpoint(),  # noqa: B008
         execution: ExecutionOptions = None,
         running: RunningOptions = Running(),  # noqa: B008
+        deciding: DecidingOptions = Deciding(),  # noqa: B008
         cost: CostOptions = Cost(),  # noqa: B008
         verbose: Verbose = False,
     ) -> int:
@@ -98,47 +108,58 @@ class Sweep:
         """
         preset = PRESETS[where.preset]
         ranges = preset.first if self.first else preset.ranges
-        grid = make_grid(preset, ranges, choices, endpoint, resolve=False)
-        store = Store(where.storage)
-        experiments, resources = self.experiments_of(grid), resources_of(preset, execution)
+        seeds, budget = deciding.seeds(self.decides, choices.seeds), deciding.seconds
+        if seeds:
+            choices = replace(choices, seeds=seeds)
+
+        def found(resolve: bool) -> tuple[Grid, list[Experiment]]:
+            grid = make_grid(preset, ranges, choices, endpoint, resolve)
+            grid = replace(grid, more_seeds=()) if seeds else grid
+            return grid, self.experiments_of(grid)
+
+        grid, experiments = found(resolve=False)
+        store, resources = Store(where.storage), resources_of(preset, execution)
         if not cost.plan:
             needs = needs_of(grid, experiments)
             problems = check_needs(needs, grid.preset.max_tokens)
             refuse(problems + check_cluster_file(running.cluster_file, resources))
             if needs.of_hub:
-                grid = make_grid(preset, ranges, choices, endpoint)
-                experiments = self.experiments_of(grid)
-        return self.study(grid, experiments, store, resources, running, cost, verbose)
+                grid, experiments = found(resolve=True)
+        asked = Asked(grid, experiments, seeds, store, resources)
+        return self.study(asked, running, cost, budget, verbose)
 
     def study(
-        self,
-        grid: Grid,
-        experiments: list[Experiment],
-        store: Store,
-        resources: Resources,
-        running: Running,
-        cost: Cost,
-        verbose: bool,
+        self, asked: "Asked", running: Running, cost: Cost, budget: float | None, verbose: bool
     ) -> int:
-        console, arms = terminal(), arms_of(experiments)
-        made = make_plan(arms, store, grid.preset.scale)
-        prices = read_prices(cost.prices)
+        console, store, resources = terminal(), asked.store, asked.resources
         at_once = planned(running.max_concurrent, running.address, resources)
-        found = costs(made, prices, resources.gpu_type, cost.node_types)
-        taken = footprints(made.missing, resources, grid.preset.max_tokens)
+        concurrent, deadline = at_once.arms if at_once else 1, deadline_of(budget)
+        prices = read_prices(cost.prices)
+        rounds = asked.rounds(resolved=not cost.plan)
+        found = rounds.survey({}) if rounds else None
+        now = found.wanted if found else asked.experiments
+        arms = arms_of(now)
+        made = make_plan(arms, store, asked.grid.preset.scale)
+        of_plan = costs(made, prices, resources.gpu_type, cost.node_types)
+        seconds = partial(seconds_of, scale=asked.grid.preset.scale)
+        taken = footprints(made.missing, resources, asked.grid.preset.max_tokens)
         if cost.plan:
-            if len(experiments) > 1:
-                console.print(experiments_table(experiments, store))
-            console.print(plan_table(made))
-            console.print(plan_sentence(made))
+            if len(now) > 1 and (found is None or found.number == 1):
+                console.print(experiments_table(now, store))
+            if made.rows:
+                console.print(plan_table(made))
+                console.print(plan_sentence(made))
+            if rounds and found:
+                console.print(rounds.table(found, concurrent))
+                console.print(rounds.sentence(found, concurrent))
             console.print(f"{at_once or 'As many arms at a time as fit on the cluster'}.")
-            console.print(cost_table(found, prices))
-            console.print(cost_sentence(found, prices))
-            tasks = tasks_of(made.missing, partial(seconds_of, scale=grid.preset.scale), resources)
-            console.print(simulation_table(tasks, made.device, found, prices))
+            console.print(cost_table(of_plan, prices))
+            console.print(cost_sentence(of_plan, prices))
+            tasks = tasks_of(made.missing, seconds, resources)
+            console.print(simulation_table(tasks, made.device, of_plan, prices))
             console.print(memory_table(taken, resources))
         if cost.max_cost is not None:
-            check_cost(made, found, prices, cost.max_cost)
+            check_cost(made, of_plan, prices, cost.max_cost)
         if cost.plan:
             return 0
         refuse(check_run(made.missing, taken, store, resources))
@@ -158,11 +179,12 @@ class Sweep:
             start_ray,
             what_waits,
         )
-        from weakteach.run.sweep import describe, run_study
-        from weakteach.study.manifest import study_folder
+        from weakteach.run.sweep import run_study
+        from weakteach.study.manifest import describe, study_folder
 
-        study = describe(self.name, self.title, grid, store, shlex.join(sys.argv))
-        console.print(f"{self.title}: {len(arms)} arms. {plan_sentence(made)}")
+        command = shlex.join(sys.argv)
+        study = describe(self.name, self.title, asked.grid, store, command, asked.seeds)
+        console.print(f"{self.title}: {len(arms)} arms. {plan_sentence(made)}" if arms else "")
         if made.existing < made.unique:
             wanted = at_once.arms if at_once else 1
             joined = start_ray(running.address, wanted, resources, verbose, running.dashboard)
@@ -173,19 +195,36 @@ class Sweep:
             patience = SECONDS_FOR_NODES if joined.by_address else 0.0
             at_once = arms_at_once(at_once, resources, patience)
             console.print(f"{at_once}.")
-        paid = rates(found, prices) if cost.node_types else ()
-        concurrent = at_once.arms if at_once else 1
-        outcome = run_study(
-            study,
-            experiments,
-            shared(store),
-            resources,
-            concurrent,
-            console,
-            grid.preset.scale,
-            paid,
-            running.tracker,
-        )
+            concurrent = at_once.arms
+        paid = rates(of_plan, prices) if cost.node_types else ()
+        planned_rows = list(made.rows)
+
+        def run(experiments: Sequence[Experiment], part: Part) -> Outcome:
+            return run_study(
+                study, experiments, shared(store), resources, concurrent, console, paid,
+                running.tracker, part,
+            )  # fmt: skip
+
+        def check(arms: list[Arm]) -> None:
+            if cost.max_cost is not None:
+                plan = make_plan(arms, store, asked.grid.preset.scale)
+                planned_rows.extend(plan.rows)
+                whole = replace(plan, rows=tuple(planned_rows))
+                found = costs(whole, prices, resources.gpu_type, cost.node_types)
+                check_cost(whole, found, prices, cost.max_cost)
+
+        if rounds:
+            from weakteach.run.rounds import run_rounds
+
+            outcome = run_rounds(rounds, run, check, deadline, concurrent, console)
+        else:
+            missing = {step.fingerprint for step in made.missing}
+            arms = longest_first(
+                arms, lambda step: seconds(step) if step.fingerprint in missing else 0.0
+            )
+            outcome = run(asked.experiments, Part(arms, deadline))
+            if outcome.late:
+                console.print(f"{outcome.late} arms were not started. {SPENT}")
 
         for table in terminal_tables(outcome.findings):
             console.print(table)
@@ -199,8 +238,31 @@ class Sweep:
         return EXIT_FAILED if outcome.findings.failures else 0
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is to be run: ``experiments`` over all ``seeds`` of rounds, or over a fixed grid, which
+    has none of these."""
+
+    grid: Grid
+    experiments: list[Experiment]
+    seeds: tuple[int, ...]
+    store: Store
+    resources: Resources
+
+    def rounds(self, resolved: bool) -> "Rounds | None":
+        if not self.seeds:
+            return None
+        from weakteach.run.rounds import Rounds  # scipy, which plans of a fixed grid need not
+
+        # A plan asks nothing of the hub.
+        named = {name_of(one): int(parameters(model_of(one))) for one in self.grid.models}
+        sizes = sizes_of(self.grid.models) if resolved else named
+        scale = self.grid.preset.scale
+        return Rounds(self.experiments, self.seeds, sizes, self.store, scale)
+
+
 def sweep(
-    name: str, title: str, first: bool = False
+    name: str, title: str, first: bool = False, decides: bool = False
 ) -> Callable[[Callable[[Grid], list[Experiment]]], Sweep]:
     """Make a function from a grid to experiments a Sweep; its docstring is what ``--help`` says."""
-    return lambda experiments_of: Sweep(name, title, experiments_of, first)
+    return lambda experiments_of: Sweep(name, title, experiments_of, first, decides)

@@ -15,6 +15,7 @@ from docstring_parser import parse_from_object
 from weakteach.artifacts.errors import UserError
 from weakteach.models.resources import Resources
 from weakteach.models.spec import Dtype
+from weakteach.run.deciding import Deciding
 from weakteach.study.grids import Choices, Endpoint
 from weakteach.study.presets import LAPTOP, PRESETS, Preset
 
@@ -139,7 +140,8 @@ GridOptions = Annotated[Choices, _group("Study", 1)]
 EndpointOptions = Annotated[Endpoint, _group("Prompted models", 2)]
 RunningOptions = Annotated[Running, _group("Execution", 3)]
 ClusterOptions = Annotated[Cluster, _group("Execution", 3)]
-CostOptions = Annotated[Cost, _group("Plan and cost", 4)]
+DecidingOptions = Annotated[Deciding, _group("Rounds of seeds", 4)]
+CostOptions = Annotated[Cost, _group("Plan and cost", 5)]
 
 
 if TYPE_CHECKING:

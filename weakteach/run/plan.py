@@ -139,7 +139,7 @@ def seconds_of(step: Step, scale: Scale) -> float:
     seconds = operations(step, scale) / scale.flops_per_second
     model = model_of(step)
     if isinstance(step, Generate) and model and (size := parameters(model)):
-        together = math.ceil(scale.test_prompts / scale.decode_rows)
+        together = math.ceil(scale.test_prompts * step.samples / scale.decode_rows)
         layers = typical_shape(size).layers
         seconds += together * step.max_new_tokens * layers * scale.decode_layer_seconds
     return seconds
@@ -167,10 +167,10 @@ def operations(step: Step, scale: Scale) -> float:
         case WeakLabels():  # two responses under two models
             return FORWARD * size * 4 * sequence * _pairs(step.part, scale)
         case Generate():
-            tokens = scale.prompt_tokens + step.max_new_tokens
+            tokens = scale.prompt_tokens + step.samples * step.max_new_tokens
             return FORWARD * size * tokens * scale.test_prompts
         case GoldReward():
-            return FORWARD * size * sequence * scale.test_prompts
+            return FORWARD * size * sequence * scale.test_prompts * step.responses.samples
         case GoldLabels():
             return FORWARD * size * 2 * sequence * _pairs(step.part, scale)
         case Similarity():  # the generated and the chosen response

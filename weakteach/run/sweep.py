@@ -4,8 +4,8 @@ import logging
 import tempfile
 import threading
 import time
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ray import tune
@@ -18,21 +18,16 @@ from weakteach.artifacts.inventory import tidy
 from weakteach.artifacts.step import Step, walk
 from weakteach.artifacts.store import Store
 from weakteach.models.resources import Resources
-from weakteach.models.size import layer_parameters
 from weakteach.report.publish import publish_results
 from weakteach.results.findings import Findings
 from weakteach.run.failures import SharedFailures, reason, start_keeper
 from weakteach.run.metrics import StudyMetrics
-from weakteach.run.plan import seconds_of
+from weakteach.run.parts import Outcome, Part
 from weakteach.run.prices import Rate
 from weakteach.run.progress import Doing, Existing, Following
-from weakteach.run.simulation import longest_first
 from weakteach.run.trackers import Tracking
-from weakteach.study.arms import Arm, Grid
 from weakteach.study.experiments import Experiment, arms_of
 from weakteach.study.manifest import Manifest, StudyInfo, make_manifest
-from weakteach.study.policies import model_of, name_of
-from weakteach.study.presets import Scale
 
 LOGGER = logging.getLogger(__name__)
 # An arm's process may be lost so often within one step: more says that the step takes it down.
@@ -44,58 +39,46 @@ REPORT_SHARE = 0.05
 ON_THE_HEAD = {"CPU": 0.0, "node:__internal_head__": 0.001}
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a study ended: ``interrupted`` by a Ctrl-C, or a SIGTERM that was turned into one."""
-
-    computed: int
-    findings: Findings
-    interrupted: bool
-
-
 def run_study(
     study: StudyInfo,
-    experiments: list[Experiment],
+    experiments: Sequence[Experiment],
     store: Store,
     resources: Resources,
     concurrent: int,
     console: Console,
-    scale: Scale,
     rates: tuple[Rate, ...] = (),
     trackers: Collection[str] = (),
+    part: Part | None = None,
 ) -> Outcome:
-    """Compute the arms under a running Ray, those with the longest path of missing steps first, by
-    the estimate of the ``scale``, and keep results, report, metrics and trackers up to date; see
-    ``prices.Rate`` and ``trackers.TRACKERS``.
+    """Compute the arms under a running Ray and keep results, report, metrics and trackers up to
+    date; see ``prices.Rate`` and ``trackers.TRACKERS``.
 
     A step that fails fails the roles that need it; the other roles and arms go on. On Ctrl-C what
-    is computed stays, and the report says how far it came.
+    is computed stays, and the report says how far it came. A study that goes in rounds comes here
+    with each ``part`` of it.
     """
-    arms = arms_of(experiments)
-    steps = walk(target for arm in arms for target in arm.targets)
+    part = part or Part(arms_of(experiments))
+    steps = walk(m.target for one in experiments for m in one.measures if m.target is not None)
     existing = store.existing(steps)
-    missing = {step.fingerprint for step in steps} - existing
-    arms = longest_first(
-        arms, lambda step: seconds_of(step, scale) if step.fingerprint in missing else 0.0
-    )
     study = replace(
         study,
         steps_total=len(steps),
-        steps_existing_at_start=len(existing),
-        started=time.time(),
+        steps_existing_at_start=len(existing) - part.computed,
+        started=study.started if part.computed else time.time(),
     )
     metrics = StudyMetrics(study.name, store, steps, rates)
     manifest = make_manifest(study, experiments)
-    recorder = Recorder(manifest, arms, store, steps, existing, console, metrics)
-    tracking = Tracking(trackers, study.name, arms, store, console)
+    recorder = Recorder(manifest, part, store, steps, existing, console, metrics)
+    tracking = Tracking(trackers, study.name, part.arms, store, console)
     interrupted = False
-    if len(existing) < len(steps):
+    if any(step.fingerprint not in existing for arm in part.arms for step in walk(arm.targets)):
         recorder.write(final=False)
-        interrupted = not _fit(study.name, arms, store, resources, concurrent, recorder, tracking)
+        interrupted = not _fit(study.name, part, store, resources, concurrent, recorder, tracking)
         if not interrupted:
             _tidy(store, steps, console)
     tracking.close()
-    return Outcome(recorder.computed, recorder.write(final=True), interrupted)
+    findings = recorder.write(final=True)
+    return Outcome(recorder.computed, findings, interrupted, recorder.late, recorder.failures)
 
 
 def _tidy(store: Store, steps: list[Step], console: Console) -> None:
@@ -109,7 +92,7 @@ def _tidy(store: Store, steps: list[Step], console: Console) -> None:
 
 def _fit(
     name: str,
-    arms: list[Arm],
+    part: Part,
     store: Store,
     resources: Resources,
     concurrent: int,
@@ -119,14 +102,14 @@ def _fit(
     """Let Ray Tune walk the arms; whether it came to its end."""
     trainable = tune.with_resources(
         tune.with_parameters(
-            run_arm, arms=arms, store=store, resources=resources, keeper=start_keeper()
+            run_arm, part=part, store=store, resources=resources, keeper=start_keeper()
         ),
         ON_THE_HEAD if resources.train_workers else resources.of_a_trial(),
     )
     with tempfile.TemporaryDirectory(prefix="weakteach-tune-") as folder:
         tuner = tune.Tuner(
             trainable,
-            param_space={"arm": tune.grid_search(list(range(len(arms))))},
+            param_space={"arm": tune.grid_search(list(range(len(part.arms))))},
             tune_config=TuneConfig(
                 max_concurrent_trials=concurrent, reuse_actors=True, metric="steps", mode="max"
             ),
@@ -149,25 +132,31 @@ def _fit(
 
 
 def run_arm(
-    config: dict[str, Any], arms: list[Arm], store: Store, resources: Resources, keeper: Any
+    config: dict[str, Any], part: Part, store: Store, resources: Resources, keeper: Any
 ) -> None:
     """A trial: obtain what the arm is made of, and report each step computed and each failure."""
-    arm = arms[config["arm"]]
+    arm = part.arms[config["arm"]]
     computed = 0
 
+    def tell(**said: Any) -> None:
+        plain = {"step": "", "doing": "", "failures": {}, "late": False}
+        tune.report({"steps": computed, **plain, **said})
+
+    if time.time() >= part.deadline:
+        tell(late=True)
+        return
     told = time.monotonic()
 
     def finished(step: Step) -> None:
         nonlocal computed
         computed += 1
-        tune.report({"steps": computed, "step": step.fingerprint, "doing": "", "failures": {}})
+        tell(step=step.fingerprint)
 
     def doing(step: Step, done: int, total: int, tokens: int = 0) -> None:
         nonlocal told
         if not done or time.monotonic() - told >= SECONDS_BETWEEN_REPORTS:
             told = time.monotonic()
-            text = f"{type(step).__name__} {done}/{total}"
-            tune.report({"steps": computed, "step": "", "doing": text, "failures": {}})
+            tell(doing=f"{type(step).__name__} {done}/{total}")
 
     known = SharedFailures(keeper)
     outcomes = obtain_each(store, arm.targets, resources, finished, doing, known)
@@ -176,7 +165,7 @@ def run_arm(
         if isinstance(error, Exception):
             LOGGER.error("%s of %s failed", step, arm.name, exc_info=error)
             failures[step.fingerprint] = reason(error)
-    tune.report({"steps": computed, "step": "", "doing": "", "failures": failures})
+    tell(failures=failures)
 
 
 class Recorder(Callback):
@@ -185,18 +174,20 @@ class Recorder(Callback):
     def __init__(
         self,
         manifest: Manifest,
-        arms: list[Arm],
+        part: Part,
         store: Store,
         steps: list[Step],
         existing: set[str],
         console: Console,
         metrics: StudyMetrics,
     ) -> None:
-        self.computed = 0
-        self.open_arms = len(arms)
-        self._manifest, self._arms, self._store, self._steps = manifest, arms, store, steps
+        self.computed = part.computed
+        self.open_arms = len(part.arms)
+        self.late = 0
+        self.failures: dict[str, str] = dict(part.failures)
+        self._manifest, self._arms, self._store, self._steps = manifest, part.arms, store, steps
         self._console, self._metrics = console, metrics
-        self._failures: dict[str, str] = {}
+        self._late: set[str] = set()
         self._existing = Existing(store, steps, existing)
         self._doing = Doing()
         self._next_write = 0.0
@@ -213,19 +204,25 @@ class Recorder(Callback):
             self._existing.add(result["step"])
             trial.run_metadata.num_failures = 0
         self._doing.say(trial.trial_id, result["doing"])
-        self._failures |= result["failures"]
+        self.failures |= result["failures"]
+        if result["late"]:
+            self._late.add(trial.trial_id)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         arm = self._arms[trial.config["arm"]]
-        reasons = [self._failures.get(step.fingerprint) for step in arm.targets]
+        reasons = [self.failures.get(step.fingerprint) for step in arm.targets]
         failed = next((why for why in reasons if why), None)
+        if trial.trial_id in self._late:
+            self.late += 1
+            self.open_arms -= 1
+            return
         self._arm_ended(f"{arm.name}: " + (f"failed ({failed})" if failed else "done"))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         arm = self._arms[trial.config["arm"]]
         cause = f"the trial's process died: {reason(trial.get_error() or RuntimeError('unknown'))}"
         missing = set(arm.targets) - {s for s in arm.targets if self._store.record(s)}
-        self._failures |= {step.fingerprint: cause for step in missing}
+        self.failures |= {step.fingerprint: cause for step in missing}
         self._arm_ended(f"{arm.name}: {cause}")
 
     def _arm_ended(self, line: str) -> None:
@@ -250,7 +247,7 @@ class Recorder(Callback):
                 steps_computed=self.computed,
                 seconds=time.time() - info.started,
             )
-            manifest = replace(self._manifest, info=info, failures=self._failures)
+            manifest = replace(self._manifest, info=info, failures=self.failures)
             findings = publish_results(self._store, manifest, final)
             now = time.monotonic()
             self._next_write = now + (now - started) / REPORT_SHARE
@@ -263,22 +260,5 @@ class Recorder(Callback):
         """How many steps exist; metrics are told on the way."""
         existing = self._existing.look()
         targets = [target for arm in self._arms for target in arm.targets]
-        self._metrics.update(targets, existing, set(self._failures))
+        self._metrics.update(targets, existing, set(self.failures))
         return len(existing)
-
-
-def describe(name: str, title: str, grid: Grid, store: Store, command: str) -> StudyInfo:
-    """What a report says of a study besides its results and what its steps tell."""
-    models = (*grid.weak, *grid.others, grid.student, *grid.students, *grid.families)
-    sizes = {
-        name_of(policy): layer_parameters(model_of(policy)) for policy in dict.fromkeys(models)
-    }
-    return StudyInfo(
-        name=name,
-        title=title,
-        preset=grid.preset.name,
-        command=command,
-        storage=store.url,
-        started=time.time(),
-        sizes={name: size for name, size in sizes.items() if size is not None},
-    )

@@ -78,7 +78,7 @@ class Decision:
     """The verdict on a claim.
 
     ``estimate`` is of the difference, ``margin`` the mean margin (None for ``greater``). ``p`` is
-    adjusted after Holm, ``p_alone`` is not; both are 1 for what could not be tested, ``reason``
+    adjusted after Holm, ``p_alone`` is not; both are 1 for what could not be ``tested``, ``reason``
     says why. ``reason`` is empty for a decided claim.
 
     ``seeds_needed``, at the present prompts, and ``prompts_needed``, at the present seeds, would
@@ -96,20 +96,21 @@ class Decision:
     reason: str = ""
     seeds_needed: int | None = None
     prompts_needed: int | None = None
+    tested: bool = True
 
 
 def decide(family: Sequence[Evidence]) -> tuple[Decision, ...]:
-    """Decide claims as one family, in the order given.
+    """Decide claims as one family, in the order given, once; see ``rounds.py`` for several looks.
 
     Raises ValueError when a claim has no margin, or one that it has no use for, when a margin is
     a number that is not positive or a matrix of another shape, and for outcomes that
     ``crossed.components`` refuses.
     """
-    tested = [_test(evidence) for evidence in family]
-    adjusted = holm([test.p_alone for test in tested])
+    tested = [test(evidence) for evidence in family]
+    adjusted = holm([one.p_alone for one in tested])
     return tuple(
-        _decision(test, float(p), LEVEL / len(tested))
-        for test, p in zip(tested, adjusted, strict=True)
+        _decision(one, float(p), LEVEL / len(tested))
+        for one, p in zip(tested, adjusted, strict=True)
     )
 
 
@@ -138,9 +139,11 @@ def power(parts: Components, seeds: int, prompts: int, level: float = LEVEL) -> 
 
 
 @dataclass(frozen=True)
-class _Test:
+class Test:
     """A claim before its family is known. ``deciding`` are the distances to the boundaries that
-    have to be told from 0."""
+    have to be told from 0; ``untested`` says why ``p_alone``, two-sided, is 1, and else nothing."""
+
+    __test__ = False  # of pytest
 
     claim: Claim
     estimate: Estimate
@@ -151,7 +154,8 @@ class _Test:
     deciding: tuple[Components, ...]
 
 
-def _test(evidence: Evidence) -> _Test:
+def test(evidence: Evidence) -> Test:
+    """Test a claim by itself. Raises ValueError as ``decide`` does."""
     claim, estimate, margin = evidence.claim, mean(evidence.difference), _margin(evidence)
     above_low, below_high = (
         paired(evidence.difference, -margin),
@@ -169,7 +173,7 @@ def _test(evidence: Evidence) -> _Test:
     elif isinstance(evidence.margin, np.ndarray) and not mean(margin).low > 0:
         untested = "the gain that the margin is a share of is not shown"
     p = max(one.p for one in found) if holds else crossed.p
-    return _Test(
+    return Test(
         claim=claim,
         estimate=estimate,
         margin=None if evidence.margin is None else float(np.mean(evidence.margin)),
@@ -178,6 +182,13 @@ def _test(evidence: Evidence) -> _Test:
         untested=untested,
         deciding=tuple(components(distance) for distance in deciding),
     )
+
+
+def power_of(tested: Test, seeds: int, prompts: int, level: float) -> float:
+    """A lower bound, not below 0, of the probability that so many outcomes decide the claim at
+    this two-sided level, if true differences and variances are those that were estimated."""
+    misses = sum(1 - power(parts, seeds, prompts, level) for parts in tested.deciding)
+    return max(0.0, 1 - misses)
 
 
 def _margin(evidence: Evidence) -> np.ndarray:
@@ -192,26 +203,26 @@ def _margin(evidence: Evidence) -> np.ndarray:
     return np.full(np.shape(evidence.difference), margin or 0.0)
 
 
-def _decision(test: _Test, p: float, level: float) -> Decision:
+def _decision(tested: Test, p: float, level: float) -> Decision:
+    claim, alone = tested.claim, tested.p_alone
     decision = Decision(
-        test.claim, NOT_DECIDED, test.estimate, test.margin, p, test.p_alone, test.untested
+        claim, NOT_DECIDED, tested.estimate, tested.margin, p, alone, tested.untested
     )
-    if test.untested:
-        return decision
+    if tested.untested:
+        return replace(decision, tested=False)
     if p < LEVEL:
-        return replace(decision, verdict=SUPPORTED if test.holds else CONTRADICTED)
+        return replace(decision, verdict=SUPPORTED if tested.holds else CONTRADICTED)
 
     def enough(seeds: int, prompts: int) -> bool:
-        misses = sum(1 - power(parts, seeds, prompts, level) for parts in test.deciding)
-        return 1 - misses >= POWER
+        return power_of(tested, seeds, prompts, level) >= POWER
 
-    seeds, prompts = test.estimate.seeds, test.estimate.prompts
+    seeds, prompts = tested.estimate.seeds, tested.estimate.prompts
     needed = (
         _fewest(range(2, MOST_SEEDS + 1), lambda n: enough(n, prompts)),
         _fewest(range(2, MOST_PROMPTS + 1), lambda n: enough(seeds, n)),
     )
-    alone = test.p_alone < LEVEL
-    reason = "p < 0.05 alone, not within its family" if alone else "too few seeds or prompts"
+    found = alone < LEVEL
+    reason = "p < 0.05 alone, not within its family" if found else "too few seeds or prompts"
     return replace(decision, reason=reason, seeds_needed=needed[0], prompts_needed=needed[1])
 
 

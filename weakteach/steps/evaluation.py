@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from weakteach.artifacts.step import Step, Workspace
+from weakteach.artifacts.store import Store
 from weakteach.evaluation.agreement import compare_labels, join_labels
 from weakteach.evaluation.gold import Gold, Scoring, prompt_id
 from weakteach.models.spec import Dtype, Model
@@ -54,8 +55,12 @@ def prompts_of(pairs: pa.Table) -> pa.Table:
 
 @dataclass(frozen=True)
 class Generate(Step):
-    """One sampled response of a policy to each prompt of a part. The random numbers of a response
-    follow from the seed and its prompt alone. ``dtype`` is that of the computation."""
+    """Sampled responses of a policy to each prompt of a part. The random numbers of a response
+    follow from the seed, its prompt and its number among the ``samples`` of a prompt alone: the
+    first is the same however many there are. ``dtype`` is that of the computation.
+
+    ``responses.parquet`` has a row for each response; with several samples their numbers, from 0
+    on, are in ``sample``, and those of a prompt follow one another."""
 
     VERSION = 2
 
@@ -65,6 +70,7 @@ class Generate(Step):
     temperature: float = 0.7
     max_new_tokens: int = 256
     dtype: Dtype = "float32"
+    samples: int = 1
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
         from weakteach.evaluation.responses import Sampling
@@ -88,6 +94,7 @@ class Generate(Step):
             self.max_new_tokens,
             self.dtype,
             resources.batch_tokens,
+            self.samples,
         )
         stream = Stream(store, queue, f"{workspace.scratch}/shards", work, "prompt_id")
         shards = stream_chunks(stream, resources, workspace.progress)
@@ -96,8 +103,11 @@ class Generate(Step):
 
 @dataclass(frozen=True)
 class GoldReward(Step):
-    """The gold reward of each generated response. Facts are their mean and its standard error, and
-    in ``cut`` the number of responses that a reward model could not read to their end."""
+    """The gold reward of the responses to each prompt. Facts are their mean and its standard error,
+    and in ``cut`` the number of responses that a reward model could not read to their end.
+
+    ``rewards.parquet`` has a row for each prompt, with the means over its samples; where there are
+    several, ``samples.parquet`` has a row for each of them."""
 
     responses: Generate
     gold: Gold
@@ -114,22 +124,63 @@ class GoldReward(Step):
         def renamed(table: pa.Table) -> pa.Table:
             return table.rename_columns([n.removeprefix("response_") for n in table.column_names])
 
+        several = self.responses.samples > 1
         shards = stream_chunks(stream, resources, workspace.progress)
-        counts = shards.write(workspace.out / "rewards.parquet", renamed)
-        scored = pq.read_table(workspace.out / "rewards.parquet")
+        single = workspace.out / f"{'samples' if several else 'rewards'}.parquet"
+        counts = shards.write(single, renamed)
+        scored = pq.read_table(single)
+        facts: dict[str, Any] = dict(counts)
+        if "cut" in scored.column_names:
+            facts["cut"] = int(scored["cut"].to_numpy().sum())
+        if several:
+            scored = _means(scored)
+            pq.write_table(scored, workspace.out / "rewards.parquet")
         rewards = scored["reward"].to_numpy()
         if len(rewards) < 2:
             raise DataError("A mean gold reward needs at least 2 test prompts")
-        facts: dict[str, Any] = {
-            **counts,
+        facts |= {
+            "rows": len(rewards),
             "mean": float(rewards.mean()),
             "se": float(rewards.std(ddof=1) / np.sqrt(len(rewards))),
         }
         if "garbage" in scored.column_names:
             facts["garbage"] = float(scored["garbage"].to_numpy().mean())
-        if "cut" in scored.column_names:
-            facts["cut"] = int(scored["cut"].to_numpy().sum())
         return facts
+
+
+def first_responses(store: Store, responses: Step) -> pa.Table:
+    """``prompt_id, prompt, response`` of the first sample of each prompt."""
+    found = _first(_read(store, responses, "responses"))
+    return found.select(["prompt_id", "prompt", "response"])
+
+
+def first_rewards(store: Store, rewards: GoldReward) -> pa.Table:
+    """``prompt_id, reward`` of the first sample of each prompt."""
+    several = rewards.responses.samples > 1
+    found = _read(store, rewards, "samples" if several else "rewards")
+    return _first(found).select(["prompt_id", "reward"])
+
+
+def _first(rows: pa.Table) -> pa.Table:
+    """The first row of each prompt, whose samples follow one another; ``sample`` is dropped."""
+    ids = rows["prompt_id"].to_pylist()
+    firsts = [n for n, one in enumerate(ids) if n == 0 or ids[n - 1] != one]
+    kept = [name for name in rows.column_names if name != "sample"]
+    return rows.take(firsts).select(kept)
+
+
+def _means(samples: pa.Table) -> pa.Table:
+    """A row for each prompt, sorted by it; ``cut`` of a prompt is that of any sample."""
+    numbers = [name for name in ("reward", "garbage") if name in samples.column_names]
+    asked = [(name, "mean") for name in numbers]
+    asked += [("cut", "any")] if "cut" in samples.column_names else []
+    means = samples.group_by("prompt_id", use_threads=False).aggregate(asked)
+    names = [name.removesuffix("_mean").removesuffix("_any") for name in means.column_names]
+    return means.rename_columns(names).sort_by("prompt_id")
+
+
+def _read(store: Store, step: Step, name: str) -> pa.Table:
+    return pq.read_table(f"{store.path(step)}/{name}.parquet", filesystem=store.filesystem)
 
 
 @dataclass(frozen=True)
@@ -166,7 +217,7 @@ class LabelGold(Step):
 
 @dataclass(frozen=True)
 class Similarity(Step):
-    """How similar each generated response is to the response that a human chose for the same
+    """How similar the first generated response is to the one that a human chose for the same
     prompt: the cosine of their vectors under a sentence-embedding model (WLT, Fig. 6). If the
     prompt has several pairs, it is the mean over them. ``dtype`` is that of the computation."""
 
@@ -184,9 +235,7 @@ class Similarity(Step):
         pairs = preference_set(self.part.read(store), self.part.human_choices(store))
         ids = pa.array([prompt_id(prompt) for prompt in pairs["prompt"].to_pylist()], pa.string())
         chosen = pa.table({"prompt_id": ids, "chosen": pairs["chosen"]})
-        file = f"{store.path(self.responses)}/responses.parquet"
-        names = ["prompt_id", "response"]
-        responses = pq.read_table(file, filesystem=store.filesystem, columns=names)
+        responses = first_responses(store, self.responses).select(["prompt_id", "response"])
         compared = responses.join(chosen, "prompt_id", join_type="inner")
         if not len(compared):
             raise DataError(f"No response is to a prompt of {self.part.name} that a human labeled")

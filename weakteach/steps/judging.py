@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 
 from weakteach.artifacts.errors import StepError
 from weakteach.artifacts.step import Step, Workspace
-from weakteach.artifacts.store import Store
 from weakteach.evaluation.judge import Judge, RewardJudge, judge_contests
 from weakteach.evaluation.verdicts import contest_outcomes, summarize_verdicts
 from weakteach.labeling.prompted import TextKind, annotate, describe_answers
@@ -20,7 +19,7 @@ from weakteach.models.chat.endpoint import Chat, draw_seed
 from weakteach.models.chat.session import ChatSession, no_answer
 from weakteach.preferences.pair import DataError
 from weakteach.steps.data import TEXT_COLUMNS, Labels, Part, read_labels
-from weakteach.steps.evaluation import Generate, GoldReward
+from weakteach.steps.evaluation import Generate, GoldReward, first_responses, first_rewards
 from weakteach.steps.labels import GoldLabels
 
 
@@ -63,7 +62,7 @@ class PromptedLabels(Labels):
 class Verdicts(Step):
     """Verdicts of a judge on two policies' responses to the same prompts; ``first`` wins or loses.
 
-    At most ``prompts`` prompts are judged; the seed draws which.
+    At most ``prompts`` prompts are judged, by the first response to each; the seed draws which.
     """
 
     first: Generate
@@ -83,15 +82,12 @@ class Verdicts(Step):
     def compute(self, workspace: Workspace) -> dict[str, Any]:
         store, keys = workspace.store, ["prompt_id", "prompt"]
         first, second = (
-            _read(store, side, "responses")
-            .select([*keys, "response"])
-            .rename_columns({"response": f"response_{number}"})
+            first_responses(store, side).rename_columns({"response": f"response_{number}"})
             for number, side in enumerate((self.first, self.second), 1)
         )
         contests = first.join(second, keys, join_type="inner")
         for number, step in enumerate(self.rewards, 1):
-            rewards = _read(store, step, "rewards").select(["prompt_id", "reward"])
-            rewards = rewards.rename_columns({"reward": f"reward_{number}"})
+            rewards = first_rewards(store, step).rename_columns({"reward": f"reward_{number}"})
             contests = contests.join(rewards, "prompt_id", join_type="inner")
         contests = contests.rename_columns({"prompt_id": "id"})
         if not len(contests):
@@ -142,10 +138,6 @@ class PairVerdicts(Step):
         sided = [won[key] == (1 if choice == 1 else -1) for key, choice in choices]
         summary = summarize_verdicts(contests, verdicts).facts
         return {**summary, "with_label": sum(sided), **facts}
-
-
-def _read(store: Store, step: Step, name: str) -> pa.Table:
-    return pq.read_table(f"{store.path(step)}/{name}.parquet", filesystem=store.filesystem)
 
 
 def _drawn(contests: pa.Table, count: int, seed: int) -> pa.Table:

@@ -11,13 +11,7 @@ from weakteach.artifacts.step import Step
 from weakteach.evaluation.gold import Gold
 from weakteach.evaluation.judge import Judge
 from weakteach.models.spec import Dtype, Model
-from weakteach.steps.data import (
-    HeldOut,
-    Labels,
-    Part,
-    Policy,
-    Split,
-)
+from weakteach.steps.data import HeldOut, Labels, Part, Policy, Split
 from weakteach.steps.evaluation import Agreement, Generate, GoldReward
 from weakteach.steps.labels import GoldLabels, HumanLabels, WeakLabels
 from weakteach.steps.training import Dpo, RewardHead, Sft
@@ -161,6 +155,7 @@ class Lab:
     max_new_tokens: int
     dtype: Dtype
     annotators: Mapping[str, Annotator] = field(default_factory=dict)
+    samples: int = 1
 
     @cached_property
     def split(self) -> Split:
@@ -269,7 +264,12 @@ class Lab:
     def responses(self, role: str) -> Generate:
         test, seed = self.point.data.held_out.test, self.point.seed
         return Generate(
-            self.policy(role), test, seed, max_new_tokens=self.max_new_tokens, dtype=self.dtype
+            self.policy(role),
+            test,
+            seed,
+            max_new_tokens=self.max_new_tokens,
+            dtype=self.dtype,
+            samples=self.samples,
         )
 
     def outcomes(self, roles: Iterable[str]) -> list[Measure]:
@@ -364,6 +364,10 @@ class Grid:
     all_controls: bool = False
 
     @property
+    def models(self) -> tuple[Policy, ...]:
+        return (*self.weak, *self.others, self.student, *self.students, *self.families)
+
+    @property
     def fractions(self) -> tuple[Fraction, ...]:
         return self.ranges.fractions
 
@@ -378,7 +382,8 @@ class Grid:
         return Point(self.data, self.weak[0], self.student, fraction, seed)
 
     def lab(self, point: Point) -> Lab:
-        return Lab(point, self.preset.max_new_tokens, self.preset.dtype, self.annotators)
+        preset = self.preset
+        return Lab(point, preset.max_new_tokens, preset.dtype, self.annotators, preset.samples)
 
     @property
     def controls(self) -> tuple[str, ...]:

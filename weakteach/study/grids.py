@@ -60,6 +60,8 @@ class Choices(Ranges):
     """Pairs that golds trained:... learn from."""
     max_tokens: int | None = None
     """Longer pairs go to quarantine; every model must be able to read as many."""
+    samples: int | None = None
+    """Responses to each test prompt, whose mean is the prompt's outcome."""
     dtype: Dtype | None = None
     """Of computations with models; trained weights stay in float32."""
     sft_lora: int | None = None
@@ -78,6 +80,8 @@ class Choices(Ranges):
             raise DataError(f"--max-tokens: {self.max_tokens} is too few, at least 8")
         if self.sft_lora is not None and self.sft_lora < 1:
             raise DataError(f"--sft-lora: a rank of {self.sft_lora} trains nothing, at least 1")
+        if self.samples is not None and self.samples < 1:
+            raise DataError(f"--samples: {self.samples} is too few, at least 1")
 
 
 @dataclass(frozen=True)
@@ -154,6 +158,8 @@ def make_grid(
         preset = replace(preset, set_aside_pairs=choices.set_aside_pairs)
     if choices.max_tokens is not None:
         preset = replace(preset, max_tokens=choices.max_tokens)
+    if choices.samples is not None:
+        preset = replace(preset, samples=choices.samples)
     if choices.dtype is not None:
         preset = replace(preset, dtype=choices.dtype)
     chosen = {axis.name: getattr(choices, axis.name) for axis in fields(Ranges)}

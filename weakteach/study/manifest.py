@@ -2,6 +2,7 @@
 the store, without the script that ran the study."""
 
 import json
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
@@ -12,8 +13,10 @@ from weakteach.artifacts.errors import StorageError
 from weakteach.artifacts.record import stored_name
 from weakteach.artifacts.step import walk
 from weakteach.artifacts.store import Store
-from weakteach.study.arms import Measure
+from weakteach.statistics.schedule import rounds_of
+from weakteach.study.arms import Grid, Measure
 from weakteach.study.experiments import Experiment
+from weakteach.study.policies import sizes_of
 
 MANIFEST = "study.json"
 
@@ -23,8 +26,10 @@ class StudyInfo:
     """What a report says of a study besides its findings and what its steps tell.
 
     ``sizes`` holds the parameters of each model's layers, by the model's name, where they are
-    known. ``started`` is in seconds since the epoch, ``seconds`` the time of this run. A field
-    that is added needs a default, so that the manifests of earlier studies can still be read.
+    known. ``rounds`` holds the seeds of all rounds in their order where the study is decided in
+    rounds (see ``statistics/rounds.py``). ``started`` is in seconds since the epoch, ``seconds``
+    the time of this run. A field that is added needs a default, so that the manifests of earlier
+    studies can still be read.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"allow_inf_nan": False}
@@ -40,6 +45,7 @@ class StudyInfo:
     steps_existing_at_start: int = 0
     steps_computed: int = 0
     sizes: Mapping[str, int] = field(default_factory=dict)
+    rounds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,22 @@ class _StoredManifest:
 
 
 _STORED = TypeAdapter(_StoredManifest)
+
+
+def describe(
+    name: str, title: str, grid: Grid, store: Store, command: str, rounds: tuple[int, ...] = ()
+) -> StudyInfo:
+    """What a report says of a study besides its results and what its steps tell."""
+    return StudyInfo(
+        name=name,
+        title=title,
+        preset=grid.preset.name,
+        command=command,
+        storage=store.url,
+        started=time.time(),
+        sizes=sizes_of(grid.models),
+        rounds=rounds,
+    )
 
 
 def make_manifest(info: StudyInfo, experiments: Iterable[Experiment]) -> Manifest:
@@ -147,6 +169,11 @@ def read_manifest(store: Store, study: str) -> Manifest:
     beyond = {n for one in found.experiments for n in one.measures if n >= len(measures)}
     if beyond:
         raise _damaged(file_name, f"there is no measure number {min(beyond)}")
+    if found.info.rounds:
+        try:
+            rounds_of(len(found.info.rounds))
+        except ValueError as error:
+            raise _damaged(file_name, str(error)) from error
     if found.info.name != study:
         raise StorageError(f"{file_name} is of another study, {found.info.name!a:.80}")
     experiments = tuple(

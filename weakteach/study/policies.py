@@ -1,8 +1,10 @@
 """Pretrained models as policies of a study: what training reads, and which tokenizers there are."""
 
 import json
+from collections.abc import Iterable
 
 from weakteach.artifacts.identity import jsonable
+from weakteach.models.size import layer_parameters
 from weakteach.models.spec import Model, Tokenizer, tokenizer_of
 from weakteach.steps.data import Converted, Dequantized, Policy, Pretrained
 
@@ -21,6 +23,12 @@ def model_of(policy: Policy) -> Model:
             return policy.model
         case _:
             raise ValueError(f"{policy} is no pretrained model")
+
+
+def sizes_of(policies: Iterable[Policy]) -> dict[str, int]:
+    """The parameters of each model's layers by its name, where they are known."""
+    sizes = {name_of(one): layer_parameters(model_of(one)) for one in dict.fromkeys(policies)}
+    return {name: size for name, size in sizes.items() if size is not None}
 
 
 def policy_of(model: Model, documents: int) -> Policy:
