@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    Gemma3TextConfig,
     GemmaConfig,
     GPT2Config,
     GPTNeoConfig,
@@ -15,6 +16,8 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     Qwen2Config,
+    Qwen3Config,
+    SmolLM3Config,
 )
 
 from weakteach.models.tiny.pretraining import build_tokenizer
@@ -47,6 +50,15 @@ CONFIGS = {
     "mistral": MistralConfig(**LLAMA_LIKE),
     "qwen2": Qwen2Config(**LLAMA_LIKE),
     "gemma": GemmaConfig(**LLAMA_LIKE, head_dim=8),
+    "qwen3": Qwen3Config(**LLAMA_LIKE, head_dim=8),
+    "smollm3": SmolLM3Config(**LLAMA_LIKE, no_rope_layers=[1, 0]),
+    "gemma3": Gemma3TextConfig(
+        **LLAMA_LIKE,
+        head_dim=8,
+        query_pre_attn_scalar=8,
+        sliding_window=16,
+        layer_types=["sliding_attention", "full_attention"],
+    ),
     "pythia": GPTNeoXConfig(
         vocab_size=VOCABULARY,
         hidden_size=32,

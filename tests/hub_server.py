@@ -27,9 +27,8 @@ class Repository:
 
 
 @contextmanager
-def hub(cache: Path, **kinds: dict[str, Repository]) -> Iterator[set[str]]:
-    """A hub with ``models`` and ``datasets``, which huggingface_hub asks meanwhile and whose files
-    it keeps under ``cache``. Gives the files that were asked for."""
+def serving(**kinds: dict[str, Repository]) -> Iterator[tuple[str, set[str]]]:
+    """A hub with ``models`` and ``datasets``: its URL, and the files that were asked for."""
     fetched: set[str] = set()
 
     class Handler(BaseHTTPRequestHandler):
@@ -102,18 +101,25 @@ def hub(cache: Path, **kinds: dict[str, Repository]) -> Iterator[set[str]]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     Thread(target=server.serve_forever, daemon=True).start()
-    url = f"http://127.0.0.1:{server.server_address[1]}"
-    constants = "huggingface_hub.constants"
     try:
-        with (
-            patch(f"{constants}.ENDPOINT", url),
-            patch(f"{constants}.HUGGINGFACE_CO_URL_TEMPLATE",
-                  url + "/{repo_id}/resolve/{revision}/{filename}"),
-            patch(f"{constants}.HF_HUB_CACHE", str(cache)),
-            patch(f"{constants}.HF_HUB_OFFLINE", False),
-            patch("huggingface_hub.hf_api.api.endpoint", url),
-        ):  # fmt: skip
-            yield fetched
+        yield f"http://127.0.0.1:{server.server_address[1]}", fetched
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextmanager
+def hub(cache: Path, **kinds: dict[str, Repository]) -> Iterator[set[str]]:
+    """A hub which huggingface_hub asks meanwhile, in this process, and whose files it keeps under
+    ``cache``. Gives the files that were asked for."""
+    constants = "huggingface_hub.constants"
+    with serving(**kinds) as (url, fetched):
+        template = url + "/{repo_id}/resolve/{revision}/{filename}"
+        with (
+            patch(f"{constants}.ENDPOINT", url),
+            patch(f"{constants}.HUGGINGFACE_CO_URL_TEMPLATE", template),
+            patch(f"{constants}.HF_HUB_CACHE", str(cache)),
+            patch(f"{constants}.HF_HUB_OFFLINE", False),
+            patch("huggingface_hub.hf_api.api.endpoint", url),
+        ):
+            yield fetched

@@ -28,6 +28,7 @@ from transformers import PrinterCallback
 
 from weakteach.artifacts.computing import obtain
 from weakteach.artifacts.store import Store
+from weakteach.models.memory import Fit
 from weakteach.models.pair_layout import branch_point
 from weakteach.models.process import prepare_process
 from weakteach.models.resources import Resources
@@ -118,7 +119,7 @@ def texts_of(job: TrainingJob) -> Dataset:
 
 
 def arguments(job: TrainingJob) -> dict[str, Any]:
-    return {**trainer_arguments(job, job.recipe.schedule), "save_strategy": "no"}
+    return {**trainer_arguments(job, job.recipe.schedule, Fit()), "save_strategy": "no"}
 
 
 def run_trainer(build: Callable[[TrainingJob], Any], job: TrainingJob) -> Run:

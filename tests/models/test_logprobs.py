@@ -10,7 +10,7 @@ from transformers import CohereConfig, Gemma2Config, GraniteConfig
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
-from weakteach.models import logprobs
+from weakteach.models import target_scores
 from weakteach.models.logprobs import pair_logprobs
 from weakteach.models.spec import ModelError
 from weakteach.models.tiny.pretraining import build_tokenizer
@@ -127,7 +127,7 @@ def test_no_pairs():
 
 @pytest.mark.parametrize("family", CONFIGS)
 def test_the_head_runs_at_response_tokens_alone_and_in_chunks(family, monkeypatch):
-    monkeypatch.setattr(logprobs, "CHUNK_LOGITS", 7 * VOCABULARY)
+    monkeypatch.setattr(target_scores, "CHUNK_LOGITS", 7 * VOCABULARY)
     rng = np.random.default_rng(2)
     tokens = [random_pair(rng, 20, 10, 6) for _ in range(5)]
     model, head_rows, widest = random_model(family), [], []

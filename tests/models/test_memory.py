@@ -21,14 +21,19 @@ from transformers import (
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.utils import add_fused_lm_head
 
+from weakteach.artifacts.errors import UserError
 from weakteach.models.logprobs import pair_logprobs
 from weakteach.models.memory import (
     Fit,
     choose_fit,
     reading_memory,
     shape_of,
+    tokens_at_once,
     training_memory,
+    typical_shape,
+    ways_to_fit,
 )
+from weakteach.models.resources import Resources
 from weakteach.models.tokens import PairTokens
 
 GIB = 1 << 30
@@ -169,13 +174,40 @@ def test_full_training_takes_20_bytes_a_parameter_under_ddp():
     assert training_memory(big(2.7), 2048, "bfloat16", workers=4).on_gpu > 40 * GIB
 
 
-def test_the_cheapest_way_that_fits_is_chosen():
-    tokens = 4 * 512
-    assert choose_fit(big(1.3), tokens, "bfloat16", 0, 1, 80 * GIB) == Fit()
-    assert choose_fit(big(6.7), tokens, "bfloat16", 0, 1, 80 * GIB) is None
-    assert choose_fit(big(6.7), tokens, "bfloat16", 0, 4, 80 * GIB) == Fit(shards=4)
-    assert choose_fit(big(6.7), 64 * 512, "bfloat16", 16, 1, 40 * GIB) == Fit(True)
-    assert choose_fit(big(6.7), 64 * 512, "bfloat16", 0, 8, 40 * GIB) == Fit(True, 8)
+CHOICES = [
+    (1.3, 4, 0, 1, 80, Fit()),
+    (6.7, 4, 0, 1, 80, None),
+    (6.7, 4, 0, 4, 80, Fit(shards=4)),
+    (6.7, 64, 16, 1, 40, Fit(True)),
+    (6.7, 64, 0, 8, 40, Fit(True, 8)),
+]
+
+
+@pytest.mark.parametrize(("billions", "rows", "rank", "workers", "gib", "fit"), CHOICES)
+def test_the_cheapest_way_that_fits_is_chosen(billions, rows, rank, workers, gib, fit):
+    ways = ways_to_fit("auto", workers)
+    chosen = choose_fit(big(billions), rows * 512, "bfloat16", rank, workers, gib * GIB, ways)
+    assert chosen == fit
+
+
+def test_what_is_asked_for_is_the_only_way():
+    asked = ("whole", "whole-checkpointed", "sharded", "sharded-checkpointed")
+    ways = [Fit(), Fit(True), Fit(shards=4), Fit(True, 4)]
+    assert [ways_to_fit(name, 4) for name in asked] == [[way] for way in ways]
+    assert ways_to_fit("auto", 4) == ways
+    assert ways_to_fit("auto", 1) == ways[:2]
+    with pytest.raises(UserError, match="--train-workers"):
+        Resources(fit="sharded", train_workers=1, gpus=1)
+    with pytest.raises(UserError, match="--gpus 1"):
+        Resources(fit="sharded-checkpointed", train_workers=2)
+
+
+@pytest.mark.parametrize(
+    ("share", "rows", "length", "most", "tokens"),
+    [(8, 2, 512, 8192, 8192), (2, 2, 512, 8192, 2048), (8, 1, 512, 100, 512)],
+)
+def test_tokens_of_a_part(share, rows, length, most, tokens):
+    assert tokens_at_once(share, rows, length, most) == tokens
 
 
 def test_what_is_handed_over_is_what_the_trainer_takes(tmp_path):
@@ -184,10 +216,10 @@ def test_what_is_handed_over_is_what_the_trainer_takes(tmp_path):
     assert args.activation_checkpointing
     args = TrainingArguments(**options, **Fit(True, 4).arguments())
     assert args.fsdp
-    assert not args.activation_checkpointing
+    assert args.activation_checkpointing
     assert args.fsdp_plugin_args["fsdp_version"] == 2
     assert args.fsdp_plugin_args["reshard_after_forward"] is True
-    assert args.fsdp_plugin_args["activation_checkpointing"] is True
+    assert args.fsdp_plugin_args["activation_checkpointing"] is False
     assert args.fsdp_plugin_args["state_dict_type"] == "FULL_STATE_DICT"
 
 
@@ -195,3 +227,15 @@ def test_a_config_that_tells_too_little_has_no_shape():
     assert shape_of({"model_type": "llama"}) is None
     nested = {"text_config": {"vocab_size": 10, "hidden_size": 4, "num_hidden_layers": 1}}
     assert shape_of(nested).hidden == 4
+
+
+@pytest.mark.parametrize(
+    ("billions", "width", "layers"),
+    # OPT-125M, OPT-1.3B, OPT-6.7B, OPT-13B, Qwen3-0.6B
+    [(0.125, 768, 12), (1.3, 2048, 24), (6.7, 4096, 32), (13, 5120, 40), (0.6, 1024, 28)],
+)
+def test_a_typical_shape_is_near_those_of_models_of_its_size(billions, width, layers):
+    shape = typical_shape(billions * 1e9)
+    assert shape.parameters == pytest.approx(billions * 1e9, rel=0.1)
+    assert 1 / 1.8 < shape.hidden / width < 1.8
+    assert 1 / 2 < shape.layers / layers < 2

@@ -10,7 +10,7 @@ from families import SPECIALS, VOCABULARY, random_model, randomized
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, MistralConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from weakteach.models import logprobs, probe
+from weakteach.models import probe
 from weakteach.models.logprobs import pair_logprobs
 from weakteach.models.spec import ModelError
 from weakteach.models.tokens import PairTokens
@@ -75,7 +75,7 @@ def outcome(model, caplog):
     difference = np.abs(ours - plain(model)).max()
     assert difference < 1e-3, f"off by {difference}"
     told = [r for r in caplog.records if "read the prompt once for each response" in r.message]
-    assert bool(told) == bool(probe.why_separate(model, logprobs._scores))
+    assert bool(told) == bool(probe.why_separate(model))
     return "separate" if told else "packed"
 
 
@@ -93,7 +93,7 @@ def test_the_families_of_today_read_packed_pairs(family, caplog):
 )
 def test_the_reason_is_told(family, changes, reason):
     model = random_model(family, **changes)
-    assert probe.why_separate(model, logprobs._scores).startswith(reason)
+    assert probe.why_separate(model).startswith(reason)
 
 
 def test_a_window_that_the_probe_cannot_reach_is_no_trap():
@@ -117,7 +117,7 @@ def test_a_model_is_probed_once(monkeypatch):
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gpt-neo"])
 def test_the_probe_holds_in_bfloat16(family):
     exact, rough = random_model(family), random_model(family).to(torch.bfloat16)
-    reasons = [bool(probe.why_separate(model, logprobs._scores)) for model in (exact, rough)]
+    reasons = [bool(probe.why_separate(model)) for model in (exact, rough)]
     assert reasons[0] == reasons[1]
 
 

@@ -9,7 +9,7 @@ from ray import tune
 
 from weakteach.models.resources import Resources
 from weakteach.run import cluster
-from weakteach.run.cluster import ClusterError, arms_at_once
+from weakteach.run.cluster import ClusterError, Joined, arms_at_once, what_waits
 from weakteach.run.concurrency import AtOnce
 
 
@@ -30,6 +30,18 @@ def test_a_cluster_that_stays_too_small_for_an_arm_is_an_error(ray_here):
         arms_at_once(None, Resources(label_tasks=4), patience=0.5)
     with pytest.raises(ClusterError, match=r"has 0 GPUs, but an arm needs 2: with --gpus 0\.5"):
         arms_at_once(None, Resources(gpus=1))
+
+
+def test_what_nodes_can_never_hold_is_refused_here_and_told_on_a_cluster(ray_here):
+    asked = Resources(train_workers=2, gpus=1)
+    with pytest.raises(ClusterError, match="On this machine no node has 1 GPUs"):
+        what_waits(Joined(by_address=False), asked)
+    (line,) = what_waits(Joined(by_address=True), asked)
+    assert "no node has 1 GPUs" in line
+    assert "waits until more nodes join" in line
+    assert not what_waits(Joined(by_address=False), Resources(train_workers=4))
+    (line,) = what_waits(Joined(by_address=True), Resources(train_workers=5))
+    assert "5 workers are asked for, and all nodes together hold 4" in line
 
 
 def test_trials_are_not_told_the_keys_of_the_driver(ray_here, monkeypatch, tmp_path):

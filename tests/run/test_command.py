@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeps.size_grid import size_grid
+from weakteach.artifacts.step import walk
 from weakteach.evaluation.judge import ChatJudge
 from weakteach.models.chat.endpoint import Chat
 from weakteach.models.resources import Resources
@@ -21,6 +22,7 @@ from weakteach.preferences.sources import WorldSource
 from weakteach.run.command import Sweep
 from weakteach.run.options import Running, resources_of
 from weakteach.run.terminal import new_app, run
+from weakteach.steps.training import Sft
 from weakteach.study.grids import Choices, Endpoint, make_grid
 from weakteach.study.presets import EMBEDDED, LAPTOP, PAPER
 from weakteach.training.recipes import Lora
@@ -45,6 +47,10 @@ MISTAKES = {
     "no threads": (["--threads", "0"], ["--threads", "at least 1"]),
     "negative workers": (["--train-workers", "-1"], ["--train-workers", "at least 0"]),
     "no arms at a time": (["--max-concurrent", "0"], ["--max-concurrent", "1"]),
+    "too few tokens": (["--max-tokens", "3"], ["--max-tokens", "at least 8"]),
+    "adapters without a rank": (["--sft-lora", "0"], ["--sft-lora", "at least 1"]),
+    "shards without GPUs": (["--fit", "sharded"], ["--fit sharded", "--train-workers"]),
+    "unknown fit": (["--fit", "small"], ["--fit", "whole"]),
     "no samples": (["--samples", "0"], ["--samples", "at least 1"]),
     "seeds and rounds": (["--decide", "--seeds", "1"], ["--seeds", "--first-seed"]),
     "rounds of no power of two": (["--decide", "--max-seeds", "12"], ["--max-seeds", "2, 4, 8"]),
@@ -257,6 +263,24 @@ def test_a_value_of_the_students_recipe_makes_arms_of_its_own():
     assert len({lab.weak.fingerprint for lab in (usual, *ranks)}) == 1  # the teacher is the same
     same = grid.lab(grid.point(0).with_dpo(beta=usual.policy("weak").recipe.beta))
     assert (same.setting, same.policy("weak")) == (usual.setting, usual.policy("weak"))
+
+
+def test_the_longest_pair_is_part_of_the_pairs():
+    assert seen(["--max-tokens", "99"])["grid"].data.held_out.pairs.max_tokens == 99
+
+
+def test_sft_of_teachers_and_students_trains_adapters_of_the_rank_asked_for():
+    usual, asked = (seen(words)["grid"] for words in ([], ["--sft-lora", "4"]))
+    for role in ("weak", "sft"):
+        before, after = (grid.lab(grid.point(0)).policy(role) for grid in (usual, asked))
+        found = {step for step in walk([after]) if isinstance(step, Sft)}
+        assert {step.recipe.lora for step in found} == {Lora(4, alpha=8)}
+        assert before.fingerprint != after.fingerprint
+    assert not any(
+        step.recipe.lora
+        for step in walk([usual.lab(usual.point(0)).policy("weak")])
+        if isinstance(step, Sft)
+    )
 
 
 def test_a_script_of_a_sweep_is_its_command():

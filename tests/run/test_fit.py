@@ -1,15 +1,25 @@
 """The memory of a plan's steps, and how their trainings are made to fit."""
 
+import json
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
+from rich.console import Console
 
 from weakteach.evaluation.gold import RewardModel, WorldGold
 from weakteach.models.memory import Fit, shape_of, training_memory
 from weakteach.models.resources import Resources
-from weakteach.models.spec import find_model
+from weakteach.models.spec import Model, find_model
 from weakteach.preferences.sources import WorldSource
-from weakteach.run.fit import plan_fit, plan_memory
+from weakteach.run.fit import (
+    bytes_written,
+    footprints,
+    memory_table,
+    plan_fit,
+    plan_memory,
+    shape_for,
+)
 from weakteach.steps.data import HeldOut, Pairs, Split
 from weakteach.steps.evaluation import Generate, GoldReward
 from weakteach.steps.labels import GoldLabels, HumanLabels, WeakLabels
@@ -59,3 +69,75 @@ def test_what_each_kind_of_step_takes():
 )
 def test_how_a_training_fits(step, room, fit):
     assert plan_fit(step, SHAPE, RESOURCES, 512, room * GIB) == fit
+
+
+def llama(folder, **changes):
+    """A folder with the config of Llama-2-7B, no weights."""
+    folder.mkdir()
+    config = {
+        "model_type": "llama", "vocab_size": 32_000, "hidden_size": 4096, "num_hidden_layers": 32,
+        "intermediate_size": 11_008, "num_attention_heads": 32, **changes,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    return Model(f"sha256:{folder.name}", folder.name, str(folder))
+
+
+@pytest.fixture
+def steps(tmp_path):
+    large, small = llama(tmp_path / "large"), llama(tmp_path / "small", num_hidden_layers=2)
+    trained = [
+        Sft(model, LABELS, SftRecipe(Schedule(1e-5, batch=32)), 0, **HALF)
+        for model in (small, large)
+    ]
+    adapters = Dpo(trained[1], LABELS, TEACHER.recipe, 0, **HALF)
+    return [LABELS, *trained, adapters, WeakLabels(adapters, SPLIT.unlabeled, **HALF)]
+
+
+def test_footprints_tell_the_way_in_which_a_card_of_the_type_is_fitted(steps):
+    resources = replace(RESOURCES, gpu_type="A100-80G")
+    found = footprints(steps, resources, 512)
+    assert [(one.kind, one.model, one.how) for one in found] == [
+        ("Sft", "small", "whole"),
+        ("Sft", "large", "sharded over 4"),
+        ("Dpo", "large", "whole"),
+        ("WeakLabels", "large", ""),
+    ]
+    assert found[0].fitted == found[0].whole
+    assert found[1].fitted < 80 * GIB < found[1].whole
+    one = footprints(steps, replace(resources, train_workers=1), 512)[1]
+    assert (one.how, one.fit) == ("does not fit", None)
+    assert one.fitted > 80 * GIB
+    asked = footprints(steps, replace(resources, fit="whole-checkpointed"), 512)[1]
+    assert asked.how == "does not fit"
+    # Of an unknown card, or none, nothing can be said but what it takes.
+    for unknown in (RESOURCES, Resources()):
+        assert footprints(steps, unknown, 512)[1].how == "whole"
+
+
+def test_the_table_has_the_largest_model_of_each_kind_and_way(steps):
+    resources = replace(RESOURCES, gpu_type="A100-80G")
+    console = Console(width=120, record=True)
+    console.print(memory_table(footprints(steps, resources, 512), resources))
+    rows = [line for line in console.export_text().splitlines() if line.startswith("│")]
+    cells = [[cell.strip() for cell in row.strip("│").split("│")] for row in rows]
+    assert [row[:2] for row in cells] == [
+        ["Sft", "small"], ["Sft", "large"], ["Dpo", "large"], ["WeakLabels", "large"],
+    ]  # fmt: skip
+    assert float(cells[1][2]) > 120
+    assert float(cells[1][4]) < 80
+
+
+def test_what_a_study_writes_is_its_models_and_the_checkpoints_of_the_largest(steps):
+    small, large = (shape_for(step.start).parameters for step in steps[1:3])
+    adapters = SHAPE.adapter_parameters(8)
+    assert large == SHAPE.parameters
+    expected = 4 * (small + large + adapters) + 2 * 12 * large
+    assert bytes_written(steps) == pytest.approx(expected)
+    assert bytes_written([LABELS]) == 0
+
+
+def test_shapes_by_name_where_no_config_is_at_hand():
+    hub = find_model("facebook/opt-1.3b", resolve=False)
+    assert shape_for(hub).parameters == pytest.approx(1.3e9, rel=0.1)
+    assert shape_for(find_model("opt-45k")).hidden == 32
+    assert shape_for(find_model("some/model", resolve=False)) is None

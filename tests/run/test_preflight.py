@@ -1,31 +1,38 @@
 """A dozen broken set-ups, each named with its remedy before anything starts."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hub_server import Repository, hub
 from rich.console import Console
 
+from sweeps.size_grid import size_grid
 from weakteach.artifacts.errors import UserError
-from weakteach.models.memory import Memory
+from weakteach.cli import app
 from weakteach.models.resources import Resources
+from weakteach.models.spec import find_model
 from weakteach.models.tokens import load_tokenizer
 from weakteach.preferences.sources import WorldSource, file_source, hub_source
+from weakteach.run.nodes import NodeType, nodes_of_file, nodes_of_ray
 from weakteach.run.preflight import (
     GIB,
-    NodeType,
     check_cluster,
     check_disk,
     check_golds,
     check_memory,
     check_models,
     check_source,
-    nodes_of_file,
-    nodes_of_ray,
     problem_table,
 )
+from weakteach.run.terminal import run
+from weakteach.study.presets import MODERN, PAPER
 
+ROOT = Path(__file__).parents[2]
 CLUSTER = """
 available_node_types:
   head: {resources: {CPU: 8}}
@@ -82,8 +89,9 @@ MODELS = {
 
 
 def test_models_with_problems_are_all_named_and_no_weights_fetched(repositories, tmp_path):
+    named = ["some/good", "llama-230k", *MODELS]
     with hub(tmp_path, models=repositories) as fetched:
-        problems = check_models(["some/good", "opt-45k", "llama-230k", *MODELS], 512)
+        problems = check_models([find_model(name, resolve=False) for name in named], 512)
     assert [problem.where for problem in problems] == list(MODELS)
     for problem, sentence in zip(problems, MODELS.values(), strict=True):
         assert sentence in problem.what
@@ -92,9 +100,9 @@ def test_models_with_problems_are_all_named_and_no_weights_fetched(repositories,
 
 
 def test_golds_need_a_head_and_what_their_form_reads(repositories, tmp_path):
-    golds = [("some/reward", "text"), ("some/reward", "chat"), ("some/good", "text")]
+    reward, good = (find_model(name, resolve=False) for name in ("some/reward", "some/good"))
     with hub(tmp_path, models=repositories):
-        problems = check_golds(golds, 512)
+        problems = check_golds([(reward, "text"), (reward, "chat"), (good, "text")])
     assert [p.where for p in problems] == ["some/reward", "some/good"]
     assert "no chat template" in problems[0].what
     assert "it is no reward model: OPTForCausalLM" in problems[1].what
@@ -151,11 +159,27 @@ def test_clusters_that_fit(tmp_path):
         nodes_of_file(tmp_path / "other.yaml")
 
 
+@pytest.mark.parametrize("file", ["aws.yaml", "gcp.yaml", "azure.yaml", "kuberay/raycluster.yaml"])
+@pytest.mark.parametrize("preset", [PAPER, MODERN], ids=lambda preset: preset.name)
+def test_the_clusters_that_come_along_hold_what_presets_for_gpus_ask_for(file, preset):
+    found = nodes_of_file(ROOT / "cluster" / file)
+    assert any(node.resources.get("GPU") for node in found)
+    assert not check_cluster(file, found, preset.resources)
+
+
+def test_nodes_of_kuberay(tmp_path):
+    (l4, *_) = nodes_of_file(ROOT / "cluster" / "kuberay" / "raycluster.yaml")
+    assert (l4.name, l4.count) == ("l4", 8)
+    assert l4.resources == {"CPU": 6.0, "GPU": 1.0, "accelerator_type:L4": 1}
+
+
 def test_steps_that_do_not_fit_their_device_are_told():
-    steps = [("Sft of opt-6.7b", Memory(weights=120 * GIB)), ("Dpo", Memory(weights=20 * GIB))]
+    steps = [("Sft of opt-6.7b", 127 * GIB, True), ("WeakLabels", 22 * GIB, False)]
     (problem,) = check_memory(steps, Resources(gpus=1, gpu_type="A100"))
     assert (problem.where, "40 GiB" in problem.what) == ("Sft of opt-6.7b", True)
-    assert len(check_memory(steps, Resources(gpus=0.5, gpu_type="A100"))) == 2
+    assert "--train-workers" in problem.remedy
+    (_, second) = check_memory(steps, Resources(gpus=0.5, gpu_type="A100"))
+    assert "--batch-tokens" in second.remedy
     assert not check_memory(steps, Resources(gpus=1, gpu_type="A100"), gib=141)
     assert not check_memory(steps, Resources())
 
@@ -167,3 +191,170 @@ def test_a_full_disk_is_told():
     console = Console(width=100, record=True)
     console.print(problem_table([problem]))
     assert "another --storage" in console.export_text()
+
+
+def bad_set(folder, rows, file="train.jsonl"):
+    folder.mkdir()
+    (folder / file).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return Repository(folder)
+
+
+@pytest.fixture
+def command(repositories, tmp_path, monkeypatch, capsys):
+    """The size grid's command in this process, beside a hub; Ray must not be started."""
+
+    def started(*_, **__):
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr("weakteach.run.cluster.start_ray", started)
+    monkeypatch.setenv("COLUMNS", "300")
+    (tmp_path / "cluster.yaml").write_text(CLUSTER)
+    good = {"prompt": "a", "chosen": "b", "rejected": "c"}
+    large = {"hidden_size": 4096, "num_hidden_layers": 32, "ffn_dim": 16_384}
+    big = model(tmp_path / "big", repositories["some/good"].folder, **large)
+    sets = {
+        "some/pairs": bad_set(tmp_path / "pairs", [good] * 40),
+        "some/other": bad_set(tmp_path / "other", [{"question": "a", "answer": "b"}]),
+        "some/empty": bad_set(tmp_path / "empty", [{**good, "rejected": None}] * 3),
+    }
+
+    def sweep(*options):
+        store = ["--storage", str(tmp_path / "store"), "--seeds", "0", "--fractions", "1/2"]
+        given = [str(tmp_path / o) if o == "cluster.yaml" else o for o in options]
+        with hub(tmp_path / "cache", models={**repositories, "some/big": Repository(big)},
+                 datasets=sets) as fetched:  # fmt: skip
+            code = size_grid.run([*store, *given])
+        out, err = capsys.readouterr()
+        assert not any(name.endswith("safetensors") for name in fetched)
+        return code, out, " ".join(err.split())
+
+    return sweep
+
+
+L4 = ("--gpus", "1", "--train-workers", "1", "--gpu-type", "L4")
+BROKEN = {
+    "absent model": (["--student", "some/absent"], "There is no model some/absent on the hub"),
+    "gated model": (["--weak", "some/gated"], "some/gated is gated"),
+    "no weights": (["--student", "some/no-weights"], "no weights at the top of its files"),
+    "no EOS": (["--weak", "some/no-eos"], "its tokenizer has no EOS"),
+    "broken tokenizer": (["--weak", "some/no-tokenizer"], "its tokenizer cannot be read"),
+    "short context": (["--student", "some/short"], "reads 100 tokens, and pairs may have 512"),
+    "absent gold": (["--gold", "some/nowhere"], "There is no model some/nowhere"),
+    "gold without a head": (["--gold", "some/good"], "it is no reward model"),
+    "gold without a template": (["--gold", "chat:some/reward"], "it has no chat template"),
+    "absent data": (["--data", "some/nothing"], "there is no data set some/nothing"),
+    "absent split": (["--data", "some/pairs:test"], "there is no split 'test'"),
+    "other columns": (["--data", "some/other"], "columns"),
+    "no pair": (["--data", "some/empty"], "none of its first 3 rows is a pair"),
+    "no such GPU": (
+        ["--gpus", "1", "--gpu-type", "H100", "--cluster-file", "cluster.yaml"],
+        "no node has a H100 GPU: --gpu-type A100 or L4",
+    ),
+    "too few GPUs": (
+        [*L4, "--label-actors", "9", "--cluster-file", "cluster.yaml"],
+        "9 workers are asked for, and all nodes together hold 8: --label-actors 8",
+    ),
+    "no cluster file": (["--cluster-file", "pyproject.toml"], "no cluster file of ray up"),
+    "too little memory": (["--student", "some/big", *L4], "its share of a L4 is 24 GiB"),
+}
+
+
+@pytest.mark.parametrize(("options", "sentence"), BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize("check", [[], ["--check"]], ids=["run", "check"])
+def test_a_broken_set_up_is_named_before_ray_starts(command, options, sentence, check):
+    code, _, err = command(*options, *check)
+    assert code == 2, err
+    assert sentence in err
+    assert "Traceback" not in err
+
+
+def test_a_disk_that_is_too_small_is_named(command, monkeypatch):
+    monkeypatch.setattr("weakteach.run.readiness.free_bytes", lambda store: 1e6)
+    code, _, err = command()
+    assert code == 2
+    assert "GiB will be written, and 0 GiB are free: another --storage" in err
+
+
+def test_several_problems_stand_in_one_table(command):
+    options = ["--weak", "some/gated,some/no-eos", "--student", "some/short", "--data"]
+    code, _, err = command(*options, "some/other", *L4, "--cpus", "64",
+                           "--cluster-file", "cluster.yaml")  # fmt: skip
+    assert code == 2
+    assert "5 problems before the start" in err
+    for word in ("gated", "EOS", "100 tokens", "columns", "64 CPUs", "nothing was started"):
+        assert word in err
+
+
+def test_a_sound_set_up_passes_the_check_and_nothing_is_started(command, tmp_path):
+    reward = ["--gold", "some/reward", "--data", "some/pairs", "--test-pairs", "8"]
+    code, out, err = command("--student", "some/good", *reward, "--check")
+    assert code == 0, err
+    assert "Error" not in err
+    assert "All is there." in out
+    assert "Nothing was started." in out
+    assert not list((tmp_path / "store").glob("*/*/record.json"))
+
+
+def test_where_no_hub_id_is_used_no_hub_is_asked_and_no_library_loaded(tmp_path):
+    code = """
+import sys
+from unittest.mock import patch
+from sweeps.size_grid import size_grid
+from weakteach.models import spec
+def asked(*_): raise AssertionError("the hub was asked")
+with patch.object(spec, "hub_listing", asked), patch.object(spec, "fetch", asked):
+    assert size_grid.run(["--storage", sys.argv[1], "--check"]) == 0
+assert not {"torch", "ray", "transformers", "huggingface_hub", "datasets"} & set(sys.modules)
+"""
+    subprocess.run(
+        [sys.executable, "-c", code, tmp_path], check=True, cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def labeling(repositories, tmp_path, monkeypatch, capsys):
+    """The label command in this process, beside a hub; Ray must not be started."""
+
+    def started(*_, **__):
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr("weakteach.run.cluster.start_ray", started)
+    (tmp_path / "cluster.yaml").write_text(CLUSTER)
+    assert run(app, ["world", "64", "--out", str(tmp_path / "pairs.jsonl")]) == 0
+
+    def label(*options):
+        given = [str(tmp_path / o) if o == "cluster.yaml" else o for o in options]
+        pairs = str(tmp_path / "pairs.jsonl")
+        words = ["label", "--labeled", pairs, "--unlabeled", pairs, "--out", str(tmp_path / "out")]
+        with hub(tmp_path / "cache", models=repositories):
+            code = run(app, [*words, "--storage", str(tmp_path / "store"), *given])
+        out, err = capsys.readouterr()
+        return code, out, " ".join(err.split())
+
+    return label
+
+
+NOT_LABELED = {
+    "gated": (["--teacher", "some/gated"], "some/gated is gated"),
+    "no EOS": (["--teacher", "some/no-eos"], "its tokenizer has no EOS"),
+    "no such GPU": (
+        ["--gpus", "1", "--gpu-type", "H100", "--cluster-file", "cluster.yaml"],
+        "no node has a H100 GPU",
+    ),
+}
+
+
+@pytest.mark.parametrize(("options", "sentence"), NOT_LABELED.values(), ids=NOT_LABELED)
+def test_label_names_a_broken_set_up_before_ray_starts(labeling, options, sentence):
+    code, _, err = labeling(*options)
+    assert code == 2
+    assert sentence in err
+
+
+def test_label_checks_alone(labeling, tmp_path):
+    code, out, err = labeling("--teacher", "some/short", "--check")
+    assert (code, "Error" in err) == (0, False), err
+    assert "All is there. Nothing was started." in out
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob("store/*/*/record.json"))

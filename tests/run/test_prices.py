@@ -131,6 +131,22 @@ def test_a_plan_shows_device_hours_and_money_per_node_type(sweep, tmp_path, tabl
     assert not list(tmp_path.glob("store/**/*.json"))
 
 
+@pytest.mark.parametrize("preset", ["paper", "modern"])
+def test_a_plan_tells_hours_and_money_by_devices_and_gigabytes_by_step(sweep, tmp_path, preset):
+    code, out, err = sweep(tmp_path / "store", "--preset", preset, "--plan")
+    assert code == 0, err
+    hours = float(re.search(r"about ([\d,.]+) A100-hours", out)[1])
+    simulated = {
+        int(devices): float(shown.replace(",", ""))
+        for devices, shown in re.findall(r"│ +(1|8|64) │ +([\d,.]+) │ +\d+% │ +[\d,.]+ to", out)
+    }
+    assert simulated[1] == pytest.approx(hours, rel=0.02)
+    assert simulated[1] > 4 * simulated[8] > 4 * simulated[64]
+    assert "GiB of a GPU, estimated" in out
+    for kind in ("Sft", "Dpo", "WeakLabels", "Generate", "GoldReward"):
+        assert re.search(rf"│ {kind} +│ \S+ +│ +[\d.]+ │", out)
+
+
 @pytest.mark.parametrize("planning", [["--plan"], []])
 def test_a_study_above_the_maximum_is_not_started(sweep, tmp_path, table, planning):
     code, out, err = sweep(*(tmp_path / "store", *planning, "--prices", table, "--max-cost", "0.5"))

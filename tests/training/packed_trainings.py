@@ -9,6 +9,7 @@ import pytest
 import torch
 from datasets import Dataset
 from families import CONFIGS, VOCABULARY, random_model
+from torch.distributed.tensor import DTensor
 from transformers import AutoModelForSequenceClassification
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
@@ -19,6 +20,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from weakteach.models.loading import no_dropout
 from weakteach.models.logprobs import pair_logprobs
+from weakteach.models.memory import Fit
 from weakteach.models.process import prepare_process
 from weakteach.models.resources import Resources
 from weakteach.models.tiny.pretraining import build_tokenizer
@@ -32,6 +34,7 @@ from weakteach.training.worker import lora_config, trainer_arguments
 KINDS = ("sft", "dpo", "reward")
 EOS = 2
 HERE = Resources()
+WHOLE = Fit()
 TOKENIZER = build_tokenizer()
 
 
@@ -71,15 +74,15 @@ def start_model(family, kind):
     return head.eval()
 
 
-def arguments(folder, batch, resources=HERE):
+def arguments(folder, batch, resources=HERE, fit=WHOLE):
     job = SimpleNamespace(run_folder=str(folder), seed=3, resources=resources, dtype="float32")
-    return trainer_arguments(job, Schedule(0.0, batch=batch))
+    return trainer_arguments(job, Schedule(0.0, batch=batch), fit)
 
 
-def ours(kind, family, pairs, lora, folder, batch, resources=HERE):
+def ours(kind, family, pairs, lora, folder, batch, resources=HERE, fit=WHOLE):
     model, tokenizer = start_model(family, kind), TOKENIZER
     options = {"model": model, "processing_class": tokenizer}
-    given = arguments(folder, batch, resources)
+    given = arguments(folder, batch, resources, fit)
     torch.manual_seed(1)
     if kind == "sft":
         single = [PairTokens(pair.prompt, pair.response_1, []) for pair in pairs]
@@ -162,6 +165,11 @@ def disturb(trainer):
                 parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
 
 
+def put_together(gradient):
+    """Where it is in shards."""
+    return gradient.full_tensor() if isinstance(gradient, DTensor) else gradient.clone()
+
+
 def first_gradients(trainer, moved=None):
     """Those that the optimizer's first step finds, before they are clipped, and the logged loss.
 
@@ -181,7 +189,7 @@ def first_gradients(trainer, moved=None):
         optimizer = create(*args, **options)
         optimizer.register_step_pre_hook(
             lambda *_: found.update(
-                (name, parameter.grad.clone())
+                (name, put_together(parameter.grad))
                 for name, parameter in trainer.model.named_parameters()
                 if parameter.grad is not None
             )

@@ -8,6 +8,7 @@ import torch.multiprocessing as mp
 from families import CONFIGS
 from packed_trainings import (
     KINDS,
+    WHOLE,
     assert_equal,
     first_gradients,
     in_group,
@@ -16,7 +17,9 @@ from packed_trainings import (
     stock,
 )
 
+from weakteach.models.memory import Fit
 from weakteach.models.resources import Resources
+from weakteach.training.packed import in_parts
 from weakteach.training.recipes import Lora
 
 
@@ -30,7 +33,39 @@ def test_gradients_are_those_of_the_stock_trainer(family, kind, lora, tmp_path):
     theirs = first_gradients(stock(kind, family, pairs, lora, tmp_path, 16, accumulated=4))
     for tokens in (100_000, 80):
         trainer = ours(kind, family, pairs, lora, tmp_path, 16, Resources(train_tokens=tokens))
+        assert trainer.packed == (family != "gpt-neo")
         assert_equal(first_gradients(trainer), theirs)
+
+
+@pytest.mark.parametrize("lora", [None, Lora(rank=4)], ids=["full", "adapters"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("family", ["opt", "llama", "qwen3", "smollm3", "gemma3"])
+def test_checkpointed_activations_change_no_gradient(family, kind, lora, tmp_path):
+    """And layers are indeed run anew: each is called twice."""
+    pairs, resources, found = some_pairs(), Resources(train_tokens=80), []
+    for fit in (WHOLE, Fit(activation_checkpointing=True)):
+        trainer, calls = ours(kind, family, pairs, lora, tmp_path, 16, resources, fit), []
+        kind_of_layer = type(trainer.plain_model)._no_split_modules[0]
+        layer = next(m for m in trainer.model.modules() if type(m).__name__ == kind_of_layer)
+        attention = next(m for name, m in layer.named_children() if "attn" in name)
+        attention.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        found.append((first_gradients(trainer), len(calls)))
+    (kept, once), (checkpointed, twice) = found
+    assert_equal(checkpointed, kept)
+    assert (once > 1, twice) == (True, 2 * once)
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (1, [[0, 1, 2, 3, 4], [5, 6]]),
+        (3, [[0, 1], [2, 3, 4], [5, 6]]),
+        (7, [[0], [1], [2], [3], [4], [5], [6]]),
+        (9, [[0], [1], [2], [3], [4], [5], [6]]),
+    ],
+)
+def test_workers_of_shards_take_equally_many_parts(count, expected):
+    assert in_parts([[0, 1, 2, 3, 4], [5, 6]], count) == expected
 
 
 CASES = [(kind, lora) for kind in KINDS for lora in (None, Lora(rank=4))]

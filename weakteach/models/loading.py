@@ -94,8 +94,9 @@ class Weights:
     adapters: tuple[str, ...] = ()
 
 
-def load_causal(weights: Weights, dtype: str = "float32") -> PreTrainedModel:
-    """The causal language model, adapters merged, in eval mode on this process's device.
+def load_causal(weights: Weights, dtype: str = "float32", placed: bool = True) -> PreTrainedModel:
+    """The causal language model, adapters merged, in eval mode, on this process's device if it is
+    to be ``placed``.
 
     Raises ModelError for weights that are damaged, pickled, or want code of their own to be run.
     """
@@ -104,12 +105,13 @@ def load_causal(weights: Weights, dtype: str = "float32") -> PreTrainedModel:
         model = AutoModelForCausalLM.from_pretrained(
             weights.base, dtype=getattr(torch, dtype), **SAFELY, **no_dropout(config)
         )
-    return _placed(_merged(model, weights.adapters))
+    merged = _merged(model, weights.adapters)
+    return _placed(merged) if placed else merged.eval()
 
 
-def load_with_head(weights: Weights, dtype: str, seed: int) -> PreTrainedModel:
-    """The language model with a scalar head in place of its own, adapters merged, in eval mode on
-    this process's device. The head's weights are drawn from the seed.
+def load_with_head(weights: Weights, dtype: str, seed: int, placed: bool = True) -> PreTrainedModel:
+    """The language model with a scalar head in place of its own, adapters merged, in eval mode, on
+    this process's device if it is to be ``placed``. The head's weights are drawn from the seed.
 
     Raises ModelError as ``load_causal`` does, and for weights that are not of the language model.
     """
@@ -127,7 +129,8 @@ def load_with_head(weights: Weights, dtype: str, seed: int) -> PreTrainedModel:
     below_head = [key for key in info["missing_keys"] if key.startswith(model.base_model_prefix)]
     if below_head:
         raise ModelError(f"{weights.base} lacks weights of its model ({', '.join(below_head)})")
-    return _placed(_merged(model, weights.adapters))
+    model = _merged(model, weights.adapters)
+    return _placed(model) if placed else model.eval()
 
 
 @contextmanager

@@ -6,11 +6,12 @@ fused attention kernel, which keeps no scores; tests hold it against measured pe
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from weakteach.models.resources import FITS, FitName
 from weakteach.models.spec import Dtype
 
 FLOAT32, ADAM = 4, 8
@@ -30,7 +31,7 @@ KEPT_FEED_GATED, KEPT_FEED, KEPT_FEED_RELU = 3.8, 2.0, 1.0
 # TRL's fused head works in tiles of so many tokens and logits. It holds a whole tile in the dtype,
 # whatever the vocabulary, and float32 copies of what it fills of it.
 TILE_TOKENS, TILE_LOGITS, TILE_COPIES = 4096, 32_768, 3
-# Logits that exist at a time where log-probabilities are read (logprobs.CHUNK_LOGITS).
+# Logits that exist at a time where log-probabilities are read (target_scores.CHUNK_LOGITS).
 LABEL_LOGITS = 1 << 22
 # What a process holds on a GPU before it computes (context, workspaces), and what its allocator
 # cannot use.
@@ -103,6 +104,20 @@ def shape_of(config: Mapping[str, Any]) -> Shape | None:
     )
 
 
+def typical_shape(parameters: float) -> Shape:
+    """What a decoder of about so many parameters looks like, where nothing but its size is known:
+    about 100 times as wide as it has layers of 12 width² weights, with a tied vocabulary of 50,000.
+    """
+    vocabulary, width = 50_000, 64
+    while 12 * width**3 / 100 + vocabulary * width < parameters:
+        width += 64
+    layers = max(1, round((parameters - vocabulary * width) / (12 * width**2)))
+    return Shape(
+        vocabulary=vocabulary, hidden=width, layers=layers, queries=width, keys=width,
+        feed_forward=4 * width, positions=0, is_tied=True, is_gated=False, is_relu=False,
+    )  # fmt: skip
+
+
 def shape_in(folder: str | Path) -> Shape | None:
     """The shape of the model in a folder; None without a config that tells it."""
     file = Path(folder) / "config.json"
@@ -145,17 +160,30 @@ class Fit:
     shards: int = 1
 
     def arguments(self) -> dict[str, Any]:
-        """What TRL's configurations are handed. FSDP brings its own checkpointing."""
+        """What TRL's configurations are handed.
+
+        Layers are checkpointed by themselves, not by FSDP, which would save a gathering of weights
+        in the backward pass: it wraps them, and peft then finds no adapter by its name, neither for
+        checkpoints nor for what is written.
+        """
+        how = {"activation_checkpointing": self.activation_checkpointing}
         if self.shards == 1:
-            return {"activation_checkpointing": self.activation_checkpointing}
-        how = {
+            return how
+        sharding = {
             "version": 2,
             "reshard_after_forward": True,
             "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-            "activation_checkpointing": self.activation_checkpointing,
+            "activation_checkpointing": False,
             "state_dict_type": "FULL_STATE_DICT",
         }
-        return {"fsdp": True, "fsdp_config": how, "activation_checkpointing": False}
+        return {"fsdp": True, "fsdp_config": sharding, **how}
+
+
+def tokens_at_once(share: int, rows: int, length: int, most: int) -> int:
+    """Tokens that a device reads at once of its ``share`` of an update's pairs, each of as many
+    ``rows`` of ``length`` tokens: cut into parts of at most ``most`` tokens, or of one pair."""
+    pair = rows * length
+    return max(pair, min(share * pair, most))
 
 
 def training_memory(
@@ -192,17 +220,32 @@ def training_memory(
 
 
 def choose_fit(
-    shape: Shape, tokens: int, dtype: Dtype, lora_rank: int, workers: int, room: float
+    shape: Shape,
+    tokens: int,
+    dtype: Dtype,
+    lora_rank: int,
+    workers: int,
+    room: float,
+    ways: Sequence[Fit],
 ) -> Fit | None:
-    """The cheapest way in which a training fits ``room`` bytes of a GPU: as it is, with activation
-    checkpointing, or sharded over its workers; None if there is no such way."""
-    ways = [Fit(), Fit(activation_checkpointing=True)]
-    if workers > 1:
-        ways += [Fit(shards=workers), Fit(True, workers)]
+    """The first of the ``ways`` in which a training fits ``room`` bytes of a GPU; None if none
+    does."""
     for fit in ways:
         if training_memory(shape, tokens, dtype, lora_rank, workers, fit).on_gpu <= room:
             return fit
     return None
+
+
+def ways_to_fit(asked: FitName, workers: int) -> list[Fit]:
+    """Those that are tried, the cheapest first, or the one that was asked for."""
+    whole, sharded = (
+        [Fit(checkpointing, shards) for checkpointing in (False, True)]
+        for shards in (1, max(1, workers))
+    )
+    named = dict(zip(FITS, (*whole, *sharded), strict=True))
+    if asked != "auto":
+        return [named[asked]]
+    return [*whole, *sharded] if workers > 1 else whole
 
 
 def reading_memory(shape: Shape, tokens: int, dtype: Dtype = "float32", models: int = 1) -> Memory:

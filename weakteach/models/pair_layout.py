@@ -5,28 +5,20 @@ each response); where the second response is empty, there is one branch. All pai
 in one row without padding: trunk, branch 1, branch 2, trunk, … Position ids go on from the trunk in
 either branch. Everything but attention looks at single tokens, so it never meets padding.
 
-Labeling, reference log-probabilities and every training lay their pairs out here. Where a family of
-models keeps its own attention, each response has a padded row of its own.
+Labeling, reference log-probabilities and every training lay their pairs out here. Where a probe
+finds that a model must not read them so (``probe``), each response has a padded row of its own.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import takewhile
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 
 from weakteach.models.pair_attention import PairLayout
 from weakteach.models.resources import Attention
 from weakteach.models.tokens import PairTokens
-
-LOGGER = logging.getLogger(__name__)
-# Families whose gradients were held against those of separate rows. A probe finds out which others
-# label packed pairs rightly; they train with a row for each response.
-PACKED = {"opt", "gpt2", "gpt_neox", "llama", "mistral", "gemma", "qwen2"}
 
 
 @dataclass(frozen=True)
@@ -88,23 +80,6 @@ class _Scores:
         ends = torch.tensor(self.ends, dtype=torch.long, device=device).reshape(-1, 2).T
         predictors, targets, pairs = map(whole, (self.predictors, self.targets, self.pairs))
         return Batch(inputs, predictors, targets, pairs, sides, whole(self.columns), ends)
-
-
-def is_packed(model: PreTrainedModel) -> bool:
-    """Whether the model's family trains on pairs in one row; warns where it does not."""
-    kind = model.config.model_type
-    if kind not in PACKED:
-        _warn_of_separate_rows(kind)
-    return kind in PACKED
-
-
-@lru_cache
-def _warn_of_separate_rows(kind: str) -> None:
-    LOGGER.warning(
-        "Models of type %s read the prompt once for each response in training: their attention "
-        "takes no mask by position, or its gradients were never tried with one",
-        kind,
-    )
 
 
 def cut_by_tokens(pairs: Sequence[PairTokens], most: int, packed: bool) -> list[list[int]]:

@@ -1,9 +1,10 @@
 """Whether a loaded model reads packed pairs rightly, found out on two short ones.
 
 A packed row is right where every layer attends by our function, which sees all that the layer wants
-of its attention. Both are looked at, and the log-probabilities are compared with those of a
-sequence for each response. Neither alone would do: a window longer than the pairs changes no
-number here, and a family that counts places instead of positions calls our function all the same.
+of its attention. Both are looked at, and the answers (log-probabilities, or the rewards of a scalar
+head) are compared with those of a sequence for each response. Neither alone would do: a window
+longer than the pairs changes no number here, and a family that counts places instead of positions
+calls our function all the same. Labeling and training ask the same probe.
 """
 
 import logging
@@ -18,6 +19,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from weakteach.models.pair_attention import pair_attention
 from weakteach.models.pair_layout import Batch, packed_batch, separate_batch
 from weakteach.models.spec import ModelError
+from weakteach.models.target_scores import target_scores
 from weakteach.models.tokens import PairTokens
 
 LOGGER = logging.getLogger(__name__)
@@ -33,21 +35,23 @@ HARMLESS = {
 # far it lies towards the answer of a row without any mask.
 EXACT, SHARE_OF_WRONG = 1e-3, 0.25
 
-# Log-probabilities of a batch's targets.
-Score = Callable[[PreTrainedModel, Batch], torch.Tensor]
+# What a model says of the four responses of a batch of two pairs, shape [4].
+Answers = Callable[[PreTrainedModel, Batch], torch.Tensor]
 
 _KNOWN: WeakKeyDictionary[PreTrainedModel, str] = WeakKeyDictionary()
 _calls: list[dict[str, Any]] = []
 
 
-def why_separate(model: PreTrainedModel, score: Score) -> str:
-    """Why the model must read each response in a row of its own; empty if it reads packed pairs.
+def why_separate(model: PreTrainedModel) -> str:
+    """Why the model, in eval mode, must read each response in a row of its own; empty if it reads
+    packed pairs.
 
-    Found out once for each loaded model. Raises ModelError if its log-probabilities come out wrong
-    in either way.
+    Found out once for each loaded model. Raises ModelError if its answers come out wrong in either
+    way.
     """
     if model not in _KNOWN:
-        _KNOWN[model] = _probe(model, score)
+        answers = _sums if model.get_output_embeddings() is not None else _rewards
+        _KNOWN[model] = _probe(model, answers)
         if why := _KNOWN[model]:
             kind = model.config.model_type
             LOGGER.warning(
@@ -57,14 +61,14 @@ def why_separate(model: PreTrainedModel, score: Score) -> str:
 
 
 @torch.inference_mode()
-def _probe(model: PreTrainedModel, score: Score) -> str:
+def _probe(model: PreTrainedModel, answers: Answers) -> str:
     pairs = _pairs(model)
     right = _plain(model, [(pair.prompt, r) for pair in pairs for r in _responses(pair)])
     if not right.isfinite().all():
         return ""  # of broken weights, which the pairs themselves tell by their names
     exact = model.dtype == torch.float32
     try:
-        separate = _sums(model, score, separate_batch(pairs, model.device))
+        separate = answers(model, separate_batch(pairs, model.device))
     except Exception as error:  # whatever a family's forward raises for our inputs
         raise ModelError(
             f"Models of type {model.config.model_type} cannot be read ({type(error).__name__}: "
@@ -81,7 +85,7 @@ def _probe(model: PreTrainedModel, score: Score) -> str:
         )
     try:
         with _recording(model) as calls:
-            packed = _sums(model, score, packed_batch(pairs, model.device))
+            packed = answers(model, packed_batch(pairs, model.device))
     except Exception as error:  # as above
         return f"their attention does not take ours ({type(error).__name__})"
     return _misfit(model, calls) or (
@@ -146,18 +150,29 @@ def _responses(pair: PairTokens) -> tuple[list[int], list[int]]:
 
 
 def _plain(model: PreTrainedModel, texts: list[tuple[list[int], list[int]]]) -> torch.Tensor:
-    """Log-probability of each response after its prompt, in a forward pass of its own."""
-    sums = []
+    """The log-probability of each response after its prompt, or its reward, in a forward pass of
+    its own."""
+    found = []
     for prompt, response in texts:
         ids = torch.tensor([prompt + response], device=model.device)
-        logits = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
-        chosen = logits.float().log_softmax(-1).gather(-1, ids[0, len(prompt) :, None])
-        sums.append(chosen.sum())
-    return torch.stack(sums)
+        logits = model(input_ids=ids, use_cache=False).logits.float()
+        if logits.ndim == 2:  # of a scalar head, at the end
+            found.append(logits[0, 0])
+            continue
+        scores = logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+        found.append(scores.gather(-1, ids[0, len(prompt) :, None]).sum())
+    return torch.stack(found)
 
 
-def _sums(model: PreTrainedModel, score: Score, batch: Batch) -> torch.Tensor:
-    """Scores of a batch added up for each response, in the order of ``_plain``."""
-    scores = score(model, batch).double()[:, None] * batch.sides
+def _sums(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """Log-probabilities added up for each response, in the order of ``_plain``."""
+    scores = target_scores(model, batch).double()[:, None] * batch.sides
     sums = torch.zeros(2, 2, dtype=torch.float64, device=scores.device)
     return sums.index_add_(0, batch.pairs, scores).flatten().float()
+
+
+def _rewards(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """What a scalar head says at the ends, in the order of ``_plain``."""
+    hidden = model.base_model(**batch.inputs, use_cache=False).last_hidden_state
+    head: Any = model.score
+    return head(hidden.flatten(0, 1)[batch.ends.T.flatten()])[:, 0].float()

@@ -11,7 +11,11 @@ from typing import Any, Literal
 from weakteach.artifacts.errors import UserError
 
 Attention = Literal["sdpa", "flex"]
-AT_LEAST_ONE = {"label_tasks", "threads", "train_tokens", "batch_tokens", "checkpoint_steps"}
+# How a training is made to fit its device: a whole copy on each worker or shards of one (FSDP),
+# each with activations kept or computed again (checkpointed).
+FITS = ("whole", "whole-checkpointed", "sharded", "sharded-checkpointed")
+FitName = Literal["auto", "whole", "whole-checkpointed", "sharded", "sharded-checkpointed"]
+AT_LEAST_ONE = {"label_tasks", "threads", "train_tokens", "batch_tokens"}
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,16 @@ class Resources:
     attention: Attention = "sdpa"
     """How pairs are read, in labeling and training: flex skips what the mask hides, is meant for
     CUDA, and slow on a CPU."""
+    fit: FitName = "auto"
+    """How a training fits its GPU: whole or sharded over its workers (FSDP), activations kept or
+    checkpointed; auto takes the first that an estimate says fits."""
     token_metrics: bool = False
     """Have trainings log entropy, accuracy of tokens and mean logits, which costs passes over the
     logits and which nothing here reads."""
-    checkpoint_steps: int = 200
-    """Updates from one checkpoint of a training to the next."""
+    checkpoint_minutes: float = 10.0
+    """Minutes from one checkpoint of a training to the next, by the time of its first updates."""
+    checkpoint_steps: int = 0
+    """Updates from one checkpoint of a training to the next, in place of minutes."""
     max_failures: int = 2
     """Workers of a training that may be lost before it fails."""
 
@@ -67,6 +76,12 @@ class Resources:
                 f"A pool of {self.label_actors} labeling actors cannot grow up to "
                 f"{self.label_actors_max}: it must start with at least 1 (--label-actors) and at "
                 "most that many (--label-actors-max)"
+            )
+
+        if self.fit.startswith("sharded") and not (self.gpus and self.train_workers > 1):
+            raise UserError(
+                f"--fit {self.fit} shards a model over the GPUs of several workers: ask for them "
+                "with --train-workers and --gpus 1, or leave --fit out"
             )
 
     @property

@@ -18,6 +18,8 @@ from weakteach.models.resources import Resources
 from weakteach.run.address import ClusterError, ray_address
 from weakteach.run.concurrency import AtOnce, on_cluster
 from weakteach.run.leases import ray_lease
+from weakteach.run.nodes import nodes_of_ray
+from weakteach.run.preflight import check_cluster
 
 LOGGER = logging.getLogger(__name__)
 # Set for every worker; a value that the user's environment has wins. Ray Train's own defaults cost
@@ -115,6 +117,20 @@ def start_ray(
                 else f"Ray did not start in {STARTS} tries: {error}"
             ) from error
     raise AssertionError("the last try returns or raises")
+
+
+def what_waits(joined: Joined, resources: Resources) -> list[str]:
+    """What the nodes that are there cannot hold, in sentences: it waits for nodes that join a
+    cluster. Raises ClusterError for the Ray of this machine, which none ever joins."""
+    problems = check_cluster("this machine", nodes_of_ray(ray.nodes()), resources)
+    if problems and not joined.by_address:
+        one = problems[0]
+        raise ClusterError(f"On this machine {one.what}: {one.remedy}")
+    return [
+        f"At the moment {one.what}. The rest waits until more nodes join; if none ever do: "
+        f"{one.remedy}."
+        for one in problems
+    ]
 
 
 def arms_at_once(wanted: AtOnce | None, resources: Resources, patience: float = 0.0) -> AtOnce:

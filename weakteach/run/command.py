@@ -5,6 +5,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from cyclopts import App
@@ -14,6 +15,8 @@ from weakteach.models.resources import Resources
 from weakteach.run.address import ray_address
 from weakteach.run.concurrency import planned
 from weakteach.run.deciding import Deciding
+from weakteach.run.fit import footprints, memory_table
+from weakteach.run.needs import needs_of
 from weakteach.run.options import (
     Cost,
     CostOptions,
@@ -29,8 +32,17 @@ from weakteach.run.options import (
     resources_of,
 )
 from weakteach.run.parts import SPENT, Outcome, Part, deadline_of
-from weakteach.run.plan import experiments_table, make_plan, parameters, plan_sentence, plan_table
+from weakteach.run.plan import (
+    experiments_table,
+    make_plan,
+    parameters,
+    plan_sentence,
+    plan_table,
+    seconds_of,
+)
 from weakteach.run.prices import check_cost, cost_sentence, cost_table, costs, rates, read_prices
+from weakteach.run.readiness import check_cluster_file, check_needs, check_run, refuse
+from weakteach.run.simulation import longest_first, simulation_table, tasks_of
 from weakteach.run.terminal import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -99,11 +111,20 @@ class Sweep:
         seeds, budget = deciding.seeds(self.decides, choices.seeds), deciding.seconds
         if seeds:
             choices = replace(choices, seeds=seeds)
-        grid = make_grid(preset, ranges, choices, endpoint, resolve=not cost.plan)
-        if seeds:
-            grid = replace(grid, more_seeds=())
-        store = Store(where.storage)
-        experiments, resources = self.experiments_of(grid), resources_of(preset, execution)
+
+        def found(resolve: bool) -> tuple[Grid, list[Experiment]]:
+            grid = make_grid(preset, ranges, choices, endpoint, resolve)
+            grid = replace(grid, more_seeds=()) if seeds else grid
+            return grid, self.experiments_of(grid)
+
+        grid, experiments = found(resolve=False)
+        store, resources = Store(where.storage), resources_of(preset, execution)
+        if not cost.plan:
+            needs = needs_of(grid, experiments)
+            problems = check_needs(needs, grid.preset.max_tokens)
+            refuse(problems + check_cluster_file(running.cluster_file, resources))
+            if needs.of_hub:
+                grid, experiments = found(resolve=True)
         asked = Asked(grid, experiments, seeds, store, resources)
         return self.study(asked, running, cost, budget, verbose)
 
@@ -120,6 +141,8 @@ class Sweep:
         arms = arms_of(now)
         made = make_plan(arms, store, asked.grid.preset.scale)
         of_plan = costs(made, prices, resources.gpu_type, cost.node_types)
+        seconds = partial(seconds_of, scale=asked.grid.preset.scale)
+        taken = footprints(made.missing, resources, asked.grid.preset.max_tokens)
         if cost.plan:
             if len(now) > 1 and (found is None or found.number == 1):
                 console.print(experiments_table(now, store))
@@ -132,17 +155,30 @@ class Sweep:
             console.print(f"{at_once or 'As many arms at a time as fit on the cluster'}.")
             console.print(cost_table(of_plan, prices))
             console.print(cost_sentence(of_plan, prices))
+            tasks = tasks_of(made.missing, seconds, resources)
+            console.print(simulation_table(tasks, made.device, of_plan, prices))
+            console.print(memory_table(taken, resources))
         if cost.max_cost is not None:
             check_cost(made, of_plan, prices, cost.max_cost)
         if cost.plan:
             return 0
+        refuse(check_run(made.missing, taken, store, resources))
         store.check_writable()
         if made.existing < made.unique:
             ray_address(running.address)
+        if running.check:
+            console.print(f"All is there. {plan_sentence(made)} Nothing was started.")
+            return 0
 
         # Ray and torch take seconds to import, which plans and help texts do not wait for.
         from weakteach.report.terminal import terminal_tables
-        from weakteach.run.cluster import SECONDS_FOR_NODES, arms_at_once, shared, start_ray
+        from weakteach.run.cluster import (
+            SECONDS_FOR_NODES,
+            arms_at_once,
+            shared,
+            start_ray,
+            what_waits,
+        )
         from weakteach.run.sweep import run_study
         from weakteach.study.manifest import describe, study_folder
 
@@ -154,6 +190,8 @@ class Sweep:
             joined = start_ray(running.address, wanted, resources, verbose, running.dashboard)
             if joined.dashboard:
                 console.print(f"Dashboard: {joined.dashboard}", soft_wrap=True)
+            for line in what_waits(joined, resources):
+                console.print(line, soft_wrap=True)
             patience = SECONDS_FOR_NODES if joined.by_address else 0.0
             at_once = arms_at_once(at_once, resources, patience)
             console.print(f"{at_once}.")
@@ -180,6 +218,10 @@ class Sweep:
 
             outcome = run_rounds(rounds, run, check, deadline, concurrent, console)
         else:
+            missing = {step.fingerprint for step in made.missing}
+            arms = longest_first(
+                arms, lambda step: seconds(step) if step.fingerprint in missing else 0.0
+            )
             outcome = run(asked.experiments, Part(arms, deadline))
             if outcome.late:
                 console.print(f"{outcome.late} arms were not started. {SPENT}")

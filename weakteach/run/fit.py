@@ -1,23 +1,185 @@
 """The memory of the steps of a plan, and how their trainings are made to fit."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+
 from weakteach.artifacts.step import Step
 from weakteach.evaluation.gold import RewardModel
-from weakteach.models.memory import Fit, Memory, Shape, choose_fit, reading_memory, training_memory
+from weakteach.models.memory import (
+    ADAM,
+    FLOAT32,
+    Fit,
+    Memory,
+    Shape,
+    choose_fit,
+    reading_memory,
+    shape_in,
+    tokens_at_once,
+    training_memory,
+    typical_shape,
+    ways_to_fit,
+)
 from weakteach.models.resources import Resources
+from weakteach.models.spec import CONFIG, UNRESOLVED, Model, ModelError, fetch
+from weakteach.models.tiny.family import SHIPPED, base_folder
+from weakteach.run.plan import model_of, parameters
+from weakteach.run.preflight import GIB, room_of
+from weakteach.steps.data import Converted, Dequantized, Pretrained
 from weakteach.steps.evaluation import Generate, GoldReward
 from weakteach.steps.labels import GoldLabels, WeakLabels
 from weakteach.steps.training import Dpo, RewardHead, Sft
 
+# Of one training, which are kept at a time.
+CHECKPOINTS = 2
 
-def plan_memory(step: Step, shape: Shape, resources: Resources, length: int) -> Memory | None:
+
+@dataclass(frozen=True)
+class Footprint:
+    """What steps of a kind take of a device with a model: bytes as they are, and bytes as they are
+    made to fit. ``fit`` is None where no way is found, and for steps that train nothing."""
+
+    kind: str
+    model: str
+    whole: float
+    fitted: float
+    fit: Fit | None
+    trains: bool
+
+    @property
+    def how(self) -> str:
+        """In words."""
+        if not self.trains:
+            return ""
+        if self.fit is None:
+            return "does not fit"
+        shards = f"sharded over {self.fit.shards}" if self.fit.shards > 1 else "whole"
+        return shards + (", checkpointed" if self.fit.activation_checkpointing else "")
+
+
+def footprints(steps: Iterable[Step], resources: Resources, length: int) -> list[Footprint]:
+    """Of each kind of step with each model, the largest, for pairs of ``length`` tokens; models of
+    unknown size are left out."""
+    found: dict[tuple[str, str], Footprint] = {}
+    shapes: dict[Model, Shape | None] = {}
+    for step in steps:
+        model = model_of(step)
+        if model is None:
+            continue
+        if model not in shapes:
+            shapes[model] = shape_for(model)
+        shape = shapes[model]
+        if shape and (one := _footprint(step, model.label, shape, resources, length)):
+            key = (one.kind, one.model)
+            found[key] = max(one, found.get(key, one), key=lambda each: each.fitted)
+    return list(found.values())
+
+
+def _footprint(
+    step: Step, model: str, shape: Shape, resources: Resources, length: int
+) -> Footprint | None:
+    memory = plan_memory(step, shape, resources, length)
+    if memory is None:
+        return None
+    kind, whole, fit = type(step).__name__, _bytes(memory, resources), None
+    fitted, trains = whole, isinstance(step, Sft | Dpo | RewardHead)
+    if isinstance(step, Sft | Dpo | RewardHead):
+        room = room_of(resources)
+        fit = plan_fit(step, shape, resources, length, float("inf") if room is None else room)
+        last = ways_to_fit(resources.fit, max(1, resources.train_workers))[-1]
+        fitted = _bytes(plan_memory(step, shape, resources, length, fit or last), resources)
+    return Footprint(kind, model, whole, fitted, fit, trains)
+
+
+def _bytes(memory: Memory | None, resources: Resources) -> float:
+    assert memory is not None
+    return memory.on_gpu if resources.gpus else memory.total
+
+
+def shape_for(model: Model) -> Shape | None:
+    """From the model's config where it is at hand, else that of a typical decoder of its size; None
+    where not even that is known. Asks the hub only for a model whose revision is known."""
+    shape = None
+    if model.label in SHIPPED:
+        shape = shape_in(base_folder(model.label))
+    elif model.content.startswith("sha256:"):
+        shape = shape_in(model.location)
+    elif not model.is_untrained:
+        folder = _cached(model)
+        shape = shape_in(folder) if folder else None
+    size = parameters(model)
+    return shape or (typical_shape(size) if size else None)
+
+
+def _cached(model: Model) -> Path | None:
+    """A folder with the config of a hub model, if there is one."""
+    if not model.content.endswith(f"@{UNRESOLVED}"):
+        try:
+            return fetch(model, [CONFIG])
+        except ModelError:
+            return None
+    from huggingface_hub import try_to_load_from_cache  # slow to import, for hub models alone
+
+    found = try_to_load_from_cache(model.label, CONFIG)
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def memory_table(found: Iterable[Footprint], resources: Resources) -> Table:
+    """Of each kind of step and way to fit, the model that takes most."""
+    device = "GPU" if resources.gpus else "process"
+    table = Table(title=f"GiB of a {device}, estimated", title_justify="left")
+    for heading in ("step", "largest model", "GiB", "made to fit", "GiB then"):
+        table.add_column(heading, justify="right" if "GiB" in heading else "left")
+    largest: dict[tuple[str, str], Footprint] = {}
+    for one in found:
+        key = (one.kind, one.how)
+        largest[key] = max(largest.get(key, one), one, key=lambda each: each.whole)
+    for one in largest.values():
+        numbers = f"{one.whole / GIB:,.1f}", f"{one.fitted / GIB:,.1f}"
+        table.add_row(one.kind, one.model, numbers[0], one.how, numbers[1])
+    return table
+
+
+def bytes_written(steps: Iterable[Step]) -> float:
+    """What the models of the steps take in the storage, trained ones in float32, and the two kept
+    checkpoints of the largest training; that of texts is small."""
+    models, checkpoints = 0.0, 0.0
+    shapes: dict[Model, Shape | None] = {}
+    for step in steps:
+        match step:
+            case Sft() | Dpo() | RewardHead() | Pretrained():
+                model = model_of(step)
+            case Converted() | Dequantized():
+                model = step.model
+            case _:
+                continue
+        if model is None:
+            continue
+        if model not in shapes:
+            shapes[model] = shape_for(model)
+        if not (shape := shapes[model]):
+            continue
+        rank = _rank(step) if isinstance(step, Sft | Dpo | RewardHead) else 0
+        trained = shape.adapter_parameters(rank) if rank else shape.parameters
+        whole = rank and isinstance(step, RewardHead)  # adapters are merged into it
+        models += FLOAT32 * (shape.parameters if whole else trained)
+        checkpoints = max(checkpoints, CHECKPOINTS * (FLOAT32 + ADAM) * trained)
+    return models + checkpoints
+
+
+def plan_memory(
+    step: Step, shape: Shape, resources: Resources, length: int, fit: Fit | None = None
+) -> Memory | None:
     """What a step takes of one device whose model has that shape, with prompts and responses of
-    ``length`` tokens together; None for steps that use none. Generation is its weights and the keys
-    and values of a batch."""
+    ``length`` tokens together; None for steps that use none. A training is made to fit as ``fit``
+    says, not at all without. Generation is its weights and the keys and values of a batch."""
     match step:
         case Sft() | Dpo() | RewardHead():
             tokens, rank = _tokens(step, resources, length), _rank(step)
             workers = max(1, resources.train_workers)
-            return training_memory(shape, tokens, step.dtype, rank, workers)
+            return training_memory(shape, tokens, step.dtype, rank, workers, fit)
         case WeakLabels(teacher=Dpo(recipe=recipe)):
             models = 1 if recipe.lora else 2
             return reading_memory(shape, resources.batch_tokens, step.dtype, models)
@@ -37,16 +199,14 @@ def plan_fit(
 ) -> Fit | None:
     """How the step fits a GPU of ``room`` bytes; None if it does not."""
     workers = max(1, resources.train_workers)
-    tokens = _tokens(step, resources, length)
-    return choose_fit(shape, tokens, step.dtype, _rank(step), workers, room)
+    tokens, ways = _tokens(step, resources, length), ways_to_fit(resources.fit, workers)
+    return choose_fit(shape, tokens, step.dtype, _rank(step), workers, room, ways)
 
 
 def _tokens(step: Sft | Dpo | RewardHead, resources: Resources, length: int) -> int:
-    """Tokens that a device reads at once: its share of a batch, two rows for a pair unless SFT, cut
-    into parts of at most ``train_tokens`` or one pair."""
     share = max(1, step.recipe.schedule.batch // max(1, resources.train_workers))
-    pair = length * (1 if isinstance(step, Sft) else 2)
-    return max(pair, min(share * pair, resources.train_tokens))
+    rows = 1 if isinstance(step, Sft) else 2
+    return tokens_at_once(share, rows, length, resources.train_tokens)
 
 
 def _rank(step: Sft | Dpo | RewardHead) -> int:

@@ -9,9 +9,11 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from weakteach.artifacts.step import walk
 from weakteach.artifacts.store import Store
 from weakteach.models.size import context_of
 from weakteach.models.spec import Model, find_model
+from weakteach.models.tiny.family import FAMILY
 from weakteach.preferences.pair import DataError
 from weakteach.preferences.rows import Wishes
 from weakteach.preferences.sources import UserSource, data_source
@@ -19,6 +21,8 @@ from weakteach.preferences.table import write_pairs
 from weakteach.run.address import ray_address
 from weakteach.run.check import Looked, look, summarize, tell_lengths
 from weakteach.run.export import begin, check_out, quarantine_anew
+from weakteach.run.fit import footprints
+from weakteach.run.needs import Needs
 from weakteach.run.options import (
     Cluster,
     ClusterOptions,
@@ -27,8 +31,11 @@ from weakteach.run.options import (
     Verbose,
     resources_of,
 )
+from weakteach.run.readiness import check_cluster_file, check_needs, check_run
+from weakteach.run.readiness import refuse as refuse_problems
 from weakteach.run.terminal import terminal
 from weakteach.steps.data import Pairs
+from weakteach.steps.labels import WeakLabels
 from weakteach.study.policies import tokenizers_of
 from weakteach.study.presets import PRESETS
 
@@ -58,7 +65,12 @@ def label(
     """
     preset = PRESETS[options.preset]
     resources = resources_of(preset, execution)
-    model = find_model(options.teacher)
+    found = find_model(options.teacher, resolve=False)
+    needs = Needs(() if found.label in FAMILY else (found,), (), (), ())
+    # Whatever the model's context, pairs that are longer go to quarantine.
+    problems = check_needs(needs, max_tokens=0)
+    refuse_problems(problems + check_cluster_file(cluster.cluster_file, resources))
+    model = find_model(options.teacher) if needs.of_hub else found
     wishes = Wishes.of(options.columns, options.choice_values)
     sources = [data_source(named, wishes) for named in (options.labeled, options.unlabeled)]
     most = min(options.max_tokens, context_of(model) or options.max_tokens)
@@ -72,25 +84,43 @@ def label(
     console = terminal()
     looked = [look(source) for source in sources]
     summarize(console, looked)
-    begin(options.out, run)
-    try:
+    if cluster.check:
         refuse(looked)
-    except DataError:
-        quarantine_anew([_without_lengths(source) for source in sources], options.out)
-        raise
-    usable = tell_lengths(console, looked, model, options.max_tokens)
-    try:
+        usable = tell_lengths(console, looked, model, options.max_tokens)
         refuse_lengths(looked, usable, model, most, options.max_tokens)
-    except DataError:
-        quarantine_anew([partial(pairs.write, store) for pairs in (few, many)], options.out)
-        raise
+    else:
+        begin(options.out, run)
+        try:
+            refuse(looked)
+        except DataError:
+            quarantine_anew([_without_lengths(source) for source in sources], options.out)
+            raise
+        usable = tell_lengths(console, looked, model, options.max_tokens)
+        try:
+            refuse_lengths(looked, usable, model, most, options.max_tokens)
+        except DataError:
+            quarantine_anew([partial(pairs.write, store) for pairs in (few, many)], options.out)
+            raise
 
-    from weakteach.run.cluster import shared, start_ray
-    from weakteach.run.labeling import Labeling, run_labeling
+    from weakteach.run.labeling import Labeling, run_labeling, teacher_of
+
+    _, teacher, _ = teacher_of(options, preset, model, few, looked[0].overview.choices)
+    steps = walk([WeakLabels(teacher, many.all, teacher.dtype)])
+    existing = store.existing(steps)
+    missing = [step for step in steps if step.fingerprint not in existing]
+    taken = footprints(missing, resources, options.max_tokens)
+    refuse_problems(check_run(missing, taken, store, resources))
+    if cluster.check:
+        console.print("All is there. Nothing was started.")
+        return
+
+    from weakteach.run.cluster import shared, start_ray, what_waits
 
     joined = start_ray(cluster.address, 1, resources, verbose, cluster.dashboard)
     if joined.dashboard:
         console.print(f"Dashboard: {joined.dashboard}", soft_wrap=True)
+    for line in what_waits(joined, resources):
+        console.print(line, soft_wrap=True)
     job = Labeling(console, shared(store), resources, preset, model, options, few, many, run)
     run_labeling(job)
 

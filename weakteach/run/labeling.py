@@ -81,7 +81,7 @@ def run_labeling(job: Labeling) -> None:
     console, options = job.console, job.options
     job.hold([job.few, job.many])
     labeled = read_pairs(job)
-    sft, teacher, parts = teacher_of(job, labeled)
+    sft, teacher, parts = teacher_of(options, job.preset, job.model, job.few, labeled)
     weak = WeakLabels(teacher, job.many.all, teacher.dtype)
     accuracy = Agreement(WeakLabels(teacher, parts.test, teacher.dtype))
     new = NewToTeacher(weak, parts.train)
@@ -128,16 +128,17 @@ def read_pairs(job: Labeling) -> int:
     return choices
 
 
-def teacher_of(job: Labeling, labeled: int) -> tuple[Sft, Dpo, HeldOut]:
+def teacher_of(
+    options: LabelOptions, preset: Preset, model: Model, few: Pairs, labeled: int
+) -> tuple[Sft, Dpo, HeldOut]:
     """The teacher after SFT and after DPO, which learns from the labeled pairs but for those held
     out to test it."""
-    options, preset = job.options, job.preset
-    recipes = preset.data.teacher_recipes(str(job.model))
+    recipes = preset.data.teacher_recipes(str(model))
     count = max(1, min(LARGEST_HELD_OUT, int(options.held_out * labeled)))
-    parts = HeldOut(job.few, count, labeled_alone=True)
+    parts = HeldOut(few, count, labeled_alone=True)
     choices, dtype = HumanLabels(parts.train), options.dtype or preset.dtype
     documents = preset.pretraining_documents or LAPTOP.pretraining_documents
-    start = policy_of(job.model, documents)
+    start = policy_of(model, documents)
     sft = Sft(start, choices, recipes.sft, options.seed, dtype=dtype)
     return sft, Dpo(sft, choices, recipes.dpo, options.seed, dtype=dtype), parts
 

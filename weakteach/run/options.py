@@ -90,6 +90,11 @@ class Cluster:
     """Ray cluster to run on; without it (and RAY_ADDRESS), Ray starts here."""
     dashboard: bool = False
     """Show Ray's dashboard of a run on this machine, and print its URL."""
+    cluster_file: Path | None = None
+    """File of ray up or KubeRay that the cluster is made of: what its nodes can never hold is
+    refused."""
+    check: bool = False
+    """Check that all is there that the run needs; start nothing."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What a study would compute, before anything runs."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,6 +12,7 @@ from rich.table import Table
 from weakteach.artifacts.step import Step, walk
 from weakteach.artifacts.store import Store
 from weakteach.evaluation.gold import RewardModel
+from weakteach.models.memory import typical_shape
 from weakteach.models.spec import Model
 from weakteach.models.tiny.family import FAMILY
 from weakteach.steps.data import (
@@ -54,12 +56,14 @@ class PlanRow:
 @dataclass(frozen=True)
 class Plan:
     """The unique steps of a study by kind. ``unsized`` are the models of missing steps whose size
-    is not known: their steps count as nothing."""
+    is not known: their steps count as nothing. ``missing`` are the steps to compute, after their
+    inputs."""
 
     arms: int
     rows: tuple[PlanRow, ...]
     device: str
     unsized: tuple[str, ...] = ()
+    missing: tuple[Step, ...] = ()
 
     @property
     def unique(self) -> int:
@@ -79,8 +83,7 @@ class Plan:
 
 
 def make_plan(arms: Iterable[Arm], store: Store, scale: Scale) -> Plan:
-    """Count the steps of the arms. The estimate of a missing step is its floating-point
-    operations over the scale's speed; sizes of data are the scale's too until they are known."""
+    """Count the steps of the arms; estimate how long each missing one takes (``seconds_of``)."""
     arms = list(arms)
     per_arm = [walk(arm.targets) for arm in arms]
     unique = walk(target for arm in arms for target in arm.targets)
@@ -91,11 +94,12 @@ def make_plan(arms: Iterable[Arm], store: Store, scale: Scale) -> Plan:
     for kind in dict.fromkeys(type(step).__name__ for step in unique):
         steps = [step for step in unique if type(step).__name__ == kind]
         missing = [step for step in steps if step.fingerprint not in existing]
-        seconds = sum(operations(step, scale) for step in missing) / scale.flops_per_second
+        seconds = sum(seconds_of(step, scale) for step in missing)
         rows.append(PlanRow(kind, used[kind], len(steps), len(steps) - len(missing), seconds))
         models = [model for step in missing if (model := model_of(step))]
         unsized |= {model.label: None for model in models if not parameters(model)}
-    return Plan(len(arms), tuple(rows), scale.device, tuple(unsized))
+    to_do = tuple(step for step in unique if step.fingerprint not in existing)
+    return Plan(len(arms), tuple(rows), scale.device, tuple(unsized), to_do)
 
 
 def plan_table(plan: Plan) -> Table:
@@ -126,6 +130,19 @@ def plan_sentence(plan: Plan) -> str:
 
 def hours_text(hours: float) -> str:
     return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
+
+
+def seconds_of(step: Step, scale: Scale) -> float:
+    """Estimated device-seconds of a step: its operations over the scale's speed, and, where tokens
+    are drawn one after the other, the steps of decoding, in each of which every layer is called.
+    Sizes of data are the scale's until they are known."""
+    seconds = operations(step, scale) / scale.flops_per_second
+    model = model_of(step)
+    if isinstance(step, Generate) and model and (size := parameters(model)):
+        together = math.ceil(scale.test_prompts * step.samples / scale.decode_rows)
+        layers = typical_shape(size).layers
+        seconds += together * step.max_new_tokens * layers * scale.decode_layer_seconds
+    return seconds
 
 
 def operations(step: Step, scale: Scale) -> float:

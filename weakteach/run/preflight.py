@@ -7,27 +7,27 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import util
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.table import Table
 
 from weakteach.artifacts.errors import UserError
 from weakteach.artifacts.store import Store
-from weakteach.models.memory import Memory
 from weakteach.models.resources import Resources
 from weakteach.models.spec import (
     CONFIG,
-    EMBEDDED,
     TOKENIZER_FILES,
+    UNRESOLVED,
     Model,
     RewardForm,
     fetch,
     find_model,
 )
 from weakteach.preferences.pair import Quarantined
+from weakteach.run.nodes import ACCELERATOR, NodeType
 
 GIB = 1 << 30
 # Memory of a GPU by its name in Ray, in GiB: the smallest that is sold under the name.
@@ -35,7 +35,6 @@ GPU_GIB: dict[str, float] = {
     "T4": 16, "V100": 16, "A10G": 24, "L4": 24, "L40S": 48, "A100": 40, "A100-40G": 40,
     "A100-80G": 80, "H100": 80, "H200": 141, "B200": 180,
 }  # fmt: skip
-ACCELERATOR = "accelerator_type:"
 FIRST_ROWS = 100
 
 
@@ -49,7 +48,8 @@ class Problem:
 
 
 def problem_table(problems: Sequence[Problem]) -> Table:
-    table = Table(title=f"{len(problems)} problems before the start", title_justify="left")
+    count = f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}"
+    table = Table(title=f"{count} before the start", title_justify="left")
     for heading in ("where", "what", "remedy"):
         table.add_column(heading, overflow="fold")
     for problem in problems:
@@ -67,30 +67,52 @@ def _said(where: str, check: Callable[[], Any]) -> tuple[Any, list[Problem]]:
         return None, [Problem(where, what, remedy or "see the message")]
 
 
-def check_models(names: Iterable[str], max_tokens: int) -> list[Problem]:
+def check_models(models: Iterable[Model], max_tokens: int) -> list[Problem]:
     """Of models that are trained or labeled with: that each is there, may be fetched, has weights,
     a tokenizer with EOS, and a context of ``max_tokens``."""
     problems: list[Problem] = []
-    for name in dict.fromkeys(names):
-        model, found = _said(name, lambda: find_model(name))  # noqa: B023
-        problems += found or _check_files(name, model, "text", max_tokens)
+    for model in dict.fromkeys(models):
+        found, why = _found(model)
+        problems += why or _check_files(found, "text", max_tokens)
     return problems
 
 
-def check_golds(golds: Iterable[tuple[str, RewardForm]], max_tokens: int) -> list[Problem]:
+def check_golds(golds: Iterable[tuple[Model, RewardForm]]) -> list[Problem]:
     """Of reward models with the form that they are read in: as above, a head with one output, and
     a chat template where it is needed."""
     problems: list[Problem] = []
-    for name, form in dict.fromkeys(golds):
-        model, found = _said(name, lambda: find_model(name))  # noqa: B023
-        found = found or [*_check_files(name, model, form, 0)]
-        problems += found or _check_head(name, model)
+    for model, form in dict.fromkeys(golds):
+        found, why = _found(model)
+        why = why or [*_check_files(found, form, 0)]
+        problems += why or _check_head(found)
     return problems
 
 
-def _check_files(name: str, model: Model, form: RewardForm, max_tokens: int) -> Iterable[Problem]:
-    if model.is_gguf or model.content.startswith(EMBEDDED):
+def check_embeddings(models: Iterable[Model]) -> list[Problem]:
+    """Of models of sentences: that each is there and may be fetched, and the library installed."""
+    problems: list[Problem] = []
+    for model in dict.fromkeys(models):
+        found, why = _found(model)
+        if not why:
+            _, why = _said(found.label, lambda: _small_files(found))  # noqa: B023
+        problems += why
+        if not why and util.find_spec("sentence_transformers") is None:
+            what = "it needs sentence-transformers, which is not installed"
+            problems.append(Problem(model.label, what, "pip install 'weakteach[similarity]'"))
+    return problems
+
+
+def _found(model: Model) -> tuple[Model, list[Problem]]:
+    """The model at its revision of now, if that was not looked up."""
+    if model.content.endswith(f"@{UNRESOLVED}"):
+        return _said(model.label, lambda: find_model(model.label))
+    return model, []
+
+
+def _check_files(model: Model, form: RewardForm, max_tokens: int) -> Iterable[Problem]:
+    if model.is_gguf or model.is_untrained:
         return []
+    name = model.label
     folder, found = _said(name, lambda: _small_files(model))
     if found:
         return found
@@ -123,7 +145,6 @@ def _check_tokenizer(name: str, folder: Path, form: RewardForm) -> Iterator[Prob
 
 
 def _config(folder: Path) -> Mapping[str, Any]:
-
     return json.loads((folder / CONFIG).read_text())
 
 
@@ -141,13 +162,13 @@ def _check_context(name: str, folder: Path, max_tokens: int) -> Iterator[Problem
         yield Problem(name, "it comes with code of its own, which is not run", "use another model")
 
 
-def _check_head(name: str, model: Model) -> Iterator[Problem]:
+def _check_head(model: Model) -> Iterator[Problem]:
     config = _config(_small_files(model))
     labels = config.get("num_labels") or len(config.get("id2label") or {0: "", 1: ""})
     kinds = config.get("architectures") or [""]
     if labels != 1 or not kinds[0].endswith("ForSequenceClassification"):
         yield Problem(
-            name,
+            model.label,
             f"it is no reward model: {kinds[0] or 'no architecture'} with {labels} outputs",
             "give a sequence-classification model with one output as --gold",
         )
@@ -168,37 +189,6 @@ def check_source(data: str, find: Callable[[], Any]) -> list[Problem]:
         what = f"none of its first {len(rows)} rows is a pair ({rows[0].reason}: {rows[0].detail})"
         return [Problem(data, what, "rename its columns, or give others as --data")]
     return []
-
-
-@dataclass(frozen=True)
-class NodeType:
-    """A kind of node that a cluster may have: resources of one, and how many at most."""
-
-    name: str
-    resources: Mapping[str, float]
-    count: int
-
-
-def nodes_of_file(file: Path) -> list[NodeType]:
-    """The node types of a cluster file of ``ray up``. Raises UserError."""
-    try:
-        types = yaml.safe_load(file.read_text())["available_node_types"]
-        return [
-            NodeType(name, kind.get("resources") or {}, int(kind.get("max_workers") or 1))
-            for name, kind in types.items()
-        ]
-    except (OSError, yaml.YAMLError, LookupError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(f"{file} is no cluster file of ray up: {error}") from error
-
-
-def nodes_of_ray(alive: Iterable[Mapping[str, Any]]) -> list[NodeType]:
-    """The nodes of a running cluster, as ``ray.nodes()`` lists them; one that scales up by itself
-    may get others, which its file tells."""
-    return [
-        NodeType(str(node.get("NodeName")), node["Resources"], 1)
-        for node in alive
-        if node.get("Alive")
-    ]
 
 
 def check_cluster(where: str, nodes: Sequence[NodeType], resources: Resources) -> list[Problem]:
@@ -244,24 +234,32 @@ def check_cluster(where: str, nodes: Sequence[NodeType], resources: Resources) -
 
 
 def check_memory(
-    steps: Iterable[tuple[str, Memory]], resources: Resources, gib: float | None = None
+    steps: Iterable[tuple[str, float, bool]], resources: Resources, gib: float | None = None
 ) -> list[Problem]:
-    """That what each step takes on a GPU is there, by names of steps and their memory. ``gib`` is
-    that of the device; without it, the smallest that is sold under the GPU's name."""
-    room = gib if gib is not None else GPU_GIB.get(resources.gpu_type)
+    """That the bytes which each step takes on a GPU are there, by names of steps and whether they
+    train. ``gib`` is the memory of the device; without it, the smallest that is sold under the
+    GPU's name."""
+    room = room_of(resources) if gib is None else gib * GIB * min(1.0, resources.gpus)
     if not resources.gpus or room is None:
         return []
-    share = min(1.0, resources.gpus)
+    smaller = "a smaller --batch-tokens, or another --gpu-type"
+    less = "more --train-workers to shard it over, --sft-lora, or another --gpu-type"
     return [
         Problem(
             name,
-            f"it takes about {memory.on_gpu / GIB:.0f} GiB, and its share of a "
-            f"{resources.gpu_type or 'GPU'} is {room * share:.0f} GiB",
-            "a smaller --device-batch, LoRA, activation checkpointing or FSDP over more workers",
+            f"it takes about {needed / GIB:.0f} GiB, and its share of a "
+            f"{resources.gpu_type or 'GPU'} is {room / GIB:.0f} GiB",
+            less if trains else smaller,
         )
-        for name, memory in steps
-        if memory.on_gpu > room * share * GIB
+        for name, needed, trains in steps
+        if needed > room
     ]
+
+
+def room_of(resources: Resources) -> float | None:
+    """Bytes of a GPU that a worker has; None without GPUs, or of an unknown type."""
+    gib = GPU_GIB.get(resources.gpu_type)
+    return None if gib is None or not resources.gpus else gib * GIB * min(1.0, resources.gpus)
 
 
 def check_disk(where: str, free: float, needed: float) -> list[Problem]:
@@ -274,4 +272,9 @@ def check_disk(where: str, free: float, needed: float) -> list[Problem]:
 
 def free_bytes(store: Store) -> float:
     """Of the storage; without bound where it is no file system."""
-    return shutil.disk_usage(store.root).free if store.is_local else float("inf")
+    if not store.is_local:
+        return float("inf")
+    folder = Path(store.root)
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free

@@ -19,7 +19,8 @@ from weakteach.steps.labels import HumanLabels
 from weakteach.steps.training import RewardHead
 from weakteach.study.arms import Annotator, Data, Grid
 from weakteach.study.policies import policy_of, tokenizers_of
-from weakteach.study.presets import DataPreset, Preset, Ranges
+from weakteach.study.presets import DataPreset, Preset, Ranges, Recipes
+from weakteach.training.recipes import Lora
 from weakteach.worlds.domain import Domain
 from weakteach.worlds.domains import DOMAINS
 from weakteach.worlds.noise import BradleyTerry, Noise, UniformFlip
@@ -57,10 +58,14 @@ class Choices(Ranges):
     """Pairs held out as the test part."""
     set_aside_pairs: int | None = None
     """Pairs that golds trained:... learn from."""
+    max_tokens: int | None = None
+    """Longer pairs go to quarantine; every model must be able to read as many."""
     samples: int | None = None
     """Responses to each test prompt, whose mean is the prompt's outcome."""
     dtype: Dtype | None = None
     """Of computations with models; trained weights stay in float32."""
+    sft_lora: int | None = None
+    """Rank of adapters (LoRA) that SFT trains, in place of all weights or of the preset's."""
     controls: Literal["main", "all"] = "main"
     """What the size grid compares weak labels with: main (the student before alignment, human and
     gold labels) or all controls. Other sweeps have all."""
@@ -71,6 +76,10 @@ class Choices(Ranges):
             value = getattr(self, name)
             if value is not None and value < 2:
                 raise DataError(f"--{name.replace('_', '-')}: {value} is too few, at least 2")
+        if self.max_tokens is not None and self.max_tokens < 8:
+            raise DataError(f"--max-tokens: {self.max_tokens} is too few, at least 8")
+        if self.sft_lora is not None and self.sft_lora < 1:
+            raise DataError(f"--sft-lora: a rank of {self.sft_lora} trains nothing, at least 1")
         if self.samples is not None and self.samples < 1:
             raise DataError(f"--samples: {self.samples} is too few, at least 1")
 
@@ -147,6 +156,8 @@ def make_grid(
         preset = replace(preset, test_pairs=choices.test_pairs)
     if choices.set_aside_pairs is not None:
         preset = replace(preset, set_aside_pairs=choices.set_aside_pairs)
+    if choices.max_tokens is not None:
+        preset = replace(preset, max_tokens=choices.max_tokens)
     if choices.samples is not None:
         preset = replace(preset, samples=choices.samples)
     if choices.dtype is not None:
@@ -181,8 +192,8 @@ def make_grid(
             name=domain_name(pairs.source),
             held_out=held_out,
             golds=tuple(gold for gold in found if gold),
-            teacher=wanted.teacher_recipes,
-            student=wanted.student_recipes,
+            teacher=with_adapters(wanted.teacher_recipes, choices.sft_lora),
+            student=with_adapters(wanted.student_recipes, choices.sft_lora),
         )
 
     own = choices.data is None
@@ -212,6 +223,19 @@ def make_grid(
         embedding=partial(find_model, preset.embedding, resolve) if preset.embedding else None,
         all_controls=choices.controls == "all",
     )
+
+
+def with_adapters(recipes: Callable[[str], Recipes], rank: int | None) -> Callable[[str], Recipes]:
+    """The same, but that SFT trains adapters of that rank, scaled by twice the rank, if one is
+    given."""
+    if rank is None:
+        return recipes
+
+    def adapted(name: str) -> Recipes:
+        of_model = recipes(name)
+        return replace(of_model, sft=replace(of_model.sft, lora=Lora(rank, alpha=2 * rank)))
+
+    return adapted
 
 
 def domain_name(source: Source) -> str:

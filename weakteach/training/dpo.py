@@ -1,11 +1,14 @@
 """Direct preference optimization, the starting model being the reference."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
 from transformers import PreTrainedModel
+from trl.trainer import dpo_trainer as dpo_trainer_module
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.utils import FusedCausalLMOutput
@@ -14,10 +17,12 @@ from weakteach.artifacts.errors import StepError
 from weakteach.models.loading import context_length
 from weakteach.models.logprobs import pair_logprobs
 from weakteach.models.tokens import PairTokens
+from weakteach.training.fitting import find_fit, placed
 from weakteach.training.packed import PackedLanguageModel, Part
 from weakteach.training.recipes import EXPECT_WRONG_LABELS, DpoRecipe, Loss
 from weakteach.training.worker import (
     TrainingJob,
+    from_all,
     label_column,
     load_preferences,
     load_start,
@@ -64,6 +69,10 @@ class PackedDpoTrainer(PackedLanguageModel, DPOTrainer):
         if self.weights is None:
             return super().scale(loss, part)
         return loss * (len(part.rows) / self._worker_weight)  # a sum over a sum
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        with _no_reference_model():
+            super().__init__(*args, **options)
 
     def part_inputs(self, part: Part) -> dict[str, torch.Tensor]:
         """As TRL has them, without the prompts: a column that it skips, then the responses."""
@@ -121,6 +130,19 @@ class PackedDpoTrainer(PackedLanguageModel, DPOTrainer):
         return dataset
 
 
+@contextmanager
+def _no_reference_model() -> Iterator[None]:
+    """TRL would load one beside a model that is to be sharded, which would not be asked anything:
+    the log-probabilities are known."""
+    of_trl: Any = dpo_trainer_module
+    create = of_trl.create_model_from_path
+    of_trl.create_model_from_path = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        of_trl.create_model_from_path = create
+
+
 def _places(part: Part) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Row and column in TRL's padded batch, and number of the score that stands there."""
     batch = part.batch
@@ -143,12 +165,13 @@ def dpo_trainer(job: TrainingJob) -> PackedDpoTrainer:
     model, tokenizer = load_start(job)
     tokens = load_preferences(job, tokenizer, context_length(model))
     reference = reference_logprobs(job, model, tokens)
+    fit = find_fit(job, model, tokens)
     trainer = PackedDpoTrainer(
         tokens,
         job.resources,
-        model=model,
+        model=placed(model, fit),
         args=DPOConfig(
-            **trainer_arguments(job, recipe.schedule),
+            **trainer_arguments(job, recipe.schedule, fit),
             beta=recipe.beta,
             loss_type=[TRL_LOSSES[recipe.loss]],
             precompute_ref_log_probs=True,
@@ -201,11 +224,7 @@ def reference_logprobs(
     mine = pair_logprobs(
         model, tokens[rank() :: workers], resources.batch_tokens, resources.attention
     )
-    if workers == 1:
-        return mine
-    shares: list[np.ndarray] = [mine] * workers
-    torch.distributed.all_gather_object(shares, mine)
     whole = np.empty((len(tokens), 2))
-    for worker, share in enumerate(shares):
+    for worker, share in enumerate(from_all(mine)):
         whole[worker::workers] = share
     return whole

@@ -20,15 +20,11 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head
 
 from weakteach.models.pair_attention import attending_in_pairs
-from weakteach.models.pair_layout import (
-    Batch,
-    cut_by_tokens,
-    is_packed,
-    lay_out,
-)
+from weakteach.models.pair_layout import Batch, cut_by_tokens, lay_out
+from weakteach.models.probe import why_separate
 from weakteach.models.resources import Resources
 from weakteach.models.tokens import PairTokens
-from weakteach.training.worker import world_size
+from weakteach.training.worker import from_all, world_size
 
 # Of a token's distribution over the vocabulary, which costs a pass over the logits each.
 TOKEN_METRICS = {"entropy", "mean_token_accuracy", "logits/chosen", "logits/rejected"}
@@ -61,12 +57,15 @@ class PackedTraining(_Trainer):
     """Stands before one of TRL's trainers among the bases of a class, which adds how the loss reads
     a part (``part_inputs``, ``answer``). Its data set is the numbers of the ``pairs``."""
 
-    def __init__(self, pairs: list[PairTokens], resources: Resources, **options: Any) -> None:
+    def __init__(
+        self, pairs: list[PairTokens], resources: Resources, model: PreTrainedModel, **options: Any
+    ) -> None:
         self.pairs = pairs
         self.resources = resources
+        # Before adapters, which may have dropout, stand on the model.
+        self.packed = not why_separate(model)
         rows = Dataset.from_dict({"row": range(len(pairs))})
-        super().__init__(train_dataset=rows, data_collator=self.collate, **options)
-        self.packed = is_packed(self.plain_model)
+        super().__init__(model=model, train_dataset=rows, data_collator=self.collate, **options)
 
     @property
     def plain_model(self) -> PreTrainedModel:
@@ -98,7 +97,11 @@ class PackedTraining(_Trainer):
     ) -> torch.Tensor:
         loss = torch.zeros((), device=self.args.device)
         metrics: dict[str, float] = defaultdict(float)
-        *earlier, last = self._cut(inputs["rows"].tolist())
+        parts = self._cut(inputs["rows"].tolist())
+        sharded = self.is_fsdp_enabled
+        if sharded:  # workers gather each other's shards in every part
+            parts = in_parts(parts, max(from_all(len(parts))))
+        *earlier, last = parts
         for rows, is_last in [*((rows, False) for rows in earlier), (last, True)]:
             batch = lay_out(
                 [self.pairs[row] for row in rows],
@@ -109,8 +112,10 @@ class PackedTraining(_Trainer):
             )
             part = Part(rows, batch, len(rows) / len(inputs["rows"]))
             log, self._metrics["train"] = self._metrics["train"], defaultdict(list)
-            # Workers add up their gradients with the last part alone.
-            with nullcontext() if is_last else self.accelerator.no_sync(model):
+            # Workers add up their gradients with the last part alone, but for shards: until they
+            # do, each would hold the gradients of the whole model.
+            alone = not (is_last or sharded)
+            with self.accelerator.no_sync(model) if alone else nullcontext():
                 loss += super().training_step(model, {"part": part}, num_items_in_batch)
             for name, (value,) in self._kept(self._metrics["train"]):
                 metrics[name] += value * part.weight
@@ -160,6 +165,16 @@ class PackedTraining(_Trainer):
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         pass  # the artifact's record says more
+
+
+def in_parts(parts: list[list[int]], count: int) -> list[list[int]]:
+    """So many parts at least, of the same rows: the largest are halved."""
+    parts = list(parts)
+    while len(parts) < count and max(map(len, parts)) > 1:
+        largest = max(range(len(parts)), key=lambda number: len(parts[number]))
+        part = parts[largest]
+        parts[largest : largest + 1] = [part[: len(part) // 2], part[len(part) // 2 :]]
+    return parts
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from trl.trainer.reward_config import RewardConfig
 from trl.trainer.reward_trainer import RewardTrainer
 
 from weakteach.models.loading import context_length, load_with_head
+from weakteach.training.fitting import find_fit, placed
 from weakteach.training.packed import PackedRewardModel, Part
 from weakteach.training.recipes import RewardRecipe
 from weakteach.training.worker import (
@@ -40,13 +41,14 @@ def reward_trainer(job: TrainingJob) -> PackedRewardTrainer:
     """The reward is read at the end of prompt + response. Model and head are trained, or adapters
     and head."""
     recipe: RewardRecipe = job.recipe
-    model, tokenizer = load_start(job, partial(load_with_head, seed=job.seed))
+    model, tokenizer = load_start(job, partial(load_with_head, seed=job.seed, placed=False))
     tokens = load_preferences(job, tokenizer, context_length(model))
+    fit = find_fit(job, model, tokens)
     return PackedRewardTrainer(
         tokens,
         job.resources,
-        model=model,
-        args=RewardConfig(**trainer_arguments(job, recipe.schedule)),
+        model=placed(model, fit),
+        args=RewardConfig(**trainer_arguments(job, recipe.schedule, fit)),
         processing_class=tokenizer,
         peft_config=lora_config(recipe.lora, task="SEQ_CLS"),
     )

@@ -1,13 +1,15 @@
 """Supervised fine-tuning on the chosen responses."""
 
+from functools import partial
 from typing import Any
 
 import torch
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from weakteach.models.loading import context_length
+from weakteach.models.loading import context_length, load_causal
 from weakteach.models.tokens import PairTokens
+from weakteach.training.fitting import find_fit, placed
 from weakteach.training.packed import PackedLanguageModel, Part
 from weakteach.training.recipes import SftRecipe
 from weakteach.training.worker import (
@@ -55,13 +57,15 @@ def train_sft(config: dict[str, Any]) -> dict[str, Any]:
 def sft_trainer(job: TrainingJob) -> PackedSftTrainer:
     """The loss is on the chosen responses' tokens (EOS included) alone."""
     recipe: SftRecipe = job.recipe
-    model, tokenizer = load_start(job)
+    model, tokenizer = load_start(job, partial(load_causal, placed=False))
     tokens = load_preferences(job, tokenizer, context_length(model))
+    chosen = [PairTokens(pair.prompt, pair.response_1, []) for pair in tokens]
+    fit = find_fit(job, model, chosen)
     return PackedSftTrainer(
-        [PairTokens(pair.prompt, pair.response_1, []) for pair in tokens],
+        chosen,
         job.resources,
-        model=model,
-        args=SFTConfig(**trainer_arguments(job, recipe.schedule)),
+        model=placed(model, fit),
+        args=SFTConfig(**trainer_arguments(job, recipe.schedule, fit)),
         processing_class=tokenizer,
         peft_config=lora_config(recipe.lora),
     )

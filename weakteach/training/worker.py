@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from weakteach.artifacts.errors import StepError
 from weakteach.artifacts.step import Progress, Step
 from weakteach.artifacts.store import Store
 from weakteach.models.loading import Weights, load_causal, weights_of
+from weakteach.models.memory import Fit
 from weakteach.models.process import prepare_process
 from weakteach.models.resources import Resources
 from weakteach.models.spec import Dtype, Model
@@ -122,7 +124,7 @@ def label_column(job: TrainingJob, name: str, needed_by: str) -> torch.Tensor:
     return values
 
 
-def trainer_arguments(job: TrainingJob, schedule: Schedule) -> dict[str, Any]:
+def trainer_arguments(job: TrainingJob, schedule: Schedule, fit: Fit) -> dict[str, Any]:
     """Keyword arguments common to TRL's configurations.
 
     Raises StepError if the global batch cannot be cut evenly over workers.
@@ -148,11 +150,9 @@ def trainer_arguments(job: TrainingJob, schedule: Schedule) -> dict[str, Any]:
         "data_seed": job.seed,
         "bf16": job.dtype == "bfloat16",
         "use_cpu": on_cpu,
-        "activation_checkpointing": False,
-        "gradient_checkpointing": False,
+        **fit.arguments(),
         "max_length": None,  # pairs are filtered by their tokens before, never cut
-        "save_strategy": "steps",
-        "save_steps": job.resources.checkpoint_steps,
+        "save_strategy": "no",  # CheckpointNowAndThen says when
         "save_total_limit": 2,
         "logging_steps": 10,
         "logging_nan_inf_filter": False,  # a NaN is to be seen, not averaged away
@@ -186,6 +186,38 @@ def rank() -> int:
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 
 
+def from_all(mine: Any) -> list[Any]:
+    """What each worker has, by rank."""
+    found = [mine] * world_size()
+    if world_size() > 1:
+        torch.distributed.all_gather_object(found, mine)
+    return found
+
+
+class CheckpointNowAndThen(TrainerCallback):
+    """Saves every so many updates: those asked for, or as many as the first ones say that the
+    minutes hold. All workers save after the same updates, by the clock of the first."""
+
+    WARM, TIMED = 1, 3
+
+    def __init__(self, resources: Resources, clock: Callable[[], float] = time.monotonic) -> None:
+        self._every = resources.checkpoint_steps
+        self._seconds = 60 * resources.checkpoint_minutes
+        self._clock, self._done, self._started = clock, 0, 0.0
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self._done += 1
+        if self._done == self.WARM:
+            self._started = self._clock()
+        if not self._every and self._done == self.WARM + self.TIMED:
+            an_update = from_all((self._clock() - self._started) / self.TIMED)[0]
+            self._every = max(1, math.ceil(self._seconds / max(an_update, 1e-9)))
+        if self._every and state.global_step % self._every == 0:
+            control.should_save = state.global_step < state.max_steps  # else it is written anyway
+
+
 class ReportProgress(TrainerCallback):
     """Logs metrics, stops at a loss that is not finite, and, in a group of workers, hands metrics
     and checkpoints to Ray Train. Local mode has no such door inside a Tune trial: there the
@@ -200,8 +232,6 @@ class ReportProgress(TrainerCallback):
     ) -> None:
         if self._progress:
             self._progress(state.global_step, state.max_steps)
-        if state.global_step >= state.max_steps:
-            control.should_save = False  # the model is about to be written to the stage
 
     def on_log(
         self,
@@ -231,9 +261,10 @@ class ReportProgress(TrainerCallback):
 def train_and_save(trainer: Trainer, job: TrainingJob, merge: bool = False) -> dict[str, Any]:
     """Train from the last checkpoint, if there is one; rank 0 writes model and metrics to the
     stage, trained adapters alone or, with ``merge``, as a whole model. Returns facts for the
-    record."""
+    record, among them how the training was made to fit."""
     trainer.remove_callback(PrinterCallback)
     in_group = job.resources.train_workers > 0
+    trainer.add_callback(CheckpointNowAndThen(job.resources))
     trainer.add_callback(ReportProgress(in_group, job.progress))
     if in_group:
         trained = _train_in_group(trainer)
@@ -241,12 +272,15 @@ def train_and_save(trainer: Trainer, job: TrainingJob, merge: bool = False) -> d
         trained = trainer.train(resume_from_checkpoint=_last_complete(Path(job.run_folder)))
     _require_finite(trained.training_loss, trainer.state)
     history = [row for row in trainer.state.log_history if "loss" in row]
+    sharded = trainer.is_fsdp_enabled
+    # All workers give their shards.
+    whole = {"state_dict": trainer.accelerator.get_state_dict(trainer.model)} if sharded else {}
     if rank() == 0:
         with tempfile.TemporaryDirectory() as folder:
             model = trainer.accelerator.unwrap_model(trainer.model)
             if merge and isinstance(model, PeftModel):
                 model = model.merge_and_unload()
-            model.save_pretrained(folder)
+            model.save_pretrained(folder, **whole)
             cast(PreTrainedTokenizerBase, trainer.processing_class).save_pretrained(folder)
             lines = "".join(json.dumps(row, sort_keys=True) + "\n" for row in history)
             Path(folder, "metrics.jsonl").write_text(lines)
@@ -258,6 +292,8 @@ def train_and_save(trainer: Trainer, job: TrainingJob, merge: bool = False) -> d
         "first_loss": losses[0] if losses else None,
         "last_loss": losses[-1] if losses else None,
         "devices": world_size(),
+        "shards": world_size() if sharded else 1,
+        "activation_checkpointing": trainer.args.activation_checkpointing,
     }
 
 

@@ -1,0 +1,149 @@
+"""A plan on so many devices: which step runs when, and how long it all takes."""
+
+import heapq
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from rich.table import Table
+
+from weakteach.artifacts.step import Step, walk
+from weakteach.models.resources import Resources
+from weakteach.run.plan import hours_text
+from weakteach.run.prices import Cost, Prices
+from weakteach.steps.evaluation import Generate, GoldReward, Similarity
+from weakteach.steps.labels import GoldLabels, WeakLabels
+from weakteach.steps.training import Dpo, RewardHead, Sft
+from weakteach.study.arms import Arm
+
+DEVICES = (1, 8, 64)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Work of ``seconds`` on one device, shared evenly by up to ``workers`` devices at a time, once
+    the tasks of the numbers in ``after`` are done."""
+
+    seconds: float
+    workers: int = 1
+    after: tuple[int, ...] = ()
+
+
+def longest_paths(tasks: Sequence[Task], devices: int) -> list[float]:
+    """For each task the seconds from its start to the end of all that follows from it, were there
+    devices for everything. A task comes after those that it follows."""
+    paths = [0.0] * len(tasks)
+    for number in reversed(range(len(tasks))):
+        paths[number] += _duration(tasks[number], devices)
+        for before in tasks[number].after:
+            paths[before] = max(paths[before], paths[number])
+    return paths
+
+
+def simulate(tasks: Sequence[Task], devices: int) -> float:
+    """Seconds until all tasks are done on so many devices, by list scheduling (Graham 1969): of the
+    tasks that can start, that with the longest path starts first, as soon as there are devices for
+    all of its workers."""
+    paths = longest_paths(tasks, devices)
+    open_inputs = [len(set(task.after)) for task in tasks]
+    followers: list[list[int]] = [[] for _ in tasks]
+    for number, task in enumerate(tasks):
+        for before in set(task.after):
+            followers[before].append(number)
+    ready = [(-paths[number], number) for number, count in enumerate(open_inputs) if not count]
+    heapq.heapify(ready)
+    running: list[tuple[float, int]] = []
+    now, free = 0.0, devices
+    while ready or running:
+        waiting = []
+        while ready:
+            path, number = heapq.heappop(ready)
+            workers = _workers(tasks[number], devices)
+            if workers > free:
+                waiting.append((path, number))
+                continue
+            free -= workers
+            heapq.heappush(running, (now + _duration(tasks[number], devices), number))
+        for item in waiting:
+            heapq.heappush(ready, item)
+        now, number = heapq.heappop(running)
+        free += _workers(tasks[number], devices)
+        for follower in followers[number]:
+            open_inputs[follower] -= 1
+            if not open_inputs[follower]:
+                heapq.heappush(ready, (-paths[follower], follower))
+    return now
+
+
+def _workers(task: Task, devices: int) -> int:
+    return min(task.workers, devices) if task.seconds else 0
+
+
+def _duration(task: Task, devices: int) -> float:
+    return task.seconds / max(1, _workers(task, devices))
+
+
+def tasks_of(
+    missing: Sequence[Step], seconds: Callable[[Step], float], resources: Resources
+) -> list[Task]:
+    """The missing steps of a plan, which come after their inputs, as tasks."""
+    number = {step.fingerprint: index for index, step in enumerate(missing)}
+    return [
+        Task(
+            seconds(step),
+            _workers_of(step, resources),
+            tuple(number[i.fingerprint] for i in step.inputs if i.fingerprint in number),
+        )
+        for step in missing
+    ]
+
+
+def _workers_of(step: Step, resources: Resources) -> int:
+    match step:
+        case Sft() | Dpo() | RewardHead():
+            return max(1, resources.train_workers)
+        case WeakLabels() | GoldLabels() | Generate() | GoldReward() | Similarity():
+            return resources.label_workers
+        case _:
+            return 1
+
+
+def longest_first(arms: Iterable[Arm], seconds: Callable[[Step], float]) -> list[Arm]:
+    """The arms, those with the longest path of steps first: started last, they would end last."""
+
+    def longest(arm: Arm) -> float:
+        ends: dict[str, float] = {}
+        for step in walk(arm.targets):
+            before = max((ends[one.fingerprint] for one in step.inputs), default=0.0)
+            ends[step.fingerprint] = before + seconds(step)
+        return max(ends.values(), default=0.0)
+
+    return sorted(arms, key=lambda arm: -longest(arm))
+
+
+def simulation_table(
+    tasks: Sequence[Task], device: str, found: Sequence[Cost], prices: Prices
+) -> Table:
+    """Hours and money of all tasks on 1, 8 and 64 devices that are rented until the last is done.
+    Hours are those of the plan's ``device``."""
+    table = Table(title=f"Simulated on so many {device}s", title_justify="left")
+    paid = prices.workers.replace("_", " ")
+    for heading in (f"{device}s", "hours", "at work", f"{prices.currency} ({paid})"):
+        table.add_column(heading, justify="right")
+    busy = sum(task.seconds for task in tasks)
+    for devices in DEVICES:
+        seconds = simulate(tasks, devices)
+        share = f"{busy / (seconds * devices):.0%}" if seconds else ""
+        amounts = sorted(
+            rent(cost, prices, seconds / 3600 / prices.speed[device][cost.node.device], devices)
+            for cost in found
+        )
+        ends = (f"{amount:,.2f}" for amount in amounts[:1] + amounts[-1:])
+        money = " to ".join(dict.fromkeys(ends))
+        table.add_row(str(devices), hours_text(seconds / 3600), share, money)
+    return table
+
+
+def rent(cost: Cost, prices: Prices, hours: float, devices: int) -> float:
+    """Of as many whole nodes of the type as hold the devices, for so many hours."""
+    return hours * math.ceil(devices / cost.node.devices) * cost.node.paid(prices.workers)

@@ -1,0 +1,80 @@
+"""How a training is made to fit the devices of its workers, found out where it runs."""
+
+from collections.abc import Sequence
+
+import torch
+from transformers import PreTrainedModel
+
+from weakteach.artifacts.errors import StepError
+from weakteach.models.loading import device
+from weakteach.models.memory import (
+    Fit,
+    choose_fit,
+    shape_of,
+    tokens_at_once,
+    training_memory,
+    ways_to_fit,
+)
+from weakteach.models.tokens import PairTokens
+from weakteach.training.recipes import Lora
+from weakteach.training.worker import TrainingJob, from_all, world_size
+
+GIB = 1 << 30
+
+
+def find_fit(job: TrainingJob, model: PreTrainedModel, pairs: Sequence[PairTokens]) -> Fit:
+    """The first way that fits the smallest device of the workers, by an estimate from the model's
+    shape and the longest pair, or the one that was asked for. A CPU takes what there is.
+
+    Raises StepError if none fits, or if shards are asked for that cannot be.
+    """
+    workers, asked = world_size(), job.resources.fit
+    lora: Lora | None = job.recipe.lora
+    ways = ways_to_fit(asked, workers)
+    has_head = model.get_output_embeddings() is None
+    if lora and has_head:  # whose adapters are merged into whole weights at the end
+        ways = [way for way in ways if way.shards == 1]
+    room = _room(job.resources.gpus)
+    if room is None:
+        ways = [way for way in ways if way.shards == 1]
+    if not ways:
+        raise StepError(
+            f"--fit {asked}: "
+            + (
+                "a training without GPUs is not sharded"
+                if room is None
+                else "a reward head over adapters is not sharded"
+            )
+        )
+    shape = shape_of(model.config.to_dict())
+    if asked != "auto" or room is None or shape is None:
+        return ways[0]
+    share = max(1, job.recipe.schedule.batch // workers)
+    rows = 2 if any(pair.response_2 for pair in pairs) else 1
+    longest = max(pair.longest for pair in pairs)
+    tokens = tokens_at_once(share, rows, longest, job.resources.train_tokens)
+    rank = lora.rank if lora else 0
+    if fit := choose_fit(shape, tokens, job.dtype, rank, workers, room, ways):
+        return fit
+    needed = training_memory(shape, tokens, job.dtype, rank, workers, ways[-1]).on_gpu
+    raise StepError(
+        f"Training takes about {needed / GIB:.0f} GiB of a GPU that has {room / GIB:.0f}: have "
+        "more workers (--train-workers), LoRA, or a smaller --train-tokens; --fit whole tries it "
+        "all the same"
+    )
+
+
+def placed(model: PreTrainedModel, fit: Fit) -> PreTrainedModel:
+    """The model on this worker's device, or in the host's memory if the trainer is to shard it."""
+    torch.nn.Module.to(model, device() if fit.shards == 1 else "cpu")
+    return model
+
+
+def _room(gpus: float) -> float | None:
+    """Bytes of the smallest device that a worker has, or its share of it; None on CPUs, and where
+    the device does not tell."""
+    mine = None
+    if torch.cuda.is_available():
+        mine = torch.cuda.get_device_properties(device()).total_memory * min(1.0, gpus or 1.0)
+    known = from_all(mine)
+    return None if None in known else min(known)
