@@ -246,7 +246,8 @@ def test_pairs_that_are_all_too_long_are_in_quarantine_when_a_run_fails(labeled,
         *("--max-tokens", 8),
     )
     assert code == 2, out + err
-    assert "holds no usable pair" in err
+    assert "none of its 300 pairs can be read by opt-45k" in err
+    assert "give a larger --max-tokens" in err
     quarantine = pq.read_table(tmp_path / "out/quarantine.parquet")
     assert set(quarantine["reason"].to_pylist()) == {"too long", "bad JSON", "equal responses"}
 

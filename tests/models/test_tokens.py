@@ -23,7 +23,7 @@ from weakteach.models.templates import ChatTemplate, Unreadable, conversation
 from weakteach.models.tiny.pretraining import build_tokenizer
 from weakteach.models.tokens import load_tokenizer, pair_lengths, pair_tokens, prompt_tokens
 from weakteach.preferences.messages import ASSISTANT, response_text, transcript
-from weakteach.preferences.pair import MessagesOf
+from weakteach.preferences.pair import MessagesOf, Pair
 
 
 def said(*turns):
@@ -161,9 +161,8 @@ def test_a_conversation_that_the_template_refuses_is_told_with_the_models_name(t
     odd = pair_of(said(("user", "a"), ("user", "b")), "c", "d")
     alone = pair_of(said(("system", "a")), "c", "d")
     same = pair_of(ONE[0], "yes", " yes \n")
-    texts, messages = zip(good, odd, alone, same, strict=True)
-    columns = list(map(list, zip(*texts, strict=True)))
-    lengths = pair_lengths(tokenizer, *columns, messages)
+    pairs = [Pair("", *texts, messages) for texts, messages in (good, odd, alone, same)]
+    lengths = pair_lengths(tokenizer, pairs)
     assert lengths[0] == read(tokenizer, good)[0].longest
     assert lengths[1:] == [
         "the chat template of picky refuses it: roles must alternate",

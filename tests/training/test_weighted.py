@@ -5,12 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from chat_models import chat_folder
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DPOTrainer
 
 from weakteach.artifacts.errors import StepError
+from weakteach.models.loading import Weights, load_causal
 from weakteach.models.tiny.family import base_folder
+from weakteach.models.tokens import load_tokenizer
 from weakteach.preferences.pair import DataError
 from weakteach.training.weighted import weighted_dpo_trainer
 
@@ -76,3 +80,54 @@ def test_gradient_accumulation_is_refused(student, tmp_path):
     how.gradient_accumulation_steps = 2
     with pytest.raises(DataError, match="per_device_train_batch_size"):
         weighted_dpo_trainer(*student, rows, how)
+
+
+def messages_of(rows):
+    """The rows as conversations, as datasets gives them: what a message lacks is None."""
+    roles = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
+    return {
+        side: [[{"role": roles[side], "content": text, "name": None}] for text in texts]
+        for side, texts in rows.items()
+    }
+
+
+@pytest.mark.parametrize("template", ["BOS", None])
+def test_messages_are_read_as_trl_reads_them_or_as_their_transcript(tmp_path, template):
+    folder = chat_folder(tmp_path / "model", template)
+    model, tokenizer = load_causal(Weights(str(folder))), load_tokenizer(folder)
+    rows, weights = messages_of(ROWS), [1.0, 0.5, 1.0]
+    how = DPOConfig(
+        str(tmp_path), use_cpu=True, bf16=False, max_length=None, report_to="none",
+        activation_checkpointing=False, gradient_checkpointing=False,
+    )  # fmt: skip
+    ours = weighted_dpo_trainer(
+        model, tokenizer, Dataset.from_dict({**rows, "weight": weights}), how
+    )
+    if template is None:
+        texts = {
+            "prompt": [f"\n\nHuman: {text}\n\nAssistant:" for text in ROWS["prompt"]],
+            "chosen": [f" {text}" for text in ROWS["chosen"]],
+            "rejected": [f" {text}" for text in ROWS["rejected"]],
+        }
+        rows = {side: texts[side] for side in ROWS}
+    theirs = DPOTrainer(
+        model=model, args=how, train_dataset=Dataset.from_dict(rows), processing_class=tokenizer
+    ).train_dataset
+    for pair, row in zip(ours.pairs, theirs, strict=True):
+        assert pair.prompt == row["prompt_ids"]
+        assert pair.response_1 == row["chosen_ids"]
+        assert pair.response_2 == row["rejected_ids"]
+
+
+def test_what_is_neither_text_nor_messages_is_refused_with_its_row(student, tmp_path):
+    how = DPOConfig(str(tmp_path), use_cpu=True)
+    rows = [
+        {"prompt": "a", "chosen": "b", "rejected": "c", "weight": 1.0},
+        {"prompt": "a", "chosen": None, "rejected": "c", "weight": 1.0},
+    ]
+    with pytest.raises(DataError, match="Row 1: prompt, chosen and rejected are neither"):
+        weighted_dpo_trainer(*student, Dataset.from_list(rows), how)
+    said = [{"role": "critic", "content": "a"}]
+    rows = [{"prompt": said, "chosen": said, "rejected": said, "weight": 1.0}]
+    with pytest.raises(DataError, match="Row 0: bad messages: it holds a message of role 'critic'"):
+        weighted_dpo_trainer(*student, Dataset.from_list(rows), how)

@@ -55,6 +55,16 @@ def label_table(pair_ids: list[str], rewards: np.ndarray) -> pa.Table:
     return pa.table(columns, schema=LABEL_SCHEMA)
 
 
+def _tokens(tokenizer: Any, chunk: pa.Table) -> Any:
+    """``PairTokens`` of each pair of the chunk."""
+    from weakteach.models.tokens import pair_tokens  # transformers: in workers only
+
+    names = ("prompt", "response_1", "response_2")
+    prompts, first, second = (chunk[name].to_pylist() for name in names)
+    messages = messages_in(chunk, "response_1", "response_2")
+    return pair_tokens(tokenizer, prompts, first, second, messages)
+
+
 @dataclass(frozen=True)
 class ImplicitReward:
     """The implicit reward of a DPO model: β·(log π(y|x) - log π_ref(y|x)) (DPO, eq. 5)."""
@@ -79,12 +89,10 @@ class ImplicitReward:
     def process(self, loaded: Any, chunk: pa.Table) -> pa.Table:
         from weakteach.models.loading import context_length
         from weakteach.models.logprobs import pair_logprobs
-        from weakteach.models.tokens import pair_tokens
 
         both, tokenizer = loaded
         ids = chunk["pair_id"].to_pylist()
-        texts = (chunk[name].to_pylist() for name in ("prompt", "response_1", "response_2"))
-        tokens = pair_tokens(tokenizer, *texts, messages_in(chunk, "response_1", "response_2"))
+        tokens = _tokens(tokenizer, chunk)
         limit = context_length(both.policy)
         for pair_id, pair in zip(ids, tokens, strict=True):
             if pair.longest > limit:
@@ -117,10 +125,8 @@ class RewardHeadReward:
 
     def process(self, loaded: Any, chunk: pa.Table) -> pa.Table:
         from weakteach.models.scoring import score_pairs
-        from weakteach.models.tokens import pair_tokens
 
         model, tokenizer = loaded
-        texts = (chunk[name].to_pylist() for name in ("prompt", "response_1", "response_2"))
-        tokens = pair_tokens(tokenizer, *texts, messages_in(chunk, "response_1", "response_2"))
+        tokens = _tokens(tokenizer, chunk)
         rewards = score_pairs(model, tokenizer, tokens, self.batch_tokens)
         return label_table(chunk["pair_id"].to_pylist(), rewards)

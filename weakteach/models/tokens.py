@@ -16,7 +16,7 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from weakteach.models.templates import ChatTemplate, Conversation, Unreadable, conversation
-from weakteach.preferences.pair import MessagesOf
+from weakteach.preferences.pair import MessagesOf, Pair
 
 # The messages of a prompt and the tools that may be called, as JSON.
 PromptMessages = tuple[str, str | None]
@@ -110,23 +110,21 @@ def prompt_tokens(
     return [next(as_text if row is None else as_chat) for row in rows]
 
 
-def pair_lengths(
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
-    responses_1: Sequence[str],
-    responses_2: Sequence[str],
-    messages: Sequence[MessagesOf | None],
-) -> list[int | str]:
+def pair_lengths(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair]) -> list[int | str]:
     """Tokens of the longer sequence of each pair, or why the model cannot read it."""
     try:
-        tokens = pair_tokens(tokenizer, prompts, responses_1, responses_2, messages)
+        tokens = pair_tokens(
+            tokenizer,
+            [pair.prompt for pair in pairs],
+            [pair.response_1 for pair in pairs],
+            [pair.response_2 for pair in pairs],
+            [pair.messages for pair in pairs],
+        )
         return [pair.longest for pair in tokens]
     except Unreadable as error:
-        if len(prompts) == 1:
+        if len(pairs) == 1:
             return [str(error)]
-    columns = (prompts, responses_1, responses_2, messages)
-    one_by_one = zip(*([[value] for value in column] for column in columns), strict=True)
-    return [length for one in one_by_one for length in pair_lengths(tokenizer, *one)]
+    return [pair_lengths(tokenizer, [pair])[0] for pair in pairs]
 
 
 def _conversations(pair: MessagesOf) -> list[Conversation]:

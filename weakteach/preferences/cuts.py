@@ -13,6 +13,8 @@ from weakteach.preferences.messages import (
 )
 from weakteach.preferences.pair import MessagesOf
 
+TURN = re.compile(r"\n\n(Human|Assistant|Tool):")
+
 
 def from_messages(
     prompt: str | Messages | None, system: str, first: Messages, second: Messages
@@ -67,16 +69,39 @@ def _asks(messages: Messages) -> bool:
 
 
 def from_transcripts(chosen: str, rejected: str) -> tuple[str, str, str]:
-    """Cut two transcripts after their last ``Assistant:``, which must follow equal histories."""
-    history, chosen_marker, response_1 = chosen.rpartition(ASSISTANT)
-    other_history, rejected_marker, response_2 = rejected.rpartition(ASSISTANT)
-    if not chosen_marker or not rejected_marker:
+    """Cut two transcripts after their last ``Assistant:``, which must follow equal histories.
+
+    Turns of tools, and the turns that called them, belong to the answer that they lead to.
+    """
+    history, response_1 = _last_turn(chosen)
+    other_history, response_2 = _last_turn(rejected)
+    if response_1 is None or response_2 is None:
         refuse("no common prompt", "only one of the two is a transcript")
     if HUMAN in response_1 or HUMAN in response_2:
         refuse("no common prompt", "a transcript ends with a Human turn")
     if history != other_history:
         refuse("no common prompt", "the transcripts differ before their last Assistant turn")
     return history + ASSISTANT, response_1, response_2
+
+
+def _last_turn(text: str) -> tuple[str, str | None]:
+    """What stands before the last ``Assistant:`` and after it; None where there is none."""
+    turns = list(TURN.finditer(text))
+    at = max((n for n, turn in enumerate(turns) if turn[1] == "Assistant"), default=None)
+    if at is None:
+        return text, None
+    while (called := _caller(turns, at)) is not None:
+        at = called
+    return text[: turns[at].start()], text[turns[at].end() :]
+
+
+def _caller(turns: list[re.Match[str]], at: int) -> int | None:
+    """The assistant's turn that called the tools whose answers stand before turn ``at``."""
+    before = at - 1
+    while before >= 0 and turns[before][1] == "Tool":
+        before -= 1
+    called = 0 <= before < at - 1 and turns[before][1] == "Assistant"
+    return before if called else None
 
 
 def common_words(chosen: str, rejected: str) -> tuple[str, str, str]:

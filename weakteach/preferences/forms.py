@@ -6,6 +6,7 @@ the usual ones, of its prompt and its choice. A name with dots leads into nested
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from weakteach.preferences.pair import DataError
 # Columns that can be the prompt, the likeliest first, and texts that belong after it.
 PROMPTS = (
     "prompt", "question", "instruction", "query", "input", "context", "conversations",
-    "conversation", "messages", "history", "post", "problem", "article",
+    "conversation", "messages", "history", "post", "problem", "article", "request",
 )  # fmt: skip
 PROMPT_ENDS = ("input", "context")
 SYSTEMS = ("system", "system_prompt", "system_message")
@@ -23,6 +24,7 @@ IDS = ("id", "uid", "row_id", "sample_id", "example_id")
 CHOICES = (
     "choice", "preference", "preferred", "winner", "label", "labels", "better", "better_response",
     "preference_strength", "overall_preference", "preference_label", "human_preference",
+    "choose_best", "ranking",
 )  # fmt: skip
 # Negative where the first response is better, positive where the second one is.
 SIGNED = ("preference_strength", "overall_preference")
@@ -42,8 +44,9 @@ class Form:
     Without ``choice`` the first response is the chosen one. ``coding`` is what the choice column
     holds for the first and the second response, where the form fixes that. ``one_hot`` are the
     columns that hold 1 where the first or the second response won, or neither. ``turns`` says
-    that texts are JSON lists with one text a turn. ``ranked`` is a list of texts with ranks:
-    the best is held against each other one.
+    that texts are JSON lists with one text a turn. ``ranked`` is a list of texts with ranks, or
+    with a list of ratings beside it in one of the columns ``ratings``: the best is held against
+    each other one.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Form:
     one_hot: tuple[str, ...] = ()
     turns: bool = False
     ranked: bool = False
+    ratings: tuple[str, ...] = ()
 
     @property
     def decides(self) -> bool:
@@ -81,6 +85,8 @@ FORMS = (
          ("annotations.0.result.0.value.selected",)),
     Form("Nectar", "answers", "answers", ranked=True),
     Form("UltraFeedback", "completions", "completions", ranked=True),
+    Form("distilabel ratings", "generations", "generations", ranked=True,
+         ratings=("ratings", "rating")),
     *(Form(f"{stem}{ends[0]} and {stem}{ends[1]}", f"{stem}{ends[0]}", f"{stem}{ends[1]}",
            choice=CHOICES)
       for ends in (("_1", "_2"), ("1", "2"), ("_a", "_b"), ("_0", "_1")) for stem in NUMBERED),
@@ -132,6 +138,7 @@ def find_forms(paths: set[str]) -> list[Form]:
     """
     found = [f for f in FORMS if {f.first, f.second} <= paths]
     found = [f for f in found if not f.one_hot or set(f.one_hot) <= paths]
+    found = [f for f in found if not f.ratings or paths & set(f.ratings)]
     return sorted(found, key=lambda f: not (f.decides or f.one_hot or paths & set(f.choice)))
 
 
@@ -155,11 +162,49 @@ def no_form(columns: Iterable[str], where: str) -> DataError:
 
 
 def folded_choice(value: Any) -> str | None:
-    """A choice as text: ``2.0`` is ``2``; None where there is none."""
+    """A choice as text: ``2.0`` is ``2``; None where there is none, and ``tie`` where several
+    annotators (as Argilla keeps them) were of two minds."""
+    if _is_votes(value):
+        votes = Counter(filter(None, map(folded_choice, _submitted(value)))).most_common(2)
+        even = len(votes) > 1 and votes[0][1] == votes[1][1]
+        return None if not votes else "tie" if even else votes[0][0]
     if value is None or value != value:
         return None
     text = str(value).strip().casefold()
     return re.sub(r"\A(-?\d+)\.0+\Z", r"\1", text) or None
+
+
+def _is_votes(value: Any) -> bool:
+    """Whether it holds the answers of annotators, or none."""
+    if isinstance(value, dict):
+        return not value or isinstance(value.get("value"), list)
+    return isinstance(value, list) and all(isinstance(v, dict) and "value" in v for v in value)
+
+
+def _submitted(value: Any) -> list[Any]:
+    """The answers of annotators: rows with ``value`` and ``status``, or columns of these; a ranking
+    (``value`` and ``rank``) stands for its first."""
+    if isinstance(value, dict) and isinstance(value.get("value"), list) and "rank" not in value:
+        columns = [column if isinstance(column, list) else [] for column in value.values()]
+        value = [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=False)]
+    rows = value if isinstance(value, list) else []
+    answers = [
+        row.get("value")
+        for row in rows
+        if isinstance(row, dict) and row.get("status", "submitted") == "submitted"
+    ]
+    return [_first_ranked(one) if isinstance(one, dict | list) else one for one in answers]
+
+
+def _first_ranked(ranking: Any) -> Any:
+    if isinstance(ranking, dict):
+        names, ranks = ranking.get("value"), ranking.get("rank")
+        if not isinstance(names, list) or not isinstance(ranks, list):
+            return None
+        ranking = [{"value": n, "rank": r} for n, r in zip(names, ranks, strict=False)]
+    ranked = [one for one in ranking if isinstance(one, dict) and one.get("rank") == 1]
+    firsts = [fold(one.get("value")) for one in ranked]
+    return firsts[0] if len(firsts) == 1 else "tie" if firsts else None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """A preference pair, the table of human choices, and the quarantine for what cannot be a pair."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,7 +66,7 @@ GROUP_ROWS = 1024
 
 # For many pairs at once: the tokens of the longer of prompt + response_1 and prompt + response_2,
 # or why a model cannot read the pair.
-TokenCounter = Callable[[list["Pair"]], list[int | str]]
+TokenCounter = Callable[[list["Pair"]], Sequence[int | str]]
 
 
 class DataError(UserError):

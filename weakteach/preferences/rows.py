@@ -1,10 +1,10 @@
 """From the rows of a file to comparisons, by the form that the file as a whole has."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from weakteach.preferences.candidates import only_turn, responses
 from weakteach.preferences.cuts import common_words, from_messages, from_transcripts
 from weakteach.preferences.forms import (
     ACCEPTED,
@@ -34,7 +34,6 @@ from weakteach.preferences.messages import (
     Refusal,
     dumped,
     is_transcript,
-    kind,
     refuse,
     text_or_messages,
 )
@@ -210,7 +209,7 @@ class Layout:
             form = self.forms[at]
             prompt, system = self._prompt(row, at), _system(row)
             name = next((str(row[n]) for n in IDS if isinstance(row.get(n), str | int)), None)
-            found = list(_responses(row, form))
+            found = list(responses(row, form))
             choice = self._choice(row, form)
             for number, (first, second) in enumerate(found, 1):
                 where = place if len(found) == 1 else f"{place}#{number}"
@@ -251,7 +250,7 @@ class Layout:
         if value is None or value == "":
             return None
         if form.turns:
-            value = _only_turn(value, path)
+            value = only_turn(value, path)
         prompt = text_or_messages(value, path)
         if isinstance(prompt, str):
             for name in PROMPT_ENDS:
@@ -331,56 +330,3 @@ def folded(raw: Mapping[Any, Any], wishes: Wishes) -> dict[str, Any]:
 def _system(row: Mapping[str, Any]) -> str:
     texts = (row.get(name) for name in SYSTEMS)
     return next((text for text in texts if isinstance(text, str) and text.strip()), "")
-
-
-def _responses(row: Mapping[str, Any], form: Form) -> Iterator[tuple[Any, Any]]:
-    first, second = value_at(row, form.first), value_at(row, form.second)
-    if form.ranked:
-        first, second = _ranked(first, form.first)
-    if form.turns:
-        first, second = (_only_turn(first, form.first), _only_turn(second, form.second))
-    lists = [v if _is_texts(v) else [v] for v in (first, second)]
-    for one in lists[0]:
-        for two in lists[1]:
-            yield one, two
-
-
-def _is_texts(value: Any) -> bool:
-    """Whether the value is several responses: texts, or conversations."""
-    return isinstance(value, list) and bool(value) and all(isinstance(v, str | list) for v in value)
-
-
-def _ranked(items: Any, name: str) -> tuple[list[Any], list[Any]]:
-    """The best of the responses and all that are worse."""
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        refuse("not text", f"{name} is {kind(items)}, not a list of ranked answers")
-    scored = []
-    for item in items:
-        text = next((item[k] for k in ("answer", "response", "text") if k in item), None)
-        rank = item.get("rank")
-        score = (
-            -rank if isinstance(rank, int | float) else item.get("overall_score", item.get("score"))
-        )
-        if not isinstance(score, int | float) or not isinstance(text, str):
-            refuse("bad choice", f"an entry of {name} holds no text with a rank or score")
-        scored.append((score, text))
-    best = max((score for score, _ in scored), default=0)
-    firsts = [text for score, text in scored if score == best]
-    if len(firsts) != 1 or len(scored) < 2:
-        refuse("tie", f"{name} has {len(firsts)} best of {len(scored)}")
-    return firsts, [text for score, text in scored if score < best]
-
-
-def _only_turn(value: Any, name: str) -> Any:
-    """The text of a JSON list that holds one; a text that is none stays as it is."""
-    if not isinstance(value, str):
-        return value
-    try:
-        turns = json.loads(value)
-    except (ValueError, RecursionError):
-        return value
-    if not isinstance(turns, list):
-        return value
-    if len(turns) != 1 or not isinstance(turns[0], str):
-        refuse("no common prompt", f"{name} holds {len(turns)} turns, of which answers differ")
-    return turns[0]

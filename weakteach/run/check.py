@@ -214,9 +214,7 @@ def tell_lengths(
     usable: list[int] = []
     refused = ""
     for one in looked:
-        texts = zip(*((p.prompt, p.response_1, p.response_2) for p in one.first), strict=True)
-        messages = [pair.messages for pair in one.first]
-        counted = pair_lengths(tokenizer, *texts, messages) if one.first else []
+        counted = pair_lengths(tokenizer, one.first)
         lengths = sorted(n for n in counted if isinstance(n, int))
         refused = refused or next((n for n in counted if isinstance(n, str)), "")
         readable += [p for p, n in zip(one.first, counted, strict=True) if isinstance(n, int)]
@@ -246,7 +244,7 @@ def _show_pair(
     from weakteach.models.templates import ChatTemplate  # as above
     from weakteach.models.tokens import pair_tokens
 
-    texts = ([pair.prompt], [pair.response_1], [pair.response_2])
+    texts = [pair.prompt], [pair.response_1], [pair.response_2]
     (ids,) = pair_tokens(tokenizer, *texts, [pair.messages])
     way = ""
     if pair.messages and tokenizer.chat_template:

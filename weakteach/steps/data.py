@@ -159,9 +159,7 @@ class Pairs(Step):
         ]
 
         def count_tokens(pairs: list[Pair]) -> list[int | str]:
-            texts = [[getattr(p, name) for p in pairs] for name in TEXT_COLUMNS]
-            messages = [pair.messages for pair in pairs]
-            counts = [pair_lengths(tok, *texts, messages) for tok in tokenizers]
+            counts = [pair_lengths(tok, pairs) for tok in tokenizers]
             return [
                 next((n for n in lengths if isinstance(n, str)), None) or max(lengths)
                 for lengths in zip(*counts, strict=True)

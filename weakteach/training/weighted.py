@@ -1,17 +1,28 @@
 """For users of TRL, without a store: DPO's losses on preferences that count as they weigh."""
 
 from copy import copy
+from typing import Any, cast
 
 import torch
 from datasets import Dataset
 from peft import PeftConfig
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.utils import remove_none_values
 
 from weakteach.models.logprobs import pair_logprobs
 from weakteach.models.resources import Resources
 from weakteach.models.tokens import pair_tokens
-from weakteach.preferences.pair import DataError
+from weakteach.preferences.messages import (
+    ASSISTANT,
+    Messages,
+    Refusal,
+    dumped,
+    response_text,
+    text_or_messages,
+    transcript,
+)
+from weakteach.preferences.pair import DataError, MessagesOf
 from weakteach.training.dpo import PackedDpoTrainer, check_weights
 
 COLUMNS = ("prompt", "chosen", "rejected", "weight")
@@ -28,20 +39,21 @@ def weighted_dpo_trainer(
     """TRL's DPO trainer, whose loss of an update is Σ w·l / Σ w over its pairs, l being the loss of
     a pair by the ``loss_type`` of ``args``.
 
-    ``preferences`` has the columns ``prompt``, ``chosen``, ``rejected`` (texts) and ``weight`` (a
-    number from 0), one row a pair. An update takes ``args.per_device_train_batch_size`` pairs on
-    each worker, which go through the model in parts of ``resources.train_tokens`` tokens. The
-    model as it is given is the reference. Raises DataError for a column that is missing or holds
-    something else, and for gradient accumulation, which those parts take the place of.
+    ``preferences`` has the columns ``prompt``, ``chosen``, ``rejected`` (texts, or messages as TRL
+    has them, with ``tools`` where any may be called) and ``weight`` (a number from 0), one row a
+    pair. Messages are read through the tokenizer's chat template, if it has one. An update takes
+    ``args.per_device_train_batch_size`` pairs on each worker, which go through the model in parts
+    of ``resources.train_tokens`` tokens. The model as it is given is the reference. Raises
+    DataError for a column that is missing or holds something else, and for gradient accumulation,
+    which those parts take the place of.
     """
     if missing := [name for name in COLUMNS if name not in preferences.column_names]:
         raise DataError(f"No column {', '.join(missing)} among {preferences.column_names}")
     if args.gradient_accumulation_steps > 1:
         raise DataError("Give all pairs of an update as per_device_train_batch_size")
-    texts = [preferences[name] for name in COLUMNS[:3]]
-    if not all(isinstance(text, str) for column in texts for text in column):
-        raise DataError("Prompts and responses are texts here: apply the chat template before")
-    tokens = pair_tokens(tokenizer, *(list(column) for column in texts))
+    rows = [_read(row, number) for number, row in enumerate(preferences)]
+    prompts, chosen, rejected, messages = (list(column) for column in zip(*rows, strict=True))
+    tokens = pair_tokens(tokenizer, prompts, chosen, rejected, messages)
     resources = resources or Resources()
     ours = copy(args)
     ours.precompute_ref_log_probs, ours.remove_unused_columns, ours.max_length = True, False, None
@@ -58,3 +70,23 @@ def weighted_dpo_trainer(
     trainer.weights = check_weights(torch.tensor(preferences["weight"][:], dtype=torch.float32))
     trainer.use_weighting = True
     return trainer
+
+
+def _read(row: Any, number: int) -> tuple[str, str, str, MessagesOf | None]:
+    """The three texts of a row and, where it holds messages, these."""
+    sides = [row[name] for name in COLUMNS[:3]]
+    if all(isinstance(side, str) for side in sides):
+        return (*sides, None)
+    if not all(isinstance(side, list) for side in sides):
+        raise DataError(f"Row {number}: prompt, chosen and rejected are neither texts nor messages")
+    try:
+        prompt, chosen, rejected = (
+            cast(Messages, text_or_messages(remove_none_values(side), "it")) for side in sides
+        )
+        texts = transcript(prompt) + ASSISTANT, response_text(chosen), response_text(rejected)
+        said = [dumped(side) for side in (prompt, chosen, rejected)]
+    except Refusal as refusal:
+        raise DataError(f"Row {number}: {refusal.reason}: {refusal.detail}") from refusal
+    tools = row.get("tools")
+    tools = tools if tools is None or isinstance(tools, str) else dumped(tools)
+    return (*texts, MessagesOf(said[0], said[1], said[2], tools))
