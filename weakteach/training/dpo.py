@@ -53,6 +53,11 @@ class PackedDpoTrainer(PackedLanguageModel, DPOTrainer):
     reference: torch.Tensor
     weights: torch.Tensor | None = None
     smoothing: torch.Tensor | None = None
+    label_smoothing: Any  # TRL's is a number
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        with _no_reference_model():
+            super().__init__(*args, **options)
 
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
@@ -69,10 +74,6 @@ class PackedDpoTrainer(PackedLanguageModel, DPOTrainer):
         if self.weights is None:
             return super().scale(loss, part)
         return loss * (len(part.rows) / self._worker_weight)  # a sum over a sum
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        with _no_reference_model():
-            super().__init__(*args, **options)
 
     def part_inputs(self, part: Part) -> dict[str, torch.Tensor]:
         """As TRL has them, without the prompts: a column that it skips, then the responses."""
@@ -108,6 +109,7 @@ class PackedDpoTrainer(PackedLanguageModel, DPOTrainer):
             padded = value.new_zeros(shape)
             setattr(out, name, padded.index_put((rows, columns), value[scores]))
         if self.weights is not None:
+            assert out.log_probs is not None
             out.log_sum_sq_probs = self._as_trl_weighs(out.log_probs.detach(), rows, columns, part)
         return out
 
