@@ -34,6 +34,6 @@ def judged(
 def facts(teacher: Judged, **changes) -> TeacherFacts:
     given = {
         "teacher": "opt-45k", "judged": teacher, "training_pairs": 240, "wanted": 0.75,
-        "smaller": {}, "rivals": [], "transfer": [], "seen": None,
+        "smaller": {}, "rivals": [], "transfer": [],
     }  # fmt: skip
     return teacher_facts(**{**given, **changes})

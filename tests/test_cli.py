@@ -1,3 +1,5 @@
+import csv
+import html
 import json
 import os
 import re
@@ -6,6 +8,7 @@ import sys
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from trl.trainer.dpo_config import DPOConfig
@@ -13,6 +16,7 @@ from trl.trainer.dpo_trainer import DPOTrainer
 
 from weakteach import __version__
 from weakteach.cli import app
+from weakteach.labeling.forms import FORMS
 from weakteach.models.loading import Weights, load_causal
 from weakteach.models.tiny.family import base_folder
 from weakteach.models.tokens import load_tokenizer
@@ -44,6 +48,10 @@ def here(capsys, monkeypatch):
     return command
 
 
+# Two trainings for the verdict, on halves.
+QUICK = ("--held-out", 0.5, "--curve", 0, "--other-seeds", 0, "--threads", 2)
+
+
 @pytest.fixture(scope="module")
 def labeled(tmp_path_factory):
     """Two files of the world's pairs, labeled by a tiny teacher."""
@@ -51,11 +59,14 @@ def labeled(tmp_path_factory):
     few, many = folder / "few[final].jsonl", folder / "many.jsonl"
     assert run(app, ["world", "300", "--out", str(few)]) == 0
     assert run(app, ["world", "200", "--start", "300", "--out", str(many)]) == 0
+    posts = folder / "posts.jsonl"
+    assert run(app, ["world", "40", "--domain", "posts", "--out", str(posts)]) == 0
     with many.open("a") as file:
         file.write('{"prompt": "p", "chosen": "same", "rejected": "same"}\nnot json\n')
     outcome = weakteach(
-        *("label", "--labeled", few, "--unlabeled", many, "--teacher", "opt-45k"),
-        *("--out", folder / "out", "--storage", folder / "store", "--threads", 2),
+        *("label", "--labeled", few, "--unlabeled", many, "--teacher", "opt-45k", *QUICK),
+        *("--out", folder / "out", "--storage", folder / "store", "--no-gate"),
+        *("--label-price", 0.5, "--weights", "C4", "--elsewhere", posts),
     )
     return folder, outcome
 
@@ -96,6 +107,15 @@ def test_label_writes_a_label_for_every_pair_and_says_how_good_the_teacher_is(la
     assert "Agreement with the human choices of the unlabeled file" in out
     assert "95 % interval" in out
     assert "INFO" not in out + err
+    verdict = json.loads((folder / "out" / "verdict.json").read_text())
+    assert out.splitlines()[-1] == verdict["advice"]["sentence"]
+    assert verdict["facts"]["pairs"] == 300
+    assert verdict["seen"]["pairs"] == verdict["to_label"] == 200
+    assert verdict["routing"][-1]["cost"] == 100
+    (elsewhere,) = verdict["facts"]["transfer"]
+    assert (elsewhere["name"], elsewhere["accuracy"]["prompts"]) == ("posts.jsonl", 40)
+    page = (folder / "out" / "report.html").read_text()
+    assert html.escape(verdict["advice"]["sentence"]) in page
     labels = pq.read_table(folder / "out" / "labels.parquet").to_pandas()
     assert len(labels) == 200
     assert labels["pair_id"].is_unique
@@ -105,6 +125,8 @@ def test_label_writes_a_label_for_every_pair_and_says_how_good_the_teacher_is(la
         assert label.chosen == texts[label.chosen_column]
         assert label.choice == 1 + (label.chosen_column == "rejected")
     assert labels["confidence"].between(0, 1).all()
+    calibrated = 1 / (1 + np.exp(-labels["margin"] / verdict["facts"]["temperature"]))
+    np.testing.assert_allclose(labels["probability"], calibrated)
     quarantine = pq.read_table(folder / "out" / "quarantine.parquet").to_pandas()
     assert sorted(quarantine["reason"]) == ["bad JSON", "equal responses"]
     assert set(quarantine["place"]) == {"many.jsonl:201", "many.jsonl:202"}
@@ -118,7 +140,9 @@ def test_preferences_load_with_datasets_and_feed_trl_unchanged(labeled, tmp_path
         split="train",
         cache_dir=str(tmp_path / "cache"),
     )
-    assert {"id", "prompt", "chosen", "rejected", "margin"} <= set(loaded.column_names)
+    columns = {"id", "prompt", "chosen", "rejected", "margin", "probability", "weight"}
+    assert columns <= set(loaded.column_names)
+    np.testing.assert_allclose(loaded["weight"], np.minimum(0.2 * np.array(loaded["margin"]), 1))
     base = base_folder("opt-45k")
     trainer = DPOTrainer(
         model=load_causal(Weights(str(base))),
@@ -147,6 +171,7 @@ def test_human_choices_of_the_unlabeled_file_change_no_label(labeled, tmp_path):
     code, _, err = weakteach(
         *("label", "--labeled", folder / "few[final].jsonl", "--unlabeled", swapped),
         *("--teacher", "opt-45k", "--out", tmp_path / "out", "--storage", folder / "store"),
+        *("--no-gate", "--weights", "C4", *QUICK),
     )
     assert code == 0, err
     before, after = (
@@ -154,6 +179,66 @@ def test_human_choices_of_the_unlabeled_file_change_no_label(labeled, tmp_path):
         for place in (folder, tmp_path)
     )
     assert [row | {"id": ""} for row in before] == [row | {"id": ""} for row in after]
+
+
+def test_labels_have_a_card_that_says_whose_they_are(labeled):
+    folder, _ = labeled
+    facts = json.loads((folder / "out" / "verdict.json").read_text())["facts"]
+    card = (folder / "out" / "README.md").read_text()
+    for words in ("many.jsonl", r"few\[final\].jsonl", "opt-45k", "C4: ", "95 % interval",
+                  f"{facts['accuracy']['value']:.1%}", f"{facts['after']['ece']:.3f}"):  # fmt: skip
+        assert words in card, words
+    for name in ("labels", "preferences"):
+        schema = pq.read_schema(folder / "out" / f"{name}.parquet")
+        told = json.loads(schema.metadata[b"weakteach"])
+        assert told["accuracy"]["value"] == facts["accuracy"]["value"]
+        assert told["temperature"] == facts["temperature"]
+        assert (told["teacher"], told["labeled"]) == ("opt-45k", "few[final].jsonl")
+        assert all(field.metadata[b"doc"] for field in schema)
+
+
+def test_asked_pairs_are_filled_in_and_given_back(labeled, here, tmp_path):
+    folder, _ = labeled
+    few, plain, out = folder / "few[final].jsonl", tmp_path / "plain.jsonl", tmp_path / "out"
+    here("world", 60, "--start", 600, "--no-choices", "--out", plain)
+    known = [json.loads(line) for line in few.read_text().splitlines()[:3]]
+    with plain.open("a") as file:
+        for row in known:  # what humans have labeled already
+            both = {"response_1": row["chosen"], "response_2": row["rejected"]}
+            file.write(json.dumps({"prompt": row["prompt"], **both}) + "\n")
+    asking = ("label", "--unlabeled", plain, "--teacher", "opt-45k", *QUICK, "--no-gate")
+    asking += ("--storage", folder / "store", "--ask-humans", 6)
+    code, told, err = weakteach(*asking, "--labeled", few, "--out", out)
+    assert code == 0, err
+    assert "6 pairs for humans to label" in told
+    assert {name for name in FORMS if (out / name).exists()} == set(FORMS)
+    with (out / "asked.csv").open(newline="", encoding="utf-8") as text:
+        rows = list(csv.DictReader(text))
+    assert len(rows) == 6
+    assert not {row["prompt"] for row in rows} & {row["prompt"] for row in known}
+    for number, row in enumerate(rows[:-1]):  # a person leaves the last one open
+        row["choice"] = str(1 + number % 2)
+    with (out / "asked.csv").open("w", newline="", encoding="utf-8") as text:
+        writer = csv.DictWriter(text, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    filled = (out / "asked.csv").read_bytes()
+    # The same run leaves a person's work alone, and no other run may delete it.
+    assert weakteach(*asking, "--labeled", few, "--out", out)[0] == 0
+    assert (out / "asked.csv").read_bytes() == filled
+    both = ("--labeled", few, "--labeled", out / "asked.csv")
+    code, _, err = here(*asking, *both, "--out", out, "--overwrite")
+    assert code == 2
+    assert "asked.csv lies there" in err
+    code, told, err = weakteach(*asking, *both, "--out", tmp_path / "next")
+    assert code == 0, err
+    verdict = json.loads((tmp_path / "next/verdict.json").read_text())
+    assert verdict["facts"]["pairs"] == 305
+    assert verdict["seen"]["same_pair"] == 8
+    with (tmp_path / "next/asked.csv").open(newline="", encoding="utf-8") as text:
+        again = {row["pair_id"] for row in csv.DictReader(text)}
+    assert len(again) == 6
+    assert not again & {row["pair_id"] for row in rows[:-1]}
 
 
 def test_gc_keeps_what_a_run_is_made_of_until_it_is_forgotten(labeled, here):
@@ -196,7 +281,13 @@ BAD = {
     "unknown model": (["--teacher", "opt-9k"], "Unknown model 'opt-9k'"),
     "model that no hub knows": (["--teacher", "gpt-9"], "Model gpt-9 is neither embedded nor"),
     "markup in a name": (["--unlabeled", "x[/v2].jsonl"], "x[/v2].jsonl: no such file"),
-    "share above one": (["--held-out", "2"], "--held-out"),
+    "share above one half": (["--held-out", "0.6"], "--held-out"),
+    "share of all": (["--curve", "1"], "--curve: a share lies between 0 and 1"),
+    "accuracy of one": (["--min-accuracy", "1"], "--min-accuracy"),
+    "unknown weights": (["--weights", "C5"], "C4"),
+    "no such rival": (["--rivals", "opt-9k"], "Unknown model 'opt-9k'"),
+    "nobody to ask": (["--ask-humans", "3"], "every pair of many.jsonl has a human choice"),
+    "no choices elsewhere": (["--elsewhere", "plain.jsonl"], "no row says which response"),
     "too few tokens": (["--max-tokens", "7"], "--max-tokens"),
     "no threads": (["--threads", "0"], "--threads: 0 is out of range"),
     "cluster that does not answer": (["--address", "127.0.0.1:1"], "at 127.0.0.1:1 (--address)"),
@@ -234,7 +325,7 @@ def test_a_users_mistake_is_one_sentence(labeled, here, tmp_path, options, sente
     assert code == 2, out + err
     assert sentence in err
     assert "Traceback" not in out + err
-    in_quarantine = value in ("plain.jsonl", "one.jsonl", "bad.jsonl")
+    in_quarantine = value in ("plain.jsonl", "one.jsonl", "bad.jsonl", "3")
     assert (tmp_path / "out/quarantine.parquet").exists() == in_quarantine
 
 
@@ -255,28 +346,43 @@ def test_pairs_that_are_all_too_long_are_in_quarantine_when_a_run_fails(labeled,
 CASES = Path(__file__).parent / "preferences/cases"
 
 
-def test_pairs_that_the_teacher_learned_from_are_left_out_of_the_agreement(tmp_path):
+def test_a_teacher_that_is_not_told_from_chance_labels_nothing_unless_it_is_asked_to(tmp_path):
     """Coin flips: with the pairs that it learned from, a teacher would seem to know them."""
-    few = CASES / "leak-coin-flips.jsonl"
-    code, out, err = weakteach(
-        *("label", "--labeled", few, "--unlabeled", few, "--teacher", "opt-45k"),
-        *("--out", tmp_path / "out", "--storage", tmp_path / "store", "--threads", 2),
-    )
+    few, out = CASES / "leak-coin-flips.jsonl", tmp_path / "out"
+    words = ("label", "--labeled", few, "--unlabeled", few, "--teacher", "opt-45k", *QUICK)
+    words += ("--out", out, "--storage", tmp_path / "store")
+    code, told, err = weakteach(*words)
+    assert code == 3, told + err
+    assert "Nothing was labeled: --no-gate labels in any case." in told.splitlines()[-1]
+    advice = json.loads((out / "verdict.json").read_text())["advice"]
+    assert advice["kind"] in ("collect", "other")
+    assert advice["sentence"] in told
+    assert (out / "report.html").exists()
+    assert not {"labels.parquet", "preferences.parquet", "README.md"} & set(os.listdir(out))
+    assert not (tmp_path / "store" / "NewToTeacher").exists()
+    code, told, err = weakteach(*words, "--no-gate")
     assert code == 0, err
-    assert "160 are pairs that the teacher learned from" in out
-    assert "labeled, but left out of the agreement" in out
-    assert len(pq.read_table(tmp_path / "out/labels.parquet")) == 200
-    assert re.search(r"In both files[\s\S]*leak-coin-flips.jsonl +200 +200", out)
+    assert "200 are pairs that the teacher learned from" in told
+    assert "labeled, but left out of the agreement" in told
+    assert len(pq.read_table(out / "labels.parquet")) == 200
+    assert json.loads((out / "verdict.json").read_text())["seen"]["agreement"] is None
+    assert re.search(r"In both files[\s\S]*leak-coin-flips.jsonl +200 +200", told)
+    # What a run left goes when the next one is stopped.
+    assert weakteach(*words)[0] == 3
+    assert not (out / "labels.parquet").exists()
 
 
-def test_pairs_are_held_out_of_the_labeled_ones_alone(tmp_path):
+def test_a_teacher_learns_from_the_labeled_pairs_alone(tmp_path):
     few = CASES / "partly-labeled.jsonl"
     code, _, err = weakteach(
-        *("label", "--labeled", few, "--unlabeled", few, "--teacher", "opt-45k"),
-        *("--out", tmp_path / "out", "--storage", tmp_path / "store", "--threads", 2),
+        *("label", "--labeled", few, "--unlabeled", few, "--teacher", "opt-45k", *QUICK),
+        *("--out", tmp_path / "out", "--storage", tmp_path / "store", "--no-gate"),
     )
     assert code == 0, err
     assert len(pq.read_table(tmp_path / "out/labels.parquet")) == 100
+    labeled = [json.loads(line).get("choice") for line in few.read_text().splitlines()]
+    verdict = json.loads((tmp_path / "out/verdict.json").read_text())
+    assert verdict["facts"]["pairs"] == sum(choice is not None for choice in labeled)
 
 
 def test_check_says_how_files_are_read_in_80_columns(monkeypatch, capsys):

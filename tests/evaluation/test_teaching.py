@@ -12,6 +12,7 @@ from weakteach.evaluation.teaching import (
     facts_from_json,
     pairs_table,
     seen_facts,
+    seen_from_json,
     to_json,
 )
 from weakteach.statistics.estimate import Estimate
@@ -112,7 +113,6 @@ def test_json_holds_every_fact_and_nothing_that_json_cannot() -> None:
         smaller={60: judged(300, 0.6), 120: judged(300, 0.6, seed=5)},
         rivals=[("opt-45k, seed 1", True, teacher)],
         transfer=[elsewhere],
-        seen=seen_facts(np.array([""], dtype=object), np.array([True]), np.array([True])),
     )
     text = json.dumps(to_json(found), allow_nan=False)
     read = facts_from_json(text)
@@ -120,6 +120,10 @@ def test_json_holds_every_fact_and_nothing_that_json_cannot() -> None:
     assert read.accuracy.value == found.accuracy.value
     assert np.isnan(read.accuracy.p)
     assert read.transfer[0].accuracy.high == 0.7
+    seen = seen_facts(np.array([""], dtype=object), np.array([True]), np.array([True]))
+    again = seen_from_json(json.loads(json.dumps(to_json(seen), allow_nan=False)))
+    assert to_json(again) == to_json(seen)
+    assert (again.pairs, again.agreement.value) == (1, 1.0)
 
 
 def test_a_row_for_each_pair() -> None:

@@ -84,16 +84,16 @@ def test_what_people_fill_in_is_taken_back(tmp_path_factory, rows, form):
 def filled_in(out, form, choices):
     """The file as it comes back from a person, or as Label Studio exports it as CSV."""
     if form == "jsonl":
-        file = out / "ask_humans.jsonl"
+        file = out / "asked.jsonl"
         rows = [json.loads(line) for line in file.read_text().splitlines()]
         filled = [{**row, "choice": choices[row["pair_id"]]} for row in rows]
         file.write_text("".join(json.dumps(row) + "\n" for row in filled))
         return file
     if form == "csv":
-        with (out / "ask_humans.csv").open(newline="", encoding="utf-8") as text:
+        with (out / "asked.csv").open(newline="", encoding="utf-8") as text:
             rows = list(csv.DictReader(text))
     else:
-        tasks = json.loads((out / "ask_humans.label-studio.json").read_text())
+        tasks = json.loads((out / "asked.label-studio.json").read_text())
         rows = [task["data"] for task in tasks]
     file = out / "back.csv"
     with file.open("w", newline="", encoding="utf-8") as text:
@@ -109,12 +109,12 @@ def test_forms_of_tools_name_what_their_views_show(tmp_path):
     pair, _ = canonical_pair(Comparison("", "p", "<b>a</b>", "b", None))
     files = write_forms(pa.Table.from_pylist([vars(pair)]), tmp_path)
     assert {file.name for file in files} == {file.name for file in tmp_path.iterdir()}
-    (task,) = json.loads((tmp_path / "ask_humans.label-studio.json").read_text())
-    view = ET.parse(tmp_path / "ask_humans.label-studio.xml")
+    (task,) = json.loads((tmp_path / "asked.label-studio.json").read_text())
+    view = ET.parse(tmp_path / "asked.label-studio.xml")
     shown = {text.attrib["value"].removeprefix("$") for text in view.iter("Text")}
     assert shown == set(task["data"]) - {"pair_id"}
     assert [c.attrib["value"] for c in view.iter("Choice")] == ["1", "2"]
-    (record,) = json.loads((tmp_path / "ask_humans.argilla.json").read_text())
-    settings = json.loads((tmp_path / "ask_humans.argilla-settings.json").read_text())
+    (record,) = json.loads((tmp_path / "asked.argilla.json").read_text())
+    settings = json.loads((tmp_path / "asked.argilla-settings.json").read_text())
     assert {field["name"] for field in settings["fields"]} == set(record) - {"id"}
     assert record["id"] == pair.pair_id

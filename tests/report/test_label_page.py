@@ -29,18 +29,16 @@ from weakteach.results.label_findings import MOST_EXAMPLES, LabelRun, judged_pai
 from weakteach.statistics.estimate import Estimate
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-WIDTHS = (390, 800, 1280)
+WIDTHS = (390, 768, 1280)
 
 
 def known_facts() -> TeacherFacts:
     teacher = judged(300, 0.64)
-    how = np.array(["same pair", "", "near-duplicate", ""], dtype=object)
     return facts(
         teacher,
         smaller={60: judged(300, 0.55), 120: judged(300, 0.6)},
         rivals=[("opt-45k, seed 1", True, judged(300, 0.64, seed=1))],
         transfer=[Slice("helpful.jsonl", Estimate(0.58, 0.52, 0.64, prompts=250))],
-        seen=seen_facts(how, np.array([True, True, True, False]), np.ones(4, dtype=bool)),
     )
 
 
@@ -56,9 +54,11 @@ def run_of(found: TeacherFacts, **changes: Any) -> LabelRun:
         }
     )
     errors, unsure = judged_pairs(rows, texts)
+    how = np.array(["same pair", "", "near-duplicate", ""], dtype=object)
+    seen = seen_facts(how, np.array([True, True, True, False]), np.ones(4, dtype=bool))
     made = LabelRun(
         labeled="few.jsonl", unlabeled="many.jsonl", to_label=1200, facts=found,
-        advice=gate(found, 1200), routes=priced(found.routing, 1200, 0.5), price=0.5,
+        advice=gate(found, 1200), routes=priced(found.routing, 1200, 0.5), seen=seen, price=0.5,
         surest_errors=errors, least_sure=unsure, asked=40,
     )  # fmt: skip
     return replace(made, **changes)
@@ -89,8 +89,8 @@ def test_the_page_says_what_to_do_and_shows_why(tmp_path: Path) -> None:
     assert "nan" not in text.lower()
     assert "None" not in text
     plain = replace(
-        run, price=None, asked=0, surest_errors=(), least_sure=(),
-        facts=replace(found, curve=None, rivals=(), transfer=(), seen=None, length=None),
+        run, seen=None, price=None, asked=0, surest_errors=(), least_sure=(),
+        facts=replace(found, curve=None, rivals=(), transfer=(), length=None),
     )  # fmt: skip
     less = Page(page(tmp_path / "less", plain)).text
     assert "cost" not in less

@@ -56,6 +56,7 @@ MISTAKES = {
     "rounds of no power of two": (["--decide", "--max-seeds", "12"], ["--max-seeds", "2, 4, 8"]),
     "most seeds without rounds": (["--max-seeds", "8"], ["--max-seeds", "--decide"]),
     "budget without a unit": (["--budget", "45"], ["--budget: 45", "45m"]),
+    "gate of one": (["--gate", "1"], ["--gate", "0.5"]),
     "too few test pairs": (["--test-pairs", "1"], ["--test-pairs", "at least 2"]),
     "GPU type without GPUs": (["--gpu-type", "L4"], ["--gpu-type", "--gpus"]),
     "unknown model": (["--weak", "opt-45q"], ["Unknown model 'opt-45q'"]),

@@ -14,9 +14,10 @@ from weakteach.artifacts.computing import obtain
 from weakteach.artifacts.errors import UserError
 from weakteach.artifacts.store import Store
 from weakteach.labeling.annotators import label_table
+from weakteach.labeling.weights import pair_weights
 from weakteach.models.spec import find_model
 from weakteach.preferences.sources import data_source
-from weakteach.run.export import begin, check_out, export
+from weakteach.run.export import Exporting, begin, check_out, export, least_margin
 from weakteach.steps.data import Labels, Pairs, Part
 from weakteach.study.policies import tokenizers_of
 
@@ -42,13 +43,16 @@ class Oracle(Labels):
         return {"rows": len(labels)}
 
 
+HOW = {"temperature": 2.0, "weighting": "C1"}
+
+
 def exported(case, tmp_path, **options):
     store, out = Store(tmp_path / "store"), tmp_path / "out"
     pairs = Pairs(data_source(str(case)), tokenizers_of(find_model("opt-45k")))
     labels = Oracle(pairs.all)
     obtain(store, labels)
     begin(out, {})
-    counts = export(store, pairs, labels, out, **options)
+    counts = export(store, pairs, labels, out, Exporting(**{**HOW, **options}))
     read = (pq.read_table(out / f"{n}.parquet") for n in ("labels", "preferences"))
     return counts, *read
 
@@ -119,13 +123,32 @@ def test_unsure_labels_are_left_out_of_the_preferences_alone(tmp_path):
     assert preferences["confidence"].to_pylist() == kept["confidence"].to_pylist()
 
 
-def test_every_column_says_what_it_holds_and_a_temperature_gives_probabilities(tmp_path):
-    _, labels, preferences = exported(CASES / "base-labeled.jsonl", tmp_path, temperature=2.0)
+def test_the_part_with_the_largest_margins(tmp_path):
+    case = CASES / "base-labeled.jsonl"
+    _, labels, _ = exported(case, tmp_path)
+    store = Store(tmp_path / "store")
+    step = Oracle(Pairs(data_source(str(case)), tokenizers_of(find_model("opt-45k"))).all)
+    least = least_margin(store, step, 0.25)
+    counts, _, preferences = exported(case, tmp_path, min_margin=least)
+    margins = np.sort(labels["margin"].to_numpy())[::-1]
+    assert least == margins[14]
+    assert counts.preferences == (margins >= least).sum() >= 15
+    assert preferences["margin"].to_numpy().min() == least
+    assert least_margin(store, step, 1.0) == margins[-1]
+
+
+@pytest.mark.parametrize("weighting", ["C1", "C2", "C3", "C4"])
+def test_probabilities_and_weights_and_a_word_on_each_column(tmp_path, weighting):
+    case = CASES / "base-labeled.jsonl"
+    _, labels, preferences = exported(case, tmp_path, weighting=weighting, about='{"a": 1}')
     for table in (labels, preferences):
         assert all(field.metadata[b"doc"] for field in table.schema)
-    margin = labels["margin"].to_numpy()
-    expected = 1 / (1 + np.exp(-margin / 2))
-    np.testing.assert_allclose(labels["probability"].to_numpy(), expected)
+        assert table.schema.metadata[b"weakteach"] == b'{"a": 1}'
+        expected = 1 / (1 + np.exp(-table["margin"].to_numpy() / 2))
+        np.testing.assert_allclose(table["probability"].to_numpy(), expected)
+    weights = pair_weights(weighting, preferences["margin"].to_numpy())
+    np.testing.assert_allclose(preferences["weight"].to_numpy(), weights)
+    assert "weight" not in labels.column_names
 
 
 def test_a_folder_of_another_run_is_not_overwritten_in_silence(tmp_path):
@@ -138,6 +161,9 @@ def test_a_folder_of_another_run_is_not_overwritten_in_silence(tmp_path):
         check_out(out, {"seed": 1}, overwrite=False)
     begin(out, {"seed": 1})
     assert not (out / "labels.parquet").exists()
+    # Nor is a file that is an input, whatever the user says.
+    with pytest.raises(UserError, match=r"asked.csv lies there"):
+        check_out(out, {"seed": 1}, overwrite=True, inputs=["x.csv", str(out / "asked.csv")])
     file = tmp_path / "file"
     file.touch()
     with pytest.raises(UserError, match="is a file, not a folder"):

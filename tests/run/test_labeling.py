@@ -10,17 +10,18 @@ from rich.console import Console
 
 from weakteach.artifacts.store import Store
 from weakteach.cli import app
+from weakteach.evaluation.teaching import Seen
 from weakteach.models.size import context_of
 from weakteach.models.spec import find_model
 from weakteach.preferences.sources import data_source
-from weakteach.run.labeling import report_agreement, report_share
+from weakteach.run.labeling import report_seen, report_share
 from weakteach.run.terminal import run
-from weakteach.statistics.estimate import wilson_interval
+from weakteach.statistics.estimate import Estimate, wilson_interval
 from weakteach.steps.data import Pairs
 from weakteach.study.policies import tokenizers_of
 
 WORSE = ": worse than chance: are the choices inverted?"
-CHANCE = ": not distinguishable from chance, do not use these labels"
+CHANCE = ": not distinguishable from chance"
 
 
 def printed(tell, *arguments):
@@ -34,8 +35,8 @@ def printed(tell, *arguments):
     [(20, WORSE), (40, WORSE), (41, CHANCE), (50, CHANCE), (59, CHANCE), (60, ""), (80, "")],
 )
 def test_a_share_is_judged_by_its_interval(agreed, ending):
-    text = printed(report_share, "Accuracy", {"agreed": agreed, "compared": 100})
     low, high = wilson_interval(agreed, 100)
+    text = printed(report_share, "Accuracy", Estimate(agreed / 100, low, high, prompts=100))
     assert text == (
         f"Accuracy: {agreed}.0% (95 % interval {low:.1%} to {high:.1%}, 100 pairs){ending}\n"
     )
@@ -44,13 +45,15 @@ def test_a_share_is_judged_by_its_interval(agreed, ending):
 
 
 def test_pairs_that_the_teacher_has_seen_are_counted_and_left_out():
-    facts = {"same_pair": 3, "same_prompt": 2, "agreed": 0, "compared": 0}
-    assert printed(report_agreement, "many.jsonl", facts) == (
+    assert printed(report_seen, "many.jsonl", Seen(9, 3, 2, 1, None)) == (
         "many.jsonl: 3 are pairs that the teacher learned from, 2 have a prompt that it learned "
-        "from: labeled, but left out of the agreement\n"
+        "from, 1 are near-duplicates of such pairs: labeled, but left out of the agreement\n"
     )
-    facts = {"same_pair": 0, "same_prompt": 0, "agreed": 10, "compared": 100}
-    assert printed(report_agreement, "many.jsonl", facts).endswith(f"{WORSE}\n")
+    agreement = Estimate(0.1, 0.05, 0.2, prompts=100)
+    assert printed(report_seen, "many.jsonl", Seen(100, 0, 0, 0, agreement)) == (
+        "Agreement with the human choices of the unlabeled file: 10.0% (95 % interval 5.0% to "
+        f"20.0%, 100 pairs){WORSE}\n"
+    )
 
 
 def test_pairs_longer_than_the_model_reads_are_quarantined_before_the_work(

@@ -66,7 +66,9 @@ def finished(tmp_path_factory, broken_model):
     return storage, weak, sweep(storage, *SMALL, "--weak", weak, "--fractions", "1/2")
 
 
-ROLES = ["base", "sft", "human", "human_all", "human_few", "gold", "random", "weak"]
+ROLES = [
+    "base", "sft", "human", "human_all", "human_few", "gold", "random", "weak", "few_long", "both",
+]  # fmt: skip
 
 
 def numbers(storage, weak):

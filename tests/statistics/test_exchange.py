@@ -16,18 +16,16 @@ def humans(noise: float = 0.0, slope: float = 1.0):
     return {n: outcomes(slope * math.log(n), n, noise) for n in (100, 200, 400)}
 
 
-def test_an_exact_worth_and_its_price() -> None:
+def test_an_exact_worth() -> None:
     # 500 weak labels lift 100 human ones to where 250 human ones are: a thousand are worth 300.
-    found = exchange_rate(humans(), outcomes(math.log(250), 1), 100, 500, price=0.5)
+    found = exchange_rate(humans(), outcomes(math.log(250), 1), 100, 500)
     assert (found.worth, found.low, found.high) == pytest.approx((300, 300, 300))
-    assert found.money == pytest.approx((150, 150, 150))
     assert found.told
 
 
 def test_labels_that_do_harm_are_worth_less_than_nothing() -> None:
     found = exchange_rate(humans(), outcomes(math.log(80), 1), 100, 1000)
     assert found.worth == pytest.approx(-20)
-    assert found.money is None
 
 
 def test_the_interval_holds_the_worth() -> None:
@@ -42,9 +40,8 @@ def test_the_interval_holds_the_worth() -> None:
 
 
 def test_a_line_that_does_not_rise_tells_nothing() -> None:
-    flat = exchange_rate(humans(slope=0.0), outcomes(0.0, 1), 100, 1000, price=1.0)
+    flat = exchange_rate(humans(slope=0.0), outcomes(0.0, 1), 100, 1000)
     assert (flat.worth, flat.low, flat.high, flat.told) == (None, None, None, False)
-    assert flat.money == (None, None, None)
     noisy = exchange_rate(humans(30.0), outcomes(math.log(250), 1, 30.0), 100, 1000)
     assert not noisy.told
 

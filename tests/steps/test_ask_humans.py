@@ -19,7 +19,7 @@ from weakteach.steps.asking import AskHumans
 from weakteach.steps.data import Pairs, read_labels
 from weakteach.steps.labels import HumanLabels, WeakLabels
 from weakteach.steps.training import Dpo, Sft
-from weakteach.steps.verdict import Folds, Verdict, cross_fitted, read_facts
+from weakteach.steps.verdict import Folds, NewToTeacher, Verdict, cross_fitted, read_facts
 from weakteach.training.recipes import DpoRecipe, Schedule, SftRecipe
 
 MODEL = find_model("opt-45k")
@@ -67,8 +67,8 @@ def asking(store: Store, folder: Path, seed: int, updates: int, count: int, size
     teachers = [training(2 * seed + turn, updates)(HumanLabels(labeled)) for turn in (0, 1)]
     labels = tuple(WeakLabels(teacher, many) for teacher in teachers)
     judged = cross_fitted("opt-45k", seed, folds, training(seed, min(updates, 12)))
-    verdict = Verdict(folds, judged, unlabeled=labels[0])
-    return AskHumans(labels, verdict, count), few, pool
+    seen = NewToTeacher(labels[0], labeled)
+    return AskHumans(labels, seen, Verdict(folds, judged), count), few, pool
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_new_pairs_in_doubt_are_asked_and_come_back_labeled(store, ray_here, tmp
     assert set(ids) <= {names[row] for row in order[: SHORTLIST * 4]}
     # A person fills the form in, and it is a labeled file.
     write_forms(asked, tmp_path / "forms")
-    form = tmp_path / "forms" / "ask_humans.jsonl"
+    form = tmp_path / "forms" / "asked.jsonl"
     rows = [json.loads(line) for line in form.read_text().splitlines()]
     filled = rows_file(form, [{**r, "choice": known[r["pair_id"]]["choice"]} for r in rows])
     back = pairs_of(file_source(filled))
@@ -106,13 +106,13 @@ def test_nothing_to_ask_is_an_error(store, ray_here, tmp_path):
     step, few, _ = asking(store, tmp_path, 0, 3, 4, (40, 60))
     many = pairs_of(file_source(rows_file(tmp_path / "same.jsonl", few))).all
     labels = tuple(WeakLabels(one.teacher, many) for one in step.labels)
-    verdict = Verdict(step.verdict.folds, step.verdict.teacher, unlabeled=labels[0])
+    seen, verdict = NewToTeacher(labels[0], step.seen.trained), step.verdict
     with pytest.raises(UserError, match="nothing to ask"):
-        obtain(store, AskHumans(labels, verdict, 10))
+        obtain(store, AskHumans(labels, seen, verdict, 10))
     with pytest.raises(UserError, match="give at least 1"):
-        AskHumans(labels, verdict, 0)
-    with pytest.raises(ValueError, match="those of the verdict"):
-        AskHumans(labels[1:], verdict, 1)
+        AskHumans(labels, seen, verdict, 0)
+    with pytest.raises(ValueError, match="of the first labels"):
+        AskHumans(labels[1:], seen, verdict, 1)
 
 
 def closed_loop(store: Store, folder: Path, seed: int, count: int) -> dict[str, np.ndarray]:

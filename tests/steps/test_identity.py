@@ -34,6 +34,7 @@ from weakteach.steps.training import Dpo, RewardHead, Sft
 from weakteach.steps.verdict import CrossFitted, Fold, Folds, NewToTeacher, Verdict
 from weakteach.steps.views import (
     Calibrated,
+    Gated,
     Matched,
     Mismatched,
     RandomFlips,
@@ -60,7 +61,8 @@ RESPONSES = Generate(DPO, HELD_OUT.test, seed=0)
 CHAT = Chat("judge")
 FOLDS = Folds(PAIRS.all, 2, 1)
 FITTED = CrossFitted("tiny", 0, (WEAK, WEAK))
-VERDICT = Verdict(FOLDS, FITTED, unlabeled=WEAK)
+VERDICT = Verdict(FOLDS, FITTED)
+SEEN = NewToTeacher(WEAK, SPLIT.labeled)
 REWARD_JUDGE = RewardJudge(WorldGold(), 1.0)
 
 STEPS = {
@@ -84,6 +86,7 @@ STEPS = {
     "Weighted": Weighted(WEAK, "C2"),
     "Together": Together(HumanLabels(SPLIT.labeled), WEAK, HELD_OUT.train),
     "Calibrated": Calibrated(WEAK, VERDICT),
+    "Gated": Gated(WEAK, VERDICT, 0.5),
     "RandomFlips": RandomFlips(HUMAN, WEAK, seed=0),
     "PromptedLabels": PromptedLabels(CHAT, SPLIT.unlabeled),
     "Agreement": Agreement(WEAK, GOLD),
@@ -98,8 +101,8 @@ STEPS = {
     "Folds": FOLDS,
     "Fold": Fold(FOLDS, 0, 1),
     "Verdict": VERDICT,
-    "AskHumans": AskHumans((WEAK,), VERDICT, 10),
-    "NewToTeacher": NewToTeacher(WEAK, SPLIT.labeled),
+    "AskHumans": AskHumans((WEAK,), SEEN, VERDICT, 10),
+    "NewToTeacher": SEEN,
 }
 
 

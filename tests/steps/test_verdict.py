@@ -13,13 +13,23 @@ from hypothesis import strategies as st
 from weakteach.artifacts.computing import obtain
 from weakteach.artifacts.errors import UserError
 from weakteach.artifacts.store import Store
+from weakteach.evaluation.teaching import seen_from_json
 from weakteach.models.spec import find_model, tokenizer_of
 from weakteach.preferences.duplicates import UNSEEN, recognizer
 from weakteach.preferences.sources import WorldSource, file_source
 from weakteach.steps.data import Pairs, read_labels
 from weakteach.steps.labels import HumanLabels, WeakLabels
 from weakteach.steps.training import Dpo, Sft
-from weakteach.steps.verdict import Fold, Folds, Verdict, cross_fitted, draw_folds, read_facts
+from weakteach.steps.verdict import (
+    Fold,
+    Folds,
+    NewToTeacher,
+    Verdict,
+    cross_fitted,
+    draw_folds,
+    read_facts,
+)
+from weakteach.steps.views import Gated
 from weakteach.training.recipes import DpoRecipe, Schedule, SftRecipe
 from weakteach.worlds.domains import POSTS
 
@@ -117,7 +127,6 @@ def test_a_verdict_on_real_teachers(store, ray_here, tmp_path):
         HALVES,
         cross_fitted("opt-45k", 0, HALVES, training(0), [HALF]),
         rivals=(cross_fitted("opt-45k", 1, HALVES, training(1)),),
-        unlabeled=WeakLabels(teacher, many),
         elsewhere=(WeakLabels(teacher, posts),),
     )
     record = obtain(store, verdict)["facts"]
@@ -127,11 +136,12 @@ def test_a_verdict_on_real_teachers(store, ray_here, tmp_path):
     assert facts.training_pairs == PAIRS / 2
     assert facts.curve is not None
     assert facts.curve.labels[-1] == facts.training_pairs
-    assert facts.seen is not None
-    assert (facts.seen.pairs, facts.seen.same_pair) == (len(rows), 10)
-    assert facts.seen.agreement is not None
-    unseen = len(rows) - facts.seen.same_pair - facts.seen.same_prompt - facts.seen.near_duplicate
-    assert facts.seen.agreement.prompts == unseen
+    new = NewToTeacher(WeakLabels(teacher, many), LABELED)
+    seen = seen_from_json(obtain(store, new)["facts"])
+    assert (seen.pairs, seen.same_pair) == (len(rows), 10)
+    assert seen.agreement is not None
+    unseen = len(rows) - seen.same_pair - seen.same_prompt - seen.near_duplicate
+    assert seen.agreement.prompts == unseen
     assert facts.transfer[0].name == "posts:0"
     assert facts.rivals[0].same_model
     # The accuracy is what the labels of the folds say, counted by hand.
@@ -148,5 +158,11 @@ def test_a_verdict_on_real_teachers(store, ray_here, tmp_path):
     assert facts.accuracy.value == pytest.approx(np.mean(right))
     table = pq.read_table(Path(store.path(verdict), "pairs.parquet"))
     assert np.mean(table["right"]) == pytest.approx(np.mean(right))
-    seen = pq.read_table(Path(store.path(verdict), "seen.parquet"))
-    assert seen["seen"].to_pylist().count("same pair") == 10
+    told = pq.read_table(Path(store.path(new), "seen.parquet"))
+    assert told["seen"].to_pylist().count("same pair") == 10
+    # The gate lets all labels through, or none.
+    labels = read_labels(store, new.labels)
+    obtain(store, passed := Gated(new.labels, verdict, 0.01))
+    assert read_labels(store, passed).equals(labels)
+    with pytest.raises(UserError, match=r"stopped by the gate: opt-45k agrees with .* from 99%"):
+        obtain(store, Gated(new.labels, verdict, 0.99))

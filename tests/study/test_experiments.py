@@ -10,6 +10,7 @@ import pytest
 
 from weakteach.artifacts.step import walk
 from weakteach.results.analysis import AXES, PLACES
+from weakteach.steps.views import Gated
 from weakteach.study.beyond import BEYOND
 from weakteach.study.experiments import EXPERIMENTS, arms_of, consistency, judged, size_grid
 from weakteach.study.grids import Choices, make_grid
@@ -76,8 +77,24 @@ def test_the_first_look_compares_what_matters_and_all_controls_where_they_are_as
         return {measure.role for measure in one.measures}
 
     assert roles(Choices()) == {"base", "human", "gold", "weak"}
-    assert roles(Choices(controls="all")) == set(CONTROLS)
+    assert roles(Choices(controls="all")) == {*CONTROLS, "few_long", "both"}
+    beside = {"few_long", "both", "human_all"}
+    assert roles(Choices(controls="both")) == beside | {"base", "human", "gold", "weak"}
     assert roles(Choices(gold=("none",))) == {"human", "weak"}
+
+
+def test_students_learn_from_a_teacher_through_the_gate_where_there_is_one():
+    def through(choices):
+        one = size_grid(make_grid(EMBEDDED, EMBEDDED.first, choices))
+        gated = {
+            measure.role: {step.threshold for step in walk([measure.target]) if type(step) is Gated}
+            for measure in one.measures
+            if measure.kind == "reward"
+        }
+        return {role for role, found in gated.items() if found == {0.6}}
+
+    assert through(Choices(controls="all", gate=0.6)) == {"weak", "random", "both"}
+    assert through(Choices(controls="all")) == set()
 
 
 def test_a_domain_is_called_by_words():

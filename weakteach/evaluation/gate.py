@@ -31,7 +31,8 @@ class Advice:
     - ``collect``: ``more`` human labels would tell this teacher from chance.
     - ``other``: this teacher is no good; ``instead`` names one to try, None if none is known.
 
-    ``told`` says whether the teacher is told from chance: the arms of one that is not are stopped.
+    ``told`` says whether the teacher is told from chance, and ``goes_on`` whether some of its
+    labels are to be used.
     """
 
     kind: Kind
@@ -44,6 +45,10 @@ class Advice:
     more: int | None = None
     instead: str | None = None
 
+    @property
+    def goes_on(self) -> bool:
+        return self.kind in ("use", "confident")
+
 
 @dataclass(frozen=True)
 class PricedRoute:
@@ -55,7 +60,7 @@ class PricedRoute:
     low: float
     high: float
     at_random: float
-    cost: float
+    cost: float | None
 
 
 def gate(
@@ -118,10 +123,10 @@ def gate(
     return _try(larger[0] if larger else None, f"{reason}.", threshold)
 
 
-def priced(routing: Sequence[Route], to_label: int, price: float) -> tuple[PricedRoute, ...]:
-    """The routes for ``to_label`` pairs at ``price`` a human label. Raises ValueError for a price
-    or a number below 0."""
-    if price < 0 or to_label < 0:
+def priced(routing: Sequence[Route], to_label: int, price: float | None) -> tuple[PricedRoute, ...]:
+    """The routes for ``to_label`` pairs at ``price`` a human label, None if that is not known.
+    Raises ValueError for a price or a number below 0."""
+    if (price is not None and price < 0) or to_label < 0:
         raise ValueError(f"No price of {to_label} labels at {price}")
     return tuple(
         PricedRoute(
@@ -131,7 +136,7 @@ def priced(routing: Sequence[Route], to_label: int, price: float) -> tuple[Price
             low=route.accuracy.low,
             high=route.accuracy.high,
             at_random=route.at_random,
-            cost=round(route.human_share * to_label) * price,
+            cost=None if price is None else round(route.human_share * to_label) * price,
         )
         for route in routing
     )

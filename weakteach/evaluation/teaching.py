@@ -195,7 +195,6 @@ class TeacherFacts:
     rivals: tuple[Rival, ...]
     transfer: tuple[Slice, ...]
     curve: LearningCurve | None
-    seen: Seen | None
 
 
 def teacher_facts(
@@ -206,7 +205,6 @@ def teacher_facts(
     smaller: Mapping[int, Judged],
     rivals: Sequence[tuple[str, bool, Judged]],
     transfer: Sequence[Slice],
-    seen: Seen | None,
 ) -> TeacherFacts:
     """The facts of ``judged``, whose teachers had ``training_pairs`` labeled pairs each.
 
@@ -243,7 +241,6 @@ def teacher_facts(
         rivals=tuple(_rival(judged, *rival) for rival in rivals),
         transfer=tuple(transfer),
         curve=_curve(points, wanted) if len(points) > 1 else None,
-        seen=seen,
     )
 
 
@@ -272,6 +269,12 @@ def to_json(value: Any) -> Any:
 def facts_from_json(text: str | bytes) -> TeacherFacts:
     """Raises pydantic's ValidationError for what ``to_json`` did not write."""
     return TypeAdapter(TeacherFacts).validate_json(text)
+
+
+def seen_from_json(value: Any) -> Seen:
+    """Of the facts of a step. Raises pydantic's ValidationError for what ``to_json`` did not
+    make."""
+    return TypeAdapter(Seen).validate_python(value)
 
 
 def _finite(value: Any) -> Any:

@@ -7,6 +7,7 @@ open the CSV as text alone, or use the JSONL.
 """
 
 import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,14 @@ from typing import Any
 import pyarrow as pa
 
 COLUMNS = ("pair_id", "prompt", "response_1", "response_2")
+FORMS = (
+    "asked.csv",
+    "asked.jsonl",
+    "asked.argilla.json",
+    "asked.argilla-settings.json",
+    "asked.label-studio.json",
+    "asked.label-studio.xml",
+)
 QUESTION = "Which response is better?"
 
 LABEL_STUDIO_VIEW = f"""<View>
@@ -34,32 +43,35 @@ LABEL_STUDIO_VIEW = f"""<View>
 def write_forms(asked: pa.Table, out: Path) -> tuple[Path, ...]:
     """Write the pairs ``asked`` (COLUMNS, in the order in which to ask) into the folder ``out``:
 
-    - ``ask_humans.csv`` and ``.jsonl`` for a person, with an empty ``choice``;
-    - ``ask_humans.argilla.json``, records for ``dataset.records.log`` of an Argilla data set with
-      the text fields and the label question ``choice`` of ``ask_humans.argilla-settings.json``;
-    - ``ask_humans.label-studio.json``, tasks to import into a Label Studio project with the
-      labeling interface ``ask_humans.label-studio.xml``.
+    - ``asked.csv`` and ``.jsonl`` for a person, with an empty ``choice``;
+    - ``asked.argilla.json``, records for ``dataset.records.log`` of an Argilla data set with
+      the text fields and the label question ``choice`` of ``asked.argilla-settings.json``;
+    - ``asked.label-studio.json``, tasks to import into a Label Studio project with the
+      labeling interface ``asked.label-studio.xml``.
 
     Returns the files.
     """
     out.mkdir(parents=True, exist_ok=True)
     rows = asked.select(list(COLUMNS)).to_pylist()
-    files = {
-        "jsonl": "".join(f"{json.dumps({**row, 'choice': None})}\n" for row in rows),
-        "argilla.json": _json([_argilla(row) for row in rows]),
-        "argilla-settings.json": _json(ARGILLA_SETTINGS),
-        "label-studio.json": _json([{"data": row} for row in rows]),
-        "label-studio.xml": LABEL_STUDIO_VIEW,
-    }
-    made = [out / "ask_humans.csv"]
-    with made[0].open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, quoting=csv.QUOTE_ALL)
-        writer.writerow([*COLUMNS, "choice"])
-        writer.writerows([[*row.values(), ""] for row in rows])
-    for name, text in files.items():
-        made.append(out / f"ask_humans.{name}")
-        made[-1].write_bytes(text.encode())
-    return tuple(made)
+    texts = (
+        _csv(rows),
+        "".join(f"{json.dumps({**row, 'choice': None})}\n" for row in rows),
+        _json([_argilla(row) for row in rows]),
+        _json(ARGILLA_SETTINGS),
+        _json([{"data": row} for row in rows]),
+        LABEL_STUDIO_VIEW,
+    )
+    for name, text in zip(FORMS, texts, strict=True):
+        (out / name).write_bytes(text.encode())
+    return tuple(out / name for name in FORMS)
+
+
+def _csv(rows: list[dict[str, str]]) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, quoting=csv.QUOTE_ALL)
+    writer.writerow([*COLUMNS, "choice"])
+    writer.writerows([[*row.values(), ""] for row in rows])
+    return text.getvalue()
 
 
 ARGILLA_SETTINGS = {

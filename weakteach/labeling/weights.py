@@ -4,10 +4,8 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-from scipy import special
 
 from weakteach.preferences.pair import DataError
-from weakteach.statistics.calibration import label_probability
 
 # The four functions of the margin that CW-PO compares (arXiv 2603.04968; its own is the first).
 Weighting = Literal["C1", "C2", "C3", "C4"]
@@ -27,7 +25,7 @@ def pair_weights(weighting: Weighting, margin: np.ndarray) -> np.ndarray:
         case "C1":
             return np.tanh(size / 2)  # 2·(σ(Δ) - ½)
         case "C2":
-            return special.expit(size)
+            return (1 + np.tanh(size / 2)) / 2  # σ(Δ)
         case "C3":
             return np.minimum(size, 1)
         case "C4":
@@ -44,6 +42,8 @@ def with_probability(labels: pa.Table, temperature: float) -> pa.Table:
     """The labels with a last column ``probability`` in [½, 1): how likely a human makes the same
     choice, by the margin and the temperature of the teacher's verdict. Raises DataError for labels
     without margins."""
+    from weakteach.statistics.calibration import label_probability  # scipy: slow to import
+
     sure = label_probability(_margins(labels), temperature)
     return labels.append_column("probability", pa.array(sure, pa.float64()))
 

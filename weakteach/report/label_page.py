@@ -22,9 +22,10 @@ def write_label_report(folder: Path, run: LabelRun) -> tuple[Path, ...]:
     """Write ``report.html``, ``figures/verdict-<n>.png`` and ``verdict.json`` into a local folder,
     each whole at any time; return their places in the folder.
 
-    ``verdict.json`` holds ``advice`` (``gate.Advice``), ``routing`` (``gate.PricedRoute``) and
-    ``facts`` (``teaching.TeacherFacts``) by the names of their fields, and the names and counts of
-    the run. What is not known is absent. The same run gives the same bytes.
+    ``verdict.json`` holds ``advice`` (``gate.Advice``), ``routing`` (``gate.PricedRoute``),
+    ``facts`` (``teaching.TeacherFacts``) and ``seen`` (``teaching.Seen``) by the names of their
+    fields, and the names and counts of the run. What is not known is absent or null. The same run
+    gives the same bytes.
     """
     figures = label_figures(run)
     styles = styles_of(figures)
@@ -58,9 +59,13 @@ def verdict_json(run: LabelRun) -> str:
         "to_label": run.to_label,
         "asked": run.asked,
         "advice": {k: v for k, v in asdict(run.advice).items() if v is not None},
-        "routing": [asdict(route) for route in run.routes],
+        "routing": [
+            {k: v for k, v in asdict(route).items() if v is not None} for route in run.routes
+        ],
         "facts": to_json(run.facts),
     }
     if run.price is not None:
         value["price"] = run.price
+    if run.seen is not None:
+        value["seen"] = to_json(run.seen)
     return json.dumps(value, indent=1, allow_nan=False) + "\n"

@@ -31,6 +31,7 @@ from weakteach.results.published import published_table
 from weakteach.results.ran import what_ran
 from weakteach.results.rounds import questions_of, standings_of
 from weakteach.results.teachers import examples, label_tables, teacher_figures, teacher_table
+from weakteach.results.worth import worth_table
 from weakteach.statistics.crossed import holm, r_squared
 from weakteach.statistics.joined import LEAST_SHARE, Missing, aligned
 from weakteach.statistics.rounds import Standing
@@ -140,6 +141,8 @@ def _section(experiment: Experiment, outcomes: Outcomes, claims: Sequence[ClaimR
         if any(cell.seeds for cell in of_kind):
             figures.append(comparison(experiment, kind, of_kind))
             tables.append(table_of(experiment, kind, of_kind))
+    if worth := worth_table(experiment, cells, outcomes):
+        tables.append(worth)
     figures += _scatters(cells)
     of_labels = label_tables(experiment, outcomes)
     return Section(

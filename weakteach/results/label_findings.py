@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from weakteach.evaluation.gate import Advice, PricedRoute
-from weakteach.evaluation.teaching import TeacherFacts
+from weakteach.evaluation.teaching import Seen, TeacherFacts
 from weakteach.results.findings import (
     Comparison,
     Figure,
@@ -42,8 +42,9 @@ class JudgedPair:
 @dataclass(frozen=True)
 class LabelRun:
     """All that the page and ``verdict.json`` of a ``label`` run tell. ``labeled``, ``unlabeled``
-    name the files; ``price`` is that of a human label, None if none was given; ``surest_errors``
-    and ``least_sure`` are pairs to read; ``asked`` counts the pairs written for humans to label."""
+    name the files; ``seen`` is None where nothing was labeled; ``price`` is that of a human label,
+    None if none was given; ``surest_errors`` and ``least_sure`` are pairs to read; ``asked`` counts
+    the pairs written for humans to label."""
 
     labeled: str
     unlabeled: str
@@ -51,6 +52,7 @@ class LabelRun:
     facts: TeacherFacts
     advice: Advice
     routes: tuple[PricedRoute, ...]
+    seen: Seen | None = None
     price: float | None = None
     surest_errors: tuple[JudgedPair, ...] = ()
     least_sure: tuple[JudgedPair, ...] = ()
@@ -126,7 +128,7 @@ def label_figures(run: LabelRun) -> tuple[Figure, ...]:
 
 def label_tables(run: LabelRun) -> tuple[TableOf, ...]:
     facts = run.facts
-    tables = [_main(facts)]
+    tables = [_main(facts, run.seen)]
     rivals = tuple((r.name, r.accuracy, r.agreement, r.kappa, r.behind) for r in facts.rivals)
     if rivals:
         tables.append(
@@ -175,7 +177,7 @@ def label_tables(run: LabelRun) -> tuple[TableOf, ...]:
     return tuple(tables)
 
 
-def _main(facts: TeacherFacts) -> TableOf:
+def _main(facts: TeacherFacts, seen: Seen | None) -> TableOf:
     rows: list[tuple[Value, ...]] = [
         ("Accuracy on held-out human choices", facts.accuracy),
         ("Labeled pairs", facts.pairs),
@@ -197,8 +199,7 @@ def _main(facts: TeacherFacts) -> TableOf:
         reach = facts.curve.reach
         name = f"Labeled pairs that would reach {reach.wanted:.0%}"
         rows.append((name, _reach(reach.labels, reach.low, reach.high, reach.told)))
-    if facts.seen is not None:
-        seen = facts.seen
+    if seen is not None:
         rows.append(("Pairs to label", seen.pairs))
         rows.append(("of these, seen in training: the same pair", seen.same_pair))
         rows.append(("the same prompt", seen.same_prompt))

@@ -14,22 +14,25 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from weakteach.artifacts.errors import StorageError, UserError, printable
 from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Store
+from weakteach.labeling.forms import FORMS
+from weakteach.labeling.weights import Weighting, with_probability, with_weight
 from weakteach.preferences.conversational import COLUMNS, FREE, messages_type, messages_value
 from weakteach.preferences.pair import GROUP_ROWS, QUARANTINE_SCHEMA, DataError, preference
-from weakteach.steps.data import TEXT_COLUMNS, Pairs, labels_file
+from weakteach.steps.data import TEXT_COLUMNS, Pairs, labels_file, read_labels
 from weakteach.steps.labels import WeakLabels
 
-RUN, QUARANTINE = "run.json", "quarantine.parquet"
+RUN, QUARANTINE, CARD = "run.json", "quarantine.parquet", "README.md"
 LABELS, PREFERENCES = "labels.parquet", "preferences.parquet"
 # What a run that came to its end leaves, and what one that failed may have left, too.
-RESULTS = (LABELS, PREFERENCES, "verdict.json", "report.html", "ask.jsonl")
-OUTPUTS = (*RESULTS, QUARANTINE, RUN)
+RESULTS = (LABELS, PREFERENCES, "verdict.json", "report.html", *FORMS)
+OUTPUTS = (*RESULTS, CARD, QUARANTINE, RUN)
 
 
 def _field(name: str, kind: pa.DataType, doc: str) -> pa.Field:
@@ -49,6 +52,9 @@ PROBABILITY = _field(
     pa.float64(),
     "How likely a human makes the same choice, in [0.5, 1): calibrated on held-out human choices",
 )
+WEIGHT = _field(
+    "weight", pa.float64(), "How much the pair should count in a loss, by its margin: see README.md"
+)
 LABELS_OUT = pa.schema(
     [
         ROW,
@@ -60,6 +66,7 @@ LABELS_OUT = pa.schema(
         _field("rejected", pa.string(), "The other response's text, likewise"),
         MARGIN,
         CONFIDENCE,
+        PROBABILITY,
         PAIR_ID,
         _field(
             "canonical_choice",
@@ -86,14 +93,50 @@ def preferences_schema(messages: pa.DataType | None, tools: bool) -> pa.Schema:
             *([TOOLS] if tools else []),
             MARGIN,
             CONFIDENCE,
+            PROBABILITY,
+            WEIGHT,
         ]
     )
 
 
 @dataclass(frozen=True)
+class Exporting:
+    """How labels leave: the teacher's ``temperature`` sets their probabilities, ``weighting`` their
+    weights; pairs of less than ``min_confidence`` or ``min_margin`` are left out of the
+    preferences. ``about`` is what both files say of themselves in their metadata. Preferences are
+    in TRL's conversational form where all pairs have messages, unless wanted ``as_text``."""
+
+    temperature: float
+    weighting: Weighting
+    min_confidence: float = 0.0
+    min_margin: float = 0.0
+    about: str = "{}"
+    as_text: bool = False
+
+    def is_sure(self, pair: Mapping[str, Any]) -> bool:
+        confidence, margin = pair["confidence"], abs(pair["margin"])
+        return bool(confidence >= self.min_confidence and margin >= self.min_margin)
+
+    def table(self, rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+        """The rows with their probabilities and, where the schema has them, their weights."""
+        # JSON is text until it is cast.
+        text = pa.list_(pa.string())
+        fields = [
+            field.with_type(text) if field.type == FREE else field
+            for field in schema
+            if field not in (PROBABILITY, WEIGHT)
+        ]
+        table = pa.Table.from_pylist(rows, pa.schema(fields))
+        table = with_probability(table, self.temperature)
+        if "weight" in schema.names:
+            table = with_weight(table, self.weighting)
+        return table.select(schema.names).cast(schema)
+
+
+@dataclass(frozen=True)
 class Exported:
     """Rows that have a label, pairs in the preferences, and pairs left out of these as the teacher
-    is not confident enough. ``mixed`` says that the preferences are texts as some pairs have
+    is not sure enough. ``mixed`` says that the preferences are texts as some pairs have
     messages and others none."""
 
     labels: int
@@ -102,15 +145,23 @@ class Exported:
     mixed: bool
 
 
-def check_out(out: Path, run: Mapping[str, Any], overwrite: bool) -> None:
-    """That the files can be written into the folder, and that those there are of the same ``run``
-    or may be overwritten. Raises UserError."""
+def check_out(
+    out: Path, run: Mapping[str, Any], overwrite: bool, inputs: Iterable[str] = ()
+) -> None:
+    """That the files can be written into the folder, that those there are of the same ``run`` or
+    may be overwritten, and that none of them is one of the ``inputs``. Raises UserError."""
     shown = printable(str(out))
     there = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not there.is_dir():
         raise StorageError(f"--out {shown}: {printable(str(there))} is a file, not a folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise StorageError(f"--out {shown} cannot be written: {there} gives no leave to")
+    own = {(out / name).resolve() for name in OUTPUTS}
+    if given := [name for name in inputs if Path(name).expanduser().resolve() in own]:
+        raise UserError(
+            f"--out {shown}: {printable(given[0])} lies there under the name of a file that would "
+            "be written: give another folder"
+        )
     found = [name for name in RESULTS if (out / name).exists()]
     if found and not overwrite and _run_of(out) != run:
         raise UserError(
@@ -129,56 +180,57 @@ def begin(out: Path, run: Mapping[str, Any]) -> None:
     """Make the folder and say in it which run its files are of; those of another go."""
     out.mkdir(parents=True, exist_ok=True)
     if _run_of(out) != run:
-        for name in OUTPUTS:
-            (out / name).unlink(missing_ok=True)
+        drop(out, OUTPUTS)
+    for stale in (out / "figures").glob("verdict-*.png"):
+        stale.unlink()
     (out / RUN).write_text(json.dumps(run, indent=1) + "\n")
 
 
+def drop(out: Path, names: Iterable[str]) -> None:
+    """Delete those of the files that are in the folder."""
+    for name in names:
+        (out / name).unlink(missing_ok=True)
+
+
 def export(
-    store: Store,
-    many: Pairs,
-    weak: WeakLabels,
-    out: Path,
-    min_confidence: float = 0.0,
-    temperature: float | None = None,
-    as_text: bool = False,
+    store: Store, many: Pairs, weak: WeakLabels, out: Path, exporting: Exporting
 ) -> Exported:
     """Write labels.parquet, one line for each row of the input that has a label, in its order, and
-    preferences.parquet (TRL's columns and more), one for each pair of at least that confidence.
-
-    Preferences are in TRL's conversational form where all pairs have messages, unless they are
-    wanted ``as_text``. With the teacher's ``temperature`` labels have their probability, too.
-    """
+    preferences.parquet (TRL's columns and more), one for each pair that is sure enough."""
     kind, tools, mixed = None, False, False
-    if not as_text:
+    if not exporting.as_text:
         kind, tools, mixed = _messages_of(store, many)
-    preferred = preferences_schema(kind, tools)
-    schema = LABELS_OUT.append(PROBABILITY) if temperature is not None else LABELS_OUT
-    labels = labeled_rows(store, many, weak)
-    counts = {LABELS: 0, PREFERENCES: 0, "unsure": 0}
+    schemas = {LABELS: LABELS_OUT, PREFERENCES: preferences_schema(kind, tools)}
+    about = {"weakteach": exporting.about}
+    counts, pairs = dict.fromkeys(schemas, 0), 0
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(dir=out, prefix=".writing-")))
         files = {
-            LABELS: stack.enter_context(pq.ParquetWriter(folder / LABELS, schema)),
-            PREFERENCES: stack.enter_context(pq.ParquetWriter(folder / PREFERENCES, preferred)),
+            name: stack.enter_context(pq.ParquetWriter(folder / name, schema.with_metadata(about)))
+            for name, schema in schemas.items()
         }
-        for chunk in _chunks(labels):
-            pairs = [_preference(row, pair, kind) for row, pair, is_first in chunk if is_first]
-            sure = [pair for pair in pairs if pair["confidence"] >= min_confidence]
-            table = pa.Table.from_pylist([_label(row, pair) for row, pair, _ in chunk], LABELS_OUT)
-            if temperature is not None:
-                from weakteach.labeling.weights import with_probability  # scipy: slow to import
-
-                table = with_probability(table, temperature).cast(schema)
-            files[LABELS].write_table(table)
-            files[PREFERENCES].write_table(_preferences(sure, preferred))
-            counts[LABELS] += len(chunk)
-            counts[PREFERENCES] += len(sure)
-            counts["unsure"] += len(pairs) - len(sure)
+        for chunk in _chunks(labeled_rows(store, many, weak)):
+            first = [(row, pair) for row, pair, is_first in chunk if is_first]
+            pairs += len(first)
+            rows = {
+                LABELS: [_label(row, pair) for row, pair, _ in chunk],
+                PREFERENCES: [
+                    _preference(row, pair, kind) for row, pair in first if exporting.is_sure(pair)
+                ],
+            }
+            for name, schema in schemas.items():
+                files[name].write_table(exporting.table(rows[name], schema))
+                counts[name] += len(rows[name])
         for name, file in files.items():
             file.close()
             (folder / name).replace(out / name)
-    return Exported(counts[LABELS], counts[PREFERENCES], counts["unsure"], mixed)
+    return Exported(counts[LABELS], counts[PREFERENCES], pairs - counts[PREFERENCES], mixed)
+
+
+def least_margin(store: Store, weak: WeakLabels, share: float) -> float:
+    """The margin from which on labels are the ``share`` with the largest margins."""
+    margins = np.sort(np.abs(read_labels(store, weak)["margin"].to_numpy()))
+    return float(margins[-max(1, round(share * len(margins)))])
 
 
 def _messages_of(store: Store, many: Pairs) -> tuple[pa.DataType | None, bool, bool]:
@@ -197,14 +249,6 @@ def _messages_of(store: Store, many: Pairs) -> tuple[pa.DataType | None, bool, b
     except ValueError:
         return None, False, True
     return kind, has_tools and kind is not None, False
-
-
-def _preferences(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
-    """JSON is text until it is cast."""
-    fields = [
-        field.with_type(pa.list_(pa.string())) if field.type == FREE else field for field in schema
-    ]
-    return pa.Table.from_pylist(rows, pa.schema(fields)).cast(schema)
 
 
 def write_quarantine(

@@ -1,9 +1,10 @@
-"""``weakteach label``: labels of a user's own pairs by a teacher of a few human choices.
+"""``weakteach label``: a verdict on a teacher of a user's few human choices, and its labels.
 
 What can be refused is refused here, before Ray starts; ``run/labeling.py`` does the work.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
 
@@ -27,6 +28,8 @@ from weakteach.run.options import (
     Cluster,
     ClusterOptions,
     ExecutionOptions,
+    Judging,
+    JudgingOptions,
     LabelOptions,
     Verbose,
     resources_of,
@@ -35,7 +38,6 @@ from weakteach.run.readiness import check_cluster_file, check_needs, check_run
 from weakteach.run.readiness import refuse as refuse_problems
 from weakteach.run.terminal import terminal
 from weakteach.steps.data import Pairs
-from weakteach.steps.labels import WeakLabels
 from weakteach.study.policies import tokenizers_of
 from weakteach.study.presets import PRESETS
 
@@ -46,11 +48,16 @@ FEWEST_LABELED = 2
 def label(
     *,
     options: Annotated[LabelOptions, Parameter(name="*")],
+    judging: JudgingOptions = Judging(),  # noqa: B008, a frozen value
     execution: ExecutionOptions = None,
-    cluster: ClusterOptions = Cluster(),  # noqa: B008, a frozen value
+    cluster: ClusterOptions = Cluster(),  # noqa: B008
     verbose: Verbose = False,
-) -> None:
+) -> int:
     """Label pairs with a teacher trained on a few human choices.
+
+    First the teacher is judged on labeled pairs that it did not learn from; if it is not
+    told from chance, nothing is labeled and the exit code is 3. The last line says what
+    to do: use the labels, use the confident part, collect more, or try another teacher.
 
     Files are JSON, JSONL, CSV, TSV or Parquet, also compressed. Rows hold prompt,
     chosen and rejected, or prompt, response_1, response_2 and choice, or one of many
@@ -65,18 +72,24 @@ def label(
     """
     preset = PRESETS[options.preset]
     resources = resources_of(preset, execution)
-    found = find_model(options.teacher, resolve=False)
-    needs = Needs(() if found.label in FAMILY else (found,), (), (), ())
-    # Whatever the model's context, pairs that are longer go to quarantine.
+    names = (options.teacher, *judging.rivals)
+    models = tuple(find_model(name, resolve=False) for name in names)
+    needs = Needs(tuple(one for one in models if one.label not in FAMILY), (), (), ())
+    # Whatever the models' context, pairs that are longer go to quarantine.
     problems = check_needs(needs, max_tokens=0)
     refuse_problems(problems + check_cluster_file(cluster.cluster_file, resources))
-    model = find_model(options.teacher) if needs.of_hub else found
+    if needs.of_hub:
+        models = tuple(find_model(name) for name in names)
+    model = models[0]
     wishes = Wishes.of(options.columns, options.choice_values)
-    sources = [data_source(named, wishes) for named in (options.labeled, options.unlabeled)]
-    most = min(options.max_tokens, context_of(model) or options.max_tokens)
-    few, many = (Pairs(source, tokenizers_of(model), most) for source in sources)
-    run = run_of(options, model, few, many)
-    check_out(options.out, run, options.overwrite)
+    named = [names for names in (options.labeled, options.unlabeled, judging.elsewhere) if names]
+    sources = [data_source(files, wishes) for files in named]
+    most = min(context_of(one) or options.max_tokens for one in models)
+    most = min(most, options.max_tokens)
+    few, many, *elsewhere = (Pairs(source, tokenizers_of(*models), most) for source in sources)
+    run = run_of(options, judging, models, few, many)
+    inputs = [name for files in named for name in files]
+    check_out(options.out, run, options.overwrite, inputs)
     store = Store(options.storage)
     store.check_writable()
     ray_address(cluster.address)  # refused before the seconds that Ray takes to import
@@ -85,13 +98,13 @@ def label(
     looked = [look(source) for source in sources]
     summarize(console, looked)
     if cluster.check:
-        refuse(looked)
+        refuse(looked, options.ask_humans)
         usable = tell_lengths(console, looked, model, options.max_tokens)
         refuse_lengths(looked, usable, model, most, options.max_tokens)
     else:
         begin(options.out, run)
         try:
-            refuse(looked)
+            refuse(looked, options.ask_humans)
         except DataError:
             quarantine_anew([_without_lengths(source) for source in sources], options.out)
             raise
@@ -101,18 +114,24 @@ def label(
         except DataError:
             quarantine_anew([partial(pairs.write, store) for pairs in (few, many)], options.out)
             raise
+    # Of fewer prompts than folds each is a fold.
+    share = max(judging.held_out, 1 / looked[0].labeled_prompts)
+    judging = replace(judging, held_out=share)
 
-    from weakteach.run.labeling import Labeling, run_labeling, teacher_of
+    from weakteach.run.labeling import Labeling, run_labeling
 
-    _, teacher, _ = teacher_of(options, preset, model, few, looked[0].overview.choices)
-    steps = walk([WeakLabels(teacher, many.all, teacher.dtype)])
+    job = Labeling(
+        console, store, resources, preset, models, options, judging, few, many,
+        elsewhere[0] if elsewhere else None, run,
+    )  # fmt: skip
+    steps = walk([job.verdict, job.weak(options.seed)])
     existing = store.existing(steps)
     missing = [step for step in steps if step.fingerprint not in existing]
     taken = footprints(missing, resources, options.max_tokens)
     refuse_problems(check_run(missing, taken, store, resources))
     if cluster.check:
         console.print("All is there. Nothing was started.")
-        return
+        return 0
 
     from weakteach.run.cluster import shared, start_ray, what_waits
 
@@ -121,11 +140,12 @@ def label(
         console.print(f"Dashboard: {joined.dashboard}", soft_wrap=True)
     for line in what_waits(joined, resources):
         console.print(line, soft_wrap=True)
-    job = Labeling(console, shared(store), resources, preset, model, options, few, many, run)
-    run_labeling(job)
+    return run_labeling(replace(job, store=shared(store)))
 
 
-def run_of(options: LabelOptions, model: Model, few: Pairs, many: Pairs) -> dict[str, Any]:
+def run_of(
+    options: LabelOptions, judging: Judging, models: Sequence[Model], few: Pairs, many: Pairs
+) -> dict[str, Any]:
     """What makes two runs the same: whose files may replace each other, and whose artifacts are
     the same."""
     return {
@@ -133,19 +153,26 @@ def run_of(options: LabelOptions, model: Model, few: Pairs, many: Pairs) -> dict
         "unlabeled": many.source.name,
         "labeled_pairs": few.fingerprint,
         "unlabeled_pairs": many.fingerprint,
-        "teacher": str(model),
-        "teacher_content": model.content,
+        "teacher": str(models[0]),
+        "teacher_content": models[0].content,
+        "rivals": [model.content for model in models[1:]],
         "preset": options.preset,
         "seed": options.seed,
-        "held_out": options.held_out,
+        "held_out": judging.held_out,
+        "rounds": judging.rounds,
+        "curve": [str(share) for share in judging.shares],
+        "other_seeds": judging.other_seeds,
         "dtype": options.dtype,
         "min_confidence": options.min_confidence,
         "as_text": options.as_text,
+        "weights": options.weights,
+        "ask_humans": options.ask_humans,
     }
 
 
-def refuse(looked: Sequence[Looked]) -> None:
-    """Raises DataError for a file without pairs, and for one with too few human choices."""
+def refuse(looked: Sequence[Looked], ask_humans: int) -> None:
+    """Raises DataError for a file without pairs, for one with too few human choices, and where
+    humans are to be asked but have labeled all."""
     for found in (one.overview for one in looked):
         if not found.pairs:
             first = next(iter(found.examples.values()), None)
@@ -154,13 +181,19 @@ def refuse(looked: Sequence[Looked]) -> None:
                 f"{found.name} holds no usable pair: all of its {found.rows} rows are in "
                 f"quarantine{why}"
             )
-    labeled = looked[0].overview
-    if not labeled.choices:
+    for found in (looked[0].overview, *(one.overview for one in looked[2:])):
+        if not found.choices:
+            raise DataError(
+                f"{found.name}: no row says which response a human chose: give chosen and "
+                "rejected, or a column choice, or name them with --columns"
+            )
+    many = looked[1].overview
+    if ask_humans and many.choices >= many.pairs:
         raise DataError(
-            f"{labeled.name}: no row says which response a human chose: give chosen and rejected, "
-            "or a column choice, or name them with --columns"
+            f"--ask-humans: every pair of {many.name} has a human choice, so there is none to ask "
+            "about: leave the option out"
         )
-    prompts = looked[0].labeled_prompts
+    labeled, prompts = looked[0].overview, looked[0].labeled_prompts
     if prompts < FEWEST_LABELED:
         raise DataError(
             f"{labeled.name} holds human choices for {prompts} prompt: at least {FEWEST_LABELED} "

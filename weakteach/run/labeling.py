@@ -1,4 +1,4 @@
-"""The work of ``weakteach label`` under a running Ray: read, teach, test, label, write."""
+"""The work of ``weakteach label`` under a running Ray: read, judge the teacher, label, write."""
 
 import hashlib
 import json
@@ -6,46 +6,64 @@ import shlex
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import pyarrow.parquet as pq
 from rich.console import Console
 
 from weakteach.artifacts.computing import obtain
 from weakteach.artifacts.step import Step, walk
 from weakteach.artifacts.store import Store
+from weakteach.evaluation.gate import CHANCE, gate, priced
+from weakteach.evaluation.teaching import Seen, seen_from_json
+from weakteach.labeling.forms import FORMS, write_forms
 from weakteach.models.resources import Resources
 from weakteach.models.spec import Model
 from weakteach.preferences.pair import DataError
-from weakteach.run.export import export, quarantine_anew, write_quarantine
-from weakteach.run.options import LabelOptions
-from weakteach.run.terminal import following
-from weakteach.statistics.estimate import wilson_interval
-from weakteach.steps.data import HeldOut, Pairs
-from weakteach.steps.evaluation import Agreement
+from weakteach.report.label_card import about, card
+from weakteach.report.label_page import write_label_report
+from weakteach.report.page import write_whole
+from weakteach.results.label_findings import LabelRun, judged_pairs
+from weakteach.run.export import (
+    CARD,
+    LABELS,
+    PREFERENCES,
+    Exporting,
+    drop,
+    export,
+    least_margin,
+    quarantine_anew,
+    write_quarantine,
+)
+from weakteach.run.judging import larger_than, training_of, verdict_of
+from weakteach.run.options import Judging, LabelOptions
+from weakteach.run.terminal import EXIT_STOPPED, following
+from weakteach.statistics.estimate import Estimate
+from weakteach.steps.asking import AskHumans
+from weakteach.steps.data import TEXT_COLUMNS, Pairs
 from weakteach.steps.labels import HumanLabels, WeakLabels
-from weakteach.steps.training import Dpo, Sft
-from weakteach.steps.verdict import NewToTeacher
+from weakteach.steps.verdict import NewToTeacher, Verdict, read_facts
 from weakteach.study.manifest import MANIFEST, Manifest, StudyInfo, manifest_text, study_folder
-from weakteach.study.policies import policy_of
-from weakteach.study.presets import LAPTOP, Preset
-
-LARGEST_HELD_OUT = 500
+from weakteach.study.presets import Preset
 
 
 @dataclass(frozen=True)
 class Labeling:
-    """A run of ``label``: where it works, and on what."""
+    """A run of ``label``: where it works, and on what. The first of the ``models`` is the teacher,
+    the others are its rivals."""
 
     console: Console
     store: Store
     resources: Resources
     preset: Preset
-    model: Model
+    models: tuple[Model, ...]
     options: LabelOptions
+    judging: Judging
     few: Pairs
     many: Pairs
+    elsewhere: Pairs | None
     run: dict[str, Any]
 
     def obtain(self, text: str, step: Step) -> dict[str, Any]:
@@ -75,44 +93,62 @@ class Labeling:
         self.store.write(f"{folder}/.{MANIFEST}.partial", text.encode())
         self.store.filesystem.move(f"{folder}/.{MANIFEST}.partial", f"{folder}/{MANIFEST}")
 
+    @property
+    def verdict(self) -> Verdict:
+        model, *rivals = self.models
+        dtype = self.options.dtype or self.preset.dtype
+        return verdict_of(
+            self.preset, self.judging, self.few, model, rivals, self.elsewhere, self.options.seed,
+            dtype,
+        )  # fmt: skip
 
-def run_labeling(job: Labeling) -> None:
-    """Obtain all steps of a run, tell what they found and write the files."""
-    console, options = job.console, job.options
+    def weak(self, seed: int) -> WeakLabels:
+        """Labels of all pairs by a teacher of all human choices."""
+        dtype = self.options.dtype or self.preset.dtype
+        teacher = training_of(self.preset, self.models[0], seed, dtype)(HumanLabels(self.few.all))
+        return WeakLabels(teacher, self.many.all, dtype)
+
+
+def run_labeling(job: Labeling) -> int:
+    """Obtain all steps of a run, tell what they found and write the files; the exit code."""
+    console, options, verdict = job.console, job.options, job.verdict
+    weak = job.weak(options.seed)
+    new = NewToTeacher(weak, job.few.all)
+    others = tuple(job.weak(options.seed + n) for n in range(1, job.judging.other_seeds + 1))
+    count = options.ask_humans
+    asking = AskHumans((weak, *others), new, verdict, count) if count else None
     job.hold([job.few, job.many])
-    labeled = read_pairs(job)
-    sft, teacher, parts = teacher_of(options, job.preset, job.model, job.few, labeled)
-    weak = WeakLabels(teacher, job.many.all, teacher.dtype)
-    accuracy = Agreement(WeakLabels(teacher, parts.test, teacher.dtype))
-    new = NewToTeacher(weak, parts.train)
-    job.hold([accuracy, new])
-    for name, step in (("SFT", sft), ("DPO", teacher)):
-        job.obtain(f"training the teacher ({name})", step)
-    tested = job.obtain("testing the teacher", accuracy)
-    name = job.many.source.name
-    if count := job.obtain("labeling", weak)["quarantined"]:
-        console.print(f"{name}: {count} pairs could not be labeled")
-    write_quarantine(job.store, (job.few, job.many), weak, options.out)
-    report_share(console, "Teacher accuracy on held-out human choices", tested)
-    report_agreement(console, name, job.obtain("comparing", new))
-    written = export(
-        job.store, job.many, weak, options.out, options.min_confidence, as_text=options.as_text
-    )
-    if written.mixed:
-        console.print(
-            "preferences.parquet: texts, since some pairs have messages and others none",
-        )
-    if written.unsure:
-        console.print(
-            f"preferences.parquet: {written.preferences} pairs; {written.unsure} of a confidence "
-            f"below {options.min_confidence:g} are left out"
-        )
-    console.print(f"Labels, preferences and quarantine: {options.out}", soft_wrap=True)
+    to_label = read_pairs(job)
+    job.hold([verdict, new, *([asking] if asking else [])])
+    judge(job, verdict)
+    found = judged(job, verdict, to_label)
+    facts, advice = found.facts, found.advice
+    report_share(console, "Teacher accuracy on held-out human choices", facts.accuracy)
+    stopped = not (advice.goes_on or job.judging.no_gate)
+    drop(options.out, (LABELS, PREFERENCES, CARD))
+    if not stopped or asking:
+        job.obtain("training the teacher", weak.teacher)
+        if count := job.obtain("labeling", weak)["quarantined"]:
+            console.print(f"{job.many.source.name}: {count} pairs could not be labeled")
+        write_quarantine(job.store, (job.few, job.many), weak, options.out)
+        found = replace(found, seen=seen_from_json(job.obtain("comparing", new)))
+        report_seen(console, job.many.source.name, found.seen)
+    if not stopped:
+        write_labels(job, weak, found)
+    if asking:
+        found = replace(found, asked=ask(job, asking))
+    write_label_report(options.out, found)
+    console.print(f"Report: {options.out / 'report.html'}", soft_wrap=True)
+    console.print(advice.sentence, soft_wrap=True)
+    if stopped:
+        console.print("Nothing was labeled: --no-gate labels in any case.", soft_wrap=True)
+        return EXIT_STOPPED
+    return 0
 
 
 def read_pairs(job: Labeling) -> int:
-    """Read both files, write their quarantine and say what was in them; the number of human
-    choices in the labeled one."""
+    """Read both files, write their quarantine and say what was in them; the number of pairs to
+    label."""
     store, out = job.store, job.options.out
     files = {"labeled": job.few, "unlabeled": job.many}
     try:
@@ -124,54 +160,121 @@ def read_pairs(job: Labeling) -> int:
     for pairs, found in zip(files.values(), facts, strict=True):
         counts = f"{found['rows']} rows = {found['pairs']} pairs + {found['quarantined']}"
         job.console.print(f"{pairs.source.name}: {counts} in quarantine", soft_wrap=True)
-    choices: int = facts[0]["choices"]
-    return choices
+    to_label: int = facts[1]["pairs"]
+    return to_label
 
 
-def teacher_of(
-    options: LabelOptions, preset: Preset, model: Model, few: Pairs, labeled: int
-) -> tuple[Sft, Dpo, HeldOut]:
-    """The teacher after SFT and after DPO, which learns from the labeled pairs but for those held
-    out to test it."""
-    recipes = preset.data.teacher_recipes(str(model))
-    count = max(1, min(LARGEST_HELD_OUT, int(options.held_out * labeled)))
-    parts = HeldOut(few, count, labeled_alone=True)
-    choices, dtype = HumanLabels(parts.train), options.dtype or preset.dtype
-    documents = preset.pretraining_documents or LAPTOP.pretraining_documents
-    start = policy_of(model, documents)
-    sft = Sft(start, choices, recipes.sft, options.seed, dtype=dtype)
-    return sft, Dpo(sft, choices, recipes.dpo, options.seed, dtype=dtype), parts
+def judge(job: Labeling, verdict: Verdict) -> None:
+    """Obtain the verdict, and before it what it rests on; a line counts the trainings."""
+    labels = [step for step in walk([verdict]) if isinstance(step, WeakLabels)]
+    job.console.print(
+        f"The verdict trains {len(labels)} teachers: --curve 0, --other-seeds 0 and a larger "
+        "--held-out make it fewer",
+        soft_wrap=True,
+    )
+    with following(job.console, "judging the teacher") as progress:
+        for done, step in enumerate(labels):
+            progress(done, len(labels))
+            obtain(job.store, step, job.resources)
+        obtain(job.store, verdict, job.resources)
 
 
-def report_agreement(console: Console, name: str, facts: dict[str, Any]) -> None:
+def judged(job: Labeling, verdict: Verdict, to_label: int) -> LabelRun:
+    """What the verdict says of the teacher, which is to label so many pairs."""
+    facts, judging = read_facts(job.store, verdict), job.judging
+    advice = gate(facts, to_label, judging.min_accuracy, larger_than(job.models[0]))
+    path = f"{job.store.path(verdict)}/pairs.parquet"
+    errors, unsure = judged_pairs(
+        pq.read_table(path, filesystem=job.store.filesystem),
+        job.few.all.read(job.store, ["pair_id", *TEXT_COLUMNS]),
+    )
+    return LabelRun(
+        labeled=job.few.source.name,
+        unlabeled=job.many.source.name,
+        to_label=to_label,
+        facts=facts,
+        advice=advice,
+        routes=priced(facts.routing, to_label, judging.label_price),
+        price=judging.label_price,
+        surest_errors=errors,
+        least_sure=unsure,
+    )
+
+
+def ask(job: Labeling, asking: AskHumans) -> int:
+    """Write the pairs for humans to label; how many. Files of the same run stay as they are: a
+    person may have filled them in."""
+    out, path = job.options.out, f"{job.store.path(asking)}/asked.parquet"
+    count: int = job.obtain("choosing pairs for humans", asking)["asked"]
+    if not (out / FORMS[0]).exists():
+        write_forms(pq.read_table(path, filesystem=job.store.filesystem), out)
+    job.console.print(
+        f"{count} pairs for humans to label: {out / FORMS[0]} and its like; filled in, give one "
+        "as --labeled beside the labeled pairs",
+        soft_wrap=True,
+    )
+    return count
+
+
+def write_labels(job: Labeling, weak: WeakLabels, found: LabelRun) -> None:
+    """Write labels, preferences and their card, and say what is left out of the preferences."""
+    options, advice = job.options, found.advice
+    in_part = advice.kind == "confident" and not job.judging.no_gate
+    least = least_margin(job.store, weak, advice.share or 1.0) if in_part else 0.0
+    told = about(found, weak.teacher.fingerprint, options.weights)
+    exporting = Exporting(
+        found.facts.temperature, options.weights, options.min_confidence, least, json.dumps(told),
+        options.as_text,
+    )  # fmt: skip
+    written = export(job.store, job.many, weak, options.out, exporting)
+    if written.mixed:
+        job.console.print(
+            "preferences.parquet: texts, since some pairs have messages and others none",
+        )
+    if written.unsure:
+        why = [f"a confidence below {options.min_confidence:g}"] if options.min_confidence else []
+        why += [f"a margin below {least:.3g} (not of the confident part)"] if least else []
+        job.console.print(
+            f"preferences.parquet: {written.preferences} pairs; {written.unsure} of "
+            f"{' or '.join(why)} are left out",
+            soft_wrap=True,
+        )
+    text = card(found, told, written.labels, written.preferences)
+    write_whole(options.out / CARD, text.encode())
+    job.console.print(f"Labels, preferences and quarantine: {options.out}", soft_wrap=True)
+
+
+def report_seen(console: Console, name: str, seen: Seen | None) -> None:
     """Print how many pairs the teacher had seen, and how it agrees with humans on the others."""
-    seen = [
+    assert seen is not None
+    told = [
         f"{count} {what}"
         for count, what in (
-            (facts["same_pair"], "are pairs that the teacher learned from"),
-            (facts["same_prompt"], "have a prompt that it learned from"),
+            (seen.same_pair, "are pairs that the teacher learned from"),
+            (seen.same_prompt, "have a prompt that it learned from"),
+            (seen.near_duplicate, "are near-duplicates of such pairs"),
         )
         if count
     ]
-    if seen:
+    if told:
         console.print(
-            f"{name}: {', '.join(seen)}: labeled, but left out of the agreement", soft_wrap=True
+            f"{name}: {', '.join(told)}: labeled, but left out of the agreement", soft_wrap=True
         )
-    if facts["compared"]:
-        report_share(console, "Agreement with the human choices of the unlabeled file", facts)
+    if seen.agreement:
+        report_share(
+            console, "Agreement with the human choices of the unlabeled file", seen.agreement
+        )
 
 
-def report_share(console: Console, what: str, facts: dict[str, Any]) -> None:
+def report_share(console: Console, what: str, share: Estimate) -> None:
     """Print a share of agreeing pairs with its interval, and whether it could be chance."""
-    low, high = wilson_interval(facts["agreed"], facts["compared"])
-    share = facts["agreed"] / facts["compared"]
-    verdict = ": not distinguishable from chance, do not use these labels"
-    if low > 0.5:
+    verdict = ": not distinguishable from chance"
+    if share.low > CHANCE:
         verdict = ""
-    elif high < 0.5:
+    elif share.high < CHANCE:
         verdict = ": worse than chance: are the choices inverted?"
     console.print(
-        f"{what}: {share:.1%} (95 % interval {low:.1%} to {high:.1%}, {facts['compared']} pairs)"
-        f"{verdict}",
+        f"{what}: {share.value:.1%} (95 % interval {share.low:.1%} to {share.high:.1%}, "
+        f"{share.prompts} pairs){verdict}",
         soft_wrap=True,
     )

@@ -5,6 +5,7 @@ in ``study/grids.py``, those of execution in ``models/resources.py``, all others
 """
 
 from dataclasses import dataclass, fields, replace
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, get_type_hints
@@ -13,6 +14,7 @@ from cyclopts import Group, Parameter, validators
 from docstring_parser import parse_from_object
 
 from weakteach.artifacts.errors import UserError
+from weakteach.labeling.weights import Weighting
 from weakteach.models.resources import Resources
 from weakteach.models.spec import Dtype
 from weakteach.run.deciding import Deciding
@@ -55,7 +57,7 @@ class LabelOptions:
     unlabeled: tuple[str, ...]
     """Pairs to label, named likewise."""
     out: Path
-    """Folder for labels, preferences and quarantine."""
+    """Folder for labels, preferences, verdict and quarantine."""
     columns: tuple[str, ...] = ()
     """Names for columns of both, such as prompt=question,chosen=better."""
     choice_values: tuple[str, ...] = ()
@@ -67,19 +69,60 @@ class LabelOptions:
     storage: Storage = DEFAULT_STORAGE
     """Where artifacts lie: a folder or a URL. What lies there is not computed again."""
     seed: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0
-    """Of the split, of training and of all that is drawn."""
+    """Of the folds, of training and of all that is drawn."""
     max_tokens: Annotated[int, Parameter(validator=validators.Number(gte=8))] = 512
     """Longer pairs go to quarantine, and so do those that the teacher cannot read whole."""
-    held_out: Annotated[float, Parameter(validator=validators.Number(gte=0.01, lte=0.9))] = 0.2
-    """Share of labeled pairs that test the teacher."""
     min_confidence: Annotated[float, Parameter(validator=validators.Number(gte=0, lt=1))] = 0.0
     """Labels of less confidence are left out of preferences.parquet."""
     as_text: bool = False
     """Write preferences.parquet as texts even where the input holds messages."""
+    weights: Weighting = "C1"
+    """Weight of a pair in preferences.parquet, by its margin d: C1 2*(sigmoid(d) - 1/2), C2
+    sigmoid(d), C3 min(d, 1), C4 min(0.2*d, 1)."""
+    ask_humans: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0
+    """Write so many pairs, those whose human label is missed most, for humans to label."""
     overwrite: bool = False
     """Replace what another run left in the folder."""
     dtype: Dtype | None = None
     """Of computations with models, that of the preset without; trained weights stay in float32."""
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How the teacher is judged, before it labels."""
+
+    held_out: Annotated[float, Parameter(validator=validators.Number(gte=0.05, lte=0.5))] = 0.2
+    """Share of labeled pairs that test a teacher of the others; all of them do so in turn, so 0.2
+    makes five trainings."""
+    rounds: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 1
+    """Times that all take their turn, each drawn anew: more of them narrow the interval a bit."""
+    curve: tuple[Fraction, ...] = (Fraction(1, 2),)
+    """Shares of the labeled pairs for the learning curve, each as many trainings again; 0 for
+    none."""
+    other_seeds: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 1
+    """Teachers that differ in their seed alone, each as many trainings again; they also tell
+    --ask-humans where teachers differ."""
+    rivals: tuple[str, ...] = ()
+    """Other models to try as teachers on the same pairs."""
+    elsewhere: tuple[str, ...] = ()
+    """Pairs of another domain with human choices, on which the teacher is tested, too."""
+    wanted_accuracy: Annotated[float, Parameter(validator=validators.Number(gt=0, lt=1))] = 0.7
+    """Accuracy that the learning curve is asked for."""
+    min_accuracy: Annotated[float, Parameter(validator=validators.Number(gt=0, lt=1))] = 0.5
+    """The gate: unless the whole interval of its accuracy lies above, no pair is labeled, and the
+    exit code is 3."""
+    no_gate: bool = False
+    """Label in any case."""
+    label_price: Annotated[float | None, Parameter(validator=validators.Number(gte=0))] = None
+    """Of a human label, for the costs in the report."""
+
+    def __post_init__(self) -> None:
+        if not all(0 <= share < 1 for share in self.curve):
+            raise UserError("--curve: a share lies between 0 and 1, such as 1/4,1/2")
+
+    @property
+    def shares(self) -> tuple[Fraction, ...]:
+        return tuple(share for share in self.curve if share)
 
 
 @dataclass(frozen=True)
@@ -136,6 +179,7 @@ def overrides(of: type[Any]) -> Any:
 
 # As parameters of a command.
 WhereOptions = Annotated[Where, _group("Study", 1)]
+JudgingOptions = Annotated[Judging, _group("Verdict on the teacher", 2)]
 GridOptions = Annotated[Choices, _group("Study", 1)]
 EndpointOptions = Annotated[Endpoint, _group("Prompted models", 2)]
 RunningOptions = Annotated[Running, _group("Execution", 3)]

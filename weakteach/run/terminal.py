@@ -35,7 +35,7 @@ KINDS: dict[type, str] = {
     float: "a number; write them such as 0.1,0.4",
     Fraction: "a fraction; write them such as 1/16,1/2",
 }
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
+EXIT_FAILED, EXIT_USAGE, EXIT_STOPPED, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 3, 130, 143
 
 
 def terminal(stderr: bool = False) -> Console:

@@ -1,4 +1,4 @@
-"""How many human labels a thousand weak labels are worth, and what that is in money."""
+"""How many human labels a thousand weak labels are worth."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -18,16 +18,13 @@ FARTHEST = 4.0
 class Exchange:
     """``worth`` is the number of human labels that a thousand weak labels stand for (below 0: they
     did harm), with the ends of its 95% interval. An end is None where it lies farther than the
-    human labels that were tried allow to say; ``worth`` too. ``told`` says that both ends are
-    known. ``money`` is what so many human labels cost, in the order of worth, low, high; None
-    without a price."""
+    human labels that were tried allow to say; ``worth`` too. ``told`` says that all are known."""
 
     weak_labels: int
     worth: float | None
     low: float | None
     high: float | None
     told: bool
-    money: tuple[float | None, float | None, float | None] | None
 
 
 def exchange_rate(
@@ -35,7 +32,6 @@ def exchange_rate(
     both: np.ndarray,
     human_labels: int,
     weak_labels: int,
-    price: float | None = None,
 ) -> Exchange:
     """What weak labels added to human ones are worth.
 
@@ -48,7 +44,7 @@ def exchange_rate(
     ``both`` minus the line at human_labels + w is not told from 0 by ``crossed.mean``, an interval
     for new seeds and prompts. So it is right where the ratio of two noisy numbers has no variance,
     and open where the line is not shown to rise. Numbers of labels are searched from the least
-    tried / FARTHEST to the largest tried · FARTHEST. ``price`` is that of one human label.
+    tried / FARTHEST to the largest tried · FARTHEST.
 
     Raises ValueError for fewer than two numbers of human labels, counts below 1, outcomes of
     different shapes, and as ``crossed.components`` does.
@@ -79,16 +75,8 @@ def exchange_rate(
     def worth(at: float | None) -> float | None:
         return None if at is None else (math.exp(at) - human_labels) * 1000 / weak_labels
 
-    def cost(labels: float | None) -> float | None:
-        return None if labels is None or price is None else labels * price
-
     worths = worth(value), worth(low), worth(high)
-    return Exchange(
-        weak_labels,
-        *worths,
-        told=None not in worths,
-        money=None if price is None else (cost(worths[0]), cost(worths[1]), cost(worths[2])),
-    )
+    return Exchange(weak_labels, *worths, told=None not in worths)
 
 
 def _crossing(falling: Callable[[float], float], left: float, right: float) -> float | None:

@@ -13,7 +13,7 @@ from weakteach.preferences.duplicates import UNSEEN
 from weakteach.preferences.pair import DataError
 from weakteach.steps.data import TEXT_COLUMNS, read_labels
 from weakteach.steps.labels import WeakLabels
-from weakteach.steps.verdict import Verdict, read_facts
+from weakteach.steps.verdict import NewToTeacher, Verdict, read_facts
 
 
 @dataclass(frozen=True)
@@ -22,28 +22,26 @@ class AskHumans(Step):
     ``asked.parquet``: ``pair_id, prompt, response_1, response_2, doubt``.
 
     ``labels`` are those of teachers that differ in their seed, all of one part. The temperature
-    of the margins, and what the teacher saw in training, are those of the ``verdict``, whose
-    ``unlabeled`` labels are the first of them. Pairs that were seen, or that have a human label
-    already, are not asked again.
+    of the margins is that of the ``verdict``; what the teacher of the first labels saw in training
+    is ``seen``. Pairs that were seen, or that have a human label already, are not asked again.
     """
 
     labels: tuple[WeakLabels, ...]
+    seen: NewToTeacher
     verdict: Verdict
     count: int
 
     def __post_init__(self) -> None:
         if self.count < 1:
             raise DataError(f"{self.count} pairs to ask humans about: give at least 1")
-        if not self.labels or self.verdict.unlabeled != self.labels[0]:
-            raise ValueError("The first labels are those of the verdict")
+        if not self.labels or self.seen.labels != self.labels[0]:
+            raise ValueError("What was seen is of the first labels")
         if len({labels.part for labels in self.labels}) > 1:
             raise ValueError("The labels are of one part")
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
         store, part = workspace.store, self.labels[0].part
-        joined = pq.read_table(
-            f"{store.path(self.verdict)}/seen.parquet", filesystem=store.filesystem
-        )
+        joined = pq.read_table(f"{store.path(self.seen)}/seen.parquet", filesystem=store.filesystem)
         joined = joined.filter(pa.array([how == UNSEEN for how in joined["seen"].to_pylist()]))
         for number, step in enumerate(self.labels):
             margins = read_labels(store, step).select(["pair_id", "margin"])

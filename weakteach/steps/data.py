@@ -182,13 +182,11 @@ class Pairs(Step):
 @dataclass(frozen=True)
 class HeldOut(Step):
     """The pairs divided into a test part, a training part and, if ``gold_pairs`` is not 0, a part
-    to train a gold model on. No prompt is in two parts. The division depends on no seed. With
-    ``labeled_alone``, pairs without a human choice are in no part."""
+    to train a gold model on. No prompt is in two parts. The division depends on no seed."""
 
     pairs: Pairs
     test_pairs: int
     gold_pairs: int = 0
-    labeled_alone: bool = False
 
     @property
     def test(self) -> Part:
@@ -208,9 +206,6 @@ class HeldOut(Step):
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
         table = self.pairs.all.read(workspace.store)
-        if self.labeled_alone:
-            human = self.pairs.all.human_choices(workspace.store).select(["pair_id"])
-            table = table.join(human, "pair_id", join_type="inner")
         test, train = hold_out(table, self.test_pairs)
         parts = {"test": test, "train": train}
         if self.gold_pairs:

@@ -3,6 +3,8 @@
 The labeled pairs are cut into folds, some rounds anew. For each fold a teacher is trained on the
 pairs of the others, by the ordinary steps, and labels the pairs of this one, also by an ordinary
 step; ``Verdict`` reads these labels. Pairs of one prompt, and near-duplicates, share a fold.
+
+What facts are made with (scipy) is imported where they are made, since plans hold these steps, too.
 """
 
 import hashlib
@@ -10,7 +12,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,23 +20,13 @@ import pyarrow.parquet as pq
 
 from weakteach.artifacts.step import Step, Workspace
 from weakteach.artifacts.store import Store
-from weakteach.evaluation.teaching import (
-    Judged,
-    Seen,
-    Slice,
-    TeacherFacts,
-    facts_from_json,
-    pairs_table,
-    seen_facts,
-    teacher_facts,
-    to_json,
-)
-from weakteach.preferences.duplicates import SAME_PAIR, SAME_PROMPT, UNSEEN, groups, recognizer
 from weakteach.preferences.pair import DataError
-from weakteach.statistics.cross_fit import clustered_share
 from weakteach.steps.data import TEXT_COLUMNS, Part, read_labels, write_parts
 from weakteach.steps.labels import HumanLabels, WeakLabels
 from weakteach.steps.training import Dpo, RewardHead
+
+if TYPE_CHECKING:
+    from weakteach.evaluation.teaching import Judged, Slice, TeacherFacts
 
 Teacher = Dpo | RewardHead
 # From human labels to the teacher that is trained on them.
@@ -59,6 +51,8 @@ class Folds(Step):
             )
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
+        from weakteach.preferences.duplicates import groups
+
         store = workspace.store
         choices = self.part.human_choices(store)
         table = self.part.read(store, ["pair_id", *TEXT_COLUMNS, "source"])
@@ -157,21 +151,20 @@ class Verdict(Step):
     """The facts of a teacher (``teaching.TeacherFacts``) in ``verdict.json``, and what they are of,
     pair by pair, in ``pairs.parquet`` (``teaching.pairs_table``).
 
-    ``rivals`` are other teachers on the same folds. ``unlabeled`` are the labels of the pairs to be
-    labeled, by the teacher of all pairs: what of them it saw in training is told apart, pair by
-    pair in ``seen.parquet``, and where they have human choices their agreement is given.
-    ``elsewhere`` are its labels of other domains, with human choices. ``wanted`` is the accuracy
-    that the learning curve is asked for.
+    ``rivals`` are other teachers on the same folds. ``elsewhere`` are labels of other domains, with
+    human choices, by the teacher of all pairs. ``wanted`` is the accuracy that the learning curve
+    is asked for.
     """
 
     folds: Folds
     teacher: CrossFitted
     rivals: tuple[CrossFitted, ...] = ()
-    unlabeled: WeakLabels | None = None
     elsewhere: tuple[WeakLabels, ...] = ()
     wanted: float = 0.7
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
+        from weakteach.evaluation.teaching import pairs_table, teacher_facts, to_json
+
         store = workspace.store
         drawn = read_folds(store, self.folds)
         fits = [self.teacher.labels, *self.teacher.smaller, *(r.labels for r in self.rivals)]
@@ -195,7 +188,6 @@ class Verdict(Step):
                 for rival, fit in zip(self.rivals, others[len(curve) :], strict=True)
             ],
             transfer=[_transfer(store, labels, trained) for labels in self.elsewhere],
-            seen=self._seen(workspace, trained) if self.unlabeled else None,
         )
         text = json.dumps(to_json(facts), indent=1, sort_keys=True)
         (workspace.out / "verdict.json").write_text(text)
@@ -212,13 +204,6 @@ class Verdict(Step):
             "ece_after": facts.after.ece,
         }
 
-    def _seen(self, workspace: Workspace, trained: pa.Table) -> Seen:
-        assert self.unlabeled is not None
-        table = write_seen(workspace, trained, self.unlabeled)
-        ways = np.array(table["seen"].to_pylist(), dtype=object)
-        human = table["human"].to_numpy()
-        return seen_facts(ways, human == table["choice"].to_numpy(), human > 0)
-
 
 def trained_pairs(store: Store, part: Part) -> pa.Table:
     """The texts of the pairs of a part that have human choices."""
@@ -229,6 +214,8 @@ def trained_pairs(store: Store, part: Part) -> pa.Table:
 def write_seen(workspace: Workspace, trained: pa.Table, labels: WeakLabels) -> pa.Table:
     """How a teacher of the pairs ``trained`` has seen those that it labeled, which are read a row
     group at a time: ``pair_id, choice, seen, human`` (0 for none), and ``seen.parquet``."""
+    from weakteach.preferences.duplicates import recognizer
+
     store, part = workspace.store, labels.part
     how, tell = [], recognizer(trained)
     schema = pa.schema([("pair_id", pa.string()), ("seen", pa.string())])
@@ -253,33 +240,34 @@ def write_seen(workspace: Workspace, trained: pa.Table, labels: WeakLabels) -> p
 
 @dataclass(frozen=True)
 class NewToTeacher(Step):
-    """How often labels agree with human choices on pairs whose prompt is new to their teacher,
-    which learned from the part ``trained``: counts ``compared`` and ``agreed``. Pairs and prompts
-    that it has seen are counted and left out; all pairs are told apart in ``seen.parquet``."""
+    """What of the pairs that it labeled a teacher of the part ``trained`` has seen, and how often
+    its labels agree with human choices on the others: the facts are those of ``teaching.Seen``. All
+    pairs are told apart in ``seen.parquet``."""
+
+    # 2: near-duplicates are left out of the agreement, too.
+    VERSION = 2
 
     labels: WeakLabels
     trained: Part
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
+        from weakteach.evaluation.teaching import seen_facts, to_json
+
         table = write_seen(workspace, trained_pairs(workspace.store, self.trained), self.labels)
-        how = table["seen"].to_pylist()
-        is_new = np.array([one not in (SAME_PAIR, SAME_PROMPT) for one in how])
-        human, choice = table["human"].to_numpy(), table["choice"].to_numpy()
-        compared = is_new & (human > 0)
-        return {
-            "pairs": len(table),
-            "same_pair": how.count(SAME_PAIR),
-            "same_prompt": how.count(SAME_PROMPT),
-            "compared": int(compared.sum()),
-            "agreed": int((compared & (human == choice)).sum()),
-        }
+        ways = np.array(table["seen"].to_pylist(), dtype=object)
+        human = table["human"].to_numpy()
+        right = human == table["choice"].to_numpy()
+        facts: dict[str, Any] = to_json(seen_facts(ways, right, human > 0))
+        return facts
 
 
 def read_folds(store: Store, folds: Folds) -> pa.Table:
     return pq.read_table(f"{store.path(folds)}/folds.parquet", filesystem=store.filesystem)
 
 
-def read_facts(store: Store, verdict: Verdict) -> TeacherFacts:
+def read_facts(store: Store, verdict: Verdict) -> "TeacherFacts":
+    from weakteach.evaluation.teaching import facts_from_json
+
     with store.filesystem.open_input_file(f"{store.path(verdict)}/verdict.json") as file:
         return facts_from_json(file.read())
 
@@ -332,8 +320,10 @@ def _margins(
     return margins
 
 
-def _judged(folds: Folds, drawn: pa.Table, margins: np.ndarray, known: np.ndarray) -> Judged:
+def _judged(folds: Folds, drawn: pa.Table, margins: np.ndarray, known: np.ndarray) -> "Judged":
     """The pairs that are ``known`` [pairs] with these ``margins`` [repeats, pairs]."""
+    from weakteach.evaluation.teaching import Judged
+
     rounds = [drawn[f"fold_{number}"].to_numpy() for number in range(folds.repeats)]
     return Judged(
         pair_id=np.array(drawn["pair_id"].to_pylist(), dtype=object)[known],
@@ -353,8 +343,12 @@ def _training_pairs(store: Store, labels: Sequence[WeakLabels]) -> int:
     return round(sum(counts) / len(counts))
 
 
-def _transfer(store: Store, labels: WeakLabels, trained: pa.Table) -> Slice:
+def _transfer(store: Store, labels: WeakLabels, trained: pa.Table) -> "Slice":
     """Accuracy on pairs of another domain, without those that the teacher saw."""
+    from weakteach.evaluation.teaching import Slice
+    from weakteach.preferences.duplicates import UNSEEN, groups, recognizer
+    from weakteach.statistics.cross_fit import clustered_share
+
     part = labels.part
     human = part.human_choices(store).rename_columns(["pair_id", "human"])
     table = part.read(store, ["pair_id", *TEXT_COLUMNS, "source"])

@@ -95,6 +95,26 @@ class Calibrated(View):
 
 
 @dataclass(frozen=True)
+class Gated(View):
+    """All the labels, if their teacher is told from a ``threshold``: if the whole interval of its
+    accuracy, in its ``verdict``, lies above. Raises DataError if it does not."""
+
+    verdict: Verdict
+    threshold: float
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        facts = read_facts(workspace.store, self.verdict)
+        found = facts.accuracy
+        if found.low <= self.threshold:
+            raise DataError(
+                f"stopped by the gate: {facts.teacher} agrees with {found.value:.1%} of held-out "
+                f"human choices (95 % interval {found.low:.1%} to {found.high:.1%}), which is not "
+                f"told from {self.threshold:.0%}"
+            )
+        return write_view(workspace, read_labels(workspace.store, self.labels), "no label")
+
+
+@dataclass(frozen=True)
 class Together(Labels):
     """The human labels of some pairs of ``part`` and the weak labels of others. Raises DataError
     for a pair that has both."""

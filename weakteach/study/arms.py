@@ -18,6 +18,7 @@ from weakteach.steps.training import Dpo, RewardHead, Sft
 from weakteach.steps.verdict import Folds, Verdict, cross_fitted
 from weakteach.steps.views import (
     Calibrated,
+    Gated,
     Matched,
     Mismatched,
     RandomFlips,
@@ -30,8 +31,7 @@ from weakteach.study.presets import Preset, Ranges, Recipes
 from weakteach.study.roles import CONTROLS, HALF, ROLES, TOP, WEIGHTINGS
 from weakteach.training.recipes import USUAL, DpoRecipe, changes_of
 
-# Of a verdict within a study.
-FOLDS = 4
+FOLDS_OF_A_VERDICT = 4
 Annotator = Callable[[Part], Labels]
 
 
@@ -156,6 +156,7 @@ class Lab:
     dtype: Dtype
     annotators: Mapping[str, Annotator] = field(default_factory=dict)
     samples: int = 1
+    gate: float | None = None
 
     @cached_property
     def split(self) -> Split:
@@ -186,6 +187,11 @@ class Lab:
     def weak(self) -> WeakLabels:
         return WeakLabels(self.teacher, self.split.unlabeled, self.dtype)
 
+    @property
+    def taught(self) -> Labels:
+        """The weak labels that students learn from: all, or those that pass the gate."""
+        return Gated(self.weak, self.verdict, self.gate) if self.gate else self.weak
+
     @cached_property
     def gold(self) -> GoldLabels:
         if self.point.data.gold is None:
@@ -194,12 +200,12 @@ class Lab:
 
     @cached_property
     def random(self) -> RandomFlips:
-        return RandomFlips(self.human, self.weak, self.point.seed)
+        return RandomFlips(self.human, self.taught, self.point.seed)
 
     @property
     def verdict(self) -> Verdict:
         """On the teacher's model and recipes, by cross-fitting on the labeled part."""
-        folds, name = Folds(self.split.labeled, FOLDS, 1), name_of(self.point.weak)
+        folds, name = Folds(self.split.labeled, FOLDS_OF_A_VERDICT, 1), name_of(self.point.weak)
         return Verdict(folds, cross_fitted(name, self.point.seed, folds, self.trained_on))
 
     def labels(self, role: str) -> Labels:
@@ -220,19 +226,19 @@ class Lab:
             case "random_mismatched":
                 return Mismatched(self.random, self.human)
             case "weak":
-                return self.weak
+                return self.taught
             case "matched":
-                return Matched(self.weak, self.human)
+                return Matched(self.taught, self.human)
             case "mismatched":
-                return Mismatched(self.weak, self.human)
+                return Mismatched(self.taught, self.human)
             case _ if role in TOP:
-                return TopMargin(self.weak, TOP[role])
+                return TopMargin(self.taught, TOP[role])
             case _ if role in WEIGHTINGS:
-                return Weighted(self.weak, WEIGHTINGS[role])
+                return Weighted(self.taught, WEIGHTINGS[role])
             case "soft":
-                return Calibrated(self.weak, self.verdict)
+                return Calibrated(self.taught, self.verdict)
             case "both":
-                return Together(self.few, self.weak, self.point.data.held_out.train)
+                return Together(self.few, self.taught, self.point.data.held_out.train)
             case _ if annotator := self.annotators.get(role):
                 return annotator(self.split.unlabeled)
             case _:
@@ -340,7 +346,8 @@ class Grid:
     ``summaries`` is the second domain, ``families`` students and ``others`` teachers of other
     architectures, ``more_seeds`` seeds of the experiment over seeds alone, ``judge`` compares
     responses, ``embedding`` finds the model of sentence vectors, which only one experiment needs.
-    ``all_controls`` asks for all of them in the size grid, too.
+    ``first`` are the roles that the size grid compares. Students learn from no teacher that is not
+    told from the accuracy ``gate``, if there is one.
 
     ``annotators`` make labels of a part in other ways than the teacher, by the role of the student
     that learns from them. Another one, such as a second prompt, touches four places: its step, its
@@ -358,10 +365,11 @@ class Grid:
     families: tuple[Policy, ...]
     others: tuple[Policy, ...]
     more_seeds: tuple[int, ...]
+    first: tuple[str, ...]
     annotators: Mapping[str, Annotator] = field(default_factory=dict)
     judge: Judge | None = None
     embedding: Callable[[], Model] | None = None
-    all_controls: bool = False
+    gate: float | None = None
 
     @property
     def models(self) -> tuple[Policy, ...]:
@@ -383,7 +391,8 @@ class Grid:
 
     def lab(self, point: Point) -> Lab:
         preset = self.preset
-        return Lab(point, preset.max_new_tokens, preset.dtype, self.annotators, preset.samples)
+        how = (preset.max_new_tokens, preset.dtype, self.annotators, preset.samples)
+        return Lab(point, *how, self.gate)
 
     @property
     def controls(self) -> tuple[str, ...]:

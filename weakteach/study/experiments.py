@@ -17,8 +17,6 @@ from weakteach.study.arms import Arm, Data, Grid, Measure, Setting
 
 # The least that a comparison of weak and human labels needs.
 BASIC = ("base", "human", "weak")
-# What a first look compares.
-FIRST = ("base", "human", "gold", "weak")
 # Draws the prompts and pairs that a judge compares: the same for all seeds of a study, so that
 # their outcomes can be paired.
 JUDGED_SEED = 0
@@ -50,12 +48,13 @@ def arms_of(experiments: Iterable[Experiment]) -> list[Arm]:
 
 def size_grid(grid: Grid) -> Experiment:
     found: list[Measure] = []
-    controls = [role for role in grid.controls if grid.all_controls or role in FIRST]
+    controls = [role for role in grid.first if role != "gold" or grid.data.gold]
     for seed in grid.seeds:
         for fraction in grid.fractions:
             for number, weak in enumerate(grid.weak):
                 lab = grid.lab(replace(grid.point(seed), fraction=fraction, weak=weak))
-                roles = ("weak",) if number else controls
+                of_teacher = [role for role in controls if role in ("weak", "both")]
+                roles = of_teacher if number else controls
                 found += lab.outcomes(roles)
     return Experiment(
         "sizes",

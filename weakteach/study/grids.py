@@ -20,6 +20,7 @@ from weakteach.steps.training import RewardHead
 from weakteach.study.arms import Annotator, Data, Grid
 from weakteach.study.policies import policy_of, tokenizers_of
 from weakteach.study.presets import DataPreset, Preset, Ranges, Recipes
+from weakteach.study.roles import BESIDE_HUMAN, CONTROLS, FIRST
 from weakteach.training.recipes import Lora
 from weakteach.worlds.domain import Domain
 from weakteach.worlds.domains import DOMAINS
@@ -27,6 +28,12 @@ from weakteach.worlds.noise import BradleyTerry, Noise, UniformFlip
 
 TRAINED = "trained:"
 FORMS: dict[str, RewardForm] = {"text": "text", "chat": "chat", "pair": "pair"}
+# What the size grid compares, by --controls.
+FIRST_ROLES = {
+    "main": FIRST,
+    "both": (*FIRST, *BESIDE_HUMAN),
+    "all": (*CONTROLS, *BESIDE_HUMAN[:2]),
+}
 # Of the golds that a study trains: they are the same for all of its seeds.
 GOLD_SEED = 0
 
@@ -66,9 +73,14 @@ class Choices(Ranges):
     """Of computations with models; trained weights stay in float32."""
     sft_lora: int | None = None
     """Rank of adapters (LoRA) that SFT trains, in place of all weights or of the preset's."""
-    controls: Literal["main", "all"] = "main"
+    controls: Literal["main", "both", "all"] = "main"
     """What the size grid compares weak labels with: main (the student before alignment, human and
-    gold labels) or all controls. Other sweeps have all."""
+    gold labels), both (human labels of the labeled part, with and without weak labels of the rest,
+    and human labels of all, too) or all controls. Other sweeps have all."""
+
+    gate: float | None = None
+    """Judge each teacher before any student, on its labeled pairs; arms of one whose accuracy is
+    not told from this one, such as 0.5, end with that reason."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -82,6 +94,8 @@ class Choices(Ranges):
             raise DataError(f"--sft-lora: a rank of {self.sft_lora} trains nothing, at least 1")
         if self.samples is not None and self.samples < 1:
             raise DataError(f"--samples: {self.samples} is too few, at least 1")
+        if self.gate is not None and not 0 < self.gate < 1:
+            raise DataError(f"--gate: {self.gate} is no accuracy between 0 and 1, such as 0.5")
 
 
 @dataclass(frozen=True)
@@ -221,7 +235,8 @@ def make_grid(
         annotators=find_annotators(endpoint),
         judge=find_judge(endpoint, main, preset),
         embedding=partial(find_model, preset.embedding, resolve) if preset.embedding else None,
-        all_controls=choices.controls == "all",
+        first=FIRST_ROLES[choices.controls],
+        gate=choices.gate,
     )
 
 

@@ -1,0 +1,78 @@
+"""What weak labels are worth, from students whose outcomes are known."""
+
+import math
+
+import numpy as np
+import pytest
+from synthetic import Bed, experiment
+
+from weakteach.results.analysis import analyze
+from weakteach.results.worth import worth_table
+from weakteach.study.manifest import Manifest, StudyInfo
+
+PROMPTS = [f"q{n:02}" for n in range(40)]
+EASE = dict(zip(PROMPTS, np.random.default_rng(1).normal(0, 1, 40).tolist(), strict=True))
+# Of 800 pairs, the labeled ones.
+FRACTIONS = {"1/8": 100, "1/4": 200, "1/2": 400}
+
+
+@pytest.fixture
+def bed(tmp_path):
+    return Bed(tmp_path)
+
+
+def students(bed, role, fraction, labels, wobble=0.0, seeds=(0, 1, 2)):
+    level = math.log(labels)
+    return [
+        bed.reward(
+            role, s, {p: level + EASE[p] + wobble * (s - 1) for p in PROMPTS}, fraction=fraction
+        )
+        for s in seeds
+    ]
+
+
+def agreements(bed, fraction, human):
+    rows = {f"p{n:03}": (1, 1, 1) for n in range(800 - human)}
+    return [bed.compared("agreement", seed, rows, fraction=fraction) for seed in (0, 1, 2)]
+
+
+def sections(bed, *measures):
+    info = StudyInfo("s", "S", "embedded", "python s.py", "here", started=1.0)
+    found = analyze(bed.store, Manifest(info, (experiment("sizes", "fraction", *measures),), ()))
+    return [table for table in found.sections[0].tables if "worth" in table.title]
+
+
+def humans(bed):
+    alone = [students(bed, "few_long", f, n) for f, n in FRACTIONS.items()]
+    counted = [agreements(bed, f, n) for f, n in FRACTIONS.items()]
+    return [one for group in (*alone, *counted) for one in group]
+
+
+def test_weak_labels_beside_human_ones_are_worth_so_many_more_of_them(bed):
+    both = students(bed, "both", "1/8", 240)
+    (table,) = sections(bed, *humans(bed), *both)
+    ((teacher, fraction, human, weak, worth, told),) = table.rows
+    assert (teacher, fraction, human, weak, told) == ("opt-45k", "1/8", 100, 700, "yes")
+    # 700 weak labels lift 100 human ones to where 240 are.
+    assert worth.value == pytest.approx(140 * 1000 / 700)
+    assert (worth.low, worth.high) == pytest.approx((worth.value, worth.value))
+
+
+def test_an_open_interval_and_a_worth_beyond_what_was_tried_are_not_told(bed):
+    both = [*students(bed, "both", "1/4", 240, wobble=1.0), *students(bed, "both", "1/8", 40_000)]
+    (table,) = sections(bed, *humans(bed), *both)
+    noisy, far = table.rows
+    assert noisy[4].value == pytest.approx(40 * 1000 / 600)
+    assert noisy[5] == "no: the interval is open"
+    assert far[4:] == (None, "no: human labels alone do not tell")
+
+
+def test_without_two_fractions_or_with_pending_arms_nothing_is_said(bed):
+    both = students(bed, "both", "1/8", 240)
+    one = [*students(bed, "few_long", "1/8", 100), *agreements(bed, "1/8", 100)]
+    assert sections(bed, *one, *both) == []
+    assert sections(bed, *humans(bed), *both[:2], bed.pending("reward", "both", 2,
+                                                              fraction="1/8")) == []  # fmt: skip
+    uncounted = [one for one in humans(bed) if one.kind != "agreement"]
+    assert sections(bed, *uncounted, *both) == []
+    assert worth_table(experiment("sizes", "fraction"), [], bed.outcomes) is None

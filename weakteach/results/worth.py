@@ -1,0 +1,74 @@
+"""What weak labels are worth in human ones, where a study has students of both over fractions."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+from weakteach.results.cells import Cell
+from weakteach.results.findings import TableOf, Value
+from weakteach.results.outcomes import Outcomes
+from weakteach.statistics.estimate import Estimate
+from weakteach.statistics.exchange import Exchange, exchange_rate
+from weakteach.statistics.joined import Missing, aligned
+from weakteach.study.experiments import Experiment
+
+COLUMNS = ("teacher", "labeled", "human labels", "weak labels", "1,000 are worth", "told")
+NOTE = (
+    "Students of the human labels of the labeled part, with and without weak labels of the rest, "
+    "all trained for as many updates as all pairs give. The outcome of human labels alone is taken "
+    "as a line over the logarithm of their number; the worth is how many more of them would teach "
+    "as well. Its 95% interval is for new seeds and new prompts, and open where the human labels "
+    "that were tried do not tell. Below 0, weak labels did harm."
+)
+
+
+def worth_table(
+    experiment: Experiment, cells: Sequence[Cell], outcomes: Outcomes
+) -> TableOf | None:
+    """How many human labels a thousand weak labels are worth, for each teacher and fraction; None
+    where the experiment does not have what that needs, in at least two fractions."""
+    rows: list[tuple[Value, ...]] = []
+    whole = [cell for cell in cells if cell.kind in ("reward", "accuracy") and not cell.pending]
+    for both in (cell for cell in whole if cell.role == "both"):
+        alone = [one for one in whole if one.role == "few_long" and _but_fraction(one, both)]
+        human, weak = _labels(experiment, both, outcomes)
+        numbers = [_labels(experiment, one, outcomes)[0] for one in alone]
+        joined = aligned([both.outcome, *(one.outcome for one in alone)])
+        if isinstance(joined, Missing) or len(set(numbers)) < 2 or min(human, *numbers) < 1:
+            continue
+        together, *others = (one.matrix for one in joined)
+        found = exchange_rate(dict(zip(numbers, others, strict=True)), together, human, weak)
+        rows.append((both.setting.weak, both.setting.fraction, human, weak, *_told(found)))
+    title = "What weak labels are worth in human ones"
+    return TableOf(title, COLUMNS, tuple(rows), NOTE) if rows else None
+
+
+def _but_fraction(one: Cell, other: Cell) -> bool:
+    """Whether students differ at most in the fraction, and in the teacher, of which students of
+    human labels alone have none."""
+    where = {"weak": "", "teacher": "", "fraction": ""}
+    same = replace(one.setting, **where) == replace(other.setting, **where)
+    return same and (one.kind, one.of) == (other.kind, other.of)
+
+
+def _labels(experiment: Experiment, cell: Cell, outcomes: Outcomes) -> tuple[int, int]:
+    """Human labels of the labeled part and weak ones of the rest at the cell's fraction, means over
+    seeds; 0 if not known. The rest is counted by what weak and human labels were compared on; the
+    labeled part is a fraction of the whole."""
+    place = (cell.setting.domain, cell.setting.fraction)
+    rest = [
+        facts["compared"]
+        for one in experiment.measures
+        if one.kind == "agreement" and (one.setting.domain, one.setting.fraction) == place
+        if (facts := outcomes.facts(one))
+    ]
+    weak, share = sum(rest) / max(len(rest), 1), float(Fraction(cell.setting.fraction))
+    return round(weak * share / (1 - share)), round(weak)
+
+
+def _told(found: Exchange) -> tuple[Value, str]:
+    """The worth, and whether it is told."""
+    if found.worth is None:
+        return None, "no: human labels alone do not tell"
+    low, high = (float("nan") if end is None else end for end in (found.low, found.high))
+    return Estimate(found.worth, low, high), "yes" if found.told else "no: the interval is open"
