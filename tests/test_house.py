@@ -70,3 +70,9 @@ def test_no_file_and_no_room_is_too_large() -> None:
         rooms[room_of(path)] += n
     room, most = rooms.most_common(1)[0]
     assert most <= LARGEST_SHARE * rooms.total(), f"{room}/ holds a quarter of all lines"
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """pytest imports each by its name alone."""
+    names = Counter(path.name for path in Path(__file__).parent.rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []

@@ -86,7 +86,8 @@ def test_victims_are_known_by_their_titles(title, kind):
 def test_processes_of_a_run_are_found_and_no_others(worker, tmp_path):
     mine = worker("ray::MapBatches(_make_shards)")
     assert mine.pid in {process.pid for process in of_run(str(tmp_path))}
-    assert at_work(str(tmp_path)) == [f"ray::MapBatches(_make_shards) -c {WORKER}"]
+    # Twice while its child is there and has not begun another program yet.
+    assert set(at_work(str(tmp_path))) == {f"ray::MapBatches(_make_shards) -c {WORKER}"}
     assert of_run(str(tmp_path / "another")) == []
 
 
