@@ -7,6 +7,7 @@ import sys
 from functools import cache
 
 import torch
+from transformers.utils import logging
 
 M_TOP_PAD = -2  # malloc.h
 # More than a batch frees at a time. Below it, glibc gives freed memory back after every operation
@@ -19,9 +20,10 @@ GIVEN = "ACCELERATE_TORCH_DEVICE"
 
 
 def prepare_process(threads: int) -> None:
-    """``threads`` for torch, one device, an allocator that keeps what it will need again, and a
-    garbage collector that leaves the imported libraries alone."""
+    """``threads`` for torch, one device, an allocator that keeps what it will need again, a garbage
+    collector that leaves the imported libraries alone, and no bars beside our own progress."""
     torch.set_num_threads(threads)
+    logging.disable_progress_bar()
     keep_one_device()
     _freeze_imports()
     if sys.platform == "linux":

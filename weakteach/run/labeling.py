@@ -167,15 +167,14 @@ def read_pairs(job: Labeling) -> int:
 def judge(job: Labeling, verdict: Verdict) -> None:
     """Obtain the verdict, and before it what it rests on; a line counts the trainings."""
     labels = [step for step in walk([verdict]) if isinstance(step, WeakLabels)]
-    job.console.print(
-        f"The verdict trains {len(labels)} teachers: --curve 0, --other-seeds 0 and a larger "
-        "--held-out make it fewer",
-        soft_wrap=True,
-    )
+    more = job.judging.curve or job.judging.other_seeds
+    fewer = "; --curve 0 and --other-seeds 0 make it fewer" if more else ""
+    job.console.print(f"The verdict trains {len(labels)} teachers{fewer}", soft_wrap=True)
     with following(job.console, "judging the teacher") as progress:
-        for done, step in enumerate(labels):
-            progress(done, len(labels))
+        progress(0, len(labels))
+        for done, step in enumerate(labels, 1):
             obtain(job.store, step, job.resources)
+            progress(done, len(labels))
         obtain(job.store, verdict, job.resources)
 
 
