@@ -167,7 +167,7 @@ def read_pairs(job: Labeling) -> int:
 def judge(job: Labeling, verdict: Verdict) -> None:
     """Obtain the verdict, and before it what it rests on; a line counts the trainings."""
     labels = [step for step in walk([verdict]) if isinstance(step, WeakLabels)]
-    more = job.judging.curve or job.judging.other_seeds
+    more = job.judging.shares or job.judging.other_seeds
     fewer = "; --curve 0 and --other-seeds 0 make it fewer" if more else ""
     job.console.print(f"The verdict trains {len(labels)} teachers{fewer}", soft_wrap=True)
     with following(job.console, "judging the teacher") as progress:
