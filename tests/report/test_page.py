@@ -76,7 +76,7 @@ def test_the_page_shows_what_was_found(tmp_path: Path) -> None:
     text = Page(page(tmp_path, findings(section()))).text
     for words in (
         "8 of 8 arms done",
-        "Of 3 claims of the publication, 1 is supported, 1 is contradicted and 1 is not decided.",
+        "Of 3 claims, 1 is supported, 1 is contradicted and 1 is not decided.",
         "✓ Supported: weak labels are at least as good. E1",
         "▼ With 1/8 of the pairs labeled, weak labels teach worse.",
         "✓ supported · primary claim",

@@ -26,7 +26,7 @@ from weakteach.report.words import (
     symbol,
     told_once,
 )
-from weakteach.results.findings import PUBLISHED, ClaimRow, Findings, Value
+from weakteach.results.findings import NUMBERED, ClaimRow, Findings, Value
 from weakteach.results.numbers import DASH, number, with_interval
 from weakteach.statistics.estimate import Estimate
 from weakteach.study.manifest import StudyInfo
@@ -152,7 +152,7 @@ def template(name: str) -> jinja2.Template:
         "safe_script": Markup,
     }
     environment.tests["estimate"] = lambda value: isinstance(value, Estimate)
-    environment.tests["published"] = PUBLISHED.fullmatch
+    environment.tests["numbered"] = NUMBERED.fullmatch
     environment.tests["of_seeds_alone"] = of_seeds_alone
     environment.globals["dash"] = DASH
     return environment.get_template(name)

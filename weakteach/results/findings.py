@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from weakteach.statistics.estimate import CONFIDENCE, Estimate
 
-# How experiments of the publication are numbered.
-PUBLISHED = re.compile(r"E\d+")
+# Ids of experiments that others know too: E1 to E18 of the publication, C1 to C5 of its successor,
+# R11 of neither.
+NUMBERED = re.compile(r"[ECR]\d+")
 # What a cell of a table may hold; an estimate is shown with its interval, None as a dash.
 Value = str | int | float | Estimate | None
 
@@ -153,7 +154,7 @@ class Section:
     @property
     def heading(self) -> str:
         """The title, after the number of an experiment of the publication."""
-        return f"{self.id} {self.title}" if PUBLISHED.fullmatch(self.id) else self.title
+        return f"{self.id} {self.title}" if NUMBERED.fullmatch(self.id) else self.title
 
 
 @dataclass(frozen=True)
