@@ -20,6 +20,12 @@ from weakteach.run.terminal import run
 from weakteach.worlds.world import world_pair
 
 
+# A random teacher labels whatever its verdict, which takes two trainings.
+QUICK = (
+    "--no-gate", "--held-out", "0.5", "--curve", "0", "--other-seeds", "0", "--threads", "1",
+)  # fmt: skip
+
+
 def conversation(index, chosen_first=True):
     drawn = world_pair(3, index)
     system = [{"role": "system", "content": "Be kind."}] * (index % 3 == 0)
@@ -51,7 +57,7 @@ def labeled(tmp_path_factory):
         [
             *(sys.executable, "-m", "weakteach", "label", "--labeled", few, "--unlabeled", many),
             *("--teacher", teacher, "--out", folder / "out", "--storage", folder / "store"),
-            *("--threads", "1"),
+            *QUICK,
         ],
         capture_output=True,
         text=True,
@@ -118,7 +124,7 @@ def test_preferences_as_text(labeled, tmp_path):
     arguments = [
         *("label", "--labeled", folder / "few.jsonl", "--unlabeled", folder / "many.jsonl"),
         *("--teacher", folder / "teacher", "--out", tmp_path / "out", "--as-text"),
-        *("--storage", folder / "store", "--threads", "1"),
+        *("--storage", folder / "store", *QUICK),
     ]
     done = subprocess.run([sys.executable, "-m", "weakteach", *arguments], capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
