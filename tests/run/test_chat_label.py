@@ -19,7 +19,6 @@ from weakteach.models.tokens import load_tokenizer
 from weakteach.run.terminal import run
 from weakteach.worlds.world import world_pair
 
-
 # A random teacher labels whatever its verdict, which takes two trainings.
 QUICK = (
     "--no-gate", "--held-out", "0.5", "--curve", "0", "--other-seeds", "0", "--threads", "1",
