@@ -13,7 +13,9 @@ import pytest
 import torch
 from hypothesis import settings
 
+from weakteach.cli import app
 from weakteach.models.tiny.family import base_folder
+from weakteach.run.terminal import run
 
 torch.set_num_threads(1)
 # How long an example takes depends on what else the machine does.
@@ -38,3 +40,15 @@ def ray_here() -> Iterator[None]:
 def tiny() -> Path:
     """The folder of the smallest shipped model."""
     return base_folder("opt-45k")
+
+
+@pytest.fixture
+def here(capsys, monkeypatch):
+    """Runs the command in this process."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def command(*arguments):
+        code = run(app, [str(argument) for argument in arguments])
+        return code, *capsys.readouterr()
+
+    return command

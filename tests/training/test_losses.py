@@ -1,7 +1,6 @@
 """Losses of DPO's kind, and weights and soft labels that reach them."""
 
 import math
-import socket
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -9,7 +8,6 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
 import torch
-import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from packed_trainings import (
@@ -18,6 +16,7 @@ from packed_trainings import (
     in_group,
     ours,
     some_pairs,
+    spawn_two,
     stock,
 )
 
@@ -89,10 +88,7 @@ def run_worker(rank, port, folder):
 
 
 def test_two_workers_weigh_as_one_does(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(run_worker, (port, tmp_path), nprocs=2)
+    spawn_two(run_worker, tmp_path)
     trainer = ours("dpo", FAMILY, some_pairs(), Lora(rank=4), tmp_path, 16, SMALL)
     trainer.weights, trainer.use_weighting = torch.tensor(some_weights()), True
     one, one_loss = first_gradients(trainer)

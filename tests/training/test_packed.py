@@ -1,10 +1,7 @@
 """Trainings that read each prompt once have the gradients of TRL's trainers as they come."""
 
-import socket
-
 import pytest
 import torch
-import torch.multiprocessing as mp
 from families import CONFIGS
 from packed_trainings import (
     KINDS,
@@ -14,6 +11,7 @@ from packed_trainings import (
     in_group,
     ours,
     some_pairs,
+    spawn_two,
     stock,
 )
 
@@ -81,10 +79,7 @@ def run_worker(rank, port, folder):
 
 def test_two_workers_have_the_gradients_of_one(tmp_path):
     """Though they cut their shares in different numbers of parts."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(run_worker, (port, tmp_path), nprocs=2)
+    spawn_two(run_worker, tmp_path)
     for case, (kind, lora) in enumerate(CASES):
         theirs = first_gradients(stock(kind, "llama", some_pairs(), lora, tmp_path, 16))
         for rank in range(2):

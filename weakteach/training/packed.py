@@ -49,6 +49,12 @@ if TYPE_CHECKING:  # any of TRL's, which have more in common than their type say
         def __getattr__(self, name: str) -> Any: ...
 
         def compute_loss(self, *args: Any, **options: Any) -> Any: ...
+
+        def part_inputs(self, part: "Part") -> dict[str, torch.Tensor]:
+            """What TRL's loss reads of a batch, beside the model's answer."""
+
+        def answer(self, model: Any, part: "Part", **options: Any) -> Any:
+            """What the model says of a part, in the shape that TRL's loss expects."""
 else:
     _Trainer = object
 
@@ -75,14 +81,6 @@ class PackedTraining(_Trainer):
 
     def collate(self, examples: list[dict[str, int]]) -> dict[str, torch.Tensor]:
         return {"rows": torch.tensor([example["row"] for example in examples])}
-
-    def part_inputs(self, part: Part) -> dict[str, torch.Tensor]:
-        """What TRL's loss reads of a batch, beside the model's answer."""
-        raise NotImplementedError
-
-    def answer(self, model: Any, part: Part, **options: Any) -> Any:
-        """What the model says of a part, in the shape that TRL's loss expects."""
-        raise NotImplementedError
 
     def scale(self, loss: torch.Tensor, part: Part) -> torch.Tensor:
         """The part's contribution to the loss of the update."""
