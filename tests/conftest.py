@@ -23,6 +23,14 @@ settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
 
+# These take longest: begun last, they would keep one of the workers when the others are done.
+LONGEST = ("test_cli.py", "test_sweep.py", "test_training.py", "test_chat_label.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture(scope="session")
 def ray_here() -> Iterator[None]:
     """A Ray with 4 logical CPUs in this process, as a laptop run has."""
@@ -34,6 +42,14 @@ def ray_here() -> Iterator[None]:
     start_ray(None, 2, Resources(), verbose=False)
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def ray_address(ray_here: None) -> str:
+    """Of the Ray of this process: a command that joins it need not start one."""
+    import ray
+
+    return str(ray.get_runtime_context().gcs_address)
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,12 @@ def weakteach(*arguments):
 
 
 # Two trainings for the verdict, on halves.
-QUICK = ("--held-out", 0.5, "--curve", 0, "--other-seeds", 0, "--threads", 2)
+QUICK = ("--held-out", 0.5, "--curve", 0, "--other-seeds", 0)
+
+
+@pytest.fixture
+def joining(ray_address, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", ray_address)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +128,7 @@ def test_preferences_load_with_datasets_and_feed_trl_unchanged(labeled, tmp_path
     assert trainer.train().global_step == 2
 
 
-def test_human_choices_of_the_unlabeled_file_change_no_label(labeled, tmp_path):
+def test_human_choices_of_the_unlabeled_file_change_no_label(labeled, joining, tmp_path):
     folder, _ = labeled
     swapped = tmp_path / "many.jsonl"
     rows = [json.loads(line) for line in (folder / "many.jsonl").read_text().splitlines()[:200]]
@@ -158,7 +163,7 @@ def test_labels_have_a_card_that_says_whose_they_are(labeled):
         assert all(field.metadata[b"doc"] for field in schema)
 
 
-def test_asked_pairs_are_filled_in_and_given_back(labeled, here, tmp_path):
+def test_asked_pairs_are_filled_in_and_given_back(labeled, joining, here, tmp_path):
     folder, _ = labeled
     few, plain, out = folder / "few[final].jsonl", tmp_path / "plain.jsonl", tmp_path / "out"
     here("world", 60, "--start", 600, "--no-choices", "--out", plain)
@@ -307,7 +312,7 @@ def test_pairs_that_are_all_too_long_are_in_quarantine_when_a_run_fails(labeled,
 CASES = Path(__file__).parent / "preferences/cases"
 
 
-def test_a_teacher_that_is_not_told_from_chance_labels_nothing_unless_it_is_asked_to(tmp_path):
+def test_a_teacher_not_told_from_chance_labels_nothing_unless_asked_to(joining, tmp_path):
     """Coin flips: with the pairs that it learned from, a teacher would seem to know them."""
     few, out = CASES / "leak-coin-flips.jsonl", tmp_path / "out"
     words = ("label", "--labeled", few, "--unlabeled", few, "--teacher", "opt-45k", *QUICK)
@@ -333,7 +338,7 @@ def test_a_teacher_that_is_not_told_from_chance_labels_nothing_unless_it_is_aske
     assert not (out / "labels.parquet").exists()
 
 
-def test_a_teacher_learns_from_the_labeled_pairs_alone(tmp_path):
+def test_a_teacher_learns_from_the_labeled_pairs_alone(joining, tmp_path):
     few = CASES / "partly-labeled.jsonl"
     code, _, err = weakteach(
         *("label", "--labeled", few, "--unlabeled", few, "--teacher", "opt-45k", *QUICK),

@@ -7,9 +7,10 @@ import pytest
 from synthetic import Bed, experiment
 
 from weakteach.results.analysis import analyze
-from weakteach.results.answers import failure_answers, more_needed
+from weakteach.results.answers import failure_answers, more_needed, needed_after
 from weakteach.results.claims import STATEMENTS
 from weakteach.statistics.decisions import Claim, Evidence, decide
+from weakteach.statistics.rounds import Standing
 from weakteach.study.manifest import Manifest, StudyInfo
 
 SIZES = {"opt-45k": 45_000, "opt-230k": 230_000, "opt-1m": 1_000_000, "pythia": 230_000}
@@ -78,6 +79,19 @@ def test_the_seeds_that_would_decide_are_those_beyond_the_ones_there(bed):
     assert more_needed(wanted) == "about 1,200 more test prompts would decide it"
     wanted = replace(decision, seeds_needed=None, prompts_needed=None)
     assert more_needed(wanted) == "not even 1,000 seeds would decide it"
+
+
+def test_a_round_to_come_may_decide_what_no_number_of_seeds_makes_sure():
+    difference = np.array([[w - 0.05] * 40 for w in WOBBLE])
+    (decision,) = decide([Evidence(Claim("a", "", "greater"), difference)])
+    unsure = Standing(replace(decision, seeds_needed=None), round=2, power=0.35)
+    assert needed_after(unsure) == (
+        "open: a round to come decides it with a chance of 35%, and many more seeds would hardly "
+        "raise that"
+    )
+    never = "not even 1,024 seeds would decide it"
+    assert needed_after(replace(unsure, given_up=True)) == f"given up: {never}"
+    assert needed_after(replace(unsure, round=4, power=0.0)) == f"open: {never}"
 
 
 def test_a_larger_teacher_is_compared_with_the_smallest_over_the_places_of_both(bed):

@@ -44,7 +44,7 @@ def write(file, rows):
 
 
 @pytest.fixture(scope="module")
-def labeled(tmp_path_factory):
+def labeled(ray_address, tmp_path_factory):
     """A teacher whose template takes no system turn, and what its run left and said."""
     folder = tmp_path_factory.mktemp("chat")
     teacher = chat_folder(folder / "teacher", "no system turn")
@@ -60,7 +60,7 @@ def labeled(tmp_path_factory):
         ],
         capture_output=True,
         text=True,
-        env={**os.environ, "COLUMNS": "200"},
+        env={**os.environ, "COLUMNS": "200", "RAY_ADDRESS": ray_address},
     )
     assert done.returncode == 0, done.stderr
     return folder, done.stdout
@@ -118,7 +118,8 @@ def test_the_preferences_train_a_student_with_trl(labeled, tmp_path):
     assert shown.endswith("<|im_start|>assistant\n")
 
 
-def test_preferences_as_text(labeled, tmp_path):
+def test_preferences_as_text(labeled, ray_address, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", ray_address)
     folder, _ = labeled
     arguments = [
         *("label", "--labeled", folder / "few.jsonl", "--unlabeled", folder / "many.jsonl"),

@@ -206,9 +206,9 @@ def test_a_reward_model_without_a_head_is_refused_and_what_was_computed_stays(tm
     assert list(tmp_path.glob("Dpo/[0-9a-f]*/record.json"))
 
 
-def test_a_fraction_that_leaves_no_pair_on_one_side_says_so(tmp_path):
+def test_a_fraction_that_leaves_no_pair_on_one_side_says_so(ray_address, tmp_path):
     small = ["159" if option == "32" else option for option in SMALL]  # test pairs
     options = [*small, "--weak", "opt-45k", "--fractions", "999/1000"]
-    code, out, _ = sweep(tmp_path, *options)
+    code, out, _ = sweep(tmp_path, *options, RAY_ADDRESS=ray_address)
     assert code == 1
     assert "part would be empty" in " ".join(out.split())

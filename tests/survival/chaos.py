@@ -2,6 +2,7 @@
 
     python tests/survival/chaos.py
     python tests/survival/chaos.py --kills 30 --seeds 0,1,2
+    python tests/survival/chaos.py --max-seeds 4                          # a study in rounds
     python tests/survival/chaos.py --train-workers 0 --label-actors 0     # as on a laptop
 
 Raises a Ray cluster on this machine: a head without CPUs, and nodes that come and go. On it runs
@@ -9,8 +10,8 @@ the size grid at its smallest, as a process of its own that joins the cluster by
 monkey SIGKILLs trials, controllers and workers of trainings, actors or tasks that label, whole
 nodes (a new one takes their place some seconds later), and the driver, which is then submitted
 again. In the end the study must be what it would have been: the files of all artifacts and
-results.parquet byte by byte, one row for each pair in each label table, and no lease, no process
-and nothing half-written left. Exits with 1 if any of this does not hold.
+results.parquet byte by byte, the answers word by word, one row for each pair in each label table,
+and no lease, no process and nothing half-written left. Exits with 1 if any of this does not hold.
 """
 
 import json
@@ -23,7 +24,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import IO, Annotated, Any
@@ -40,6 +41,7 @@ from rich.table import Table
 from weakteach.artifacts.errors import UserError
 from weakteach.artifacts.step import Step, walk
 from weakteach.artifacts.store import Store
+from weakteach.run.deciding import FIRST_SEED
 from weakteach.run.terminal import launch, script
 from weakteach.study.experiments import arms_of, size_grid
 from weakteach.study.grids import Choices, make_grid
@@ -70,9 +72,11 @@ def listed(items: Iterable[object]) -> str:
 
 @dataclass(frozen=True)
 class Study:
-    """The size grid that is disturbed, and how it is run."""
+    """The size grid that is disturbed, and how it is run: in rounds of up to ``max_seeds`` seeds,
+    if that is not 0."""
 
     choices: Choices
+    max_seeds: int
     train_workers: int
     label_actors: int
 
@@ -84,19 +88,27 @@ class Study:
             "--weak": listed(self.choices.weak),
             "--student": self.choices.student,
             "--fractions": listed(self.choices.fractions),
-            "--seeds": listed(self.choices.seeds),
             "--gold": listed(self.choices.gold),
             "--train-workers": self.train_workers,
             "--label-actors": self.label_actors,
             "--checkpoint-steps": 10,
             "--address": address,
         }
+        if self.max_seeds:
+            seeds = ["--decide", "--max-seeds", str(self.max_seeds)]
+        else:
+            seeds = ["--seeds", listed(self.choices.seeds)]
         words = [str(word) for option in options.items() for word in option]
-        return [sys.executable, "sweeps/size_grid.py", *words, "--verbose"]
+        return [sys.executable, "sweeps/size_grid.py", *words, *seeds, "--verbose"]
 
-    def steps(self) -> list[Step]:
-        grid = make_grid(EMBEDDED, EMBEDDED.first, self.choices, resolve=True)
-        return walk(target for arm in arms_of([size_grid(grid)]) for target in arm.targets)
+    def steps(self, done: Store) -> list[Step]:
+        """All steps; of a study in rounds those that a store has, since they follow from what it
+        found."""
+        rounds = range(FIRST_SEED, FIRST_SEED + self.max_seeds)
+        choices = replace(self.choices, seeds=tuple(rounds) or self.choices.seeds)
+        grid = make_grid(EMBEDDED, EMBEDDED.first, choices, resolve=True)
+        steps = walk(target for arm in arms_of([size_grid(grid)]) for target in arm.targets)
+        return [step for step in steps if not rounds or done.record(step)]
 
 
 @dataclass(frozen=True)
@@ -262,7 +274,7 @@ def _strike(monkey: Monkey, cluster: Nodes, driver: Driver, console: Console) ->
 
 
 def compare(calm: Store, run: Run, store: Store, steps: list[Step], kills: int) -> Run:
-    """The run with all checks against the undisturbed store."""
+    """The run with all checks against the undisturbed store, whose steps these are."""
     results = "studies/size_grid/results.parquet"
     missing = incomplete(store, steps)
     files = [differing(artifact_files(calm, steps), artifact_files(store, steps))]
@@ -273,11 +285,20 @@ def compare(calm: Store, run: Run, store: Store, steps: list[Step], kills: int) 
         "every step done": missing,
         "artifacts byte equal": files[0],
         "results byte equal": [] if len(set(tables)) == 1 else [results],
+        "same answers": [] if answers(calm) == answers(store) else ["other words"],
         "a row for each pair": [] if missing else unsound_labels(store, steps),
         "no lease left": leases(store),
         "nothing half-written left": leftovers(store),
     }
     return Run(run.name, run.seconds, run.drivers, run.kills, checks)
+
+
+def answers(store: Store) -> str:
+    """What the report says on the terminal."""
+    command = [sys.executable, "-m", "weakteach", "report", "size_grid", "--storage", store.url]
+    told = subprocess.run(command, capture_output=True, text=True).stdout
+    assert told, f"no report in {store.url}"
+    return told.replace(store.url, "")
 
 
 def show(console: Console, calm: Run, runs: list[Run]) -> None:
@@ -323,6 +344,12 @@ def main(
     pairs: Annotated[
         int, Parameter(help="Pairs of the embedded world.", validator=Number(gte=100))
     ] = 400,
+    max_seeds: Annotated[
+        int,
+        Parameter(
+            help="Go in rounds of up to so many seeds; 0 takes seed 0.", validator=Number(gte=0)
+        ),
+    ] = 0,
     folder: Annotated[
         Path | None, Parameter(help="Where stores and logs stay; a temporary one without it.")
     ] = None,
@@ -338,8 +365,8 @@ def main(
         gold=("own",),
         test_pairs=64,
     )
-    study, console = Study(choices, train_workers, label_actors), Console()
-    steps, monkeys = study.steps(), [int(seed) for seed in seeds.split(",")]
+    study, console = Study(choices, max_seeds, train_workers, label_actors), Console()
+    monkeys = [int(seed) for seed in seeds.split(",")]
     with tempfile.TemporaryDirectory(prefix="wt-chaos-", dir="/tmp") as temporary:
         # Short: paths of sockets below it may not exceed 107 characters.
         os.environ.update(ENVIRONMENT, RAY_TMPDIR=temporary, TMPDIR=temporary)
@@ -355,7 +382,7 @@ def main(
             console.print(f"\n{name}:", highlight=False)
             monkey = Monkey(seed, kills, gap)
             disturbed, its_store = run(name, study, place, (nodes, cpus), monkey)
-            runs.append(compare(store, disturbed, its_store, steps, kills))
+            runs.append(compare(store, disturbed, its_store, study.steps(store), kills))
             show(console, calm, runs[-1:])
     show(console, calm, runs)
     facts = {"command": sys.argv, "pairs": pairs, "undisturbed": asdict(calm)}

@@ -220,9 +220,12 @@ def needed_after(standing: Standing) -> str:
     there = "given up" if standing.given_up else "open"
     if not decision.tested:
         return f"{there}: {decision.reason}"
-    if decision.seeds_needed is None:
-        return f"{there}: not even {seeds_of(MOST_ROUNDS):,} seeds would decide it"
-    return f"{there}: about {decision.seeds_needed:,} seeds would decide it"
+    if decision.seeds_needed is not None:
+        return f"{there}: about {decision.seeds_needed:,} seeds would decide it"
+    if not standing.given_up and standing.power:
+        chance = f"a round to come decides it with a chance of {standing.power:.0%}"
+        return f"open: {chance}, and many more seeds would hardly raise that"
+    return f"{there}: not even {seeds_of(MOST_ROUNDS):,} seeds would decide it"
 
 
 def _level(confidence: float) -> str:
