@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from gguf_files import write_gguf
 
 from weakteach import __version__
 from weakteach.cli import app
@@ -86,3 +87,15 @@ def test_looking_at_a_storage_that_is_not_there_makes_none(here, tmp_path, comma
     assert code == 2
     assert "size[/grid]" in err
     assert not (tmp_path / "none").exists()
+
+
+def test_a_gguf_teacher_can_be_asked_for(here, tmp_path):
+    """Its tokenizer lies in no file of its own before a step has taken it out."""
+    write_gguf(tmp_path / "tiny.gguf")
+    few, many = tmp_path / "few.jsonl", tmp_path / "many.jsonl"
+    assert here("world", 60, "--out", few)[0] == 0
+    assert here("world", 20, "--start", 60, "--no-choices", "--out", many)[0] == 0
+    words = ("--labeled", few, "--unlabeled", many, "--teacher", tmp_path / "tiny.gguf")
+    code, out, err = here("label", *words, "--out", tmp_path, "--storage", tmp_path, "--check")
+    assert code == 0, err
+    assert "All is there. Nothing was started." in out

@@ -38,7 +38,7 @@ from weakteach.run.readiness import check_cluster_file, check_needs, check_run
 from weakteach.run.readiness import refuse as refuse_problems
 from weakteach.run.terminal import terminal
 from weakteach.steps.data import Pairs
-from weakteach.study.policies import tokenizers_of
+from weakteach.study.policies import policy_of, tokenizers_of
 from weakteach.study.presets import PRESETS
 
 # One to learn from, and one of another prompt to test with.
@@ -86,7 +86,8 @@ def label(
     sources = [data_source(files, wishes) for files in named]
     most = min(context_of(one) or options.max_tokens for one in models)
     most = min(most, options.max_tokens)
-    few, many, *elsewhere = (Pairs(source, tokenizers_of(*models), most) for source in sources)
+    tokenizers = tokenizers_of(*(policy_of(one, preset.pretraining_documents) for one in models))
+    few, many, *elsewhere = (Pairs(source, tokenizers, most) for source in sources)
     run = run_of(options, judging, models, few, many)
     inputs = [name for files in named for name in files]
     check_out(options.out, run, options.overwrite, inputs)
