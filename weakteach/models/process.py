@@ -4,6 +4,7 @@ import ctypes
 import gc
 import os
 import sys
+import warnings
 from functools import cache
 
 import torch
@@ -13,6 +14,7 @@ M_TOP_PAD = -2  # malloc.h
 # More than a batch frees at a time. Below it, glibc gives freed memory back after every operation
 # and takes it again, page by page: a fifth of the CPU time of small models.
 KEPT_BYTES = 64 << 20
+LIBRARIES = r"(transformers|peft|trl|accelerate)\b"
 # HIP reads it too.
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 # What Ray Train tells each worker of a group.
@@ -21,9 +23,11 @@ GIVEN = "ACCELERATE_TORCH_DEVICE"
 
 def prepare_process(threads: int) -> None:
     """``threads`` for torch, one device, an allocator that keeps what it will need again, a garbage
-    collector that leaves the imported libraries alone, and no bars beside our own progress."""
+    collector that leaves the imported libraries alone, and no bars beside our own progress, nor
+    what libraries tell each other of names that will change."""
     torch.set_num_threads(threads)
     logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module=LIBRARIES)
     keep_one_device()
     _freeze_imports()
     if sys.platform == "linux":
