@@ -12,8 +12,8 @@ from weakteach.artifacts.record import seal
 from weakteach.artifacts.store import Store
 from weakteach.evaluation.judge import VERDICT_SCHEMA
 from weakteach.results.outcomes import Outcomes
-from weakteach.study.arms import Measure, Setting
 from weakteach.study.experiments import Experiment
+from weakteach.study.measures import Measure, Setting
 
 MAIN = Setting(
     domain="world", weak="opt-45k", teacher="DPO", student="opt-230k", fraction="1/2", beta="0.4",

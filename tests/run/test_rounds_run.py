@@ -10,9 +10,9 @@ from synthetic import Bed
 from weakteach.run.parts import SPENT, Outcome, Part, deadline_of
 from weakteach.run.prices import CostError
 from weakteach.run.rounds import Rounds, run_rounds
-from weakteach.study.arms import Measure
 from weakteach.study.experiments import size_grid
 from weakteach.study.grids import Choices, make_grid
+from weakteach.study.measures import Measure
 from weakteach.study.presets import EMBEDDED
 
 SEEDS = (10, 11, 12, 13)

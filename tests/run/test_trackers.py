@@ -18,7 +18,7 @@ from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Store
 from weakteach.run import trackers
 from weakteach.run.trackers import TrackerError, Tracking
-from weakteach.study.arms import Arm, Measure, Setting
+from weakteach.study.measures import Arm, Measure, Setting
 
 SETTING = Setting("world", "opt-45k", "DPO", "opt-230k", "1/4", "0.1", "with SFT")
 RESULTS = {

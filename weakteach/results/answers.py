@@ -27,7 +27,7 @@ from weakteach.statistics.estimate import CONFIDENCE, Estimate
 from weakteach.statistics.joined import Joined, Missing, average, minus
 from weakteach.statistics.rounds import Standing
 from weakteach.statistics.schedule import MOST_ROUNDS, seeds_of
-from weakteach.study.arms import Setting
+from weakteach.study.measures import Setting
 
 # What students are compared by.
 OUTCOMES = ("reward", "accuracy")

@@ -15,7 +15,7 @@ from weakteach.artifacts.record import is_number, stored_name
 from weakteach.artifacts.store import Store
 from weakteach.evaluation.verdicts import contest_consistencies, contest_outcomes
 from weakteach.statistics.joined import Column, Joined, Missing, crossed, overlapping
-from weakteach.study.arms import Measure
+from weakteach.study.measures import Measure
 
 # Of pairs of the unlabeled part, which every seed draws for itself; parts of two seeds overlap.
 OWN_PAIRS = ("agreement", "consistency", "label_gold", "label_gap")

@@ -7,8 +7,8 @@ import pyarrow as pa
 
 from weakteach.artifacts.store import Store
 from weakteach.results.outcomes import Outcomes
-from weakteach.study.arms import Measure
 from weakteach.study.manifest import Manifest
+from weakteach.study.measures import Measure
 
 
 def _field(name: str, kind: pa.DataType, doc: str) -> pa.Field:

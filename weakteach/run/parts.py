@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from weakteach.study.arms import Arm
+from weakteach.study.measures import Arm
 
 if TYPE_CHECKING:  # scipy, which plans do not wait for
     from weakteach.results.findings import Findings

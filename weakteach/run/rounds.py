@@ -19,8 +19,8 @@ from weakteach.run.plan import model_of, operations
 from weakteach.run.prices import CostError
 from weakteach.statistics.rounds import Standing
 from weakteach.statistics.schedule import rounds_of, seeds_of, share
-from weakteach.study.arms import Arm
 from weakteach.study.experiments import Experiment, arms_of
+from weakteach.study.measures import Arm
 from weakteach.study.presets import Scale
 
 

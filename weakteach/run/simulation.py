@@ -14,7 +14,7 @@ from weakteach.run.prices import Cost, Prices
 from weakteach.steps.evaluation import Generate, GoldReward, Similarity
 from weakteach.steps.labels import GoldLabels, WeakLabels
 from weakteach.steps.training import Dpo, RewardHead, Sft
-from weakteach.study.arms import Arm
+from weakteach.study.measures import Arm
 
 DEVICES = (1, 8, 64)
 

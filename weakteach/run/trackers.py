@@ -34,8 +34,8 @@ from rich.console import Console
 from weakteach.artifacts.errors import UserError
 from weakteach.artifacts.store import Store
 from weakteach.results.table import numbers_of
-from weakteach.study.arms import Arm
 from weakteach.study.manifest import study_folder
+from weakteach.study.measures import Arm
 
 LOGGER = logging.getLogger(__name__)
 INSTALL = "pip install 'weakteach[trackers]'"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 from weakteach.artifacts.step import Step
 from weakteach.evaluation.gold import Gold
@@ -26,10 +26,11 @@ from weakteach.steps.views import (
     TopMargin,
     Weighted,
 )
+from weakteach.study.measures import Measure, Setting
 from weakteach.study.policies import name_of
 from weakteach.study.presets import Preset, Ranges, Recipes
-from weakteach.study.roles import CONTROLS, HALF, ROLES, TOP, WEIGHTINGS
-from weakteach.training.recipes import USUAL, DpoRecipe, changes_of
+from weakteach.study.roles import CONTROLS, HALF, TOP, WEIGHTINGS
+from weakteach.training.recipes import DpoRecipe, changes_of
 
 FOLDS_OF_A_VERDICT = 4
 Annotator = Callable[[Part], Labels]
@@ -74,77 +75,6 @@ class Point:
     def with_dpo(self, **changes: Any) -> "Point":
         """This point with another recipe of the students' DPO."""
         return replace(self, dpo=replace(self.dpo or self.usual_dpo, **changes))
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What the arms of all seeds at a point have in common, as reports print it. ``recipe`` names
-    the values of the students' DPO, beta apart, that are not those of the data's recipe."""
-
-    domain: str
-    weak: str
-    teacher: str
-    student: str
-    fraction: str
-    beta: str
-    sft: str
-    recipe: str = USUAL
-
-    def __str__(self) -> str:
-        text = f"{self.domain} {self.weak} ({self.teacher}) {self.fraction} -> {self.student}"
-        text = f"{text} beta {self.beta}{'' if self.sft == 'with SFT' else ' without SFT'}"
-        return text if self.recipe == USUAL else f"{text} {self.recipe}"
-
-
-@dataclass(frozen=True)
-class Measure:
-    """What is measured of one role of an arm, and the step that measures it.
-
-    ``kind`` says what is measured (``reward``, ``verdicts``, ...), ``of`` by whom where there may
-    be several (a gold, a judge). ``step`` and ``fingerprint`` name the step's artifact. ``target``
-    is the step itself; it is None in a measure that was read from a manifest, and does not count
-    when measures are compared.
-    """
-
-    # For the reading of manifests: a step itself never stands in one.
-    __pydantic_config__: ClassVar[dict[str, bool]] = {"arbitrary_types_allowed": True}
-
-    setting: Setting
-    seed: int
-    kind: str
-    role: str
-    of: str
-    step: str
-    fingerprint: str
-    target: Step | None = field(default=None, compare=False, repr=False)
-
-    @property
-    def arm(self) -> str:
-        """The name of the arm that the measure belongs to."""
-        return f"{self.setting} seed {self.seed}"
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One trial: a point and what is measured there."""
-
-    setting: Setting
-    seed: int
-    measures: tuple[Measure, ...]
-
-    @property
-    def name(self) -> str:
-        return f"{self.setting} seed {self.seed}"
-
-    @property
-    def targets(self) -> tuple[Step, ...]:
-        steps = (measure.target for measure in self.measures)
-        return tuple(dict.fromkeys(step for step in steps if step is not None))
-
-    @property
-    def roles(self) -> tuple[str, ...]:
-        found = {measure.role for measure in self.measures}
-        return tuple(role for role in ROLES if role in found)
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ learns from human and weak labels together, as a team would."""
 
 from dataclasses import replace
 
-from weakteach.study.arms import Grid, Measure
+from weakteach.study.arms import Grid
 from weakteach.study.experiments import Experiment
+from weakteach.study.measures import Measure
 from weakteach.study.roles import WEIGHTINGS
 
 # Changes of the students' DPO recipe: DPO itself, IPO, and robust DPO with CW-PO's ε.

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from weakteach.steps.data import Policy
 from weakteach.steps.evaluation import LabelGold, Similarity
 from weakteach.steps.judging import PairVerdicts, Verdicts
-from weakteach.study.arms import Arm, Data, Grid, Measure, Setting
+from weakteach.study.arms import Data, Grid
+from weakteach.study.measures import Arm, Measure, Setting
 
 # The least that a comparison of weak and human labels needs.
 BASIC = ("base", "human", "weak")
