@@ -3,7 +3,7 @@
 from weakteach.run.command import sweep
 from weakteach.study import experiments
 from weakteach.study.arms import Grid
-from weakteach.study.experiments import Experiment
+from weakteach.study.experiment import Experiment
 
 
 @sweep("label_fraction", title="Label fraction")

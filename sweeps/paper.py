@@ -3,7 +3,8 @@
 from weakteach.run.command import sweep
 from weakteach.study.arms import Grid
 from weakteach.study.beyond import BEYOND
-from weakteach.study.experiments import EXPERIMENTS, Experiment
+from weakteach.study.experiment import Experiment
+from weakteach.study.experiments import EXPERIMENTS
 
 
 @sweep("paper", title="Your weak LLM as a teacher: every experiment", decides=True)

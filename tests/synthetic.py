@@ -12,7 +12,7 @@ from weakteach.artifacts.record import seal
 from weakteach.artifacts.store import Store
 from weakteach.evaluation.judge import VERDICT_SCHEMA
 from weakteach.results.outcomes import Outcomes
-from weakteach.study.experiments import Experiment
+from weakteach.study.experiment import Experiment
 from weakteach.study.measures import Measure, Setting
 
 MAIN = Setting(

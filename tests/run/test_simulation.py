@@ -22,7 +22,8 @@ from weakteach.run.simulation import (
 from weakteach.steps.evaluation import Generate
 from weakteach.steps.labels import WeakLabels
 from weakteach.steps.training import Dpo, Sft
-from weakteach.study.experiments import arms_of, size_grid
+from weakteach.study.experiment import arms_of
+from weakteach.study.experiments import size_grid
 from weakteach.study.grids import Choices, make_grid
 from weakteach.study.presets import EMBEDDED, PAPER, Ranges
 

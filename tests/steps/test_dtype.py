@@ -15,7 +15,8 @@ from weakteach.steps.data import HeldOut, Pairs
 from weakteach.steps.evaluation import Generate, GoldReward, Similarity
 from weakteach.steps.labels import GoldLabels, HumanLabels, WeakLabels
 from weakteach.steps.training import Dpo, RewardHead, Sft
-from weakteach.study.experiments import EXPERIMENTS, arms_of
+from weakteach.study.experiment import arms_of
+from weakteach.study.experiments import EXPERIMENTS
 from weakteach.study.grids import Choices, make_grid
 from weakteach.study.presets import EMBEDDED, PAPER
 from weakteach.training.recipes import RewardRecipe, Schedule

@@ -12,7 +12,8 @@ from weakteach.artifacts.step import walk
 from weakteach.results.analysis import AXES, PLACES
 from weakteach.steps.views import Gated
 from weakteach.study.beyond import BEYOND
-from weakteach.study.experiments import EXPERIMENTS, arms_of, consistency, judged, size_grid
+from weakteach.study.experiment import arms_of
+from weakteach.study.experiments import EXPERIMENTS, consistency, judged, size_grid
 from weakteach.study.grids import Choices, make_grid
 from weakteach.study.presets import EMBEDDED, PAPER
 from weakteach.study.roles import CONTROLS, ROLES

@@ -43,7 +43,8 @@ from weakteach.artifacts.step import Step, walk
 from weakteach.artifacts.store import Store
 from weakteach.run.deciding import FIRST_SEED
 from weakteach.run.terminal import launch, script
-from weakteach.study.experiments import arms_of, size_grid
+from weakteach.study.experiment import arms_of
+from weakteach.study.experiments import size_grid
 from weakteach.study.grids import Choices, make_grid
 from weakteach.study.presets import EMBEDDED
 

@@ -35,7 +35,7 @@ from weakteach.results.worth import worth_table
 from weakteach.statistics.crossed import holm, r_squared
 from weakteach.statistics.joined import LEAST_SHARE, Missing, aligned
 from weakteach.statistics.rounds import Standing
-from weakteach.study.experiments import Experiment
+from weakteach.study.experiment import Experiment
 from weakteach.study.manifest import Manifest
 from weakteach.study.roles import ROLES
 

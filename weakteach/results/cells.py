@@ -7,7 +7,7 @@ from typing import Protocol
 from weakteach.statistics.crossed import components, mean, share_of
 from weakteach.statistics.estimate import Estimate
 from weakteach.statistics.joined import Column, Joined, Missing, minus
-from weakteach.study.experiments import Experiment
+from weakteach.study.experiment import Experiment
 from weakteach.study.measures import Measure, Setting
 from weakteach.study.roles import OF_THE_TEACHER, ROLES
 

@@ -13,7 +13,7 @@ from weakteach.results.rounds import family_of
 from weakteach.statistics.decisions import Decision, Evidence, decide
 from weakteach.statistics.joined import Missing
 from weakteach.statistics.rounds import Standing
-from weakteach.study.experiments import Experiment
+from weakteach.study.experiment import Experiment
 
 
 def claim_rows(

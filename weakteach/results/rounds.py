@@ -21,7 +21,7 @@ from weakteach.statistics.decisions import Claim, Evidence
 from weakteach.statistics.joined import Column, Joined, Missing, crossed
 from weakteach.statistics.rounds import Standing, decide_rounds
 from weakteach.statistics.schedule import rounds_of, seeds_of
-from weakteach.study.experiments import Experiment
+from weakteach.study.experiment import Experiment
 from weakteach.study.measures import Measure, Setting
 
 PRIMARY = "primary"

@@ -13,7 +13,7 @@ from weakteach.results.outcomes import Outcomes, column_of
 from weakteach.statistics.calibration import Calibration, calibration
 from weakteach.statistics.crossed import components, mean, share_of
 from weakteach.statistics.joined import Column, Joined, Missing, crossed, overlapping
-from weakteach.study.experiments import Experiment
+from weakteach.study.experiment import Experiment
 from weakteach.study.measures import Measure
 from weakteach.study.roles import ROLES
 

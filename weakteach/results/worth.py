@@ -10,7 +10,7 @@ from weakteach.results.outcomes import Outcomes
 from weakteach.statistics.estimate import Estimate
 from weakteach.statistics.exchange import Exchange, exchange_rate
 from weakteach.statistics.joined import Missing, aligned
-from weakteach.study.experiments import Experiment
+from weakteach.study.experiment import Experiment
 
 COLUMNS = ("teacher", "labeled", "human labels", "weak labels", "1,000 are worth", "told")
 NOTE = (

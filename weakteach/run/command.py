@@ -52,7 +52,7 @@ from weakteach.run.terminal import (
 )
 from weakteach.run.terminal import run as run_app
 from weakteach.study.arms import Grid
-from weakteach.study.experiments import Experiment, arms_of
+from weakteach.study.experiment import Experiment, arms_of
 from weakteach.study.grids import Choices, Endpoint, make_grid
 from weakteach.study.measures import Arm
 from weakteach.study.policies import model_of, name_of, sizes_of

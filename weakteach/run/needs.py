@@ -19,7 +19,7 @@ from weakteach.preferences.sources import (
 from weakteach.steps.data import Converted, Dequantized, Pairs
 from weakteach.steps.evaluation import Similarity
 from weakteach.study.arms import Grid
-from weakteach.study.experiments import Experiment, arms_of
+from weakteach.study.experiment import Experiment, arms_of
 from weakteach.study.policies import model_of
 
 

@@ -29,7 +29,7 @@ from weakteach.steps.evaluation import Generate, GoldReward, Similarity
 from weakteach.steps.labels import GoldLabels, WeakLabels
 from weakteach.steps.training import Dpo, RewardHead, Sft
 from weakteach.steps.views import TopMargin
-from weakteach.study.experiments import Experiment, arms_of
+from weakteach.study.experiment import Experiment, arms_of
 from weakteach.study.measures import Arm
 from weakteach.study.presets import Scale
 

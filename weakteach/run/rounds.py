@@ -19,7 +19,7 @@ from weakteach.run.plan import model_of, operations
 from weakteach.run.prices import CostError
 from weakteach.statistics.rounds import Standing
 from weakteach.statistics.schedule import rounds_of, seeds_of, share
-from weakteach.study.experiments import Experiment, arms_of
+from weakteach.study.experiment import Experiment, arms_of
 from weakteach.study.measures import Arm
 from weakteach.study.presets import Scale
 

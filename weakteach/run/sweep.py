@@ -26,7 +26,7 @@ from weakteach.run.parts import Outcome, Part
 from weakteach.run.prices import Rate
 from weakteach.run.progress import Doing, Existing, Following
 from weakteach.run.trackers import Tracking
-from weakteach.study.experiments import Experiment, arms_of
+from weakteach.study.experiment import Experiment, arms_of
 from weakteach.study.manifest import Manifest, StudyInfo, make_manifest
 
 LOGGER = logging.getLogger(__name__)

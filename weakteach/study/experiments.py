@@ -7,14 +7,14 @@ computed once for all. The size grid, the first look, has the first of these and
 labels, and the others where they are asked for.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from weakteach.steps.data import Policy
 from weakteach.steps.evaluation import LabelGold, Similarity
 from weakteach.steps.judging import PairVerdicts, Verdicts
 from weakteach.study.arms import Data, Grid
-from weakteach.study.measures import Arm, Measure, Setting
+from weakteach.study.experiment import experiment, main_point
+from weakteach.study.measures import Measure
 
 # The least that a comparison of weak and human labels needs.
 BASIC = ("base", "human", "weak")
@@ -23,31 +23,13 @@ BASIC = ("base", "human", "weak")
 JUDGED_SEED = 0
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """A question, and the measures that answer it, each once. ``axis`` is the field of Setting
-    (or ``labels``, the role; or ``supervisor``, who labels) on the x axis of its figures."""
-
-    id: str
-    title: str
-    question: str
-    axis: str
-    measures: tuple[Measure, ...]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "measures", tuple(dict.fromkeys(self.measures)))
-
-
-def arms_of(experiments: Iterable[Experiment]) -> list[Arm]:
-    """The arms behind experiments; measures of the same setting and seed are one arm."""
-    found: dict[tuple[Setting, int], dict[Measure, None]] = {}
-    for experiment in experiments:
-        for measure in experiment.measures:
-            found.setdefault((measure.setting, measure.seed), {})[measure] = None
-    return [Arm(setting, seed, tuple(of)) for (setting, seed), of in found.items()]
-
-
-def size_grid(grid: Grid) -> Experiment:
+@experiment(
+    "sizes",
+    "Supervisor size and label fraction",
+    "Does a larger teacher, or a larger labeled part, give better labels?",
+    "fraction",
+)
+def size_grid(grid: Grid) -> list[Measure]:
     found: list[Measure] = []
     controls = [role for role in grid.first if role != "gold" or grid.data.gold]
     for seed in grid.seeds:
@@ -57,27 +39,26 @@ def size_grid(grid: Grid) -> Experiment:
                 of_teacher = [role for role in controls if role in ("weak", "both")]
                 roles = of_teacher if number else controls
                 found += lab.outcomes(roles)
-    return Experiment(
-        "sizes",
-        "Supervisor size and label fraction",
-        "Does a larger teacher, or a larger labeled part, give better labels?",
-        "fraction",
-        tuple(found),
-    )
+    return found
 
 
-def student_size(grid: Grid) -> Experiment:
-    found = _over_students(grid, grid.data, grid.students, ("base", "sft", "human", "weak"))
-    return Experiment(
-        "E1",
-        "Student size",
-        "Does a student of any size learn as much from weak labels as from human ones?",
-        "student",
-        tuple(found),
-    )
+@experiment(
+    "E1",
+    "Student size",
+    "Does a student of any size learn as much from weak labels as from human ones?",
+    "student",
+)
+def student_size(grid: Grid) -> list[Measure]:
+    return _over_students(grid, grid.data, grid.students, ("base", "sft", "human", "weak"))
 
 
-def supervisor_size(grid: Grid) -> Experiment:
+@experiment(
+    "E2",
+    "Supervisor size",
+    "How much does it matter who labels: teachers of several sizes, humans, gold?",
+    "supervisor",
+)
+def supervisor_size(grid: Grid) -> list[Measure]:
     found = _main(grid)
     for seed in grid.seeds:
         for weak in grid.weak:
@@ -85,27 +66,26 @@ def supervisor_size(grid: Grid) -> Experiment:
             found += lab.outcomes(("weak",))
         lab = grid.lab(grid.point(seed))
         found += lab.outcomes(grid.annotators)
-    return Experiment(
-        "E2",
-        "Supervisor size",
-        "How much does it matter who labels: teachers of several sizes, humans, gold?",
-        "supervisor",
-        tuple(found),
-    )
+    return found
 
 
-def families(grid: Grid) -> Experiment:
-    found = _over_students(grid, grid.data, grid.families, BASIC)
-    return Experiment(
-        "E3",
-        "Model families",
-        "Does a teacher of one family teach students of others?",
-        "student",
-        tuple(found),
-    )
+@experiment(
+    "E3",
+    "Model families",
+    "Does a teacher of one family teach students of others?",
+    "student",
+)
+def families(grid: Grid) -> list[Measure]:
+    return _over_students(grid, grid.data, grid.families, BASIC)
 
 
-def judged(grid: Grid) -> Experiment:
+@experiment(
+    "E4",
+    "Win rate by a judge",
+    "Does a judge prefer students of weak or of human labels?",
+    "student",
+)
+def judged(grid: Grid) -> list[Measure]:
     """Students as in E1 and E3, their responses compared by a judge."""
     found: list[Measure] = []
     if grid.judge:
@@ -120,55 +100,54 @@ def judged(grid: Grid) -> Experiment:
                     seed=JUDGED_SEED,
                 )
                 found.append(lab.measure("verdicts", "weak", step, str(grid.judge)))
-    return Experiment(
-        "E4",
-        "Win rate by a judge",
-        "Does a judge prefer students of weak or of human labels?",
-        "student",
-        tuple(found),
-    )
+    return found
 
 
-def summarization(grid: Grid) -> Experiment:
-    found: list[Measure] = []
-    if grid.summaries:
-        found = _over_students(grid, grid.summaries, grid.students, BASIC)
-    return Experiment(
-        "E5",
-        "Summarization",
-        "Does it hold in another domain, summaries of posts?",
-        "student",
-        tuple(found),
-    )
+@experiment(
+    "E5",
+    "Summarization",
+    "Does it hold in another domain, summaries of posts?",
+    "student",
+)
+def summarization(grid: Grid) -> list[Measure]:
+    if grid.summaries is None:
+        return []
+    return _over_students(grid, grid.summaries, grid.students, BASIC)
 
 
-def label_fraction(grid: Grid) -> Experiment:
+@experiment(
+    "E6",
+    "Label fraction",
+    "How few human labels does a teacher need, all trained for equally many updates?",
+    "fraction",
+)
+def label_fraction(grid: Grid) -> list[Measure]:
     found: list[Measure] = []
     for seed in grid.seeds:
         for fraction in grid.fractions:
             lab = grid.lab(replace(grid.point(seed), fraction=fraction))
             found += lab.outcomes(grid.controls)
-    return Experiment(
-        "E6",
-        "Label fraction",
-        "How few human labels does a teacher need, all trained for equally many updates?",
-        "fraction",
-        tuple(found),
-    )
+    return found
 
 
-def purification(grid: Grid) -> Experiment:
-    return Experiment(
-        "E7",
-        "Purification",
-        "What do the pairs teach on which weak and human labels agree, and the others, and those "
-        "of which the teacher is surest?",
-        "labels",
-        tuple(_main(grid, ("matched", "mismatched", "confident"))),
-    )
+@experiment(
+    "E7",
+    "Purification",
+    "What do the pairs teach on which weak and human labels agree, and the others, and those "
+    "of which the teacher is surest?",
+    "labels",
+)
+def purification(grid: Grid) -> list[Measure]:
+    return _main(grid, ("matched", "mismatched", "confident"))
 
 
-def label_quality(grid: Grid) -> Experiment:
+@experiment(
+    "E8",
+    "Gold reward of the labels",
+    "How good are chosen and rejected responses by weak, human, matched and mismatched labels?",
+    "labels",
+)
+def label_quality(grid: Grid) -> list[Measure]:
     found: list[Measure] = []
     for seed in grid.seeds:
         lab = grid.lab(grid.point(seed))
@@ -178,30 +157,30 @@ def label_quality(grid: Grid) -> Experiment:
                 kinds = ("label_gold", "label_gap")
                 found += [lab.measure(kind, role, step, name) for kind in kinds]
         found.append(lab.agreement)
-    return Experiment(
-        "E8",
-        "Gold reward of the labels",
-        "How good are chosen and rejected responses by weak, human, matched and mismatched labels?",
-        "labels",
-        tuple(found),
-    )
+    return found
 
 
-def mismatches(grid: Grid) -> Experiment:
+@experiment(
+    "E9",
+    "Where teacher and human differ",
+    "What do the pairs look like on which the labels differ?",
+    "labels",
+)
+def mismatches(grid: Grid) -> list[Measure]:
     found = []
     for seed in grid.seeds:
         lab = grid.lab(grid.point(seed))
         found.append(replace(lab.agreement, kind="examples"))
-    return Experiment(
-        "E9",
-        "Where teacher and human differ",
-        "What do the pairs look like on which the labels differ?",
-        "labels",
-        tuple(found),
-    )
+    return found
 
 
-def consistency(grid: Grid) -> Experiment:
+@experiment(
+    "E10",
+    "Consistency of a judge",
+    "Is a judge less sure of the pairs on which weak and human labels differ?",
+    "labels",
+)
+def consistency(grid: Grid) -> list[Measure]:
     found: list[Measure] = []
     preset = grid.preset
     if grid.judge:
@@ -216,48 +195,48 @@ def consistency(grid: Grid) -> Experiment:
                     seed=JUDGED_SEED,
                 )
                 found += [lab.measure("consistency", role, step, str(grid.judge))]
-    return Experiment(
-        "E10",
-        "Consistency of a judge",
-        "Is a judge less sure of the pairs on which weak and human labels differ?",
-        "labels",
-        tuple(found),
-    )
+    return found
 
 
-def gold_models(grid: Grid) -> Experiment:
+@experiment(
+    "E11",
+    "Other gold models",
+    "Does the comparison come out alike under other gold models?",
+    "student",
+)
+def gold_models(grid: Grid) -> list[Measure]:
     found: list[Measure] = []
     for seed in grid.seeds:
         for student in grid.students:
             lab = grid.lab(replace(grid.point(seed), student=student))
             for gold in grid.data.golds:
                 found += [lab.reward(role, gold) for role in BASIC]
-    return Experiment(
-        "E11",
-        "Other gold models",
-        "Does the comparison come out alike under other gold models?",
-        "student",
-        tuple(found),
-    )
+    return found
 
 
-def other_teachers(grid: Grid) -> Experiment:
+@experiment(
+    "E12",
+    "Teachers of other families",
+    "Do teachers of other architectures teach as well?",
+    "supervisor",
+)
+def other_teachers(grid: Grid) -> list[Measure]:
     found = _main(grid)
     for seed in grid.seeds:
         for student in (grid.student, *grid.families[:1]):
             for weak in (grid.weak[0], *grid.others):
                 lab = grid.lab(replace(grid.point(seed), weak=weak, student=student))
                 found += lab.outcomes(BASIC)
-    return Experiment(
-        "E12",
-        "Teachers of other families",
-        "Do teachers of other architectures teach as well?",
-        "supervisor",
-        tuple(found),
-    )
+    return found
 
 
-def similarity(grid: Grid) -> Experiment:
+@experiment(
+    "E13",
+    "Agreement of generations",
+    "Do students of weak and human labels, and the teacher, answer alike?",
+    "labels",
+)
+def similarity(grid: Grid) -> list[Measure]:
     found: list[Measure] = []
     if grid.embedding:
         model = grid.embedding()
@@ -267,74 +246,76 @@ def similarity(grid: Grid) -> Experiment:
                 test = lab.point.data.held_out.test
                 step = Similarity(lab.responses(role), test, model, lab.dtype)
                 found += [lab.measure("similarity", role, step, str(model))]
-    return Experiment(
-        "E13",
-        "Agreement of generations",
-        "Do students of weak and human labels, and the teacher, answer alike?",
-        "labels",
-        tuple(found),
-    )
+    return found
 
 
-def without_sft(grid: Grid) -> Experiment:
+@experiment(
+    "E14",
+    "Without SFT",
+    "Does DPO need SFT on the labels before it?",
+    "sft",
+)
+def without_sft(grid: Grid) -> list[Measure]:
     found = _main(grid)
     for seed in grid.seeds:
         lab = grid.lab(replace(grid.point(seed), sft=False))
         found += lab.outcomes(("human", "weak"))
-    return Experiment(
-        "E14", "Without SFT", "Does DPO need SFT on the labels before it?", "sft", tuple(found)
-    )
+    return found
 
 
-def beta(grid: Grid) -> Experiment:
+@experiment(
+    "E15",
+    "Strength of DPO",
+    "Does the comparison depend on DPO's beta?",
+    "beta",
+)
+def beta(grid: Grid) -> list[Measure]:
     found: list[Measure] = []
     for seed in grid.seeds:
         for value in grid.ranges.betas:
             lab = grid.lab(grid.point(seed).with_dpo(beta=value))
             found += lab.outcomes(("human", "weak"))
     found += _main(grid)
-    return Experiment(
-        "E15", "Strength of DPO", "Does the comparison depend on DPO's beta?", "beta", tuple(found)
-    )
+    return found
 
 
-def split_seeds(grid: Grid) -> Experiment:
+@experiment(
+    "E16",
+    "Seeds of the split",
+    "How much does the split, and all that is drawn after it, change the outcome?",
+    "labels",
+)
+def split_seeds(grid: Grid) -> list[Measure]:
     found = _main(grid)
     for seed in grid.more_seeds:
         lab = grid.lab(grid.point(seed))
         found += lab.outcomes(BASIC)
-    return Experiment(
-        "E16",
-        "Seeds of the split",
-        "How much does the split, and all that is drawn after it, change the outcome?",
-        "labels",
-        tuple(found),
-    )
+    return found
 
 
-def random_noise(grid: Grid) -> Experiment:
+@experiment(
+    "E17",
+    "Random errors at the same rate",
+    "Are a teacher's errors better to learn from than as many random ones?",
+    "labels",
+)
+def random_noise(grid: Grid) -> list[Measure]:
     roles = ("matched", "mismatched", "random_matched", "random_mismatched")
-    return Experiment(
-        "E17",
-        "Random errors at the same rate",
-        "Are a teacher's errors better to learn from than as many random ones?",
-        "labels",
-        tuple(_main(grid, roles)),
-    )
+    return _main(grid, roles)
 
 
-def reward_head(grid: Grid) -> Experiment:
+@experiment(
+    "E18",
+    "Teacher with a reward head",
+    "Does a Bradley-Terry reward model label better than the implicit reward of DPO?",
+    "supervisor",
+)
+def reward_head(grid: Grid) -> list[Measure]:
     found = _main(grid)
     for seed in grid.seeds:
         lab = grid.lab(replace(grid.point(seed), reward_head=True))
         found += lab.outcomes(("weak",))
-    return Experiment(
-        "E18",
-        "Teacher with a reward head",
-        "Does a Bradley-Terry reward model label better than the implicit reward of DPO?",
-        "supervisor",
-        tuple(found),
-    )
+    return found
 
 
 EXPERIMENTS = (
@@ -345,9 +326,8 @@ EXPERIMENTS = (
 
 
 def _main(grid: Grid, more: tuple[str, ...] = ()) -> list[Measure]:
-    """The main point with its controls and further roles, for every seed."""
-    labs = (grid.lab(grid.point(seed)) for seed in grid.seeds)
-    return [one for lab in labs for one in lab.outcomes((*grid.controls, *more))]
+    """The main point with its controls and further roles."""
+    return main_point(grid, (*grid.controls, *more))
 
 
 def _over_students(

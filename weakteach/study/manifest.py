@@ -15,7 +15,7 @@ from weakteach.artifacts.step import walk
 from weakteach.artifacts.store import Store
 from weakteach.statistics.schedule import rounds_of
 from weakteach.study.arms import Grid
-from weakteach.study.experiments import Experiment
+from weakteach.study.experiment import Experiment
 from weakteach.study.measures import Measure
 from weakteach.study.policies import sizes_of
 

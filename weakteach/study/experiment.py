@@ -1,0 +1,53 @@
+"""The shape of an experiment: a question, and a function from a grid to the measures that answer
+it."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from weakteach.study.arms import Grid
+from weakteach.study.measures import Arm, Measure, Setting
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A question, and the measures that answer it, each once. ``axis`` is the field of Setting
+    (or ``labels``, the role; or ``supervisor``, who labels) on the x axis of its figures."""
+
+    id: str
+    title: str
+    question: str
+    axis: str
+    measures: tuple[Measure, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "measures", tuple(dict.fromkeys(self.measures)))
+
+
+def experiment(
+    id: str, title: str, question: str, axis: str
+) -> Callable[[Callable[[Grid], Iterable[Measure]]], Callable[[Grid], Experiment]]:
+    """Make a function from a grid to measures one from a grid to the experiment of them."""
+
+    def made(measures_of: Callable[[Grid], Iterable[Measure]]) -> Callable[[Grid], Experiment]:
+        def of(grid: Grid) -> Experiment:
+            return Experiment(id, title, question, axis, tuple(measures_of(grid)))
+
+        return of
+
+    return made
+
+
+def main_point(grid: Grid, roles: Iterable[str]) -> list[Measure]:
+    """The outcomes of these roles at the main point, for every seed."""
+    roles = tuple(roles)
+    labs = (grid.lab(grid.point(seed)) for seed in grid.seeds)
+    return [one for lab in labs for one in lab.outcomes(roles)]
+
+
+def arms_of(experiments: Iterable[Experiment]) -> list[Arm]:
+    """The arms behind experiments; measures of the same setting and seed are one arm."""
+    found: dict[tuple[Setting, int], dict[Measure, None]] = {}
+    for one in experiments:
+        for measure in one.measures:
+            found.setdefault((measure.setting, measure.seed), {})[measure] = None
+    return [Arm(setting, seed, tuple(of)) for (setting, seed), of in found.items()]
