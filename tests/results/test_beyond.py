@@ -52,3 +52,24 @@ def test_r11_compares_with_human_labels_of_some_and_of_all(bed):
     found = claims(bed, experiment("R11", "labels", *students(bed, {**COMMON, **levels})))
     check(found["R11 few"], 0.5)
     check(found["R11 all"], -0.3, 0.1 * 2)
+
+
+def accuracies(bed, right, **setting):
+    """Of 20 pairs, the teacher of seed s labels ``right`` + s as the human did."""
+    return [
+        bed.compared(
+            "teacher_accuracy",
+            seed,
+            {f"p{n:02}": (1 if n < right + seed else 2, 1, 1) for n in range(20)},
+            **setting,
+        )
+        for seed in (0, 1, 2)
+    ]
+
+
+def test_c2_compares_the_accuracies_of_kinds_of_teachers(bed):
+    kinds = {"DPO": 12, "DPO alone": 10, "reward head": 15}
+    measures = [one for kind, n in kinds.items() for one in accuracies(bed, n, teacher=kind)]
+    found = claims(bed, experiment("C2", "supervisor", *measures))
+    check(found["C2 SFT"], 3 / 20)
+    check(found["C2 alone"], 5 / 20)

@@ -20,7 +20,7 @@ from weakteach.study.roles import CONTROLS, ROLES
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "sweeps").glob("*.py"))
-IDS = [*(f"E{number}" for number in range(1, 19)), "C1", "C3", "C4", "C5", "R11"]
+IDS = [*(f"E{number}" for number in range(1, 19)), "C1", "C2", "C3", "C4", "C5", "R11"]
 
 
 @pytest.fixture(scope="module")

@@ -66,7 +66,11 @@ KINDS = {
     "verdicts": ("win rate over students of human labels", "win rate", 0.5),
     "consistency": ("share of the commonest verdict", "consistency", None),
     "similarity": ("similarity to the chosen response", "similarity", None),
+    "teacher_accuracy": ("accuracy of the teacher on held-out human choices", "accuracy", 0.5),
 }
+# Told of teachers where an experiment has no students; else the table of teachers tells it.
+OF_TEACHERS = ("teacher_accuracy",)
+OF_PAIRS = ("accuracy", "consistency", *OF_TEACHERS)
 
 
 def analyze(store: Store, manifest: Manifest) -> Findings:
@@ -133,10 +137,11 @@ def arm_status(store: Store, manifest: Manifest) -> dict[str, str]:
 
 
 def _section(experiment: Experiment, outcomes: Outcomes, claims: Sequence[ClaimRow]) -> Section:
-    cells = cells_of(experiment, outcomes, tuple(KINDS))
+    kinds = _kinds(experiment)
+    cells = cells_of(experiment, outcomes, kinds)
     figures: list[Figure] = []
     tables: list[TableOf] = []
-    for kind in KINDS:
+    for kind in kinds:
         of_kind = [cell for cell in cells if cell.kind == kind]
         if any(cell.seeds for cell in of_kind):
             figures.append(comparison(experiment, kind, of_kind))
@@ -156,6 +161,13 @@ def _section(experiment: Experiment, outcomes: Outcomes, claims: Sequence[ClaimR
         examples=examples(experiment, outcomes),
         pending=sum(cell.pending for cell in cells),
     )
+
+
+def _kinds(experiment: Experiment) -> tuple[str, ...]:
+    """The kinds of measures that figures of the experiment show."""
+    measured = {measure.kind for measure in experiment.measures}
+    of_students = tuple(kind for kind in KINDS if kind not in OF_TEACHERS)
+    return of_students if measured.intersection(of_students) else OF_TEACHERS
 
 
 def comparison(experiment: Experiment, kind: str, cells: Sequence[Cell]) -> Comparison:
@@ -191,7 +203,7 @@ def table_of(experiment: Experiment, kind: str, cells: Sequence[Cell]) -> TableO
         size = _size(cell)
         names = (cell.x, cell.series) if several else (cell.x,)
         rows.append((*names, cell.estimate, *((one, p) if tested else ()), size))
-    unit = "pairs" if kind in ("accuracy", "consistency") else "prompts"
+    unit = "pairs" if kind in OF_PAIRS else "prompts"
     compared = ("minus human", "p (Holm)") if tested else ()
     return TableOf(
         title=KINDS[kind][0].capitalize(),

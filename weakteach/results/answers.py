@@ -35,7 +35,7 @@ OUTCOMES = ("reward", "accuracy")
 SAID: Mapping[str, Callable[[str], str]] = {
     "domain": lambda name: f"pairs of {name}",
     "weak": lambda name: f"teacher {name}",
-    "teacher": lambda kind: "a reward head" if kind == "reward head" else "a teacher of DPO",
+    "teacher": lambda kind: "a reward head" if kind == "reward head" else f"a teacher of {kind}",
     "student": lambda name: f"student {name}",
     "fraction": lambda share: f"{share} of the pairs labeled",
     "beta": lambda value: f"beta {value}",

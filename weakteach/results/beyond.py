@@ -1,12 +1,13 @@
 """Claims of the experiments beyond the publication, like those of ``claims.py``: secondary, those
 of each experiment a family of their own, fixed before any arm was compared."""
 
+from collections.abc import Callable
 from fractions import Fraction
 
 from weakteach.results.claims import STATEMENTS, Found, Statement, gain, tenth
 from weakteach.statistics.decisions import Claim
 from weakteach.statistics.joined import Joined, average, minus
-from weakteach.study.roles import TOP, WEIGHTINGS
+from weakteach.study.roles import TOP, WEIGHTINGS, TeacherKind
 
 OTHER_WEIGHTINGS = tuple(role for role in WEIGHTINGS if role != "weighted")
 
@@ -28,6 +29,15 @@ def _at_smallest(found: Found) -> Joined:
     """Human labels of all pairs depend on no fraction."""
     smallest = min((Fraction(cell.x) for cell in found.of("weighted")), default=Fraction(1))
     return found.minus("weighted", "human_all", lambda cell: Fraction(cell.x) == smallest)
+
+
+def _accuracy(found: Found, teacher: TeacherKind) -> Joined:
+    """Of one kind of teacher on the test pairs."""
+    return found.mean("weak", lambda cell: cell.setting.teacher == teacher, "teacher_accuracy")
+
+
+def _reward_head_minus(teacher: TeacherKind) -> Callable[[Found], Joined]:
+    return lambda found: minus(_accuracy(found, "reward head"), _accuracy(found, teacher))
 
 
 BEYOND_STATEMENTS = (
@@ -53,6 +63,22 @@ BEYOND_STATEMENTS = (
               "greater"),
         "soft minus plain weak labels, DPO",
         lambda found: found.minus("soft", "weak", lambda cell: cell.x == "usual"),
+        None,
+    ),
+    Statement(
+        "C2",
+        Claim("C2 SFT", "A teacher with a reward head labels more as humans do than one of SFT and "
+              "DPO.", "greater"),
+        "accuracy of a reward head minus that of SFT and DPO",
+        _reward_head_minus("DPO"),
+        None,
+    ),
+    Statement(
+        "C2",
+        Claim("C2 alone", "A teacher with a reward head labels more as humans do than one of DPO "
+              "alone.", "greater"),
+        "accuracy of a reward head minus that of DPO alone",
+        _reward_head_minus("DPO alone"),
         None,
     ),
     Statement(

@@ -12,6 +12,12 @@ from weakteach.study.measures import Measure, Setting
 from weakteach.study.roles import OF_THE_TEACHER, ROLES
 
 TEACHER_FIELDS = ("weak", "teacher")
+# What is said of a kind of teacher after the name of its model.
+SAID_OF_TEACHERS = {
+    "DPO": "",
+    "DPO alone": ", DPO without SFT",
+    "reward head": " with a reward head",
+}
 # Measures that are no shares.
 REWARDS = ("reward", "similarity", "label_gold", "label_gap")
 
@@ -125,8 +131,7 @@ def _place(axis: str, varying: Sequence[str], measure: Measure) -> tuple[str, st
         case "labels":
             x = role
         case "supervisor" if measure.role == "weak":
-            head = " with a reward head" if setting.teacher == "reward head" else ""
-            x = f"{setting.weak}{head}"
+            x = f"{setting.weak}{SAID_OF_TEACHERS[setting.teacher]}"
         case "supervisor":
             x = role
         case _:

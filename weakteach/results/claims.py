@@ -21,7 +21,7 @@ MARGIN = 0.1
 WIN_MARGIN = 0.05
 
 # The measures that claims are about.
-KINDS = ("reward", "verdicts", "consistency", "label_gold", "label_gap")
+KINDS = ("reward", "verdicts", "consistency", "label_gold", "label_gap", "teacher_accuracy")
 
 Where = Callable[[Cell], bool]
 

@@ -84,6 +84,10 @@ LISTS: dict[str, tuple[str, tuple[tuple[str, float | str], ...]]] = {
          ("IPO: human, weak, weighted", "58.3 / 57.9 / 61.5"),
          ("rDPO: human, weak, weighted", "56.3 / 55.5 / 62.7")),
     ),
+    "C2": (
+        "CW-PO on HH-RLHF, OPT-125M: accuracy against human choices, %",
+        (("DPO alone", 50.8), ("SFT, then DPO", 52.1), ("reward head", 63.8)),
+    ),
     "C3": (
         "CW-PO on HH-RLHF, OPT-1.3B, wins over the student's own SFT model, %",
         (("top 30 %", 67.7), ("top 40 %", 68.2), ("weighted", 69.9)),

@@ -21,7 +21,11 @@ RESULTS_SCHEMA = pa.schema(
         _field("arm", pa.string(), "Name of the arm: its setting and seed"),
         _field("domain", pa.string(), "Where the pairs come from"),
         _field("weak", pa.string(), "Model that the arm's teacher starts from"),
-        _field("teacher", pa.string(), "Kind of teacher: DPO (implicit reward) or reward head"),
+        _field(
+            "teacher",
+            pa.string(),
+            "Kind of teacher: DPO (implicit reward; DPO alone: without SFT) or reward head",
+        ),
         _field("student", pa.string(), "Model that is aligned"),
         _field("fraction", pa.string(), "Labeled share of the training pairs, such as 1/16"),
         _field("beta", pa.string(), "Beta of the students' DPO"),

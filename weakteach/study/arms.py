@@ -29,7 +29,7 @@ from weakteach.steps.views import (
 from weakteach.study.measures import Measure, Setting
 from weakteach.study.policies import name_of
 from weakteach.study.presets import Preset, Ranges, Recipes
-from weakteach.study.roles import CONTROLS, HALF, TOP, WEIGHTINGS
+from weakteach.study.roles import CONTROLS, HALF, TOP, WEIGHTINGS, TeacherKind
 from weakteach.training.recipes import DpoRecipe, changes_of
 
 FOLDS_OF_A_VERDICT = 4
@@ -55,8 +55,7 @@ class Data:
 @dataclass(frozen=True)
 class Point:
     """All that may differ between two arms. ``dpo`` is the recipe of the students' DPO, None that
-    of the data; ``sft`` False aligns students from the base model; ``reward_head`` says that the
-    teacher is a Bradley-Terry reward model instead of a DPO policy."""
+    of the data; ``sft`` False aligns students from the base model; ``teacher`` is its kind."""
 
     data: Data
     weak: Policy
@@ -65,7 +64,7 @@ class Point:
     seed: int
     dpo: DpoRecipe | None = None
     sft: bool = True
-    reward_head: bool = False
+    teacher: TeacherKind = "DPO"
 
     @property
     def usual_dpo(self) -> DpoRecipe:
@@ -108,9 +107,10 @@ class Lab:
         """A teacher of these labels."""
         point = self.point
         recipes = point.data.teacher(name_of(point.weak))
-        if point.reward_head:
+        if point.teacher == "reward head":
             return RewardHead(point.weak, few, recipes.reward, point.seed, dtype=self.dtype)
-        start = Sft(point.weak, few, recipes.sft, point.seed, dtype=self.dtype)
+        sft = Sft(point.weak, few, recipes.sft, point.seed, dtype=self.dtype)
+        start = sft if point.teacher == "DPO" else point.weak
         return Dpo(start, few, recipes.dpo, point.seed, dtype=self.dtype)
 
     @cached_property
@@ -258,7 +258,7 @@ class Lab:
         return Setting(
             domain=point.data.name,
             weak=name_of(point.weak),
-            teacher="reward head" if point.reward_head else "DPO",
+            teacher=point.teacher,
             student=name_of(point.student),
             fraction=str(point.fraction),
             beta=f"{dpo.beta:g}",

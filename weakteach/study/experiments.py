@@ -313,7 +313,7 @@ def random_noise(grid: Grid) -> list[Measure]:
 def reward_head(grid: Grid) -> list[Measure]:
     found = _main(grid)
     for seed in grid.seeds:
-        lab = grid.lab(replace(grid.point(seed), reward_head=True))
+        lab = grid.lab(replace(grid.point(seed), teacher="reward head"))
         found += lab.outcomes(("weak",))
     return found
 
