@@ -20,7 +20,11 @@ from weakteach.study.roles import CONTROLS, ROLES
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "sweeps").glob("*.py"))
-IDS = [*(f"E{number}" for number in range(1, 19)), "C1", "C2", "C3", "C4", "C5", "R11"]
+IDS = [
+    *(f"E{number}" for number in range(1, 19)),
+    *(f"C{number}" for number in range(1, 6)),
+    *(f"R{number}" for number in (5, 6, 8, 11)),
+]
 
 
 @pytest.fixture(scope="module")

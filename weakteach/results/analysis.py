@@ -47,6 +47,7 @@ AXES = {
     "beta": "beta of the students' DPO",
     "sft": "start of DPO",
     "recipe": "recipe of the students' DPO",
+    "domain": "domain of the pairs",
 }
 DASH = "\N{EN DASH}"
 # The same as the headings of tables.
@@ -58,6 +59,7 @@ PLACES = {
     "beta": "beta",
     "sft": "start",
     "recipe": "recipe",
+    "domain": "domain",
 }
 # How measures are called, in figures and as headings, and the line that says "no difference".
 KINDS = {
@@ -67,9 +69,12 @@ KINDS = {
     "consistency": ("share of the commonest verdict", "consistency", None),
     "similarity": ("similarity to the chosen response", "similarity", None),
     "teacher_accuracy": ("accuracy of the teacher on held-out human choices", "accuracy", 0.5),
+    "transfer": ("accuracy in a domain that the teacher has not learned", "accuracy", 0.5),
+    "ece_gain": ("calibration error gained by temperature scaling", "ECE gained", 0.0),
+    "alike": ("held-out pairs labeled as the main teacher labels them", "labeled alike", 0.5),
 }
 # Told of teachers where an experiment has no students; else the table of teachers tells it.
-OF_TEACHERS = ("teacher_accuracy",)
+OF_TEACHERS = ("teacher_accuracy", "transfer", "ece_gain", "alike")
 OF_PAIRS = ("accuracy", "consistency", *OF_TEACHERS)
 
 

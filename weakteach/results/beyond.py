@@ -1,13 +1,18 @@
 """Claims of the experiments beyond the publication, like those of ``claims.py``: secondary, those
-of each experiment a family of their own, fixed before any arm was compared."""
+of each experiment a family of their own, fixed before any arm was compared.
+
+Shares of pairs are compared with one half, which is chance. A margin of theirs is a tenth, too: of
+what lies beyond chance."""
 
 from collections.abc import Callable
 from fractions import Fraction
 
 from weakteach.results.claims import STATEMENTS, Found, Statement, gain, tenth
 from weakteach.statistics.decisions import Claim
-from weakteach.statistics.joined import Joined, average, minus
-from weakteach.study.roles import TOP, WEIGHTINGS, TeacherKind
+from weakteach.statistics.joined import Joined, Missing, average, minus
+from weakteach.study.roles import RETRAINED, TOP, WEIGHTINGS, TeacherKind
+
+CHANCE = 0.5
 
 OTHER_WEIGHTINGS = tuple(role for role in WEIGHTINGS if role != "weighted")
 
@@ -38,6 +43,32 @@ def _accuracy(found: Found, teacher: TeacherKind) -> Joined:
 
 def _reward_head_minus(teacher: TeacherKind) -> Callable[[Found], Joined]:
     return lambda found: minus(_accuracy(found, "reward head"), _accuracy(found, teacher))
+
+
+def _beyond_chance(share: Joined) -> Joined:
+    return share if isinstance(share, Missing) else share.plus(-CHANCE)
+
+
+def _alike(found: Found, retrained: bool) -> Joined:
+    """How often teachers of another seed, or of other sizes, label as the main one does."""
+    return found.mean(
+        "weak", lambda cell: cell.setting.teacher.endswith(RETRAINED) == retrained, "alike"
+    )
+
+
+def _transferred(place: int) -> Callable[[Found], Joined]:
+    """Accuracy beyond chance in the second domain (0) or in the main one (1), in which order the
+    experiment measures them."""
+
+    def beyond_chance(found: Found) -> Joined:
+        domains = list(dict.fromkeys(cell.x for cell in found.of("weak", kind="transfer")))
+        if len(domains) != 2:
+            return Missing("the study has no second domain")
+        return _beyond_chance(
+            found.mean("weak", lambda cell: cell.x == domains[place], kind="transfer")
+        )
+
+    return beyond_chance
 
 
 BEYOND_STATEMENTS = (
@@ -103,6 +134,57 @@ BEYOND_STATEMENTS = (
         "weighted weak minus all human labels",
         _at_smallest,
         gain,
+    ),
+    Statement(
+        "R5",
+        Claim("R5 chance", "A teacher labels held-out pairs as humans do more often than chance.",
+              "greater"),
+        "accuracy minus one half",
+        lambda found: _beyond_chance(found.mean("weak", kind="teacher_accuracy")),
+        None,
+    ),
+    Statement(
+        "R5",
+        Claim("R5 scaling", "Temperature scaling on labeled pairs lowers the calibration error on "
+              "held-out ones.", "greater"),
+        "calibration error as claimed minus that after scaling",
+        lambda found: found.mean("weak", kind="ece_gain"),
+        None,
+    ),
+    Statement(
+        "R6",
+        Claim("R6 seeds", "Teachers that differ in their seed alone label alike more often than "
+              "they agree with humans.", "greater"),
+        "pairs labeled alike minus accuracy",
+        lambda found: minus(
+            _alike(found, retrained=True), found.mean("weak", kind="teacher_accuracy")
+        ),
+        None,
+    ),
+    Statement(
+        "R6",
+        Claim("R6 sizes", "Teachers of other sizes label alike about as often as those of another "
+              "seed.", "at_least"),
+        "pairs labeled alike, other sizes minus another seed",
+        lambda found: minus(_alike(found, retrained=False), _alike(found, retrained=True)),
+        # A share of what those of another seed have in common beyond chance.
+        lambda found: tenth(_beyond_chance(_alike(found, retrained=True))),
+    ),
+    Statement(
+        "R8",
+        Claim("R8 there", "A teacher of the main domain labels the pairs of the second one better "
+              "than chance.", "greater"),
+        "accuracy in the second domain minus one half",
+        _transferred(0),
+        None,
+    ),
+    Statement(
+        "R8",
+        Claim("R8 back", "A teacher of the second domain labels the pairs of the main one better "
+              "than chance.", "greater"),
+        "accuracy in the main domain minus one half",
+        _transferred(1),
+        None,
     ),
     Statement(
         "R11",

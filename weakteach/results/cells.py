@@ -19,7 +19,7 @@ SAID_OF_TEACHERS = {
     "reward head": " with a reward head",
 }
 # Measures that are no shares.
-REWARDS = ("reward", "similarity", "label_gold", "label_gap")
+REWARDS = ("reward", "similarity", "label_gold", "label_gap", "ece_gain")
 
 
 class Measured(Protocol):
@@ -131,7 +131,8 @@ def _place(axis: str, varying: Sequence[str], measure: Measure) -> tuple[str, st
         case "labels":
             x = role
         case "supervisor" if measure.role == "weak":
-            x = f"{setting.weak}{SAID_OF_TEACHERS[setting.teacher]}"
+            kind, comma, more = setting.teacher.partition(", ")
+            x = f"{setting.weak}{SAID_OF_TEACHERS[kind]}{comma}{more}"
         case "supervisor":
             x = role
         case _:

@@ -21,7 +21,10 @@ MARGIN = 0.1
 WIN_MARGIN = 0.05
 
 # The measures that claims are about.
-KINDS = ("reward", "verdicts", "consistency", "label_gold", "label_gap", "teacher_accuracy")
+KINDS = (
+    "reward", "verdicts", "consistency", "label_gold", "label_gap", "teacher_accuracy", "transfer",
+    "ece_gain", "alike",
+)  # fmt: skip
 
 Where = Callable[[Cell], bool]
 

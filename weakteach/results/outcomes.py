@@ -14,6 +14,7 @@ from weakteach.artifacts.errors import StorageError
 from weakteach.artifacts.record import is_number, stored_name
 from weakteach.artifacts.store import Store
 from weakteach.evaluation.verdicts import contest_consistencies, contest_outcomes
+from weakteach.statistics.calibration import error_parts
 from weakteach.statistics.joined import Column, Joined, Missing, crossed, overlapping
 from weakteach.study.measures import Measure
 
@@ -36,6 +37,9 @@ NEEDED_FACTS: dict[str, tuple[str, ...]] = {
     ),
     "consistency": ("consistency?", "contests"),
     "similarity": ("mean", "rows"),
+    "transfer": _COMPARED,
+    "ece_gain": ("compared", "temperature", "ece_claimed", "ece_scaled"),
+    "alike": ("compared", "alike", "kappa?"),
 }  # fmt: skip
 MOST = 1e15  # no count or reward is as large
 
@@ -108,10 +112,20 @@ class Outcomes:
                 return column_of(self.table(measured, "rewards"), "prompt_id", "reward")
             case "similarity":
                 return column_of(self.table(measured, "similarity"), "prompt_id", "similarity")
-            case "accuracy" | "teacher_accuracy" | "agreement":
+            case "accuracy" | "teacher_accuracy" | "transfer" | "agreement":
                 table = self.table(measured, "compared")
                 right = pc.call_function("equal", [table["weak"], table["human"]])
                 return column_of(table.append_column("right", right), "pair_id", "right")
+            case "ece_gain":
+                table = self.table(measured, "reliability")
+                claimed, scaled = (
+                    error_parts(table[name].to_numpy(), table["right"].to_numpy())
+                    for name in ("claimed", "scaled")
+                )
+                gained = pa.array(claimed - scaled)
+                return column_of(table.append_column("gained", gained), "pair_id", "gained")
+            case "alike":
+                return column_of(self.table(measured, "alike"), "pair_id", "alike")
             case "label_gold":
                 return column_of(self.table(measured, "gold"), "pair_id", "chosen")
             case "label_gap":

@@ -24,7 +24,8 @@ RESULTS_SCHEMA = pa.schema(
         _field(
             "teacher",
             pa.string(),
-            "Kind of teacher: DPO (implicit reward; DPO alone: without SFT) or reward head",
+            "Kind of teacher: DPO (implicit reward; DPO alone: without SFT) or reward head, and "
+            "whether its training had another seed, or its labeled pairs were of another domain",
         ),
         _field("student", pa.string(), "Model that is aligned"),
         _field("fraction", pa.string(), "Labeled share of the training pairs, such as 1/16"),
@@ -51,7 +52,9 @@ RESULTS_SCHEMA = pa.schema(
             "on which labels agree with humans), …_gold (with gold), gold_with_weak (share of "
             "mismatches on which gold sides with weak), chosen_gold, rejected_gold, win_rate, "
             "flips (share of verdicts that change with the order), longer (share of verdicts for "
-            "the longer response), consistency, similarity",
+            "the longer response), consistency, similarity, transfer (accuracy in a domain that "
+            "the teacher has not learned), temperature, ece_claimed, ece_scaled (calibration "
+            "errors before and after scaling), alike and kappa (with the main teacher)",
         ),
         _field("of", pa.string(), "The gold, judge or embedding that measured"),
         _field("value", pa.float64(), "The number; null while pending or failed"),
@@ -132,6 +135,15 @@ def numbers_of(kind: str, facts: dict[str, Any]) -> list[Number]:
             return [("consistency", facts["consistency"], None, facts["contests"])]
         case "similarity":
             return [("similarity", facts["mean"], None, facts["rows"])]
+        case "transfer":
+            return _agreement(kind, facts)
+        case "ece_gain":
+            names = ("temperature", "ece_claimed", "ece_scaled")
+            return [(name, facts[name], None, facts["compared"]) for name in names]
+        case "alike":
+            compared = facts["compared"]
+            alike = _share("alike", facts["alike"], compared)
+            return [alike, ("kappa", facts["kappa"], None, compared)]
         case _:
             return []
 

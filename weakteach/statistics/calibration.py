@@ -80,6 +80,18 @@ def calibration(
     )
 
 
+def error_parts(probability: np.ndarray, correct: np.ndarray, bins: int = 10) -> np.ndarray:
+    """What each label [n] adds to the calibration error of all: their mean is its ECE.
+
+    It is ``correct`` - ``probability``, with the sign of the sum of these over the label's bin. To
+    first order, bins and signs being what they are, the ECE varies with the labels as a mean of
+    these does. Arguments are those of ``calibration``; raises ValueError as that does.
+    """
+    probability, right = _checked(probability, correct, bins)
+    place, excess = _bin_of(probability, bins), right - probability
+    return np.sign(np.bincount(place, excess))[place] * excess
+
+
 def error_gain(
     before: np.ndarray,
     after: np.ndarray,

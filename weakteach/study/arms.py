@@ -14,6 +14,7 @@ from weakteach.models.spec import Dtype, Model
 from weakteach.steps.data import HeldOut, Labels, Part, Policy, Split
 from weakteach.steps.evaluation import Agreement, Generate, GoldReward
 from weakteach.steps.labels import GoldLabels, HumanLabels, WeakLabels
+from weakteach.steps.teachers import Alike, Reliability
 from weakteach.steps.training import Dpo, RewardHead, Sft
 from weakteach.steps.verdict import Folds, Verdict, cross_fitted
 from weakteach.steps.views import (
@@ -29,10 +30,12 @@ from weakteach.steps.views import (
 from weakteach.study.measures import Measure, Setting
 from weakteach.study.policies import name_of
 from weakteach.study.presets import Preset, Ranges, Recipes
-from weakteach.study.roles import CONTROLS, HALF, TOP, WEIGHTINGS, TeacherKind
+from weakteach.study.roles import CONTROLS, HALF, RETRAINED, TOP, WEIGHTINGS, TeacherKind
 from weakteach.training.recipes import DpoRecipe, changes_of
 
 FOLDS_OF_A_VERDICT = 4
+# Beyond all seeds of rounds.
+ANOTHER_SEED = 1_000_000
 Annotator = Callable[[Part], Labels]
 
 
@@ -55,7 +58,8 @@ class Data:
 @dataclass(frozen=True)
 class Point:
     """All that may differ between two arms. ``dpo`` is the recipe of the students' DPO, None that
-    of the data; ``sft`` False aligns students from the base model; ``teacher`` is its kind."""
+    of the data; ``sft`` False aligns students from the base model. ``teacher`` is its kind;
+    ``retrained`` says that its training, and nothing else, has another seed."""
 
     data: Data
     weak: Policy
@@ -65,6 +69,7 @@ class Point:
     dpo: DpoRecipe | None = None
     sft: bool = True
     teacher: TeacherKind = "DPO"
+    retrained: bool = False
 
     @property
     def usual_dpo(self) -> DpoRecipe:
@@ -107,15 +112,21 @@ class Lab:
         """A teacher of these labels."""
         point = self.point
         recipes = point.data.teacher(name_of(point.weak))
+        seed = point.seed + ANOTHER_SEED * point.retrained
         if point.teacher == "reward head":
-            return RewardHead(point.weak, few, recipes.reward, point.seed, dtype=self.dtype)
-        sft = Sft(point.weak, few, recipes.sft, point.seed, dtype=self.dtype)
+            return RewardHead(point.weak, few, recipes.reward, seed, dtype=self.dtype)
+        sft = Sft(point.weak, few, recipes.sft, seed, dtype=self.dtype)
         start = sft if point.teacher == "DPO" else point.weak
-        return Dpo(start, few, recipes.dpo, point.seed, dtype=self.dtype)
+        return Dpo(start, few, recipes.dpo, seed, dtype=self.dtype)
 
     @cached_property
     def weak(self) -> WeakLabels:
         return WeakLabels(self.teacher, self.split.unlabeled, self.dtype)
+
+    @property
+    def tested(self) -> WeakLabels:
+        """The teacher's labels of the test part."""
+        return WeakLabels(self.teacher, self.point.data.held_out.test, self.dtype)
 
     @property
     def taught(self) -> Labels:
@@ -241,10 +252,28 @@ class Lab:
 
     @property
     def teacher_accuracy(self) -> Measure:
-        test, gold = self.point.data.held_out.test, self.point.data.gold
-        known = GoldLabels(test, gold) if gold else None
-        step = Agreement(WeakLabels(self.teacher, test, self.dtype), known)
-        return self.measure("teacher_accuracy", "weak", step)
+        return self.measure("teacher_accuracy", "weak", self._agreement_on_test(self.point.data))
+
+    def _agreement_on_test(self, data: Data) -> Agreement:
+        """Of the teacher with humans on the test part of a domain."""
+        known = GoldLabels(data.held_out.test, data.gold) if data.gold else None
+        return Agreement(WeakLabels(self.teacher, data.held_out.test, self.dtype), known)
+
+    def transfer(self, data: Data) -> Measure:
+        """The teacher's accuracy on the test part of a domain that it has not learned."""
+        measure = self.measure("transfer", "weak", self._agreement_on_test(data))
+        teacher = f"{self.setting.teacher}, of {self.setting.domain}"
+        setting = replace(self.setting, domain=data.name, teacher=teacher)
+        return replace(measure, setting=setting)
+
+    @property
+    def reliability(self) -> Measure:
+        """What temperature scaling does for the calibration error on the test part."""
+        return self.measure("ece_gain", "weak", Reliability(self.tested, self.verdict))
+
+    def alike(self, main: "Lab") -> Measure:
+        """How often this teacher labels the test pairs as the one of ``main`` does."""
+        return self.measure("alike", "weak", Alike(main.tested, self.tested))
 
     def measure(self, kind: str, role: str, step: Step, of: str = "") -> Measure:
         """A measure of this point by that step; see ``Measure``."""
@@ -258,7 +287,7 @@ class Lab:
         return Setting(
             domain=point.data.name,
             weak=name_of(point.weak),
-            teacher=point.teacher,
+            teacher=f"{point.teacher}, {RETRAINED}" if point.retrained else point.teacher,
             student=name_of(point.student),
             fraction=str(point.fraction),
             beta=f"{dpo.beta:g}",

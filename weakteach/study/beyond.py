@@ -8,7 +8,7 @@ from weakteach.study.arms import Grid
 from weakteach.study.experiment import experiment, main_point
 from weakteach.study.measures import Measure
 from weakteach.study.roles import WEIGHTINGS
-from weakteach.study.teachers import kinds
+from weakteach.study.teachers import kinds, stability, transfer, trust
 
 # What all of these compare at their main point.
 COMMON = ("base", "human", "human_all", "human_few", "weak")
@@ -77,7 +77,9 @@ def both(grid: Grid) -> list[Measure]:
     return _main(grid, ("both", "few_long"))
 
 
-BEYOND = (losses, kinds, most_confident, weightings, label_budget, both)
+BEYOND = (
+    losses, kinds, most_confident, weightings, label_budget, trust, stability, transfer, both,
+)  # fmt: skip
 
 
 def _main(grid: Grid, roles: tuple[str, ...]) -> list[Measure]:

@@ -8,6 +8,7 @@ from weakteach.labeling.weights import Weighting
 HALF = Fraction(1, 2)
 # How a teacher learns: by SFT and then DPO, by DPO alone, or as a Bradley-Terry reward model.
 TeacherKind = Literal["DPO", "DPO alone", "reward head"]
+RETRAINED = "another seed"
 TEACHERS: tuple[TeacherKind, ...] = get_args(TeacherKind)
 # What a student (or the teacher itself) learned from, in the order in which tables show it, and
 # how figures call it.

@@ -1,0 +1,79 @@
+"""Steps that measure what teachers' labels of pairs are worth beside their accuracy."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from weakteach.artifacts.step import Step, Workspace
+from weakteach.labeling.derived import compared
+from weakteach.preferences.pair import DataError
+from weakteach.steps.data import read_labels
+from weakteach.steps.labels import WeakLabels
+from weakteach.steps.verdict import Verdict, read_facts
+
+
+@dataclass(frozen=True)
+class Reliability(Step):
+    """How far the probabilities of labels can be trusted on pairs that humans labeled, too: those
+    that the teacher claims, and those at the temperature of its verdict, which has seen other pairs
+    alone. ``reliability.parquet`` holds ``pair_id, right`` (0 or 1) and the probabilities
+    ``claimed`` and ``scaled`` that the label is right."""
+
+    labels: WeakLabels
+    verdict: Verdict
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        from weakteach.statistics.calibration import calibration, label_probability  # scipy
+
+        store = workspace.store
+        human = self.labels.part.human_choices(store)
+        labels, choices = compared(read_labels(store, self.labels), human)
+        if not len(labels):
+            raise DataError(f"No pair of the {self.labels.part.name} part has a human choice")
+        temperature = read_facts(store, self.verdict).temperature
+        right = (labels["choice"].to_numpy() == choices.to_numpy()).astype(float)
+        claimed, scaled = (
+            label_probability(labels["margin"].to_numpy(), one) for one in (1.0, temperature)
+        )
+        table = {"pair_id": labels["pair_id"], "right": right, "claimed": claimed, "scaled": scaled}
+        pq.write_table(pa.table(table), workspace.out / "reliability.parquet")
+        before, after = (calibration(one, right) for one in (claimed, scaled))
+        return {
+            "compared": len(labels),
+            "temperature": temperature,
+            "ece_claimed": before.ece,
+            "ece_scaled": after.ece,
+            "brier_claimed": before.brier,
+            "brier_scaled": after.brier,
+        }
+
+
+@dataclass(frozen=True)
+class Alike(Step):
+    """Which pairs two teachers label alike: ``pair_id, alike`` (0 or 1) in ``alike.parquet``. The
+    facts have Cohen's ``kappa``, None where both always make the same one choice. Raises DataError
+    where no pair has both labels."""
+
+    one: WeakLabels
+    other: WeakLabels
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        from weakteach.statistics.cross_fit import kappa  # scipy
+
+        labels = (read_labels(workspace.store, one) for one in (self.one, self.other))
+        table, others = compared(*labels)
+        if not len(table):
+            raise DataError(f"{self.one} and {self.other} have labeled no pair in common")
+        first, second = table["choice"].to_numpy(), others.to_numpy()
+        alike = first == second
+        columns = {"pair_id": table["pair_id"], "alike": alike.astype(float)}
+        pq.write_table(pa.table(columns), workspace.out / "alike.parquet")
+        found = kappa(first, second).value
+        return {
+            "compared": len(table),
+            "alike": int(alike.sum()),
+            "kappa": found if np.isfinite(found) else None,
+        }
