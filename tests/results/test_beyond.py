@@ -1,11 +1,17 @@
 """Every claim beyond the publication from artifacts whose numbers are known."""
 
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
 import pytest
 from synthetic import Bed, experiment
 from test_claims import check, students
 
+from weakteach.results.analysis import analyze
 from weakteach.results.beyond import BEYOND_STATEMENTS
 from weakteach.results.deciding import claim_rows
+from weakteach.study.manifest import Manifest, StudyInfo
 
 
 @pytest.fixture
@@ -17,6 +23,12 @@ def claims(bed, one):
     stated = [statement for statement in BEYOND_STATEMENTS if statement.experiment == one.id]
     rows = claim_rows([one], bed.outcomes, {})
     return {statement.claim.id: row for statement, row in zip(stated, rows, strict=True)}
+
+
+def sections(bed, one):
+    """The section of the report."""
+    info = StudyInfo("s", "S", "embedded", "python s.py", "here", started=1.0)
+    return analyze(bed.store, Manifest(info, (one,), ())).sections[0]
 
 
 COMMON = {"base": 0.0, "human": 2.0, "human_all": 3.0, "human_few": 1.9, "weak": 1.8}
@@ -73,3 +85,79 @@ def test_c2_compares_the_accuracies_of_kinds_of_teachers(bed):
     found = claims(bed, experiment("C2", "supervisor", *measures))
     check(found["C2 SFT"], 3 / 20)
     check(found["C2 alone"], 5 / 20)
+
+
+def of_pairs(bed, kind, step, name, columns, **setting):
+    """A measure whose artifact holds these columns of 20 pairs, for every seed."""
+    ids = [f"p{n:02}" for n in range(20)]
+    facts = {"compared": 20, "temperature": 2.0, "ece_claimed": 0.1, "ece_scaled": 0.1,
+             "alike": 1, "kappa": None}  # fmt: skip
+    return [
+        bed.measure(
+            kind,
+            "weak",
+            seed,
+            step,
+            bed.put(step, facts, {name: pa.table({"pair_id": ids, **columns(seed)})}),
+            **setting,
+        )
+        for seed in (0, 1, 2)
+    ]
+
+
+def test_r5_compares_with_chance_and_the_calibration_errors_of_one_seed(bed):
+    right = [1.0] * 12 + [0.0] * 8
+    table = {"right": right, "claimed": [0.9] * 20, "scaled": [0.65] * 20}
+    gains = of_pairs(bed, "ece_gain", "Reliability", "reliability", lambda seed: table)
+    one = experiment("R5", "supervisor", *accuracies(bed, 11), *gains)
+    found = claims(bed, one)
+    check(found["R5 chance"], 12 / 20 - 0.5)
+    check(found["R5 scaling"], (0.9 - 0.6) - (0.65 - 0.6))
+    (shown,) = [t for t in sections(bed, one).tables if t.title.startswith("Calibration before")]
+    ((teacher, temperature, claimed, scaled, gained),) = shown.rows
+    assert (teacher, temperature) == ("opt-45k", 2.0)
+    assert [one.value for one in (claimed, scaled, gained)] == pytest.approx([0.3, 0.05, 0.25])
+
+
+def alike(bed, right, **setting):
+    def column(seed):
+        return {"alike": [1.0] * right + [0.0] * (20 - right)}
+
+    return of_pairs(bed, "alike", "Alike", "alike", column, **setting)
+
+
+def test_r6_compares_seeds_with_humans_and_sizes_with_seeds(bed):
+    measures = [
+        *accuracies(bed, 11),
+        *alike(bed, 16, teacher="DPO, another seed"),
+        *alike(bed, 14, weak="opt-230k"),
+        *alike(bed, 13, weak="opt-1m"),
+    ]
+    one = experiment("R6", "supervisor", *measures)
+    found = claims(bed, one)
+    check(found["R6 seeds"], 16 / 20 - 12 / 20)
+    check(found["R6 sizes"], 13.5 / 20 - 16 / 20, 0.1 * (16 / 20 - 0.5))
+    (table,) = [t for t in sections(bed, one).tables if "main teacher" in t.title]
+    assert [row[0] for row in table.rows] == ["opt-45k, another seed", "opt-230k", "opt-1m"]
+
+
+def test_r8_is_of_the_main_teacher_first(bed):
+    def transfer(right, **setting):
+        return [replace(one, kind="transfer") for one in accuracies(bed, right, **setting)]
+
+    there = transfer(11, domain="posts", teacher="DPO, of world")
+    back = transfer(8, domain="world", teacher="DPO, of posts")
+    own = [*accuracies(bed, 15, domain="world"), *accuracies(bed, 15, domain="posts")]
+    # As in a study: seed by seed.
+    measures = [one for row in zip(there, back, own[:3], own[3:], strict=True) for one in row]
+    one = experiment("R8", "domain", *measures)
+    found = claims(bed, one)
+    check(found["R8 there"], 12 / 20 - 0.5)
+    check(found["R8 back"], 9 / 20 - 0.5)
+    assert claims(bed, experiment("R8", "domain", *own))["R8 there"].measured == "not measured"
+
+
+def test_every_statement_beyond_the_publication_is_tested_here():
+    here = Path(__file__).read_text()
+    for statement in BEYOND_STATEMENTS:
+        assert f'"{statement.claim.id}"]' in here, statement.claim.id

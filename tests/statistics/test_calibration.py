@@ -9,6 +9,7 @@ from weakteach.statistics.calibration import (
     calibration,
     cross_fitted_probability,
     error_gain,
+    error_parts,
     fit_temperature,
     label_probability,
 )
@@ -33,6 +34,28 @@ def test_chance_alone_shows_an_ece() -> None:
         made.append(calibration(probability, random.random(300) < probability, bins=5))
     expected = np.mean([one.ece_by_chance for one in made])
     assert np.mean([one.ece for one in made]) == pytest.approx(expected, rel=0.1)
+
+
+def test_the_parts_of_a_calibration_error_have_it_as_their_mean() -> None:
+    random = np.random.default_rng(9)
+    probability = random.uniform(0.5, 1, size=300)
+    right = random.random(300) < 0.7
+    parts = error_parts(probability, right)
+    assert parts.mean() == pytest.approx(calibration(probability, right).ece)
+    # Two bins: one of 3 labels of which 1 is right, below what is claimed; one of 2, all right.
+    few = error_parts(np.array([0.6, 0.6, 0.6, 0.9, 0.9]), np.array([1, 0, 0, 1, 1]), bins=2)
+    assert few == pytest.approx([-0.4, 0.6, 0.6, 0.1, 0.1])
+
+
+def test_the_error_of_a_calibration_error_is_that_of_the_mean_of_its_parts() -> None:
+    """Where every bin is off by much more than chance."""
+    random, means, errors = np.random.default_rng(10), [], []
+    for _ in range(400):
+        probability = random.uniform(0.7, 1, size=200)
+        parts = error_parts(probability, random.random(200) < probability - 0.3)
+        means.append(parts.mean())
+        errors.append(parts.std(ddof=1) / np.sqrt(200))
+    assert np.std(means) == pytest.approx(np.mean(errors), rel=0.1)
 
 
 def test_equal_probabilities_share_a_bin() -> None:

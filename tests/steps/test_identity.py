@@ -30,6 +30,7 @@ from weakteach.steps.data import Converted, Dequantized, HeldOut, Pairs, Pretrai
 from weakteach.steps.evaluation import Agreement, Generate, GoldReward, LabelGold, Similarity
 from weakteach.steps.judging import PairVerdicts, PromptedLabels, Verdicts
 from weakteach.steps.labels import GoldLabels, HumanLabels, WeakLabels
+from weakteach.steps.teachers import Alike, Reliability
 from weakteach.steps.training import Dpo, RewardHead, Sft
 from weakteach.steps.verdict import CrossFitted, Fold, Folds, NewToTeacher, Verdict
 from weakteach.steps.views import (
@@ -103,6 +104,8 @@ STEPS = {
     "Verdict": VERDICT,
     "AskHumans": AskHumans((WEAK,), SEEN, VERDICT, 10),
     "NewToTeacher": SEEN,
+    "Reliability": Reliability(WEAK, VERDICT),
+    "Alike": Alike(WEAK, WeakLabels(REWARD_HEAD, SPLIT.unlabeled)),
 }
 
 

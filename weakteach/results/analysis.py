@@ -30,7 +30,13 @@ from weakteach.results.outcomes import Outcomes
 from weakteach.results.published import published_table
 from weakteach.results.ran import what_ran
 from weakteach.results.rounds import questions_of, standings_of
-from weakteach.results.teachers import examples, label_tables, teacher_figures, teacher_table
+from weakteach.results.teachers import (
+    examples,
+    label_tables,
+    scaling_table,
+    teacher_figures,
+    teacher_table,
+)
 from weakteach.results.worth import worth_table
 from weakteach.statistics.crossed import holm, r_squared
 from weakteach.statistics.joined import LEAST_SHARE, Missing, aligned
@@ -153,6 +159,8 @@ def _section(experiment: Experiment, outcomes: Outcomes, claims: Sequence[ClaimR
             tables.append(table_of(experiment, kind, of_kind))
     if worth := worth_table(experiment, cells, outcomes):
         tables.append(worth)
+    if scaling := scaling_table(experiment, outcomes):
+        tables.append(scaling)
     figures += _scatters(cells)
     of_labels = label_tables(experiment, outcomes)
     return Section(

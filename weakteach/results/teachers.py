@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from weakteach.results.findings import Example, Figure, Histogram, Reliability, TableOf, Value
 from weakteach.results.outcomes import Outcomes, column_of
-from weakteach.statistics.calibration import Calibration, calibration
+from weakteach.statistics.calibration import Calibration, calibration, error_parts
 from weakteach.statistics.crossed import components, mean, share_of
 from weakteach.statistics.joined import Column, Joined, Missing, crossed, overlapping
 from weakteach.study.experiment import Experiment
@@ -80,6 +80,51 @@ def teacher_figures(measures: Sequence[Measure], outcomes: Outcomes) -> tuple[Fi
         if len(figures) == 1:
             figures.append(_margins(f"Margins of {name}", table))
     return tuple(figures)
+
+
+def scaling_table(experiment: Experiment, outcomes: Outcomes) -> TableOf | None:
+    """What temperature scaling does for the calibration error of each teacher on the test part;
+    None where it was not measured."""
+    rows: list[tuple[Value, ...]] = []
+    measured = [m for m in experiment.measures if m.kind == "ece_gain"]
+    for of in _by_teacher(measured).values():
+        done = _done(of, outcomes)
+        if not done:
+            continue
+        tables = {m.seed: outcomes.table(m, "reliability") for m in done}
+        errors = (
+            _mean({seed: _error_parts(table, name) for seed, table in tables.items()})
+            for name in ("claimed", "scaled")
+        )
+        gained = outcomes.joined(done)
+        temperature = fmean(float((outcomes.facts(m) or {})["temperature"]) for m in done)
+        rows.append(
+            (
+                done[0].setting.weak,
+                temperature,
+                *errors,
+                gained.reason if isinstance(gained, Missing) else mean(gained.matrix),
+            )
+        )
+    if not rows:
+        return None
+    return TableOf(
+        "Calibration before and after temperature scaling",
+        ("teacher", "temperature", "error claimed", "error scaled", "gained"),
+        tuple(rows),
+        "Expected calibration errors of labels of test pairs, means over seeds. The temperature is "
+        "fitted on labeled pairs, each held out from a teacher of the others.",
+    )
+
+
+def _mean(columns: dict[int, Column]) -> Value:
+    joined = crossed(columns)
+    return joined.reason if isinstance(joined, Missing) else mean(joined.matrix)
+
+
+def _error_parts(table: pa.Table, name: str) -> Column:
+    parts = error_parts(table[name].to_numpy(), table["right"].to_numpy())
+    return column_of(table.append_column("parts", pa.array(parts)), "pair_id", "parts")
 
 
 LABELS_NOTE = (

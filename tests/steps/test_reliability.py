@@ -1,0 +1,94 @@
+"""What the labels of teachers are worth beside their accuracy, from labels that are known."""
+
+import json
+from dataclasses import dataclass
+
+import judged_teachers
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from weakteach.artifacts.computing import obtain
+from weakteach.artifacts.step import Step
+from weakteach.artifacts.store import Store
+from weakteach.evaluation.teaching import to_json
+from weakteach.labeling.annotators import label_table
+from weakteach.models.spec import find_model, tokenizer_of
+from weakteach.preferences.pair import DataError
+from weakteach.preferences.sources import WorldSource
+from weakteach.steps.data import HeldOut, Labels, Pairs, Part
+from weakteach.steps.teachers import Alike, Reliability
+
+PAIRS = Pairs(WorldSource(60), (tokenizer_of(find_model("opt-45k")),))
+TEST = HeldOut(PAIRS, 20).test
+
+
+@dataclass(frozen=True)
+class Known(Labels):
+    """Labels that differ from the human ones at every ``nth`` pair, with a margin of 2."""
+
+    part: Part
+    nth: int
+
+    def compute(self, workspace):
+        human = self.part.human_choices(workspace.store)
+        ids, choices = human["pair_id"].to_pylist(), human["choice"].to_numpy()
+        sign = np.where(choices == 1, 1.0, -1.0)
+        sign[:: self.nth] *= -1
+        labels = label_table(ids, np.stack([2 * sign, np.zeros(len(ids))], axis=1))
+        pq.write_table(labels, workspace.out / "labels.parquet")
+        return {"rows": len(labels)}
+
+
+@dataclass(frozen=True)
+class KnownVerdict(Step):
+    temperature: float
+
+    def compute(self, workspace):
+        facts = judged_teachers.facts(judged_teachers.judged(200))
+        text = json.dumps({**to_json(facts), "temperature": self.temperature})
+        (workspace.out / "verdict.json").write_text(text)
+        return {}
+
+
+@dataclass(frozen=True)
+class NoLabels(Labels):
+    part: Part
+
+    def compute(self, workspace):
+        table = label_table([], np.empty((0, 2)))
+        pq.write_table(table, workspace.out / "labels.parquet")
+        return {}
+
+
+def test_reliability_is_that_of_what_is_claimed_and_of_what_is_left_after_scaling(tmp_path):
+    store = Store(tmp_path)
+    step = Reliability(Known(TEST, 4), KnownVerdict(2.0))
+    facts = obtain(store, step)["facts"]
+    claimed, scaled = 1 / (1 + np.exp(-2)), 1 / (1 + np.exp(-1))
+    assert (facts["compared"], facts["temperature"]) == (20, 2.0)
+    assert facts["ece_claimed"] == pytest.approx(claimed - 0.75)
+    assert facts["ece_scaled"] == pytest.approx(0.75 - scaled)
+    assert facts["brier_scaled"] == pytest.approx(0.75 * (1 - scaled) ** 2 + 0.25 * scaled**2)
+    table = pq.read_table(f"{store.path(step)}/reliability.parquet")
+    assert table["right"].to_pylist() == ([0.0, 1.0, 1.0, 1.0] * 5)
+    assert table["claimed"].to_pylist() == pytest.approx([claimed] * 20)
+
+
+def test_teachers_label_alike_where_both_choose_the_same(tmp_path):
+    store = Store(tmp_path)
+    step = Alike(Known(TEST, 4), Known(TEST, 2))  # which differ at 2, 6, 10, ...
+    facts = obtain(store, step)["facts"]
+    assert (facts["compared"], facts["alike"]) == (20, 15)
+    assert facts["kappa"] < 0.75
+    alike = pq.read_table(f"{store.path(step)}/alike.parquet")["alike"].to_pylist()
+    assert alike == [1.0, 1.0, 0.0, 1.0] * 5
+    assert obtain(store, Alike(Known(TEST, 4), Known(TEST, 4)))["facts"]["kappa"] == 1
+
+
+def test_labels_of_nothing_are_refused(tmp_path):
+    store = Store(tmp_path)
+    with pytest.raises(DataError, match="No pair of the test part has a human choice"):
+        obtain(store, Reliability(NoLabels(TEST), KnownVerdict(1.0)))
+    with pytest.raises(DataError, match="labeled no pair in common"):
+        obtain(store, Alike(NoLabels(TEST), Known(TEST, 2)))
