@@ -15,6 +15,7 @@ from weakteach.results.answers import (
 from weakteach.results.cells import Cell, cells_of, minus_human
 from weakteach.results.deciding import claim_rows
 from weakteach.results.findings import (
+    MINUS_HUMAN,
     ClaimRow,
     Comparison,
     Figure,
@@ -26,6 +27,7 @@ from weakteach.results.findings import (
     TableOf,
     Value,
 )
+from weakteach.results.gra import gra_table
 from weakteach.results.outcomes import Outcomes
 from weakteach.results.published import published_table
 from weakteach.results.ran import what_ran
@@ -163,6 +165,8 @@ def _section(experiment: Experiment, outcomes: Outcomes, claims: Sequence[ClaimR
         tables.append(scaling)
     figures += _scatters(cells)
     of_labels = label_tables(experiment, outcomes)
+    if gra := gra_table(experiment, outcomes, PLACES[experiment.axis]):
+        of_labels.append(gra)
     return Section(
         id=experiment.id,
         title=experiment.title,
@@ -217,7 +221,7 @@ def table_of(experiment: Experiment, kind: str, cells: Sequence[Cell]) -> TableO
         names = (cell.x, cell.series) if several else (cell.x,)
         rows.append((*names, cell.estimate, *((one, p) if tested else ()), size))
     unit = "pairs" if kind in OF_PAIRS else "prompts"
-    compared = ("minus human", "p (Holm)") if tested else ()
+    compared = (MINUS_HUMAN, "p (Holm)") if tested else ()
     return TableOf(
         title=KINDS[kind][0].capitalize(),
         columns=(

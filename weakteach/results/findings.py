@@ -16,6 +16,9 @@ NUMBERED = re.compile(r"[ECR]\d+")
 # What a cell of a table may hold; an estimate is shown with its interval, None as a dash.
 Value = str | int | float | Estimate | None
 
+# The heading of what is compared with students of human labels.
+MINUS_HUMAN = "minus human"
+
 
 @dataclass(frozen=True)
 class Mark:

@@ -27,6 +27,7 @@ _COMPARED = (
 )  # fmt: skip
 NEEDED_FACTS: dict[str, tuple[str, ...]] = {
     "reward": ("mean", "se", "rows"),
+    "start_reward": ("mean", "se", "rows"),
     "accuracy": ("agreed", "compared"),
     "agreement": _COMPARED,
     "teacher_accuracy": _COMPARED,
@@ -108,7 +109,7 @@ class Outcomes:
 
     def _read(self, measured: Measure) -> Column:
         match measured.kind:
-            case "reward":
+            case "reward" | "start_reward":
                 return column_of(self.table(measured, "rewards"), "prompt_id", "reward")
             case "similarity":
                 return column_of(self.table(measured, "similarity"), "prompt_id", "similarity")

@@ -3,9 +3,10 @@ in each title), and those of its successor CW-PO (arXiv 2603.04968). Gold reward
 models are not comparable: signs and orders are."""
 
 from collections.abc import Sequence
+from itertools import takewhile
 
 from weakteach.results.cells import Cell, human_of, minus_human
-from weakteach.results.findings import TableOf, Value
+from weakteach.results.findings import MINUS_HUMAN, TableOf, Value
 from weakteach.statistics.estimate import Estimate
 from weakteach.study.roles import ROLES, TOP, WEIGHTINGS
 
@@ -156,7 +157,11 @@ def _listed(cells: Sequence[Cell], tables: Sequence[TableOf]) -> list[tuple[Valu
         rows.append(("ours", f"{place}{series}", cell.estimate))
     for table in tables:
         for row in table.rows:
-            first = f"{row[0]}: " if isinstance(row[0], str) else ""
+            first = "".join(f"{v}: " for v in takewhile(lambda v: isinstance(v, str), row))
             named = zip(table.columns, row, strict=True)
-            rows += [("ours", f"{first}{n}", v) for n, v in named if isinstance(v, Estimate)]
+            rows += [
+                ("ours", f"{first}{n}", v)
+                for n, v in named
+                if isinstance(v, Estimate) and n != MINUS_HUMAN
+            ]
     return rows

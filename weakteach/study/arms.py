@@ -209,9 +209,12 @@ class Lab:
         return Dpo(start, labels, dpo, point.seed, as_long_as, self.dtype)
 
     def responses(self, role: str) -> Generate:
+        return self._responses_of(self.policy(role))
+
+    def _responses_of(self, policy: Policy) -> Generate:
         test, seed = self.point.data.held_out.test, self.point.seed
         return Generate(
-            self.policy(role),
+            policy,
             test,
             seed,
             max_new_tokens=self.max_new_tokens,
@@ -236,6 +239,18 @@ class Lab:
 
     def reward(self, role: str, gold: Gold) -> Measure:
         return self.measure("reward", role, GoldReward(self.responses(role), gold), str(gold))
+
+    def start_rewards(self, roles: Iterable[str]) -> list[Measure]:
+        """The gold rewards that students of these roles had before their DPO, where there is a
+        gold: with those that they have after it they give the gold reward accuracy."""
+        found = []
+        for role in roles if self.point.data.gold else ():
+            policy, gold = self.policy(role), self.point.data.gold
+            if not isinstance(policy, Dpo):
+                raise ValueError(f"a student in the role {role!r} learns by no DPO")
+            step = GoldReward(self._responses_of(policy.start), gold)
+            found.append(self.measure("start_reward", role, step, str(gold)))
+        return found
 
     def accuracy(self, role: str) -> Measure:
         """Of a student's own implicit reward against human choices on the test part."""

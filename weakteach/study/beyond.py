@@ -4,10 +4,10 @@ learns from human and weak labels together, as a team would."""
 
 from dataclasses import replace
 
-from weakteach.study.arms import Grid
+from weakteach.study.arms import Grid, Lab
 from weakteach.study.experiment import experiment, main_point
 from weakteach.study.measures import Measure
-from weakteach.study.roles import WEIGHTINGS
+from weakteach.study.roles import TOP, WEIGHTINGS
 from weakteach.study.teachers import kinds, stability, transfer, trust
 
 # What all of these compare at their main point.
@@ -24,11 +24,11 @@ LOSSES: tuple[dict[str, str | float], ...] = ({}, {"loss": "ipo"}, {"loss": "rdp
     "recipe",
 )
 def losses(grid: Grid) -> list[Measure]:
-    found = _main(grid, ("weighted", "soft"))
+    found = _main(grid, "soft")
     for seed in grid.seeds:
         for changes in LOSSES:
             lab = grid.lab(grid.point(seed).with_dpo(**changes))
-            found += lab.outcomes(("human", "weak", "weighted"))
+            found += _learned(lab, ("human", "weak", "weighted"))
     return found
 
 
@@ -39,7 +39,7 @@ def losses(grid: Grid) -> list[Measure]:
     "labels",
 )
 def most_confident(grid: Grid) -> list[Measure]:
-    return _main(grid, ("weighted", "top_30", "top_40", "confident"))
+    return _main(grid, "human", "weak", "weighted", *TOP)
 
 
 @experiment(
@@ -49,7 +49,7 @@ def most_confident(grid: Grid) -> list[Measure]:
     "labels",
 )
 def weightings(grid: Grid) -> list[Measure]:
-    return _main(grid, tuple(WEIGHTINGS))
+    return _main(grid, "human", "weak", *WEIGHTINGS)
 
 
 @experiment(
@@ -63,7 +63,8 @@ def label_budget(grid: Grid) -> list[Measure]:
     for seed in grid.seeds:
         for fraction in grid.fractions:
             lab = grid.lab(replace(grid.point(seed), fraction=fraction))
-            found += lab.outcomes(("base", "human", "human_all", "weak", "weighted"))
+            found += lab.outcomes(("base",))
+            found += _learned(lab, ("human", "human_all", "weak", "weighted"))
     return found
 
 
@@ -74,7 +75,7 @@ def label_budget(grid: Grid) -> list[Measure]:
     "labels",
 )
 def both(grid: Grid) -> list[Measure]:
-    return _main(grid, ("both", "few_long"))
+    return main_point(grid, (*COMMON, "both", "few_long"))
 
 
 BEYOND = (
@@ -82,6 +83,15 @@ BEYOND = (
 )  # fmt: skip
 
 
-def _main(grid: Grid, roles: tuple[str, ...]) -> list[Measure]:
-    """The main point in the roles that all of these compare and in further ones."""
-    return main_point(grid, (*COMMON, *roles))
+def _main(grid: Grid, *learned: str) -> list[Measure]:
+    """The main point in the roles that all of these compare, and what students in some roles have
+    learned there."""
+    found = main_point(grid, COMMON)
+    for seed in grid.seeds:
+        found += _learned(grid.lab(grid.point(seed)), learned)
+    return found
+
+
+def _learned(lab: Lab, roles: tuple[str, ...]) -> list[Measure]:
+    """Outcomes of roles, and what they began DPO with, for the gold reward accuracy."""
+    return [*lab.outcomes(roles), *lab.start_rewards(roles)]
