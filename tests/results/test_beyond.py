@@ -157,6 +157,18 @@ def test_r8_is_of_the_main_teacher_first(bed):
     assert claims(bed, experiment("R8", "domain", *own))["R8 there"].measured == "not measured"
 
 
+def test_r12_compares_with_the_same_teacher_and_with_all_that_vote(bed):
+    main = students(bed, {**COMMON, "target": 2.1, "ensemble": 2.6})
+    others = [
+        one
+        for name, level in {"opt-1m": 2.4, "pythia-230k": 2.1}.items()
+        for one in students(bed, {"weak": level}, weak=name)
+    ]
+    found = claims(bed, experiment("R12", "supervisor", *main, *others))
+    check(found["R12 target"], 2.1 - 1.8)
+    check(found["R12 ensemble"], 2.6 - (1.8 + 2.4 + 2.1) / 3)
+
+
 def test_every_statement_beyond_the_publication_is_tested_here():
     here = Path(__file__).read_text()
     for statement in BEYOND_STATEMENTS:

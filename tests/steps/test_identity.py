@@ -35,6 +35,8 @@ from weakteach.steps.training import Dpo, RewardHead, Sft
 from weakteach.steps.verdict import CrossFitted, Fold, Folds, NewToTeacher, Verdict
 from weakteach.steps.views import (
     Calibrated,
+    Claimed,
+    Ensemble,
     Gated,
     Matched,
     Mismatched,
@@ -104,6 +106,8 @@ STEPS = {
     "Verdict": VERDICT,
     "AskHumans": AskHumans((WEAK,), SEEN, VERDICT, 10),
     "NewToTeacher": SEEN,
+    "Claimed": Claimed(WEAK),
+    "Ensemble": Ensemble((WEAK, HUMAN)),
     "Reliability": Reliability(WEAK, VERDICT),
     "Alike": Alike(WEAK, WeakLabels(REWARD_HEAD, SPLIT.unlabeled)),
 }

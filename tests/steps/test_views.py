@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 from weakteach.artifacts.computing import obtain, obtain_each
 from weakteach.artifacts.store import Store
 from weakteach.labeling.annotators import label_table
-from weakteach.labeling.derived import flipped_like, matched, mismatched, together, top_margin
+from weakteach.labeling.derived import (
+    flipped_like,
+    matched,
+    mismatched,
+    together,
+    top_margin,
+    voted,
+)
 from weakteach.models.resources import Resources
 from weakteach.models.spec import find_model, tokenizer_of
 from weakteach.preferences.pair import CHOICE_SCHEMA, DataError
@@ -23,7 +30,7 @@ from weakteach.preferences.sources import WorldSource
 from weakteach.steps.data import HeldOut, Labels, Pairs, Part, Split, read_labels
 from weakteach.steps.evaluation import LabelGold
 from weakteach.steps.labels import HumanLabels
-from weakteach.steps.views import Matched, Mismatched, RandomFlips, TopMargin
+from weakteach.steps.views import Claimed, Ensemble, Matched, Mismatched, RandomFlips, TopMargin
 
 # For each of some pairs: the weak margin, the human choice (0: none), a place in the file.
 LABELED = st.lists(
@@ -192,6 +199,46 @@ def test_views_of_nothing_are_refused_before_anything_runs(study):
     _, split = study
     with pytest.raises(DataError, match="not above 0"):
         TopMargin(HumanLabels(split.labeled), Fraction(0))
+
+
+def test_the_vote_of_teachers_is_weighted_by_how_far_they_agree():
+    def of(choices):
+        margins = [[1.0, 0.0] if choice == 1 else [0.0, 1.0] for choice in choices.values()]
+        return label_table(list(choices), np.array(margins))
+
+    tables = [
+        of({"a": 1, "b": 1, "c": 2, "d": 1, "e": 1}),
+        of({"d": 2, "c": 2, "b": 1, "a": 1}),
+        of({"a": 1, "b": 2, "c": 2, "d": 2}),
+        of({"a": 1, "b": 1, "c": 1, "d": 1}),
+    ]
+    found = by_id(voted(tables))
+    assert {key: (row["choice"], row["weight"]) for key, row in found.items()} == {
+        "a": (1, 1.0),
+        "b": (1, 0.5),
+        "c": (2, 0.5),
+        "d": (2, 0.0),  # a tie; one teacher could not label e
+    }
+    assert all(row["confidence"] == row["weight"] for row in found.values())
+
+
+def test_votes_and_claims_are_written_and_refused(study):
+    store, split = study
+    labels = LongerWins(split.unlabeled)
+    claimed, vote = Claimed(labels), Ensemble((labels, HumanLabels(split.unlabeled)))
+    records = obtain_each(store, [claimed, vote])
+    table, voted_ = read_labels(store, claimed), read_labels(store, vote)
+    margin = np.abs(table["margin"].to_numpy())
+    assert table["probability"].to_numpy() == pytest.approx(1 / (1 + np.exp(-margin)))
+    whole, human = (read_labels(store, one) for one in vote.members)
+    agreed = len(matched(whole, human))
+    assert records[vote]["facts"] == {"rows": len(whole), "agreed": agreed}
+    assert voted_["weight"].to_numpy().sum() == agreed
+    assert vote.part == claimed.part == split.unlabeled
+    with pytest.raises(DataError, match="two teachers at least"):
+        Ensemble((labels,))
+    with pytest.raises(DataError, match="of one part"):
+        Ensemble((labels, LongerWins(split.labeled)))
 
 
 def test_human_and_weak_labels_stand_together_by_pair():

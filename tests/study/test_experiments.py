@@ -23,7 +23,7 @@ SCRIPTS = sorted((ROOT / "sweeps").glob("*.py"))
 IDS = [
     *(f"E{number}" for number in range(1, 19)),
     *(f"C{number}" for number in range(1, 6)),
-    *(f"R{number}" for number in (5, 6, 8, 11)),
+    *(f"R{number}" for number in (5, 6, 8, 11, 12)),
 ]
 
 

@@ -5,6 +5,7 @@ rows that they are made of. A result may be empty.
 """
 
 import hashlib
+from collections.abc import Sequence
 from fractions import Fraction
 
 import pyarrow as pa
@@ -52,6 +53,31 @@ def together(human: pa.Table, weak: pa.Table) -> pa.Table:
     if twice := len(table) - len(pc.unique(table["pair_id"])):
         raise DataError(f"{twice} pairs have both a human and a weak label")
     return table
+
+
+def voted(tables: Sequence[pa.Table]) -> pa.Table:
+    """The choice of most of K tables at each pair that all of them have, the second response on a
+    tie: ``pair_id, choice, confidence, weight``.
+
+    With k votes for the first response the confidence is |2k/K - 1|: 1 where all agree, 0 on a tie.
+    The weight is the same.
+    """
+    votes = pa.concat_tables([table.select(["pair_id", "choice"]) for table in tables])
+    first = pc.equal(votes["choice"], 1).cast(pa.int64())
+    counted = votes.append_column("first", first).group_by("pair_id", use_threads=False)
+    found = counted.aggregate([("first", "sum"), ("first", "count")]).sort_by("pair_id")
+    found = found.filter(pc.equal(found["first_count"], len(tables)))
+    share = found["first_sum"].to_numpy() / len(tables)
+    confidence = pa.array(abs(2 * share - 1), pa.float64())
+    choice = pa.array([1 if one > 0.5 else 2 for one in share], pa.int8())
+    return pa.table(
+        {
+            "pair_id": found["pair_id"],
+            "choice": choice,
+            "confidence": confidence,
+            "weight": confidence,
+        }
+    )
 
 
 def flipped_like(human: pa.Table, like: pa.Table, seed: int) -> tuple[pa.Table, int]:

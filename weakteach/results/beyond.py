@@ -71,6 +71,12 @@ def _transferred(place: int) -> Callable[[Found], Joined]:
     return beyond_chance
 
 
+def _target_minus_weak(found: Found) -> Joined:
+    """By the labels of the same teacher, of which the study has others."""
+    same = {cell.setting for cell in found.of("target")}
+    return found.minus("target", "weak", lambda cell: cell.setting in same)
+
+
 BEYOND_STATEMENTS = (
     Statement(
         "C1",
@@ -201,6 +207,21 @@ BEYOND_STATEMENTS = (
         "both minus all human labels",
         lambda found: found.minus("both", "human_all"),
         gain,
+    ),
+    Statement(
+        "R12",
+        Claim("R12 target", "The teacher's margin is a better target than its choice.", "greater"),
+        "the margin as target minus plain weak labels",
+        _target_minus_weak,
+        None,
+    ),
+    Statement(
+        "R12",
+        Claim("R12 ensemble", "Teachers that vote, weighted by how far they agree, teach better "
+              "than they do one by one.", "greater"),
+        "the vote minus the mean of its members",
+        lambda found: found.minus("ensemble", "weak"),
+        None,
     ),
 )  # fmt: skip
 ALL_STATEMENTS = (*STATEMENTS, *BEYOND_STATEMENTS)

@@ -95,6 +95,19 @@ class Calibrated(View):
 
 
 @dataclass(frozen=True)
+class Claimed(View):
+    """The labels with a last column ``probability``, which a loss with soft labels reads: the
+    teacher's own, σ(|margin|). Conservative DPO is then the cross-entropy of the teacher's and the
+    student's σ(margin), and smallest where the student's margin is the teacher's, which WSPO (Zhu
+    et al. 2024, arXiv 2410.18640) makes a target of squares. Raises DataError for labels without
+    margins."""
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        labels = with_probability(read_labels(workspace.store, self.labels), temperature=1.0)
+        return write_view(workspace, labels, "no label with a margin")
+
+
+@dataclass(frozen=True)
 class Gated(View):
     """All the labels, if their teacher is told from a ``threshold``: if the whole interval of its
     accuracy, in its ``verdict``, lies above. Raises DataError if it does not."""
@@ -128,6 +141,31 @@ class Together(Labels):
         table = derived.together(human, weak)
         none = "no pair with a human or a weak label"
         return {**write_view(workspace, table, none), "human": len(human), "weak": len(weak)}
+
+
+@dataclass(frozen=True)
+class Ensemble(Labels):
+    """What several teachers choose by vote, with their ``confidence`` and, equal to it, a
+    ``weight``, which a weighted loss reads; see ``derived.voted``. Pairs that one of them could not
+    label are left out. Raises DataError for fewer than two teachers, or of different parts."""
+
+    members: tuple[Labels, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.members) < 2:
+            raise DataError("A vote needs the labels of two teachers at least")
+        if len({one.part for one in self.members}) > 1:
+            raise DataError("Teachers vote on the pairs of one part")
+
+    @property
+    def part(self) -> Part:
+        return self.members[0].part
+
+    def compute(self, workspace: Workspace) -> dict[str, Any]:
+        labels = derived.voted([read_labels(workspace.store, one) for one in self.members])
+        facts = write_view(workspace, labels, "no pair that all teachers have labeled")
+        agreed = int((labels["confidence"].to_numpy() == 1).sum())
+        return {**facts, "agreed": agreed}
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from weakteach.steps.training import Dpo, RewardHead, Sft
 from weakteach.steps.verdict import Folds, Verdict, cross_fitted
 from weakteach.steps.views import (
     Calibrated,
+    Claimed,
+    Ensemble,
     Gated,
     Matched,
     Mismatched,
@@ -83,7 +85,8 @@ class Point:
 
 @dataclass(frozen=True)
 class Lab:
-    """The steps of one point. Equal points give equal steps, which are computed once."""
+    """The steps of one point. Equal points give equal steps, which are computed once. ``voters``
+    are the models of the teachers that label by vote."""
 
     point: Point
     max_new_tokens: int
@@ -91,6 +94,7 @@ class Lab:
     annotators: Mapping[str, Annotator] = field(default_factory=dict)
     samples: int = 1
     gate: float | None = None
+    voters: tuple[Policy, ...] = ()
 
     @cached_property
     def split(self) -> Split:
@@ -178,6 +182,11 @@ class Lab:
                 return Weighted(self.taught, WEIGHTINGS[role])
             case "soft":
                 return Calibrated(self.taught, self.verdict)
+            case "target":
+                return Claimed(self.taught)
+            case "ensemble":
+                labs = (replace(self, point=replace(self.point, weak=one)) for one in self.voters)
+                return Ensemble(tuple(lab.taught for lab in labs))
             case "both":
                 return Together(self.few, self.taught, self.point.data.held_out.train)
             case _ if annotator := self.annotators.get(role):
@@ -197,14 +206,14 @@ class Lab:
         longer = {"human_few": self.human, "few_long": HumanLabels(point.data.held_out.train)}
         as_long_as = longer.get(role)
         # What only the loss of DPO reads makes no other SFT.
-        chosen = labels.labels if isinstance(labels, Weighted | Calibrated) else labels
+        chosen = labels.labels if isinstance(labels, Weighted | Calibrated | Claimed) else labels
         sft = Sft(point.student, chosen, recipes.sft, point.seed, as_long_as, self.dtype)
         if role == "sft":
             return sft
         start, dpo = sft if point.sft else point.student, point.dpo or recipes.dpo
-        if isinstance(labels, Weighted):
+        if isinstance(labels, Weighted | Ensemble):
             dpo = replace(dpo, weighted=True)
-        elif isinstance(labels, Calibrated):
+        elif isinstance(labels, Calibrated | Claimed):
             dpo = replace(dpo, loss="cdpo", soft=True)
         return Dpo(start, labels, dpo, point.seed, as_long_as, self.dtype)
 
@@ -357,6 +366,11 @@ class Grid:
     def seeds(self) -> tuple[int, ...]:
         return self.ranges.seeds
 
+    @property
+    def voters(self) -> tuple[Policy, ...]:
+        """The models of all teachers."""
+        return tuple(dict.fromkeys((*self.weak, *self.others)))
+
     def point(self, seed: int) -> Point:
         """The main point: smallest teacher, main student, half of the pairs labeled (or the
         largest fraction that the grid goes over, where it leaves out the half)."""
@@ -366,7 +380,7 @@ class Grid:
     def lab(self, point: Point) -> Lab:
         preset = self.preset
         how = (preset.max_new_tokens, preset.dtype, self.annotators, preset.samples)
-        return Lab(point, *how, self.gate)
+        return Lab(point, *how, self.gate, self.voters)
 
     @property
     def controls(self) -> tuple[str, ...]:

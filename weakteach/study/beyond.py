@@ -78,8 +78,23 @@ def both(grid: Grid) -> list[Measure]:
     return main_point(grid, (*COMMON, "both", "few_long"))
 
 
+@experiment(
+    "R12",
+    "Other ways from weak to strong",
+    "Is there more in the labels of weak teachers: in their margins, or in the agreement of many?",
+    "supervisor",
+)
+def variants(grid: Grid) -> list[Measure]:
+    found = main_point(grid, (*COMMON, "target", "ensemble"))
+    for seed in grid.seeds:
+        for weak in grid.voters:
+            found += grid.lab(replace(grid.point(seed), weak=weak)).outcomes(("weak",))
+    return found
+
+
 BEYOND = (
     losses, kinds, most_confident, weightings, label_budget, trust, stability, transfer, both,
+    variants,
 )  # fmt: skip
 
 

@@ -35,6 +35,8 @@ ROLES = {
     "weighted_C3": "weak labels, weighted by the margin up to 1",
     "weighted_C4": "weak labels, weighted by a fifth of the margin up to 1",
     "soft": "weak labels, soft by calibrated confidence",
+    "target": "weak labels, the teacher's margin as target",
+    "ensemble": "labels by vote of all teachers, weighted by their agreement",
     "both": "human labels of the labeled part, weak labels of the others",
     "teacher": "the teacher itself",
 }
@@ -47,7 +49,7 @@ TOP = {"confident": HALF, "top_30": Fraction(3, 10), "top_40": Fraction(2, 5)}
 # Roles whose labels come from the teacher, or follow its errors.
 OF_THE_TEACHER = (
     "random", "random_matched", "random_mismatched", "weak", "matched", "mismatched", *TOP,
-    *WEIGHTINGS, "soft", "both", "teacher",
+    *WEIGHTINGS, "soft", "target", "ensemble", "both", "teacher",
 )  # fmt: skip
 
 # What a first look compares.
