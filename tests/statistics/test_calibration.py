@@ -42,9 +42,9 @@ def test_the_parts_of_a_calibration_error_have_it_as_their_mean() -> None:
     right = random.random(300) < 0.7
     parts = error_parts(probability, right)
     assert parts.mean() == pytest.approx(calibration(probability, right).ece)
-    # Two bins: one of 3 labels of which 1 is right, below what is claimed; one of 2, all right.
-    few = error_parts(np.array([0.6, 0.6, 0.6, 0.9, 0.9]), np.array([1, 0, 0, 1, 1]), bins=2)
-    assert few == pytest.approx([-0.4, 0.6, 0.6, 0.1, 0.1])
+    # Two bins: one right less often than claimed, the other more often.
+    few = error_parts(np.array([0.6, 0.6, 0.9, 0.9]), np.array([1, 0, 1, 1]), bins=2)
+    assert few == pytest.approx([-0.4, 0.6, 0.1, 0.1])
 
 
 def test_the_error_of_a_calibration_error_is_that_of_the_mean_of_its_parts() -> None:
