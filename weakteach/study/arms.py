@@ -5,13 +5,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
-from typing import Any
 
 from weakteach.artifacts.step import Step
 from weakteach.evaluation.gold import Gold
 from weakteach.evaluation.judge import Judge
 from weakteach.models.spec import Dtype, Model
-from weakteach.steps.data import HeldOut, Labels, Part, Policy, Split
+from weakteach.steps.data import Labels, Part, Policy, Split
 from weakteach.steps.evaluation import Agreement, Generate, GoldReward
 from weakteach.steps.labels import GoldLabels, HumanLabels, WeakLabels
 from weakteach.steps.teachers import Alike, Reliability
@@ -30,57 +29,16 @@ from weakteach.steps.views import (
     Weighted,
 )
 from weakteach.study.measures import Measure, Setting
+from weakteach.study.points import Data, Point
 from weakteach.study.policies import name_of
-from weakteach.study.presets import Preset, Ranges, Recipes
-from weakteach.study.roles import CONTROLS, HALF, RETRAINED, TOP, WEIGHTINGS, TeacherKind
-from weakteach.training.recipes import DpoRecipe, changes_of
+from weakteach.study.presets import Preset, Ranges
+from weakteach.study.roles import CONTROLS, HALF, RETRAINED, TOP, WEIGHTINGS
+from weakteach.training.recipes import changes_of
 
 FOLDS_OF_A_VERDICT = 4
 # Beyond all seeds of rounds.
 ANOTHER_SEED = 1_000_000
 Annotator = Callable[[Part], Labels]
-
-
-@dataclass(frozen=True)
-class Data:
-    """Pairs cut for a study, the golds that score responses (the first is the main one), and the
-    recipes that suit them. ``name`` is what reports call the domain."""
-
-    name: str
-    held_out: HeldOut
-    golds: tuple[Gold, ...]
-    teacher: Callable[[str], Recipes] = field(compare=False)
-    student: Callable[[str], Recipes] = field(compare=False)
-
-    @property
-    def gold(self) -> Gold | None:
-        return self.golds[0] if self.golds else None
-
-
-@dataclass(frozen=True)
-class Point:
-    """All that may differ between two arms. ``dpo`` is the recipe of the students' DPO, None that
-    of the data; ``sft`` False aligns students from the base model. ``teacher`` is its kind;
-    ``retrained`` says that its training, and nothing else, has another seed."""
-
-    data: Data
-    weak: Policy
-    student: Policy
-    fraction: Fraction
-    seed: int
-    dpo: DpoRecipe | None = None
-    sft: bool = True
-    teacher: TeacherKind = "DPO"
-    retrained: bool = False
-
-    @property
-    def usual_dpo(self) -> DpoRecipe:
-        """The data's recipe of this student's DPO."""
-        return self.data.student(name_of(self.student)).dpo
-
-    def with_dpo(self, **changes: Any) -> "Point":
-        """This point with another recipe of the students' DPO."""
-        return replace(self, dpo=replace(self.dpo or self.usual_dpo, **changes))
 
 
 @dataclass(frozen=True)

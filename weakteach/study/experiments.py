@@ -12,9 +12,10 @@ from dataclasses import replace
 from weakteach.steps.data import Policy
 from weakteach.steps.evaluation import LabelGold, Similarity
 from weakteach.steps.judging import PairVerdicts, Verdicts
-from weakteach.study.arms import Data, Grid
+from weakteach.study.arms import Grid
 from weakteach.study.experiment import experiment, main_point
 from weakteach.study.measures import Measure
+from weakteach.study.points import Data
 
 # The least that a comparison of weak and human labels needs.
 BASIC = ("base", "human", "weak")

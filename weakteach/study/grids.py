@@ -17,7 +17,8 @@ from weakteach.steps.data import HeldOut, Pairs, Policy
 from weakteach.steps.judging import PromptedLabels
 from weakteach.steps.labels import HumanLabels
 from weakteach.steps.training import RewardHead
-from weakteach.study.arms import Annotator, Data, Grid
+from weakteach.study.arms import Annotator, Grid
+from weakteach.study.points import Data
 from weakteach.study.policies import policy_of, tokenizers_of
 from weakteach.study.presets import DataPreset, Preset, Ranges, Recipes
 from weakteach.study.roles import BESIDE_HUMAN, CONTROLS, FIRST
