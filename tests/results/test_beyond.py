@@ -60,9 +60,10 @@ def test_c5_is_of_the_smallest_fraction(bed):
 
 
 def test_r11_compares_with_human_labels_of_some_and_of_all(bed):
-    levels = {"both": 2.7, "few_long": 2.2}
+    levels = {"both": 2.7, "few_long": 2.2, "few_stopped": 2.4}
     found = claims(bed, experiment("R11", "labels", *students(bed, {**COMMON, **levels})))
     check(found["R11 few"], 0.5)
+    check(found["R11 stopped"], 0.3)
     check(found["R11 all"], -0.3, 0.1 * 2)
 
 

@@ -55,6 +55,7 @@ PAIRS = Pairs(WorldSource(100), (TOKENIZER,))
 HELD_OUT = HeldOut(PAIRS, 20, gold_pairs=10)
 SPLIT = Split(HELD_OUT, Fraction(1, 2), seed=0)
 HUMAN = HumanLabels(SPLIT.unlabeled)
+FEW = HumanLabels(SPLIT.labeled)
 SFT = Sft(MODEL, HUMAN, SftRecipe(), seed=0)
 DPO = Dpo(SFT, HUMAN, DpoRecipe(), seed=0)
 REWARD_HEAD = RewardHead(MODEL, HUMAN, RewardRecipe(), seed=0)
@@ -79,6 +80,8 @@ STEPS = {
     "HumanLabels": HUMAN,
     "Sft": SFT,
     "Dpo": DPO,
+    "Dpo until held-out labels": Dpo(SFT, HUMAN, DpoRecipe(), 0, until=FEW),
+    "Dpo as long as another": Dpo(SFT, HUMAN, DpoRecipe(), 0, as_long_as=DPO),
     "RewardHead": REWARD_HEAD,
     "WeakLabels": WEAK,
     "WeakLabels of a reward head": WeakLabels(REWARD_HEAD, SPLIT.unlabeled),

@@ -202,6 +202,14 @@ BEYOND_STATEMENTS = (
     ),
     Statement(
         "R11",
+        Claim("R11 stopped", "Who has human labels of some pairs, and trains on them as long as "
+              "that helps, gains from weak labels of the others.", "greater"),
+        "both minus human labels of the labeled part, until held-out ones gain no more",
+        lambda found: found.minus("both", "few_stopped"),
+        None,
+    ),
+    Statement(
+        "R11",
         Claim("R11 all", "Human labels of some pairs and weak ones of the others are at least as "
               "good as human labels of all.", "at_least"),
         "both minus all human labels",

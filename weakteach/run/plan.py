@@ -28,6 +28,7 @@ from weakteach.steps.data import (
 from weakteach.steps.evaluation import Generate, GoldReward, Similarity
 from weakteach.steps.labels import GoldLabels, WeakLabels
 from weakteach.steps.training import Dpo, RewardHead, Sft
+from weakteach.steps.verdict import Fold
 from weakteach.steps.views import TopMargin
 from weakteach.study.experiment import Experiment, arms_of
 from weakteach.study.measures import Arm
@@ -223,8 +224,10 @@ def _base(policy: Policy) -> Model | None:
 
 
 def _examples(step: Sft | Dpo | RewardHead, scale: Scale) -> float:
-    """Pairs that training reads, an epoch's pairs counted again in the next."""
+    """Pairs that training reads at most, an epoch's pairs counted again in the next."""
     schedule = step.recipe.schedule
+    if isinstance(step.as_long_as, Dpo):
+        return _examples(step.as_long_as, scale)
     if schedule.steps:
         return schedule.steps * schedule.batch
     return schedule.epochs * _labeled_pairs(step.as_long_as or step.labels, scale)
@@ -242,6 +245,10 @@ def _pairs(part: Part, scale: Scale) -> float:
             return float(fraction) * scale.train_pairs
         case Split(fraction=fraction), _:
             return (1 - float(fraction)) * scale.train_pairs
+        case Fold(folds=folds, share=share), name:
+            held_out = 1 / folds.folds
+            of_all = held_out if name == "held_out" else (1 - held_out) * float(share)
+            return of_all * _pairs(folds.part, scale)
         case HeldOut(test_pairs=test_pairs), "test":
             return test_pairs
         case HeldOut(gold_pairs=gold_pairs), "set_aside":

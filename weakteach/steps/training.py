@@ -3,12 +3,18 @@
 With ``as_long_as``, training makes as many updates as the same recipe would make on those other
 labels. So arms whose numbers of labels differ can be trained for equally long. ``dtype`` is that of
 the computation; weights that are trained are float32 in any case.
+
+How long is best can also be found out: a ``Dpo`` with ``until`` stops when the loss on those labels
+of other pairs is after an epoch not below that after the one before. Another one ``as_long_as`` it
+makes as many updates as gave the least loss.
 """
 
 from dataclasses import dataclass, replace
 from typing import Any
 
+from weakteach.artifacts.errors import StepError
 from weakteach.artifacts.step import Step, Workspace
+from weakteach.artifacts.store import Store
 from weakteach.models.spec import Dtype
 from weakteach.steps.data import Labels, Policy, labels_file, read_labels, resources_of
 from weakteach.training.recipes import DpoRecipe, RewardRecipe, SftRecipe
@@ -41,8 +47,9 @@ class Dpo(Step):
     labels: Labels
     recipe: DpoRecipe
     seed: int
-    as_long_as: Labels | None = None
+    as_long_as: "Labels | Dpo | None" = None
     dtype: Dtype = "float32"
+    until: Labels | None = None
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
         from weakteach.training.dpo import train_dpo
@@ -73,6 +80,15 @@ class RewardHead(Step):
         return f"{self.start} reward head {self.fingerprint[:8]}"
 
 
+def best_updates(store: Store, stopped: Dpo) -> int:
+    """The number of updates that gave the least loss on held-out pairs. Raises StepError for a
+    training that looked at none."""
+    found = store.record(stopped)["facts"].get("best_updates")
+    if found is None:
+        raise StepError(f"{stopped} looked at no held-out pairs: it tells no number of updates")
+    return int(found)
+
+
 def run_training(
     step: "Sft | Dpo | RewardHead", train: Any, workspace: Workspace
 ) -> dict[str, Any]:
@@ -81,8 +97,12 @@ def run_training(
 
     store, recipe = workspace.store, step.recipe
     if step.as_long_as:
-        updates = recipe.schedule.updates(len(read_labels(store, step.as_long_as)))
+        if isinstance(step.as_long_as, Dpo):
+            updates = best_updates(store, step.as_long_as)
+        else:
+            updates = recipe.schedule.updates(len(read_labels(store, step.as_long_as)))
         recipe = replace(recipe, schedule=replace(recipe.schedule, steps=updates))
+    until = step.until if isinstance(step, Dpo) else None
     job = TrainingJob(
         store=store,
         start=step.start,
@@ -95,5 +115,6 @@ def run_training(
         stage=workspace.stage,
         run_folder=str(workspace.run_folder / "trainer"),
         progress=None if resources_of(workspace).train_workers else workspace.progress,
+        held_out=(until.part.file(store), labels_file(store, until)) if until else None,
     )
     return launch(train, job, f"{type(step).__name__}-{step.fingerprint}", workspace.scratch_url)

@@ -15,7 +15,7 @@ from weakteach.steps.evaluation import Agreement, Generate, GoldReward
 from weakteach.steps.labels import GoldLabels, HumanLabels, WeakLabels
 from weakteach.steps.teachers import Alike, Reliability
 from weakteach.steps.training import Dpo, RewardHead, Sft
-from weakteach.steps.verdict import Folds, Verdict, cross_fitted
+from weakteach.steps.verdict import Fold, Folds, Verdict, cross_fitted
 from weakteach.steps.views import (
     Calibrated,
     Claimed,
@@ -36,6 +36,8 @@ from weakteach.study.roles import CONTROLS, HALF, RETRAINED, TOP, WEIGHTINGS
 from weakteach.training.recipes import changes_of
 
 FOLDS_OF_A_VERDICT = 4
+# Of a training that ends when held-out pairs gain no more.
+MOST_EPOCHS = 10.0
 # Beyond all seeds of rounds.
 ANOTHER_SEED = 1_000_000
 Annotator = Callable[[Part], Labels]
@@ -118,7 +120,7 @@ class Lab:
                 return self.human
             case "human_all":
                 return HumanLabels(self.point.data.held_out.train)
-            case "human_few" | "few_long":
+            case "human_few" | "few_long" | "few_stopped":
                 return self.few
             case "gold":
                 return self.gold
@@ -159,6 +161,8 @@ class Lab:
             return point.student
         if role == "teacher":
             return self.teacher
+        if role == "few_stopped":
+            return self._stopped
         labels, recipes = self.labels(role), point.data.student(name_of(point.student))
         # Fewer labels, as many updates: else the amount of training would differ as well.
         longer = {"human_few": self.human, "few_long": HumanLabels(point.data.held_out.train)}
@@ -174,6 +178,24 @@ class Lab:
         elif isinstance(labels, Calibrated | Claimed):
             dpo = replace(dpo, loss="cdpo", soft=True)
         return Dpo(start, labels, dpo, point.seed, as_long_as, self.dtype)
+
+    @property
+    def _stopped(self) -> Dpo:
+        """A student of all human labels of the labeled part, for as many updates of DPO as were
+        best for one of three quarters of them, by the loss on the last quarter."""
+        point = self.point
+        recipes = point.data.student(name_of(point.student))
+        dpo = point.dpo or recipes.dpo
+
+        def start(labels: Labels) -> Policy:
+            sft = Sft(point.student, labels, recipes.sft, point.seed, dtype=self.dtype)
+            return sft if point.sft else point.student
+
+        fold = Fold(Folds(self.split.labeled, FOLDS_OF_A_VERDICT, 1), 0, 0)
+        train, held_out = HumanLabels(fold.train), HumanLabels(fold.held_out)
+        longest = replace(dpo, schedule=replace(dpo.schedule, epochs=MOST_EPOCHS, steps=None))
+        found = Dpo(start(train), train, longest, point.seed, dtype=self.dtype, until=held_out)
+        return Dpo(start(self.few), self.few, dpo, point.seed, found, self.dtype)
 
     def responses(self, role: str) -> Generate:
         return self._responses_of(self.policy(role))

@@ -75,7 +75,7 @@ def label_budget(grid: Grid) -> list[Measure]:
     "labels",
 )
 def both(grid: Grid) -> list[Measure]:
-    return main_point(grid, (*COMMON, "both", "few_long"))
+    return main_point(grid, (*COMMON, "both", "few_long", "few_stopped"))
 
 
 @experiment(

@@ -19,6 +19,7 @@ ROLES = {
     "human_all": "human labels of all pairs",
     "human_few": "human labels of the labeled part, as many updates",
     "few_long": "human labels of the labeled part, as long as all pairs",
+    "few_stopped": "human labels of the labeled part, until held-out ones gain no more",
     "gold": "gold labels",
     "prompted": "labels of a prompted model",
     "random": "human labels with random errors",

@@ -1,7 +1,10 @@
 """Direct preference optimization, the starting model being the reference."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,7 @@ from weakteach.models.tokens import PairTokens
 from weakteach.training.fitting import find_fit, placed
 from weakteach.training.packed import PackedLanguageModel, Part
 from weakteach.training.recipes import EXPECT_WRONG_LABELS, DpoRecipe, Loss
+from weakteach.training.stopping import StopWhenWorse
 from weakteach.training.worker import (
     TrainingJob,
     from_all,
@@ -162,12 +166,23 @@ def train_dpo(config: dict[str, Any]) -> dict[str, Any]:
 
 def dpo_trainer(job: TrainingJob) -> PackedDpoTrainer:
     """The model that training starts from is the reference. Its log-probabilities are computed
-    once, before training, so that no second model is held or run."""
+    once, before training, so that no second model is held or run.
+
+    Training stops when the loss on the held-out pairs of the job, if it has any, is after an epoch
+    not below that after the one before. Raises StepError if such a training would be sharded.
+    """
     recipe: DpoRecipe = job.recipe
     model, tokenizer = load_start(job)
     tokens = load_preferences(job, tokenizer, context_length(model))
     reference = reference_logprobs(job, model, tokens)
+    held_out = None
+    if job.held_out is not None:
+        others = replace(job, pairs=job.held_out[0], labels=job.held_out[1])
+        pairs = load_preferences(others, tokenizer, context_length(model))
+        held_out = HeldOutLoss(job, pairs, reference_logprobs(job, model, pairs))
     fit = find_fit(job, model, tokens)
+    if held_out is not None and fit.shards > 1:
+        raise StepError("A training that stops by held-out pairs is not sharded: --fit whole")
     trainer = PackedDpoTrainer(
         tokens,
         job.resources,
@@ -182,12 +197,33 @@ def dpo_trainer(job: TrainingJob) -> PackedDpoTrainer:
         peft_config=lora_config(recipe.lora),
     )
     trainer.reference = torch.tensor(reference, dtype=torch.float32)
+    if held_out is not None:
+        epoch = math.ceil(len(tokens) / recipe.schedule.batch)
+        trainer.add_callback(StopWhenWorse(partial(held_out.of, trainer.plain_model), epoch))
     if recipe.weighted:
         trainer.weights = check_weights(label_column(job, "weight", "A weighted loss"))
         trainer.use_weighting = True
     if recipe.loss in EXPECT_WRONG_LABELS:
         trainer.smoothing = label_smoothing(job, recipe, len(tokens))
     return trainer
+
+
+@dataclass(frozen=True)
+class HeldOutLoss:
+    """DPO's loss, whatever that of the training, on ``pairs`` whose first response was chosen;
+    ``reference`` holds their log-probabilities [pairs, 2] before training."""
+
+    job: TrainingJob
+    pairs: list[PairTokens]
+    reference: np.ndarray
+
+    def of(self, model: PreTrainedModel) -> float:
+        """The mean loss of a model in training, which it stays in."""
+        model.eval()
+        gained = reference_logprobs(self.job, model, self.pairs) - self.reference
+        model.train()
+        margin = self.job.recipe.beta * (gained[:, 0] - gained[:, 1])
+        return float(np.logaddexp(0, -margin).mean())
 
 
 def check_weights(weights: torch.Tensor) -> torch.Tensor:

@@ -43,6 +43,7 @@ from weakteach.models.tokens import PairTokens, load_tokenizer, pair_tokens
 from weakteach.preferences.pair import messages_in, preference_set
 from weakteach.training.local import own_folder
 from weakteach.training.recipes import Lora, Schedule
+from weakteach.training.stopping import HELD_OUT_LOSS, best_updates, held_out_losses
 
 LOGGER = logging.getLogger(__name__)
 TRAINER_STATE = "trainer_state.json"
@@ -56,6 +57,7 @@ class TrainingJob:
     on the store's file system; ``run_folder`` is a folder of the trial's host, in which training in
     the trial keeps its checkpoints.
     ``progress`` is told updates; it is there in local mode alone, since it cannot be sent.
+    ``held_out`` are the pairs and labels that say when training stops, if it is not the recipe.
     """
 
     store: Store
@@ -69,6 +71,7 @@ class TrainingJob:
     stage: str
     run_folder: str
     progress: Progress | None = None
+    held_out: tuple[str, str] | None = None
 
 
 def load_start(
@@ -215,7 +218,9 @@ class CheckpointNowAndThen(TrainerCallback):
             an_update = from_all((self._clock() - self._started) / self.TIMED)[0]
             self._every = max(1, math.ceil(self._seconds / max(an_update, 1e-9)))
         if self._every and state.global_step % self._every == 0:
-            control.should_save = state.global_step < state.max_steps  # else it is written anyway
+            # What ends is written anyway.
+            ends = control.should_training_stop or state.global_step >= state.max_steps
+            control.should_save = not ends
 
 
 class ReportProgress(TrainerCallback):
@@ -271,7 +276,7 @@ def train_and_save(trainer: Trainer, job: TrainingJob, merge: bool = False) -> d
     else:
         trained = trainer.train(resume_from_checkpoint=_last_complete(Path(job.run_folder)))
     _require_finite(trained.training_loss, trainer.state)
-    history = [row for row in trainer.state.log_history if "loss" in row]
+    history = [row for row in trainer.state.log_history if "loss" in row or HELD_OUT_LOSS in row]
     sharded = trainer.is_fsdp_enabled
     # All workers give their shards.
     whole = {"state_dict": trainer.accelerator.get_state_dict(trainer.model)} if sharded else {}
@@ -285,8 +290,10 @@ def train_and_save(trainer: Trainer, job: TrainingJob, merge: bool = False) -> d
             lines = "".join(json.dumps(row, sort_keys=True) + "\n" for row in history)
             Path(folder, "metrics.jsonl").write_text(lines)
             fs.copy_files(folder, job.stage, destination_filesystem=job.store.filesystem)
-    losses = [row["loss"] for row in history]
+    losses = [row["loss"] for row in history if "loss" in row]
+    held_out = held_out_losses(trainer.state.log_history)
     return {
+        **({"best_updates": best_updates(held_out)} if held_out else {}),
         "pairs": len(trainer.train_dataset),  # type: ignore[arg-type]
         "updates": trainer.state.global_step,
         "first_loss": losses[0] if losses else None,
