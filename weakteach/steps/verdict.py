@@ -123,9 +123,9 @@ class CrossFitted:
     labels: tuple[WeakLabels, ...]
     smaller: tuple[tuple[WeakLabels, ...], ...] = ()
 
-    @property
-    def name(self) -> str:
-        return f"{self.model}, seed {self.seed}"
+    def name_beside(self, teacher: "CrossFitted") -> str:
+        """Of a rival: its model, and its seed where that is all that differs."""
+        return f"{self.model}, seed {self.seed}" if self.model == teacher.model else self.model
 
 
 def cross_fitted(
@@ -184,7 +184,7 @@ class Verdict(Step):
                 for labels, fit in zip(self.teacher.smaller, curve, strict=True)
             },
             rivals=[
-                (rival.name, rival.model == self.teacher.model, fit)
+                (rival.name_beside(self.teacher), rival.model == self.teacher.model, fit)
                 for rival, fit in zip(self.rivals, others[len(curve) :], strict=True)
             ],
             transfer=[_transfer(store, labels, trained) for labels in self.elsewhere],
