@@ -36,8 +36,8 @@ def agreements(bed, fraction, human):
     return [bed.compared("agreement", seed, rows, fraction=fraction) for seed in (0, 1, 2)]
 
 
-def sections(bed, *measures):
-    info = StudyInfo("s", "S", "embedded", "python s.py", "here", started=1.0)
+def sections(bed, *measures, **told):
+    info = StudyInfo("s", "S", "embedded", "python s.py", "here", started=1.0, **told)
     found = analyze(bed.store, Manifest(info, (experiment("sizes", "fraction", *measures),), ()))
     return [table for table in found.sections[0].tables if "worth" in table.title]
 
@@ -56,6 +56,17 @@ def test_weak_labels_beside_human_ones_are_worth_so_many_more_of_them(bed):
     # 700 weak labels lift 100 human ones to where 240 are.
     assert worth.value == pytest.approx(140 * 1000 / 700)
     assert (worth.low, worth.high) == pytest.approx((worth.value, worth.value))
+
+
+def test_the_price_of_a_human_label_makes_it_money(bed):
+    (table,) = sections(bed, *humans(bed), *students(bed, "both", "1/8", 240), label_price=0.25)
+    assert table.columns[-3:] == ("1,000 are worth", "at 0.25 a label", "told")
+    ((*_, worth, money, told),) = table.rows
+    assert told == "yes"
+    assert worth.value == pytest.approx(200)
+    assert (money.value, money.low, money.high) == pytest.approx((50, 50, 50))
+    (table,) = sections(bed, *humans(bed), *students(bed, "both", "1/8", 40_000), label_price=0.25)
+    assert table.rows[0][4:] == (None, None, "no: human labels alone do not tell")
 
 
 def test_an_open_interval_and_a_worth_beyond_what_was_tried_are_not_told(bed):

@@ -20,6 +20,7 @@ from weakteach.artifacts.store import Store
 from weakteach.models.tiny.family import base_folder
 from weakteach.results.table import RESULTS_SCHEMA
 from weakteach.run.garbage import find_garbage
+from weakteach.study.manifest import read_manifest
 
 ROOT = Path(__file__).parents[2]
 SMALL = [
@@ -63,7 +64,8 @@ def finished(tmp_path_factory, broken_model):
     """A study of two arms, the second of which has a teacher that cannot be trained."""
     storage = tmp_path_factory.mktemp("storage")
     weak = f"opt-45k,{broken_model}"
-    return storage, weak, sweep(storage, *SMALL, "--weak", weak, "--fractions", "1/2")
+    options = (*SMALL, "--weak", weak, "--fractions", "1/2", "--label-price", "0.25")
+    return storage, weak, sweep(storage, *options)
 
 
 ROLES = [
@@ -74,6 +76,11 @@ ROLES = [
 def numbers(storage, weak):
     frame = results_of(storage).to_pandas()
     return frame.loc[frame["weak"] == weak].set_index(["role", "measure"])
+
+
+def test_the_price_of_a_human_label_is_kept_for_the_report(finished):
+    storage, _, _ = finished
+    assert read_manifest(Store(storage), "size_grid").info.label_price == 0.25
 
 
 def test_every_role_of_a_sound_arm_has_numbers_with_documented_columns(finished):

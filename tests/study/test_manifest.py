@@ -22,7 +22,7 @@ from weakteach.study.presets import EMBEDDED
 def test_a_manifest_is_read_as_it_was_written(tmp_path):
     store = Store(tmp_path)
     grid = make_grid(EMBEDDED, EMBEDDED.first, Choices())
-    info = describe("sizes", "Sizes", grid, store, "python sweeps/sizes.py", (10, 11))
+    info = describe("sizes", "Sizes", grid, store, "python sweeps/sizes.py", (10, 11), 0.5)
     manifest = make_manifest(info, [student_size(grid), supervisor_size(grid)])
     manifest = replace(manifest, failures={manifest.steps[0][1]: "why <not>"})
     store.filesystem.create_dir(study_folder(store, "sizes"), recursive=True)

@@ -91,7 +91,8 @@ def analyze(store: Store, manifest: Manifest) -> Findings:
     outcomes = Outcomes(store)
     of_claims, of_contrasts = _in_rounds(manifest, outcomes)
     claims = claim_rows(manifest.experiments, outcomes, manifest.info.sizes, of_claims)
-    sections = tuple(_section(one, outcomes, claims) for one in manifest.experiments)
+    price = manifest.info.label_price
+    sections = tuple(_section(one, outcomes, claims, price) for one in manifest.experiments)
     status = arm_status(store, manifest)
     counts = {name: list(status.values()).count(name) for name in ("done", "failed", "pending")}
     answers = claim_answers(claims)
@@ -149,7 +150,12 @@ def arm_status(store: Store, manifest: Manifest) -> dict[str, str]:
     return {arm: next(s for s in order if s in states) for arm, states in found.items()}
 
 
-def _section(experiment: Experiment, outcomes: Outcomes, claims: Sequence[ClaimRow]) -> Section:
+def _section(
+    experiment: Experiment,
+    outcomes: Outcomes,
+    claims: Sequence[ClaimRow],
+    label_price: float | None,
+) -> Section:
     kinds = _kinds(experiment)
     cells = cells_of(experiment, outcomes, kinds)
     figures: list[Figure] = []
@@ -159,7 +165,7 @@ def _section(experiment: Experiment, outcomes: Outcomes, claims: Sequence[ClaimR
         if any(cell.seeds for cell in of_kind):
             figures.append(comparison(experiment, kind, of_kind))
             tables.append(table_of(experiment, kind, of_kind))
-    if worth := worth_table(experiment, cells, outcomes):
+    if worth := worth_table(experiment, cells, outcomes, label_price):
         tables.append(worth)
     if scaling := scaling_table(experiment, outcomes):
         tables.append(scaling)

@@ -23,10 +23,14 @@ NOTE = (
 
 
 def worth_table(
-    experiment: Experiment, cells: Sequence[Cell], outcomes: Outcomes
+    experiment: Experiment,
+    cells: Sequence[Cell],
+    outcomes: Outcomes,
+    price: float | None = None,
 ) -> TableOf | None:
-    """How many human labels a thousand weak labels are worth, for each teacher and fraction; None
-    where the experiment does not have what that needs, in at least two fractions."""
+    """How many human labels a thousand weak labels are worth, for each teacher and fraction, and
+    in money at the ``price`` of a human label; None where the experiment does not have what that
+    needs, in at least two fractions."""
     rows: list[tuple[Value, ...]] = []
     whole = [cell for cell in cells if cell.kind in ("reward", "accuracy") and not cell.pending]
     for both in (cell for cell in whole if cell.role == "both"):
@@ -38,9 +42,13 @@ def worth_table(
             continue
         together, *others = (one.matrix for one in joined)
         found = exchange_rate(dict(zip(numbers, others, strict=True)), together, human, weak)
-        rows.append((both.setting.weak, both.setting.fraction, human, weak, *_told(found)))
+        worth, told = _told(found)
+        money = () if price is None else (_times(worth, price),)
+        place = (both.setting.weak, both.setting.fraction, human, weak)
+        rows.append((*place, worth, *money, told))
     title = "What weak labels are worth in human ones"
-    return TableOf(title, COLUMNS, tuple(rows), NOTE) if rows else None
+    columns = COLUMNS if price is None else (*COLUMNS[:-1], f"at {price:g} a label", COLUMNS[-1])
+    return TableOf(title, columns, tuple(rows), NOTE) if rows else None
 
 
 def _but_fraction(one: Cell, other: Cell) -> bool:
@@ -66,7 +74,13 @@ def _labels(experiment: Experiment, cell: Cell, outcomes: Outcomes) -> tuple[int
     return round(weak * share / (1 - share)), round(weak)
 
 
-def _told(found: Exchange) -> tuple[Value, str]:
+def _times(worth: Estimate | None, price: float) -> Estimate | None:
+    if worth is None:
+        return None
+    return Estimate(worth.value * price, worth.low * price, worth.high * price)
+
+
+def _told(found: Exchange) -> tuple[Estimate | None, str]:
     """The worth, and whether it is told."""
     if found.worth is None:
         return None, "no: human labels alone do not tell"

@@ -184,7 +184,9 @@ class Sweep:
         from weakteach.study.manifest import describe, study_folder
 
         command = shlex.join(sys.argv)
-        study = describe(self.name, self.title, asked.grid, store, command, asked.seeds)
+        study = describe(
+            self.name, self.title, asked.grid, store, command, asked.seeds, cost.label_price
+        )
         console.print(f"{self.title}: {len(arms)} arms. {plan_sentence(made)}" if arms else "")
         if made.existing < made.unique:
             wanted = at_once.arms if at_once else 1

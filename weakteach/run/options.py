@@ -162,6 +162,8 @@ class Cost:
     """Node types of the price table that you run on; all without it."""
     max_cost: Annotated[float | None, Parameter(validator=validators.Number(gte=0))] = None
     """Do not start if the planned cost on any of those is higher."""
+    label_price: Annotated[float | None, Parameter(validator=validators.Number(gte=0))] = None
+    """Of a human label: the report says in money, too, what weak labels are worth."""
 
 
 @cache

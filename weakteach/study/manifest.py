@@ -28,7 +28,8 @@ class StudyInfo:
 
     ``sizes`` holds the parameters of each model's layers, by the model's name, where they are
     known. ``rounds`` holds the seeds of all rounds in their order where the study is decided in
-    rounds (see ``statistics/rounds.py``). ``started`` is in seconds since the epoch, ``seconds``
+    rounds (see ``statistics/rounds.py``). ``label_price`` is that of a human label, if it is known.
+    ``started`` is in seconds since the epoch, ``seconds``
     the time of this run. A field that is added needs a default, so that the manifests of earlier
     studies can still be read.
     """
@@ -47,6 +48,7 @@ class StudyInfo:
     steps_computed: int = 0
     sizes: Mapping[str, int] = field(default_factory=dict)
     rounds: tuple[int, ...] = ()
+    label_price: float | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,13 @@ _STORED = TypeAdapter(_StoredManifest)
 
 
 def describe(
-    name: str, title: str, grid: Grid, store: Store, command: str, rounds: tuple[int, ...] = ()
+    name: str,
+    title: str,
+    grid: Grid,
+    store: Store,
+    command: str,
+    rounds: tuple[int, ...] = (),
+    label_price: float | None = None,
 ) -> StudyInfo:
     """What a report says of a study besides its results and what its steps tell."""
     return StudyInfo(
@@ -103,6 +111,7 @@ def describe(
         started=time.time(),
         sizes=sizes_of(grid.models),
         rounds=rounds,
+        label_price=label_price,
     )
 
 
