@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from weakteach.statistics.estimate import CONFIDENCE, Estimate
 
 # Ids of experiments that others know too: E1 to E18 of the publication, C1 to C5 of its successor,
-# R11 of neither.
+# R5 to R12 of neither.
 NUMBERED = re.compile(r"[ECR]\d+")
 # What a cell of a table may hold; an estimate is shown with its interval, None as a dash.
 Value = str | int | float | Estimate | None

@@ -1,6 +1,7 @@
 """Experiments beyond the publication: those of its successor CW-PO (arXiv 2603.04968), in which a
-pair counts as much as the teacher is sure of it, and one that neither has, in which a student
-learns from human and weak labels together, as a team would."""
+pair counts as much as the teacher is sure of it, and those that neither has: on teachers alone, on
+students of human and weak labels together, as a team would have them, and on other uses of what
+teachers have labeled."""
 
 from dataclasses import replace
 
