@@ -13,6 +13,7 @@ from weakteach.statistics.calibration import (
     fit_temperature,
     label_probability,
 )
+from weakteach.statistics.crossed import mean
 
 
 def test_calibration_of_a_teacher_that_knows_and_of_one_that_boasts() -> None:
@@ -56,6 +57,20 @@ def test_the_error_of_a_calibration_error_is_that_of_the_mean_of_its_parts() -> 
         means.append(parts.mean())
         errors.append(parts.std(ddof=1) / np.sqrt(200))
     assert np.std(means) == pytest.approx(np.mean(errors), rel=0.1)
+
+
+@pytest.mark.parametrize(("temperature", "told"), [(1.0, (0.0, 0.1)), (4.0, (0.9, 1.0))])
+def test_a_gain_of_scaling_is_told_where_there_is_one(temperature: float, told: tuple) -> None:
+    """Of four seeds, whose temperatures are fitted on labels of their own, over new labels."""
+
+    def gained(seed: int) -> np.ndarray:
+        fitted = fit_temperature(*drawn(600, temperature, 2 * seed))
+        margin, right = drawn(400, temperature, 2 * seed + 1)
+        claimed, scaled = (label_probability(margin, one) for one in (1.0, fitted))
+        return error_parts(claimed, right) - error_parts(scaled, right)
+
+    found = [mean(np.array([gained(4 * n + s) for s in range(4)])) for n in range(60)]
+    assert told[0] <= np.mean([one.low > 0 or one.high < 0 for one in found]) <= told[1]
 
 
 def test_equal_probabilities_share_a_bin() -> None:

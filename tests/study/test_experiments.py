@@ -4,19 +4,23 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from weakteach.artifacts.step import walk
 from weakteach.results.analysis import AXES, PLACES
+from weakteach.steps.evaluation import Agreement
+from weakteach.steps.teachers import Alike, Reliability
 from weakteach.steps.views import Gated
-from weakteach.study.beyond import BEYOND
+from weakteach.study.beyond import BEYOND, variants
 from weakteach.study.experiment import arms_of
 from weakteach.study.experiments import EXPERIMENTS, consistency, judged, size_grid
 from weakteach.study.grids import Choices, make_grid
 from weakteach.study.presets import EMBEDDED, PAPER
 from weakteach.study.roles import CONTROLS, ROLES
+from weakteach.study.teachers import kinds, stability, transfer, trust
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "sweeps").glob("*.py"))
@@ -141,3 +145,46 @@ def test_the_paper_preset_has_the_papers_models_and_hyperparameters():
     recipes = grid.data.student("facebook/opt-1.3b")
     assert (recipes.dpo.beta, recipes.dpo.lora.rank, recipes.dpo.schedule.batch) == (0.1, 8, 16)
     assert grid.summaries.student("facebook/opt-1.3b").dpo.beta == 0.5
+
+
+def test_the_margin_and_the_vote_reach_the_loss_and_what_they_share_is_shared(grid):
+    lab = grid.lab(grid.point(0))
+    weak, target, vote = (lab.policy(role) for role in ("weak", "target", "ensemble"))
+    assert target.start == weak.start  # SFT reads choices alone
+    assert (target.recipe.loss, target.recipe.soft, target.recipe.weighted) == ("cdpo", True, False)
+    assert (vote.recipe.loss, vote.recipe.soft, vote.recipe.weighted) == ("dpo", False, True)
+    members = [str(one.teacher.start.start) for one in vote.labels.members]
+    assert members == ["opt-45k", "opt-230k", "opt-1m", "pythia-230k", "gpt-neo-230k"]
+    experiment = variants(grid)
+    taught = {str(m.setting.weak) for m in experiment.measures if m.role == "weak"}
+    assert taught == set(members)
+
+
+def test_how_long_few_labels_are_trained_on_is_found_without_the_held_out_ones(grid):
+    student = grid.lab(grid.point(0)).policy("few_stopped")
+    found = student.as_long_as
+    assert (student.labels.part.name, student.until) == ("labeled", None)
+    assert (found.labels.part.name, found.until.part.name) == ("train", "held_out")
+    assert found.labels.part.step == found.until.part.step
+    assert found.start.labels == found.labels
+    assert found.recipe.schedule.epochs == 10
+
+
+def test_teachers_are_compared_on_the_same_test_pairs(grid):
+    for make in (kinds, trust, stability, transfer):
+        parts = {step.part for m in make(grid).measures for step in tested(m.target)}
+        assert {part.name for part in parts} == {"test"}
+        assert len(parts) == (2 if make is transfer else 1)
+    main = grid.lab(grid.point(0))
+    again = grid.lab(replace(grid.point(0), retrained=True))
+    assert again.teacher.labels == main.teacher.labels
+    assert again.teacher.start.seed != main.teacher.start.seed
+
+
+def tested(step):
+    """The labels that a measure of teachers is of."""
+    match step:
+        case Agreement() | Reliability():
+            return [step.labels]
+        case Alike():
+            return [step.one, step.other]
