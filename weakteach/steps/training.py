@@ -83,7 +83,9 @@ class RewardHead(Step):
 def best_updates(store: Store, stopped: Dpo) -> int:
     """The number of updates that gave the least loss on held-out pairs. Raises StepError for a
     training that looked at none."""
-    found = store.record(stopped)["facts"].get("best_updates")
+    record = store.record(stopped)
+    assert record is not None  # it is an input of the step that asks
+    found = record["facts"].get("best_updates")
     if found is None:
         raise StepError(f"{stopped} looked at no held-out pairs: it tells no number of updates")
     return int(found)

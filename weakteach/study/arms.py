@@ -232,9 +232,12 @@ class Lab:
     def start_rewards(self, roles: Iterable[str]) -> list[Measure]:
         """The gold rewards that students of these roles had before their DPO, where there is a
         gold: with those that they have after it they give the gold reward accuracy."""
-        found = []
-        for role in roles if self.point.data.gold else ():
-            policy, gold = self.policy(role), self.point.data.gold
+        found: list[Measure] = []
+        gold = self.point.data.gold
+        if gold is None:
+            return found
+        for role in roles:
+            policy = self.policy(role)
             if not isinstance(policy, Dpo):
                 raise ValueError(f"a student in the role {role!r} learns by no DPO")
             step = GoldReward(self._responses_of(policy.start), gold)
