@@ -82,7 +82,7 @@ KINDS = {
     "alike": ("held-out pairs labeled as the main teacher labels them", "labeled alike", 0.5),
 }
 # Told of teachers where an experiment has no students; else the table of teachers tells it.
-OF_TEACHERS = ("teacher_accuracy", "transfer", "ece_gain", "alike")
+OF_TEACHERS = ("transfer", "ece_gain", "alike", "teacher_accuracy")
 OF_PAIRS = ("accuracy", "consistency", *OF_TEACHERS)
 
 
