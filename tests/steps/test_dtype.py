@@ -1,8 +1,12 @@
 """The dtype of a computation is a part of what it gives, from the command line to the record."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from weakteach.artifacts.computing import obtain
 from weakteach.artifacts.step import walk
@@ -82,3 +86,32 @@ def test_a_dtype_is_used_recorded_and_told_apart(tmp_path, ray_here):
     ]
     assert np.allclose(*rewards, atol=0.1)
     assert np.abs(rewards[0] - rewards[1]).max() > 1e-4
+    # Saved as it is read, a model takes half the room, and every number stays.
+    half = replace(heads[1], saved="bfloat16")
+    read = [GoldLabels(HELD_OUT.test, RewardModel(one, "bfloat16")) for one in (heads[1], half)]
+    labels = [obtain(store, step, resources) and store.local(step) for step in read]
+    assert pq.read_table(labels[0] / "labels.parquet") == pq.read_table(
+        labels[1] / "labels.parquet"
+    )
+    whole, small = (load_file(store.local(one) / "model.safetensors") for one in (heads[1], half))
+    assert {weight.dtype for weight in small.values()} == {torch.bfloat16}
+    assert all(torch.equal(whole[name].bfloat16(), small[name]) for name in whole)
+
+
+@pytest.mark.parametrize(
+    ("preset", "chosen", "sft", "dpo"),
+    [
+        (PAPER, {}, "bfloat16", "float32"),  # DPO trains adapters
+        (PAPER, {"dtype": "float32"}, "float32", "float32"),
+        (PAPER, {"sft_lora": 8}, "float32", "float32"),
+        (EMBEDDED, {"dtype": "bfloat16"}, "float32", "bfloat16"),  # DPO goes on from all weights
+        (EMBEDDED, {}, "float32", "float32"),
+    ],
+)
+def test_weights_are_saved_as_they_are_read(preset, chosen, sft, dpo):
+    steps = steps_of(preset, **chosen)
+    dtypes = [{step.saved for step in steps if isinstance(step, kind)} for kind in (Sft, Dpo)]
+    assert dtypes == [{sft}, {dpo}]
+    heads = [step for step in steps if isinstance(step, RewardHead)]
+    assert heads
+    assert all(head.saved == head.dtype for head in heads)

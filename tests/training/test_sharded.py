@@ -86,7 +86,7 @@ def run_worker(rank, port, folder, on_gpu):
             stage.mkdir(exist_ok=True)
             job = SimpleNamespace(
                 resources=Resources(checkpoint_steps=1), progress=None, stage=str(stage),
-                store=Store(folder / "store"), run_folder=str(run),
+                store=Store(folder / "store"), run_folder=str(run), saved="bfloat16",
             )  # fmt: skip
             facts = train_and_save(trainer, job)
             (folder / f"facts-{case}-{attempt}-{rank}").write_text(json.dumps(facts))
@@ -114,7 +114,8 @@ def sharded_is_whole(folder, on_gpu):
 
 
 def written_is_whole(folder):
-    """At a learning rate of 0: what is written is what training started from."""
+    """At a learning rate of 0: what is written is what training started from, whole weights in the
+    dtype that was asked for."""
     start = start_model(FAMILY, "sft").state_dict()
     for attempt in range(2):
         for case, (_, _, fit) in enumerate(WRITTEN):
@@ -126,9 +127,10 @@ def written_is_whole(folder):
         full = AutoModelForCausalLM.from_pretrained(folder / f"stage-0-{attempt}").state_dict()
         assert full.keys() == start.keys()
         for name, weight in start.items():
-            assert torch.equal(full[name], weight), name
+            assert torch.equal(full[name].float(), weight.bfloat16().float()), name
         adapters = load_file(folder / f"stage-1-{attempt}" / "adapter_model.safetensors")
         assert {name.rpartition(".lora_")[2] for name in adapters} == {"A.weight", "B.weight"}
+        assert {weight.dtype for weight in adapters.values()} == {torch.float32}
         for name, weight in adapters.items():
             assert bool(weight.any()) == name.endswith("lora_A.weight"), name
         assert not (folder / f"stage-1-{attempt}" / "model.safetensors").exists()

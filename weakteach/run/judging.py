@@ -7,7 +7,7 @@ from weakteach.models.spec import Dtype, Model
 from weakteach.run.options import Judging
 from weakteach.steps.data import Pairs
 from weakteach.steps.labels import HumanLabels, WeakLabels
-from weakteach.steps.training import Dpo, Sft
+from weakteach.steps.training import Dpo, dpo_from, sft_before
 from weakteach.steps.verdict import CrossFitted, Folds, Training, Verdict, cross_fitted
 from weakteach.study.policies import policy_of
 from weakteach.study.presets import LAPTOP, Preset
@@ -23,8 +23,8 @@ def training_of(preset: Preset, model: Model, seed: int, dtype: Dtype) -> Traini
     start = policy_of(model, documents)
 
     def train(labels: HumanLabels) -> Dpo:
-        sft = Sft(start, labels, recipes.sft, seed, dtype=dtype)
-        return Dpo(sft, labels, recipes.dpo, seed, dtype=dtype)
+        sft = sft_before(recipes.dpo, start, labels, recipes.sft, seed, dtype)
+        return dpo_from(sft, labels, recipes.dpo, seed, dtype)
 
     return train
 

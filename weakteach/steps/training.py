@@ -2,7 +2,8 @@
 
 With ``as_long_as``, training makes as many updates as the same recipe would make on those other
 labels. So arms whose numbers of labels differ can be trained for equally long. ``dtype`` is that of
-the computation; weights that are trained are float32 in any case.
+the computation; weights that are trained are float32 in any case. ``saved`` is that of the weights
+of a whole model as they are written: what reads them in a smaller dtype would cast them anyway.
 
 How long is best can also be found out: a ``Dpo`` with ``until`` stops when the loss on those labels
 of other pairs is after an epoch not below that after the one before. Another one ``as_long_as`` it
@@ -30,6 +31,12 @@ class Sft(Step):
     seed: int
     as_long_as: Labels | None = None
     dtype: Dtype = "float32"
+    saved: Dtype = "float32"
+
+    @property
+    def bulk(self) -> tuple[str, ...]:
+        """Whole weights; adapters are small."""
+        return () if self.recipe.lora else ("*.safetensors",)
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
         from weakteach.training.sft import train_sft
@@ -50,6 +57,7 @@ class Dpo(Step):
     as_long_as: "Labels | Dpo | None" = None
     dtype: Dtype = "float32"
     until: Labels | None = None
+    saved: Dtype = "float32"
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
         from weakteach.training.dpo import train_dpo
@@ -70,6 +78,7 @@ class RewardHead(Step):
     seed: int
     as_long_as: Labels | None = None
     dtype: Dtype = "float32"
+    saved: Dtype = "float32"
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
         from weakteach.training.reward_head import train_reward_head
@@ -89,6 +98,35 @@ def best_updates(store: Store, stopped: Dpo) -> int:
     if found is None:
         raise StepError(f"{stopped} looked at no held-out pairs: it tells no number of updates")
     return int(found)
+
+
+def sft_before(
+    then: DpoRecipe,
+    start: Policy,
+    labels: Labels,
+    recipe: SftRecipe,
+    seed: int,
+    dtype: Dtype,
+    as_long_as: Labels | None = None,
+) -> Sft:
+    """The SFT of a study in which all is computed in ``dtype``. Its weights are saved so, too,
+    unless DPO goes on to train all of them, from float32, or they are adapters, which are small."""
+    saved: Dtype = "float32" if recipe.lora or not then.lora else dtype
+    return Sft(start, labels, recipe, seed, as_long_as, dtype, saved)
+
+
+def dpo_from(
+    start: Policy,
+    labels: Labels,
+    recipe: DpoRecipe,
+    seed: int,
+    dtype: Dtype,
+    as_long_as: Labels | Dpo | None = None,
+    until: Labels | None = None,
+) -> Dpo:
+    """The DPO of a study in which all is computed in ``dtype``; no training starts from it."""
+    saved: Dtype = "float32" if recipe.lora else dtype
+    return Dpo(start, labels, recipe, seed, as_long_as, dtype, until, saved)
 
 
 def run_training(
@@ -113,6 +151,7 @@ def run_training(
         recipe=recipe,
         seed=step.seed,
         dtype=step.dtype,
+        saved=step.saved,
         resources=resources_of(workspace),
         stage=workspace.stage,
         run_folder=str(workspace.run_folder / "trainer"),

@@ -14,7 +14,7 @@ from weakteach.steps.data import Labels, Part, Policy, Split
 from weakteach.steps.evaluation import Agreement, Generate, GoldReward
 from weakteach.steps.labels import GoldLabels, HumanLabels, WeakLabels
 from weakteach.steps.teachers import Alike, Reliability
-from weakteach.steps.training import Dpo, RewardHead, Sft
+from weakteach.steps.training import Dpo, RewardHead, dpo_from, sft_before
 from weakteach.steps.verdict import Fold, Folds, Verdict, cross_fitted
 from weakteach.steps.views import (
     Calibrated,
@@ -75,13 +75,13 @@ class Lab:
     def trained_on(self, few: HumanLabels) -> Dpo | RewardHead:
         """A teacher of these labels."""
         point = self.point
-        recipes = point.data.teacher(name_of(point.weak))
+        recipes, dtype = point.data.teacher(name_of(point.weak)), self.dtype
         seed = point.seed + ANOTHER_SEED * point.retrained
         if point.teacher == "reward head":
-            return RewardHead(point.weak, few, recipes.reward, seed, dtype=self.dtype)
-        sft = Sft(point.weak, few, recipes.sft, seed, dtype=self.dtype)
+            return RewardHead(point.weak, few, recipes.reward, seed, None, dtype, dtype)
+        sft = sft_before(recipes.dpo, point.weak, few, recipes.sft, seed, dtype)
         start = sft if point.teacher == "DPO" else point.weak
-        return Dpo(start, few, recipes.dpo, seed, dtype=self.dtype)
+        return dpo_from(start, few, recipes.dpo, seed, dtype)
 
     @cached_property
     def weak(self) -> WeakLabels:
@@ -166,10 +166,10 @@ class Lab:
         labels, recipes = self.labels(role), point.data.student(name_of(point.student))
         # Fewer labels, as many updates: else the amount of training would differ as well.
         longer = {"human_few": self.human, "few_long": HumanLabels(point.data.held_out.train)}
-        as_long_as = longer.get(role)
         # What only the loss of DPO reads makes no other SFT.
         chosen = labels.labels if isinstance(labels, Weighted | Calibrated | Claimed) else labels
-        sft = Sft(point.student, chosen, recipes.sft, point.seed, as_long_as, self.dtype)
+        how = (point.seed, self.dtype, longer.get(role))
+        sft = sft_before(recipes.dpo, point.student, chosen, recipes.sft, *how)
         if role == "sft":
             return sft
         start, dpo = sft if point.sft else point.student, point.dpo or recipes.dpo
@@ -177,7 +177,7 @@ class Lab:
             dpo = replace(dpo, weighted=True)
         elif isinstance(labels, Calibrated | Claimed):
             dpo = replace(dpo, loss="cdpo", soft=True)
-        return Dpo(start, labels, dpo, point.seed, as_long_as, self.dtype)
+        return dpo_from(start, labels, dpo, *how)
 
     @property
     def _stopped(self) -> Dpo:
@@ -185,17 +185,17 @@ class Lab:
         best for one of three quarters of them, by the loss on the last quarter."""
         point = self.point
         recipes = point.data.student(name_of(point.student))
-        dpo = point.dpo or recipes.dpo
+        dpo, how = point.dpo or recipes.dpo, (point.seed, self.dtype)
 
         def start(labels: Labels) -> Policy:
-            sft = Sft(point.student, labels, recipes.sft, point.seed, dtype=self.dtype)
+            sft = sft_before(recipes.dpo, point.student, labels, recipes.sft, *how)
             return sft if point.sft else point.student
 
         fold = Fold(Folds(self.split.labeled, FOLDS_OF_A_VERDICT, 1), 0, 0)
         train, held_out = HumanLabels(fold.train), HumanLabels(fold.held_out)
         longest = replace(dpo, schedule=replace(dpo.schedule, epochs=MOST_EPOCHS, steps=None))
-        found = Dpo(start(train), train, longest, point.seed, dtype=self.dtype, until=held_out)
-        return Dpo(start(self.few), self.few, dpo, point.seed, found, self.dtype)
+        found = dpo_from(start(train), train, longest, *how, until=held_out)
+        return dpo_from(start(self.few), self.few, dpo, *how, found)
 
     def responses(self, role: str) -> Generate:
         return self._responses_of(self.policy(role))

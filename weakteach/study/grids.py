@@ -71,7 +71,7 @@ class Choices(Ranges):
     samples: int | None = None
     """Responses to each test prompt, whose mean is the prompt's outcome."""
     dtype: Dtype | None = None
-    """Of computations with models; trained weights stay in float32."""
+    """Of computations with models; weights are trained in float32 in any case."""
     sft_lora: int | None = None
     """Rank of adapters (LoRA) that SFT trains, in place of all weights or of the preset's."""
     controls: Literal["main", "both", "all"] = "main"
@@ -324,9 +324,8 @@ def find_gold(
         recipe = wanted.teacher_recipes(model).reward
         start = find_policy(model, preset, resolve)
         labels = HumanLabels(held_out.set_aside)
-        return RewardModel(
-            RewardHead(start, labels, recipe, GOLD_SEED, dtype=preset.dtype), preset.dtype
-        )
+        how = {"dtype": preset.dtype, "saved": preset.dtype}
+        return RewardModel(RewardHead(start, labels, recipe, GOLD_SEED, **how), preset.dtype)
     form, colon, model = name.partition(":")
     if colon and form in FORMS:
         return RewardModel(find_policy(model, preset, resolve), preset.dtype, FORMS[form])

@@ -53,6 +53,8 @@ TRAINER_STATE = "trainer_state.json"
 class TrainingJob:
     """All that a worker needs, small enough to send: it fetches data and weights itself.
 
+    Whole weights are written in ``saved``, adapters as they are trained.
+
     ``pairs`` and ``labels`` are Parquet files, ``stage`` is the folder for the trained model, all
     on the store's file system; ``run_folder`` is a folder of the trial's host, in which training in
     the trial keeps its checkpoints.
@@ -70,6 +72,7 @@ class TrainingJob:
     resources: Resources
     stage: str
     run_folder: str
+    saved: Dtype = "float32"
     progress: Progress | None = None
     held_out: tuple[str, str] | None = None
 
@@ -279,13 +282,19 @@ def train_and_save(trainer: Trainer, job: TrainingJob, merge: bool = False) -> d
     history = [row for row in trainer.state.log_history if "loss" in row or HELD_OUT_LOSS in row]
     sharded = trainer.is_fsdp_enabled
     # All workers give their shards.
-    whole = {"state_dict": trainer.accelerator.get_state_dict(trainer.model)} if sharded else {}
+    state = trainer.accelerator.get_state_dict(trainer.model) if sharded else None
     if rank() == 0:
         with tempfile.TemporaryDirectory() as folder:
             model = trainer.accelerator.unwrap_model(trainer.model)
             if merge and isinstance(model, PeftModel):
                 model = model.merge_and_unload()
-            model.save_pretrained(folder, **whole)
+            saved = getattr(torch, job.saved)
+            is_whole = not isinstance(model, PeftModel)
+            if is_whole and state is None:
+                torch.nn.Module.to(model, dtype=saved)
+            elif is_whole:
+                state = {name: weight.to(saved) for name, weight in state.items()}
+            model.save_pretrained(folder, **({} if state is None else {"state_dict": state}))
             cast(PreTrainedTokenizerBase, trainer.processing_class).save_pretrained(folder)
             lines = "".join(json.dumps(row, sort_keys=True) + "\n" for row in history)
             Path(folder, "metrics.jsonl").write_text(lines)
