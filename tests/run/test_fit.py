@@ -13,7 +13,6 @@ from weakteach.models.resources import Resources
 from weakteach.models.spec import Model, find_model
 from weakteach.preferences.sources import WorldSource
 from weakteach.run.fit import (
-    bytes_written,
     footprints,
     memory_table,
     plan_fit,
@@ -125,15 +124,6 @@ def test_the_table_has_the_largest_model_of_each_kind_and_way(steps):
     ]  # fmt: skip
     assert float(cells[1][2]) > 120
     assert float(cells[1][4]) < 80
-
-
-def test_what_a_study_writes_is_its_models_and_the_checkpoints_of_the_largest(steps):
-    small, large = (shape_for(step.start).parameters for step in steps[1:3])
-    adapters = SHAPE.adapter_parameters(8)
-    assert large == SHAPE.parameters
-    expected = 4 * (small + large + adapters) + 2 * 12 * large
-    assert bytes_written(steps) == pytest.approx(expected)
-    assert bytes_written([LABELS]) == 0
 
 
 def test_shapes_by_name_where_no_config_is_at_hand():

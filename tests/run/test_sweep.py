@@ -64,8 +64,8 @@ def finished(tmp_path_factory, broken_model):
     """A study of two arms, the second of which has a teacher that cannot be trained."""
     storage = tmp_path_factory.mktemp("storage")
     weak = f"opt-45k,{broken_model}"
-    options = (*SMALL, "--weak", weak, "--fractions", "1/2", "--label-price", "0.25")
-    return storage, weak, sweep(storage, *options)
+    options = ["--weak", weak, "--fractions", "1/2", "--label-price", "0.25", "--drop-sft"]
+    return storage, weak, sweep(storage, *SMALL, *options)
 
 
 ROLES = [
@@ -145,6 +145,16 @@ def test_a_failed_arm_is_rows_with_a_reason_and_the_others_go_on(finished):
     assert "Traceback" not in out + err
     page = Path(storage, "studies", "size_grid", "report.html").read_text()
     assert "lower the learning rate" in page
+
+
+def test_sft_models_that_are_done_with_are_dropped_and_their_records_told(finished):
+    storage, _, (_, out, _) = finished
+    tuned = list(Path(storage).glob("Sft/[0-9a-f]*"))
+    assert f"{len(tuned)} SFT models were dropped" in out
+    assert not list(Path(storage).glob("Sft/**/*.safetensors"))
+    assert list(Path(storage).glob("Dpo/**/*.safetensors"))
+    page = Path(storage, "studies", "size_grid", "report.html").read_text()
+    assert "Sft of opt-45k" in page
 
 
 def test_a_study_whose_steps_another_has_computed_computes_nothing(finished):

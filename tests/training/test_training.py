@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 
 from weakteach.artifacts.computing import obtain
 from weakteach.artifacts.copies import cache_folder
+from weakteach.artifacts.dropping import drop_bulk
 from weakteach.artifacts.errors import LostError, StepError
 from weakteach.artifacts.store import Store
 from weakteach.models.loading import load_causal, weights_of
@@ -74,8 +75,11 @@ def test_training_lowers_the_loss_and_the_same_step_gives_the_same_bytes(tmp_pat
     assert losses[-1] < losses[0] - 0.05
     obtain(second, step, HERE)
     assert file_hashes(first, step) == file_hashes(second, step)
+    before = file_hashes(first, step.start)
+    assert list(drop_bulk(first, [step.start], set)) == [step.start]
     other = replace(step, seed=1)
     obtain(first, other, HERE)
+    assert file_hashes(first, step.start) == before
     assert (
         file_hashes(first, other)["model.safetensors"]
         != (file_hashes(first, step)["model.safetensors"])

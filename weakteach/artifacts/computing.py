@@ -48,6 +48,10 @@ class _InOtherHands(Exception):
     """Another process is computing the step."""
 
 
+class _DroppedMeanwhile(Exception):
+    """What the step reads was dropped since it was last seen whole."""
+
+
 def obtain(
     store: Store, step: Step, execution: Any = None, progress: StepProgress | None = None
 ) -> dict[str, Any]:
@@ -87,20 +91,22 @@ def obtain_each(
     targets = list(targets)
 
     def visit(step: Step, wait: float) -> dict[str, Any]:
-        if record := store.record(step):
+        if record := _whole(store, step):
             return record
         if step in failed:  # another target has tried
             raise failed[step]
-        for parent in step.inputs:
+        for parent in (*step.inputs, *step.read_in_bulk):
             visit(parent, wait)
         try:
             with store.lease(type(step).__name__, step.fingerprint, wait):
-                if record := store.record(step):
+                if record := _whole(store, step):
                     return record
                 if reason := failures.get(step.fingerprint):
                     raise StepError(reason)
                 try:
                     record = through_losses(partial(_compute, store, step, execution, progress))
+                except _DroppedMeanwhile:
+                    raise
                 except Exception as error:
                     # What may pass says nothing against the step: whoever wants it tries it again.
                     if not (passes(error) or isinstance(error, StorageError)):
@@ -109,8 +115,10 @@ def obtain_each(
                     raise
         except Timeout:
             raise _InOtherHands from None
+        except _DroppedMeanwhile:
+            return visit(step, wait)
         except Exception as error:
-            if record := store.record(step):
+            if record := _whole(store, step):
                 return record  # another process, which took our lease for lost, was first
             failed[step] = error
             raise
@@ -133,6 +141,12 @@ def obtain_each(
     return outcomes
 
 
+def _whole(store: Store, step: Step) -> dict[str, Any] | None:
+    """The record of the step's artifact, if that is there with its bulk."""
+    record = store.record(step)
+    return None if record and step.bulk and store.dropped([step]) else record
+
+
 def _compute(
     store: Store, step: Step, execution: Any, progress: StepProgress | None
 ) -> dict[str, Any]:
@@ -141,6 +155,10 @@ def _compute(
     _sweep(store, hidden)
     store.filesystem.create_dir(scratch, recursive=True)
     store.filesystem.create_dir(stage, recursive=True)
+    # Looked at when the step is seen to be at work: what drops looks the other way round.
+    if store.dropped(step.read_in_bulk):
+        store.delete(stage)
+        raise _DroppedMeanwhile
     run_folder = Path(scratch) if store.is_local else cache_folder() / "runs" / step.fingerprint
     out = Path(stage) if store.is_local else Path(tempfile.mkdtemp(prefix="weakteach-"))
     started, clock = time.time(), time.monotonic()
@@ -173,7 +191,7 @@ def _commit(store: Store, step: Step, stage: str, record: dict[str, Any]) -> Non
     """Move the staged files to the artifact's place, delete other files there, and write the record
     last. If two attempts do so at once, both move the same files there.
     """
-    if store.record(step):
+    if _whole(store, step):
         return  # another process, which did not see our lease, was first: ours is not needed
     target = store.path(step)
     names = _files(store, stage)

@@ -92,11 +92,14 @@ def _item(path: str, kind: str, match: re.Match[str], found: Iterable[fs.FileInf
     )
 
 
-def being_made(store: Store, inventory: Inventory) -> set[tuple[str, str]]:
+def being_made(
+    store: Store, inventory: Inventory, wait: float = LEASE_SECONDS + 1
+) -> set[tuple[str, str]]:
     """Kind and fingerprint of the steps that some process is computing now. These are the steps
-    whose leases are still held after the time in which the lease of a dead process runs out."""
+    whose leases are still held after the time in which the lease of a dead process runs out; with a
+    shorter ``wait``, dead processes may be among them."""
     suspects = {item.step for item in inventory.items if item.state != State.ARTIFACT}
-    return _held(store, suspects | _leased(store))
+    return _held(store, suspects | _leased(store), wait)
 
 
 def _leased(store: Store) -> set[tuple[str, str]]:
@@ -106,13 +109,14 @@ def _leased(store: Store) -> set[tuple[str, str]]:
     return {(kind, of) for kind, _, of in names if re.fullmatch(FINGERPRINT, of)}
 
 
-def _held(store: Store, steps: set[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Those of the steps whose lease a living process holds. This waits until the leases of dead
-    processes have run out."""
+def _held(
+    store: Store, steps: set[tuple[str, str]], wait: float = LEASE_SECONDS + 1
+) -> set[tuple[str, str]]:
+    """Those of the steps whose lease another holds for so long."""
 
     def is_held(step: tuple[str, str]) -> bool:
         try:
-            with store.lease(*step, wait=LEASE_SECONDS + 1):
+            with store.lease(*step, wait=wait):
                 return False
         except Timeout:
             return True

@@ -66,6 +66,19 @@ class Step(Identified, ABC):
         found = (step for item in identity_fields(self) for step in _steps_in(item[1]))
         return tuple(dict.fromkeys(found))
 
+    @property
+    def bulk(self) -> tuple[str, ...]:
+        """Patterns of those of the artifact's files that may be dropped once nobody is about to
+        read them (see ``dropping.py``); whoever does so later has the step computed anew."""
+        return ()
+
+    @final
+    @cached_property
+    def read_in_bulk(self) -> tuple["Step", ...]:
+        """The steps with bulk whose artifacts this step may read: among its inputs and theirs."""
+        near = (one for parent in self.inputs for one in (parent, *parent.inputs))
+        return tuple(dict.fromkeys(step for step in near if step.bulk))
+
 
 def walk(targets: Iterable[Step]) -> list[Step]:
     """The targets, their inputs, the inputs of those and so on, each once and after its inputs."""

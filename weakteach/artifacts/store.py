@@ -23,6 +23,8 @@ from weakteach.artifacts.record import digest_of, parse_record, stored_name
 from weakteach.artifacts.storage import open_storage
 
 RECORD, LEASES = "record.json", ".leases"
+# Stands in an artifact whose bulk was dropped: the names of the files that are no longer there.
+DROPPED = "dropped.json"
 # If the holder of a lease dies, another may take the lease after this time, or at once if the
 # holder ran on the same host. A process that is merely starved of CPU must not count as dead.
 LEASE_SECONDS = 15.0
@@ -134,6 +136,12 @@ class Store:
             }
         return found
 
+    def dropped(self, steps: Iterable[Identified]) -> set[str]:
+        """The fingerprints of those of the steps whose artifacts lack their bulk."""
+        marks = {f"{self.path(step)}/{DROPPED}": step.fingerprint for step in steps}
+        infos = self.filesystem.get_file_info(list(marks))
+        return {marks[info.path] for info in infos if info.is_file}
+
     def find(self, fingerprint: str) -> dict[str, Any] | None:
         """The record of the artifact whose fingerprint is this or begins with it, or None.
 
@@ -158,13 +166,18 @@ class Store:
         """A local folder with the artifact's files. From a remote storage they are fetched once per
         host, and again if the artifact was deleted and computed anew. See ``copies.py``.
 
-        Raises StepError if there is no artifact.
+        Raises StepError if there is no artifact, or one whose bulk was dropped.
         """
         while True:
             record = self.record(step)
             if record is None:
                 raise StepError(
                     f"{step} has no artifact in {self.url}: run the study that makes it"
+                )
+            if self.dropped([step]):
+                raise StepError(
+                    f"{step} has dropped its weights in {self.url}: submit a study that reads it, "
+                    "and it is computed anew"
                 )
             if self.is_local:
                 return Path(self.path(step))

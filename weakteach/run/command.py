@@ -15,6 +15,7 @@ from weakteach.models.resources import Resources
 from weakteach.run.address import ray_address
 from weakteach.run.concurrency import planned
 from weakteach.run.deciding import Deciding
+from weakteach.run.disk import disk_of
 from weakteach.run.fit import footprints, memory_table
 from weakteach.run.needs import needs_of
 from weakteach.run.options import (
@@ -144,6 +145,7 @@ class Sweep:
         of_plan = costs(made, prices, resources.gpu_type, cost.node_types)
         seconds = partial(seconds_of, scale=asked.grid.preset.scale)
         taken = footprints(made.missing, resources, asked.grid.preset.max_tokens)
+        disk = disk_of(made.missing, arms, concurrent)
         if cost.plan:
             if len(now) > 1 and (found is None or found.number == 1):
                 console.print(experiments_table(now, store))
@@ -159,11 +161,12 @@ class Sweep:
             tasks = tasks_of(made.missing, seconds, resources)
             console.print(simulation_table(tasks, made.device, of_plan, prices))
             console.print(memory_table(taken, resources))
+            console.print(str(disk))
         if cost.max_cost is not None:
             check_cost(made, of_plan, prices, cost.max_cost)
         if cost.plan:
             return 0
-        refuse(check_run(made.missing, taken, store, resources))
+        refuse(check_run(disk.needed(running.drop_sft), taken, store, resources))
         store.check_writable()
         if made.existing < made.unique:
             ray_address(running.address)
@@ -205,7 +208,7 @@ class Sweep:
         def run(experiments: Sequence[Experiment], part: Part) -> Outcome:
             return run_study(
                 study, experiments, shared(store), resources, concurrent, console, paid,
-                running.tracker, part,
+                running.tracker, part, running.drop_sft,
             )  # fmt: skip
 
         def check(arms: list[Arm]) -> None:

@@ -9,8 +9,6 @@ from rich.table import Table
 from weakteach.artifacts.step import Step
 from weakteach.evaluation.gold import RewardModel
 from weakteach.models.memory import (
-    ADAM,
-    FLOAT32,
     Fit,
     Memory,
     Shape,
@@ -27,13 +25,9 @@ from weakteach.models.spec import CONFIG, UNRESOLVED, Model, ModelError, fetch
 from weakteach.models.tiny.family import SHIPPED, base_folder
 from weakteach.run.plan import model_of, parameters
 from weakteach.run.preflight import GIB, room_of
-from weakteach.steps.data import Converted, Dequantized, Pretrained
 from weakteach.steps.evaluation import Generate, GoldReward
 from weakteach.steps.labels import GoldLabels, WeakLabels
 from weakteach.steps.training import Dpo, RewardHead, Sft
-
-# Of one training, which are kept at a time.
-CHECKPOINTS = 2
 
 
 @dataclass(frozen=True)
@@ -142,33 +136,6 @@ def memory_table(found: Iterable[Footprint], resources: Resources) -> Table:
     return table
 
 
-def bytes_written(steps: Iterable[Step]) -> float:
-    """What the models of the steps take in the storage, trained ones in float32, and the two kept
-    checkpoints of the largest training; that of texts is small."""
-    models, checkpoints = 0.0, 0.0
-    shapes: dict[Model, Shape | None] = {}
-    for step in steps:
-        match step:
-            case Sft() | Dpo() | RewardHead() | Pretrained():
-                model = model_of(step)
-            case Converted() | Dequantized():
-                model = step.model
-            case _:
-                continue
-        if model is None:
-            continue
-        if model not in shapes:
-            shapes[model] = shape_for(model)
-        if not (shape := shapes[model]):
-            continue
-        rank = _rank(step) if isinstance(step, Sft | Dpo | RewardHead) else 0
-        trained = shape.adapter_parameters(rank) if rank else shape.parameters
-        whole = rank and isinstance(step, RewardHead)  # adapters are merged into it
-        models += FLOAT32 * (shape.parameters if whole else trained)
-        checkpoints = max(checkpoints, CHECKPOINTS * (FLOAT32 + ADAM) * trained)
-    return models + checkpoints
-
-
 def plan_memory(
     step: Step, shape: Shape, resources: Resources, length: int, fit: Fit | None = None
 ) -> Memory | None:
@@ -177,7 +144,7 @@ def plan_memory(
     says, not at all without. Generation is its weights and the keys and values of a batch."""
     match step:
         case Sft() | Dpo() | RewardHead():
-            tokens, rank = _tokens(step, resources, length), _rank(step)
+            tokens, rank = _tokens(step, resources, length), rank_of(step)
             workers = max(1, resources.train_workers)
             return training_memory(shape, tokens, step.dtype, rank, workers, fit)
         case WeakLabels(teacher=Dpo(recipe=recipe)):
@@ -200,7 +167,7 @@ def plan_fit(
     """How the step fits a GPU of ``room`` bytes; None if it does not."""
     workers = max(1, resources.train_workers)
     tokens, ways = _tokens(step, resources, length), ways_to_fit(resources.fit, workers)
-    return choose_fit(shape, tokens, step.dtype, _rank(step), workers, room, ways)
+    return choose_fit(shape, tokens, step.dtype, rank_of(step), workers, room, ways)
 
 
 def _tokens(step: Sft | Dpo | RewardHead, resources: Resources, length: int) -> int:
@@ -209,5 +176,6 @@ def _tokens(step: Sft | Dpo | RewardHead, resources: Resources, length: int) -> 
     return tokens_at_once(share, rows, length, resources.train_tokens)
 
 
-def _rank(step: Sft | Dpo | RewardHead) -> int:
+def rank_of(step: Sft | Dpo | RewardHead) -> int:
+    """Of the adapters that it trains; 0 for all weights."""
     return step.recipe.lora.rank if step.recipe.lora else 0

@@ -98,10 +98,11 @@ def study_names(store: Store) -> list[str]:
 def _reached(store: Store, studies: Collection[str]) -> set[tuple[str, str]]:
     """Kind and fingerprint of all steps of the studies. A manifest names every step that its
     measures read, and a fingerprint fixes what a step reads, so nothing lies beyond these."""
-    return {step for study in studies for step in _steps_of(store, study)}
+    return {step for study in studies for step in steps_of(store, study)}
 
 
-def _steps_of(store: Store, study: str) -> Iterator[tuple[str, str]]:
+def steps_of(store: Store, study: str) -> Iterator[tuple[str, str]]:
+    """Kind and fingerprint of a study's steps. Raises StorageError."""
     path = f"{study_folder(store, study)}/{MANIFEST}"
     try:
         with store.filesystem.open_input_file(path) as file:

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.tree import Tree
 
 from weakteach.artifacts.errors import StorageError
-from weakteach.artifacts.store import Store
+from weakteach.artifacts.store import DROPPED, Store
 from weakteach.run.options import DEFAULT_STORAGE, Storage, Verbose
 from weakteach.run.terminal import terminal
 
@@ -86,6 +86,9 @@ def show(fingerprint: str, *, storage: Storage = DEFAULT_STORAGE, verbose: Verbo
     record = store.find(fingerprint)
     if record is None:
         raise StorageError(f"{store.url} holds no artifact {fingerprint}")
+    mark = f"{store.place(record['step'], record['fingerprint'])}/{DROPPED}"
+    if store.filesystem.get_file_info(mark).is_file:
+        console.print("Its weights were dropped; a step that reads them has them computed anew.")
     tree = lineage(store, record, Tree(title_of(record)))
     console.print_json(json.dumps(record), ensure_ascii=True)  # it may hold lone surrogates
     console.print(tree)

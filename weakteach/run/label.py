@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from weakteach.artifacts.dropping import at_hand
 from weakteach.artifacts.step import walk
 from weakteach.artifacts.store import Store
 from weakteach.models.size import context_of
@@ -21,6 +22,7 @@ from weakteach.preferences.sources import UserSource, data_source
 from weakteach.preferences.table import write_pairs
 from weakteach.run.address import ray_address
 from weakteach.run.check import Looked, look, summarize, tell_lengths
+from weakteach.run.disk import disk_of
 from weakteach.run.export import begin, check_out, quarantine_anew
 from weakteach.run.fit import footprints
 from weakteach.run.needs import Needs
@@ -126,10 +128,11 @@ def label(
         elsewhere[0] if elsewhere else None, run,
     )  # fmt: skip
     steps = walk([job.verdict, job.weak(options.seed)])
-    existing = store.existing(steps)
+    existing = at_hand(store, steps)
     missing = [step for step in steps if step.fingerprint not in existing]
     taken = footprints(missing, resources, options.max_tokens)
-    refuse_problems(check_run(missing, taken, store, resources))
+    written = disk_of(missing, [], 1).needed(drop=False)
+    refuse_problems(check_run(written, taken, store, resources))
     if cluster.check:
         console.print("All is there. Nothing was started.")
         return 0

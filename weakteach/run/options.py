@@ -84,7 +84,7 @@ class LabelOptions:
     overwrite: bool = False
     """Replace what another run left in the folder."""
     dtype: Dtype | None = None
-    """Of computations with models, that of the preset without; trained weights stay in float32."""
+    """Of computations with models, that of the preset without; weights are trained in float32."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,10 @@ class Running(Cluster):
     """Arms that run at a time."""
     tracker: tuple[TrackerName, ...] = ()
     """Keep a run per arm there, too; several with commas."""
+    drop_sft: bool = False
+    """As arms end, delete the weights of SFT models that every step of this study which reads them
+    is done with; what other studies or runs may read stays. Whatever needs one later computes it
+    anew."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from weakteach.artifacts.dropping import at_hand
 from weakteach.artifacts.step import Step, walk
 from weakteach.artifacts.store import Store
 from weakteach.evaluation.gold import RewardModel
@@ -88,7 +89,7 @@ def make_plan(arms: Iterable[Arm], store: Store, scale: Scale) -> Plan:
     arms = list(arms)
     per_arm = [walk(arm.targets) for arm in arms]
     unique = walk(target for arm in arms for target in arm.targets)
-    existing = store.existing(unique)
+    existing = at_hand(store, unique)
     used = Counter(type(step).__name__ for steps in per_arm for step in steps)
     rows = []
     unsized: dict[str, None] = {}
@@ -268,7 +269,7 @@ def experiments_table(experiments: Sequence[Experiment], store: Store) -> Table:
         arms = arms_of([experiment])
         steps = walk(target for arm in arms for target in arm.targets)
         new = [step for step in steps if step.fingerprint not in seen]
-        missing = len(new) - len(store.existing(new))
+        missing = len(new) - len(at_hand(store, steps) & {step.fingerprint for step in new})
         seen |= {step.fingerprint for step in new}
         counts = (len(arms), len(steps), len(steps) - len(new), len(new), missing)
         table.add_row(experiment.id, experiment.title, *map(str, counts))

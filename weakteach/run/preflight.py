@@ -267,7 +267,7 @@ def check_disk(where: str, free: float, needed: float) -> list[Problem]:
     if needed <= free:
         return []
     what = f"about {needed / GIB:,.0f} GiB will be written, and {free / GIB:,.0f} GiB are free"
-    return [Problem(where, what, "another --storage, or `weakteach gc`")]
+    return [Problem(where, what, "another --storage, --drop-sft of sweeps, or `weakteach gc`")]
 
 
 def free_bytes(store: Store) -> float:

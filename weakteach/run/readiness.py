@@ -5,11 +5,10 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from weakteach.artifacts.errors import UserError
-from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Store
 from weakteach.models.resources import Resources
 from weakteach.preferences.sources import UNRESOLVED, HubSource, Source, hub_source
-from weakteach.run.fit import Footprint, bytes_written
+from weakteach.run.fit import Footprint
 from weakteach.run.needs import Needs, named
 from weakteach.run.nodes import nodes_of_file
 from weakteach.run.preflight import (
@@ -85,10 +84,10 @@ def check_cluster_file(file: Path | None, resources: Resources) -> list[Problem]
 
 
 def check_run(
-    missing: Iterable[Step], taken: Iterable[Footprint], store: Store, resources: Resources
+    written: float, taken: Iterable[Footprint], store: Store, resources: Resources
 ) -> list[Problem]:
-    """That the missing steps fit the memory of a GPU and the room of the storage."""
+    """That steps fit the memory of a GPU, and the bytes that are ``written`` the storage."""
     problems = check_memory(
         [(f"{one.kind} of {one.model}", one.fitted, one.trains) for one in taken], resources
     )
-    return problems + check_disk(store.url, free_bytes(store), bytes_written(missing))
+    return problems + check_disk(store.url, free_bytes(store), written)

@@ -9,6 +9,7 @@ from itertools import groupby
 from rich.console import Console
 from rich.table import Table
 
+from weakteach.artifacts.dropping import at_hand
 from weakteach.artifacts.step import Step, walk
 from weakteach.artifacts.store import Store
 from weakteach.report.words import duration
@@ -42,7 +43,7 @@ class Rounds:
 
     def missing(self, wanted: Sequence[Experiment]) -> list[Step]:
         steps = _steps(wanted)
-        existing = self.store.existing(steps)
+        existing = at_hand(self.store, steps)
         return [step for step in steps if step.fingerprint not in existing]
 
     def seconds(self, missing: Sequence[Step], done: Sequence[Experiment]) -> float:

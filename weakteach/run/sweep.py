@@ -13,6 +13,7 @@ from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, TuneC
 from rich.console import Console
 
 from weakteach.artifacts.computing import obtain_each
+from weakteach.artifacts.dropping import at_hand
 from weakteach.artifacts.errors import StorageError
 from weakteach.artifacts.inventory import tidy
 from weakteach.artifacts.step import Step, walk
@@ -20,6 +21,7 @@ from weakteach.artifacts.store import Store
 from weakteach.models.resources import Resources
 from weakteach.report.publish import publish_results
 from weakteach.results.findings import Findings
+from weakteach.run.dropping import Dropping
 from weakteach.run.failures import SharedFailures, reason, start_keeper
 from weakteach.run.metrics import StudyMetrics
 from weakteach.run.parts import Outcome, Part
@@ -49,6 +51,7 @@ def run_study(
     rates: tuple[Rate, ...] = (),
     trackers: Collection[str] = (),
     part: Part | None = None,
+    drop_sft: bool = False,
 ) -> Outcome:
     """Compute the arms under a running Ray and keep results, report, metrics and trackers up to
     date; see ``prices.Rate`` and ``trackers.TRACKERS``.
@@ -59,7 +62,7 @@ def run_study(
     """
     part = part or Part(arms_of(experiments))
     steps = walk(m.target for one in experiments for m in one.measures if m.target is not None)
-    existing = store.existing(steps)
+    existing = at_hand(store, steps)
     study = replace(
         study,
         steps_total=len(steps),
@@ -68,7 +71,8 @@ def run_study(
     )
     metrics = StudyMetrics(study.name, store, steps, rates)
     manifest = make_manifest(study, experiments)
-    recorder = Recorder(manifest, part, store, steps, existing, console, metrics)
+    dropping = Dropping(store, study.name, steps, console) if drop_sft else None
+    recorder = Recorder(manifest, part, store, steps, existing, console, metrics, dropping)
     tracking = Tracking(trackers, study.name, part.arms, store, console)
     interrupted = False
     if any(step.fingerprint not in existing for arm in part.arms for step in walk(arm.targets)):
@@ -76,6 +80,10 @@ def run_study(
         interrupted = not _fit(study.name, part, store, resources, concurrent, recorder, tracking)
         if not interrupted:
             _tidy(store, steps, console)
+            if dropping:
+                dropping.all_arms_ended()
+    elif dropping and store.is_local:  # a bucket's leases need the Ray that was not started
+        dropping.all_arms_ended()
     tracking.close()
     findings = recorder.write(final=True)
     return Outcome(recorder.computed, findings, interrupted, recorder.late, recorder.failures)
@@ -180,13 +188,14 @@ class Recorder(Callback):
         existing: set[str],
         console: Console,
         metrics: StudyMetrics,
+        dropping: Dropping | None = None,
     ) -> None:
         self.computed = part.computed
         self.open_arms = len(part.arms)
         self.late = 0
         self.failures: dict[str, str] = dict(part.failures)
         self._manifest, self._arms, self._store, self._steps = manifest, part.arms, store, steps
-        self._console, self._metrics = console, metrics
+        self._console, self._metrics, self._dropping = console, metrics, dropping
         self._late: set[str] = set()
         self._existing = Existing(store, steps, existing)
         self._doing = Doing()
@@ -228,6 +237,8 @@ class Recorder(Callback):
     def _arm_ended(self, line: str) -> None:
         self.open_arms -= 1
         self._console.print(line, highlight=False, markup=False)
+        if self._dropping:
+            self._dropping.an_arm_ended()
         if time.monotonic() < self._next_write:
             return
         try:  # a report that fails now must not stop the study; at its end it is an error
