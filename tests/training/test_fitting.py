@@ -45,7 +45,7 @@ def test_the_first_way_that_fits_the_smallest_device(devices, fit, monkeypatch):
     order = [Fit(), Fit(True), Fit(shards=4), Fit(True, 4)]
     monkeypatch.setattr(
         "weakteach.models.memory.training_memory",
-        lambda *given: SimpleNamespace(on_gpu=100 - 10 * order.index(given[-1])),
+        lambda *given: SimpleNamespace(on_gpu=100 - 10 * order.index(given[5])),
     )
     devices(1000, 100 - 10 * order.index(fit), 1000, 1000)
     assert find_fit(job(), MODEL, PAIRS) == fit

@@ -6,17 +6,30 @@ Models are small and random, so that any card will do; nothing is downloaded.
 import pytest
 import torch
 from families import CONFIGS
-from packed_trainings import assert_equal, first_gradients, ours, some_pairs
+from packed_trainings import (
+    HERE,
+    TOKENIZER,
+    arguments,
+    assert_equal,
+    first_gradients,
+    ours,
+    some_pairs,
+)
 from test_fitting import PAIRS, job
 from transformers import AutoModelForCausalLM, LlamaConfig
+from trl.trainer.sft_config import SFTConfig
 from trl.trainer.utils import add_fused_lm_head
 
+from weakteach.models.loading import Weights
 from weakteach.models.logprobs import pair_logprobs
 from weakteach.models.memory import Fit, reading_memory, shape_of, training_memory
+from weakteach.models.nf4 import load_over_nf4
 from weakteach.models.resources import Resources
 from weakteach.models.tokens import PairTokens
 from weakteach.training import fitting
 from weakteach.training.recipes import Lora
+from weakteach.training.sft import PackedSftTrainer
+from weakteach.training.worker import lora_config, train_in_float32
 
 pytestmark = [
     pytest.mark.gpu,
@@ -77,3 +90,25 @@ def test_the_estimate_of_labeling_within_20_percent():
     pair_logprobs(model, pairs, 16_384)
     estimate = reading_memory(shape_of(MIDDLE.to_dict()), 16_384, "bfloat16")
     assert estimate.total == pytest.approx(torch.cuda.max_memory_allocated(), rel=0.2)
+
+
+def test_adapters_over_a_base_in_4_bits_learn_and_take_what_is_estimated(tmp_path):
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    AutoModelForCausalLM.from_config(MIDDLE).save_pretrained(tmp_path / "base")
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    model = load_over_nf4(Weights(str(tmp_path / "base")), "bfloat16")
+    taken = torch.cuda.memory_allocated() - before
+    assert isinstance(model.model.layers[0].mlp.up_proj, bitsandbytes.nn.Linear4bit)
+    estimate = training_memory(shape_of(MIDDLE.to_dict()), 1, "bfloat16", 1, over_nf4=True)
+    assert estimate.weights == pytest.approx(taken, rel=0.2)
+    trainer = PackedSftTrainer(
+        some_pairs(), HERE, model=model, processing_class=TOKENIZER,
+        args=SFTConfig(**{**arguments(tmp_path / "run", 16), "max_steps": 20, "logging_steps": 1,
+                          "learning_rate": 1e-3, "bf16": True}),
+        peft_config=lora_config(Lora(rank=8)),
+    )  # fmt: skip
+    train_in_float32(trainer)
+    trainer.train()
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    assert losses[-1] < losses[0]

@@ -100,7 +100,7 @@ def load_causal(weights: Weights, dtype: str = "float32", placed: bool = True) -
 
     Raises ModelError for weights that are damaged, pickled, or want code of their own to be run.
     """
-    with _reading(weights.base):
+    with reading(weights.base):
         config = AutoConfig.from_pretrained(weights.base, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(
             weights.base, dtype=getattr(torch, dtype), **SAFELY, **no_dropout(config)
@@ -116,7 +116,7 @@ def load_with_head(weights: Weights, dtype: str, seed: int, placed: bool = True)
     Raises ModelError as ``load_causal`` does, and for weights that are not of the language model.
     """
     torch.manual_seed(seed)
-    with _reading(weights.base), _quiet_loading():  # it would tell that the head is new
+    with reading(weights.base), _quiet_loading():  # it would tell that the head is new
         config = AutoConfig.from_pretrained(weights.base, trust_remote_code=False)
         model, info = AutoModelForSequenceClassification.from_pretrained(
             weights.base,
@@ -134,7 +134,8 @@ def load_with_head(weights: Weights, dtype: str, seed: int, placed: bool = True)
 
 
 @contextmanager
-def _reading(folder: str | Path) -> Iterator[None]:
+def reading(folder: str | Path) -> Iterator[None]:
+    """Raises ModelError for what the libraries raise when a model's folder is no sound one."""
     if not any(Path(folder).glob("*.safetensors")):
         raise ModelError(f"{folder} holds no weights as safetensors, and others are not loaded")
     try:
@@ -157,7 +158,7 @@ def _quiet_loading() -> Iterator[None]:
 def _merged(model: PreTrainedModel, adapters: tuple[str, ...]) -> PreTrainedModel:
     """With the adapters merged in turn; the model may have another head than theirs had."""
     for adapter in adapters:
-        with _reading(adapter):
+        with reading(adapter):
             config = PeftConfig.from_pretrained(adapter)
             config.task_type = None  # it would choose a wrapper for that task's head
             model = PeftModel.from_pretrained(model, adapter, config=config).merge_and_unload()
@@ -194,7 +195,7 @@ def load_policy_and_reference(
     extra = policy.adapters[len(reference.adapters) :]
     if len(extra) != 1 or policy != Weights(reference.base, (*reference.adapters, *extra)):
         return PolicyAndReference(load_causal(policy, dtype), other)
-    with _reading(extra[0]):
+    with reading(extra[0]):
         adapted = PeftModel.from_pretrained(other, extra[0])
     adapted.eval()
     return PolicyAndReference(other, adapted)
@@ -221,7 +222,7 @@ def load_reward_model(folder: str | Path, dtype: str = "float32") -> PreTrainedM
     Raises ModelError if it has several outputs, or no trained head at all: transformers would
     put a random one there and only warn.
     """
-    with _reading(folder):
+    with reading(folder):
         model, info = AutoModelForSequenceClassification.from_pretrained(
             folder, dtype=getattr(torch, dtype), **SAFELY, output_loading_info=True
         )

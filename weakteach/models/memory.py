@@ -15,6 +15,9 @@ from weakteach.models.resources import FITS, FitName
 from weakteach.models.spec import Dtype
 
 FLOAT32, ADAM = 4, 8
+# Bytes of a weight in NF4: 4 bits, and for 64 of them a scale of 8 bits, of which 256 share a
+# float32 (double quantization).
+NF4 = 0.5 + (1 + FLOAT32 / 256) / 64
 DTYPE_BYTES: dict[str, int] = {"float32": 4, "bfloat16": 2}
 # Families whose feed-forward layer has two matrices and LayerNorm; today's have a third for gating.
 UNGATED = {
@@ -193,19 +196,21 @@ def training_memory(
     lora_rank: int = 0,
     workers: int = 1,
     fit: Fit | None = None,
+    over_nf4: bool = False,
 ) -> Memory:
     """Of one worker that reads ``tokens`` tokens at once, padding included.
 
     Trained weights, their gradients and AdamW's two sums are in float32; autocast to bfloat16
-    copies the trained weights. Below adapters the weights are frozen, in the dtype. Data-parallel
-    workers hold the gradients again in buckets.
+    copies the trained weights. Below adapters the weights are frozen, in the dtype; ``over_nf4``
+    the layers' are in 4 bits, and one matrix at a time in the dtype. Data-parallel workers hold the
+    gradients again in buckets.
     """
     fit = fit or Fit()
-    frozen = shape.parameters if lora_rank else 0
     trained = shape.adapter_parameters(lora_rank) if lora_rank else shape.parameters
     size = DTYPE_BYTES[dtype]
+    frozen = (_in_nf4(shape, size) if over_nf4 else shape.parameters * size) if lora_rank else 0
     cast = 0 if dtype == "float32" or fit.shards > 1 else size * trained
-    weights = (frozen * size + trained * FLOAT32) / fit.shards
+    weights = (frozen + trained * FLOAT32) / fit.shards
     if fit.shards > 1:  # two layers are gathered at a time, one in use and one on its way
         weights += 2 * shape.layer_parameters * FLOAT32
     return Memory(
@@ -227,11 +232,13 @@ def choose_fit(
     workers: int,
     room: float,
     ways: Sequence[Fit],
+    over_nf4: bool = False,
 ) -> Fit | None:
     """The first of the ``ways`` in which a training fits ``room`` bytes of a GPU; None if none
     does."""
     for fit in ways:
-        if training_memory(shape, tokens, dtype, lora_rank, workers, fit).on_gpu <= room:
+        memory = training_memory(shape, tokens, dtype, lora_rank, workers, fit, over_nf4)
+        if memory.on_gpu <= room:
             return fit
     return None
 
@@ -261,6 +268,12 @@ def reading_memory(shape: Shape, tokens: int, dtype: Dtype = "float32", models: 
         activations=max(layer - logits, left),
         logits=logits,
     )
+
+
+def _in_nf4(shape: Shape, size: int) -> float:
+    layers = shape.layers * shape.layer_parameters
+    widest = shape.hidden * max(shape.feed_forward, shape.queries)
+    return NF4 * layers + size * (shape.parameters - layers + widest)
 
 
 def _kept(shape: Shape, tokens: int, size: int, lora_rank: int, checkpointing: bool) -> float:

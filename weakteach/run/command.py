@@ -41,6 +41,7 @@ from weakteach.run.plan import (
     plan_table,
     seconds_of,
 )
+from weakteach.run.preflight import check_nf4
 from weakteach.run.prices import check_cost, cost_sentence, cost_table, costs, rates, read_prices
 from weakteach.run.readiness import check_cluster_file, check_needs, check_run, refuse
 from weakteach.run.simulation import longest_first, simulation_table, tasks_of
@@ -124,6 +125,7 @@ class Sweep:
         if not cost.plan:
             needs = needs_of(grid, experiments)
             problems = check_needs(needs, grid.preset.max_tokens)
+            problems += check_nf4(resources) if choices.lora_base == "nf4" else []
             refuse(problems + check_cluster_file(running.cluster_file, resources))
             if needs.of_hub:
                 grid, experiments = found(resolve=True)

@@ -146,7 +146,7 @@ def plan_memory(
         case Sft() | Dpo() | RewardHead():
             tokens, rank = _tokens(step, resources, length), rank_of(step)
             workers = max(1, resources.train_workers)
-            return training_memory(shape, tokens, step.dtype, rank, workers, fit)
+            return training_memory(shape, tokens, step.dtype, rank, workers, fit, is_over_nf4(step))
         case WeakLabels(teacher=Dpo(recipe=recipe)):
             models = 1 if recipe.lora else 2
             return reading_memory(shape, resources.batch_tokens, step.dtype, models)
@@ -167,13 +167,22 @@ def plan_fit(
     """How the step fits a GPU of ``room`` bytes; None if it does not."""
     workers = max(1, resources.train_workers)
     tokens, ways = _tokens(step, resources, length), ways_to_fit(resources.fit, workers)
-    return choose_fit(shape, tokens, step.dtype, rank_of(step), workers, room, ways)
+    if is_over_nf4(step) or (isinstance(step, RewardHead) and step.recipe.lora):
+        ways = [way for way in ways if way.shards == 1]
+    how = (rank_of(step), workers, room, ways, is_over_nf4(step))
+    return choose_fit(shape, tokens, step.dtype, *how)
 
 
 def _tokens(step: Sft | Dpo | RewardHead, resources: Resources, length: int) -> int:
     share = max(1, step.recipe.schedule.batch // max(1, resources.train_workers))
     rows = 1 if isinstance(step, Sft) else 2
     return tokens_at_once(share, rows, length, resources.train_tokens)
+
+
+def is_over_nf4(step: Step) -> bool:
+    """Whether it trains adapters over a base in 4 bits."""
+    trains = isinstance(step, Sft | Dpo | RewardHead) and step.recipe.lora
+    return bool(trains and trains.over_nf4)
 
 
 def rank_of(step: Sft | Dpo | RewardHead) -> int:

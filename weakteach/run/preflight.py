@@ -256,6 +256,17 @@ def check_memory(
     ]
 
 
+def check_nf4(resources: Resources) -> list[Problem]:
+    """That there are GPUs, and the library, for bases in 4 bits."""
+    where, found = "--lora-base nf4", []
+    if not resources.gpus:
+        found.append(Problem(where, "a base in 4 bits needs a CUDA GPU", "--gpus 1"))
+    if util.find_spec("bitsandbytes") is None:
+        what = "it needs bitsandbytes, which is not installed"
+        found.append(Problem(where, what, "pip install 'weakteach[nf4]', here and on every host"))
+    return found
+
+
 def room_of(resources: Resources) -> float | None:
     """Bytes of a GPU that a worker has; None without GPUs, or of an unknown type."""
     gib = GPU_GIB.get(resources.gpu_type)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Literal
+from typing import Literal, TypeVar
 
 from weakteach.evaluation.gold import Gold, RewardModel, WorldGold
 from weakteach.evaluation.judge import ChatJudge, Judge, RewardJudge, Style
@@ -19,14 +19,15 @@ from weakteach.steps.labels import HumanLabels
 from weakteach.steps.training import RewardHead
 from weakteach.study.arms import Annotator, Grid
 from weakteach.study.points import Data
-from weakteach.study.policies import policy_of, tokenizers_of
+from weakteach.study.policies import name_of, policy_of, tokenizers_of
 from weakteach.study.presets import DataPreset, Preset, Ranges, Recipes
 from weakteach.study.roles import BESIDE_HUMAN, CONTROLS, FIRST
-from weakteach.training.recipes import Lora
+from weakteach.training.recipes import DpoRecipe, Lora, LoraBase, SftRecipe
 from weakteach.worlds.domain import Domain
 from weakteach.worlds.domains import DOMAINS
 from weakteach.worlds.noise import BradleyTerry, Noise, UniformFlip
 
+R = TypeVar("R", SftRecipe, DpoRecipe)
 TRAINED = "trained:"
 FORMS: dict[str, RewardForm] = {"text": "text", "chat": "chat", "pair": "pair"}
 # What the size grid compares, by --controls.
@@ -74,6 +75,9 @@ class Choices(Ranges):
     """Of computations with models; weights are trained in float32 in any case."""
     sft_lora: int | None = None
     """Rank of adapters (LoRA) that SFT trains, in place of all weights or of the preset's."""
+    lora_base: LoraBase = "whole"
+    """What adapters are trained over: the whole base in the dtype, or nf4, a base in 4 bits
+    (bitsandbytes, on CUDA). All that reads them does so over the whole one."""
     controls: Literal["main", "both", "all"] = "main"
     """What the size grid compares weak labels with: main (the student before alignment, human and
     gold labels), both (human labels of the labeled part, with and without weak labels of the rest,
@@ -207,8 +211,8 @@ def make_grid(
             name=domain_name(pairs.source),
             held_out=held_out,
             golds=tuple(gold for gold in found if gold),
-            teacher=with_adapters(wanted.teacher_recipes, choices.sft_lora),
-            student=with_adapters(wanted.student_recipes, choices.sft_lora),
+            teacher=with_adapters(wanted.teacher_recipes, choices.sft_lora, choices.lora_base),
+            student=with_adapters(wanted.student_recipes, choices.sft_lora, choices.lora_base),
         )
 
     own = choices.data is None
@@ -219,6 +223,14 @@ def make_grid(
         if own or not gold.startswith(TRAINED)
     )
     main, summaries = data(preset.data, given, golds), None
+    if choices.lora_base != "whole":
+        trained = [main.student(name_of(one)) for one in (student, *students, *families)]
+        trained += [main.teacher(name_of(one)) for one in (*weak, *others)]
+        if not any(of.sft.lora or of.dpo.lora for of in trained):
+            raise DataError(
+                f"--lora-base {choices.lora_base}: no model of the preset {preset.name} is trained "
+                "by adapters: give --sft-lora RANK, or another --preset"
+            )
     # The second domain is the preset's own: it does not go with pairs that the user brings.
     if preset.summaries and preset.summaries.data and own:
         summaries = data(preset.summaries, preset.summaries.data, preset.summaries.golds)
@@ -241,17 +253,24 @@ def make_grid(
     )
 
 
-def with_adapters(recipes: Callable[[str], Recipes], rank: int | None) -> Callable[[str], Recipes]:
+def with_adapters(
+    recipes: Callable[[str], Recipes], rank: int | None, base: LoraBase = "whole"
+) -> Callable[[str], Recipes]:
     """The same, but that SFT trains adapters of that rank, scaled by twice the rank, if one is
-    given."""
-    if rank is None:
-        return recipes
+    given, and that adapters of policies are trained over that base."""
 
     def adapted(name: str) -> Recipes:
         of_model = recipes(name)
-        return replace(of_model, sft=replace(of_model.sft, lora=Lora(rank, alpha=2 * rank)))
+        sft, dpo = of_model.sft, of_model.dpo
+        if rank is not None:
+            sft = replace(sft, lora=Lora(rank, alpha=2 * rank))
+        return replace(of_model, sft=_over(sft, base), dpo=_over(dpo, base))
 
     return adapted
+
+
+def _over(recipe: R, base: LoraBase) -> R:
+    return replace(recipe, lora=replace(recipe.lora, base=base)) if recipe.lora else recipe
 
 
 def domain_name(source: Source) -> str:

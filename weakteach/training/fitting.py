@@ -32,7 +32,9 @@ def find_fit(job: TrainingJob, model: PreTrainedModel, pairs: Sequence[PairToken
     lora: Lora | None = job.recipe.lora
     ways = ways_to_fit(asked, workers)
     has_head = model.get_output_embeddings() is None
-    if lora and has_head:  # whose adapters are merged into whole weights at the end
+    over_nf4 = bool(lora and lora.over_nf4)
+    # The adapters of a head are merged into whole weights at the end.
+    if over_nf4 or (lora and has_head):
         ways = [way for way in ways if way.shards == 1]
     room = _room(job.resources.gpus)
     if room is None:
@@ -43,6 +45,8 @@ def find_fit(job: TrainingJob, model: PreTrainedModel, pairs: Sequence[PairToken
             + (
                 "a training without GPUs is not sharded"
                 if room is None
+                else "a base in 4 bits is not sharded"
+                if over_nf4
                 else "a reward head over adapters is not sharded"
             )
         )
@@ -54,9 +58,10 @@ def find_fit(job: TrainingJob, model: PreTrainedModel, pairs: Sequence[PairToken
     longest = max(pair.longest for pair in pairs)
     tokens = tokens_at_once(share, rows, longest, job.resources.train_tokens)
     rank = lora.rank if lora else 0
-    if fit := choose_fit(shape, tokens, job.dtype, rank, workers, room, ways):
+    if fit := choose_fit(shape, tokens, job.dtype, rank, workers, room, ways, over_nf4):
         return fit
-    needed = training_memory(shape, tokens, job.dtype, rank, workers, ways[-1]).on_gpu
+    last = training_memory(shape, tokens, job.dtype, rank, workers, ways[-1], over_nf4)
+    needed = last.on_gpu
     raise StepError(
         f"Training takes about {needed / GIB:.0f} GiB of a GPU that has {room / GIB:.0f}: have "
         "more workers (--train-workers), LoRA, or a smaller --train-tokens; --fit whole tries it "

@@ -10,18 +10,25 @@ from typing import Any, Literal
 # conservative DPO (Mitchell 2023), and a hinge (Zhao et al. 2023).
 Loss = Literal["dpo", "ipo", "rdpo", "cdpo", "hinge"]
 EXPECT_WRONG_LABELS = ("rdpo", "cdpo")
+LoraBase = Literal["whole", "nf4"]
 # What a recipe without changes is called.
 USUAL = "usual"
 
 
 @dataclass(frozen=True)
 class Lora:
-    """Low-rank adapters (Hu et al. 2021) on the named projections instead of full training."""
+    """Low-rank adapters (Hu et al. 2021) on the named projections instead of full training, over a
+    ``base`` in the dtype of the computation, or in 4 bits (NF4; QLoRA, Dettmers et al. 2023)."""
 
     rank: int = 8
     alpha: int = 16
     dropout: float = 0.0
     targets: str = "all-linear"
+    base: LoraBase = "whole"
+
+    @property
+    def over_nf4(self) -> bool:
+        return self.base == "nf4"
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,10 @@ class RewardRecipe:
 
     schedule: Schedule = Schedule(learning_rate=1e-5, batch=32, epochs=5.0)
     lora: Lora | None = None
+
+    def __post_init__(self) -> None:
+        if self.lora and self.lora.over_nf4:
+            raise ValueError("A reward head's adapters are merged: they need a whole base, not nf4")
 
 
 @dataclass(frozen=True)

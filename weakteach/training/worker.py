@@ -36,6 +36,7 @@ from weakteach.artifacts.step import Progress, Step
 from weakteach.artifacts.store import Store
 from weakteach.models.loading import Weights, load_causal, weights_of
 from weakteach.models.memory import Fit
+from weakteach.models.nf4 import load_over_nf4
 from weakteach.models.process import prepare_process
 from weakteach.models.resources import Resources
 from weakteach.models.spec import Dtype, Model
@@ -83,12 +84,15 @@ def load_start(
     """The model that training starts from, and its tokenizer.
 
     Weights that are trained stay in float32, whatever the dtype of the computation; those below
-    adapters are frozen and take less room in the dtype.
+    adapters are frozen and take less room in the dtype, or in 4 bits.
     """
     prepare_process(job.resources.threads)
     weights = weights_of(job.store, job.start)
-    dtype = job.dtype if job.recipe.lora else "float32"
-    return load(weights, dtype), load_tokenizer(weights.base)
+    tokenizer = load_tokenizer(weights.base)
+    lora: Lora | None = job.recipe.lora
+    if lora and lora.over_nf4:
+        return load_over_nf4(weights, job.dtype), tokenizer
+    return load(weights, job.dtype if lora else "float32"), tokenizer
 
 
 def load_preferences(
@@ -271,6 +275,7 @@ def train_and_save(trainer: Trainer, job: TrainingJob, merge: bool = False) -> d
     stage, trained adapters alone or, with ``merge``, as a whole model. Returns facts for the
     record, among them how the training was made to fit."""
     trainer.remove_callback(PrinterCallback)
+    train_in_float32(trainer)
     in_group = job.resources.train_workers > 0
     trainer.add_callback(CheckpointNowAndThen(job.resources))
     trainer.add_callback(ReportProgress(in_group, job.progress))
@@ -311,6 +316,13 @@ def train_and_save(trainer: Trainer, job: TrainingJob, merge: bool = False) -> d
         "shards": world_size() if sharded else 1,
         "activation_checkpointing": trainer.args.activation_checkpointing,
     }
+
+
+def train_in_float32(trainer: Trainer) -> None:
+    """TRL casts adapters over a base in 4 bits to bfloat16, in which small updates are lost."""
+    for parameter in trainer.model.parameters():  # type: ignore[union-attr]
+        if parameter.requires_grad and parameter.dtype == torch.bfloat16:
+            parameter.data = parameter.data.float()
 
 
 def _train_in_group(trainer: Trainer) -> TrainOutput:
