@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeps.size_grid import size_grid
+from weakteach.artifacts.errors import UserError
 from weakteach.artifacts.step import walk
 from weakteach.evaluation.judge import ChatJudge
 from weakteach.models.chat.endpoint import Chat
@@ -208,6 +209,13 @@ def test_every_field_of_resources_is_an_option_over_the_presets():
     assert resources_of(LAPTOP, None) == LAPTOP.resources
     anywhere = replace(PAPER.resources, gpu_type="", max_failures=5)
     assert resources_of(PAPER, {"gpu_type": "any", "max_failures": 5}) == anywhere
+    # The user's own number wins, and nothing grows beyond it.
+    given = resources_of(PAPER, {"train_workers": 2, "label_actors": 8})
+    assert (given.train_workers, given.train_workers_max) == (2, 0)
+    assert (given.label_actors, given.label_actors_max) == (8, 0)
+    assert resources_of(PAPER, {"train_workers_max": 8}).train_workers_max == 8
+    with pytest.raises(UserError, match="--train-workers-max 1"):
+        resources_of(PAPER, {"train_workers": 2, "train_workers_max": 1})
 
 
 def test_all_of_the_endpoint_can_be_set():

@@ -1,5 +1,7 @@
 """How many arms run at a time on machines and clusters of given sizes."""
 
+from dataclasses import replace
+
 import pytest
 
 from weakteach.models.resources import Resources
@@ -65,3 +67,10 @@ def test_what_the_user_asks_for_wins_and_a_cluster_is_asked_when_it_is_joined(ma
 )
 def test_a_cluster_runs_as_many_arms_as_it_has_devices_for(cpus, gpus, head, said):
     assert str(on_cluster(PAPER, cpus, gpus, head * GIB)) == said
+
+
+def test_what_may_grow_counts_as_it_begins():
+    growing = replace(
+        PAPER, train_workers=1, train_workers_max=4, label_actors=1, label_actors_max=4
+    )
+    assert on_cluster(growing, 512, 64, 64 * GIB).arms == 64

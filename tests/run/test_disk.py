@@ -5,10 +5,10 @@ from fractions import Fraction
 
 from weakteach.artifacts.step import walk
 from weakteach.evaluation.gold import WorldGold
+from weakteach.models.size import shape_for
 from weakteach.models.spec import find_model
 from weakteach.preferences.sources import WorldSource
 from weakteach.run.disk import Disk, disk_of, most_at_once
-from weakteach.run.fit import shape_for
 from weakteach.steps.data import HeldOut, Pairs, Split
 from weakteach.steps.evaluation import Generate, GoldReward
 from weakteach.steps.labels import HumanLabels

@@ -10,19 +10,19 @@ from rich.console import Console
 from weakteach.evaluation.gold import RewardModel, WorldGold
 from weakteach.models.memory import Fit, shape_of, training_memory
 from weakteach.models.resources import Resources
+from weakteach.models.size import shape_for
 from weakteach.models.spec import Model, find_model
 from weakteach.preferences.sources import WorldSource
 from weakteach.run.fit import (
     footprints,
     memory_table,
-    plan_fit,
     plan_memory,
-    shape_for,
 )
+from weakteach.run.simulation import tasks_of, widest
 from weakteach.steps.data import HeldOut, Pairs, Split
 from weakteach.steps.evaluation import Generate, GoldReward
 from weakteach.steps.labels import GoldLabels, HumanLabels, WeakLabels
-from weakteach.steps.training import Dpo, RewardHead, Sft
+from weakteach.steps.training import Dpo, RewardHead, Sft, plan_fit, spread
 from weakteach.training.recipes import DpoRecipe, Lora, RewardRecipe, Schedule, SftRecipe
 
 GIB = 1 << 30
@@ -111,6 +111,30 @@ def test_footprints_tell_the_way_in_which_a_card_of_the_type_is_fitted(steps):
     # Of an unknown card, or none, nothing can be said but what it takes.
     for unknown in (RESOURCES, Resources()):
         assert footprints(steps, unknown, 512)[1].how == "whole"
+
+
+def test_workers_are_one_where_a_card_holds_the_training_and_the_most_where_it_does_not(steps):
+    one = Resources(train_workers=1, train_workers_max=4, gpus=1, gpu_type="A100-80G")
+    few, many = (replace(one, train_workers=count, train_workers_max=0) for count in (1, 4))
+    small, large, adapters = steps[1:4]
+    shapes = [shape_for(step) for step in (small.start, large.start)]
+    assert spread(small, shapes[0], one, 512) == few
+    assert spread(large, shapes[1], one, 512) == many
+    assert spread(adapters, shapes[1], one, 512) == few
+    # Of an unknown model or card nothing is known that would speak for more workers.
+    assert spread(large, None, one, 512) == few
+    assert spread(large, shapes[1], replace(one, gpu_type=""), 512) == replace(few, gpu_type="")
+    asked = replace(one, fit="sharded")
+    assert spread(small, shapes[0], asked, 512) == replace(many, fit="sharded")
+    assert spread(large, shapes[1], many, 512) == many
+    found = footprints(steps, one, 512)
+    assert [one.how for one in found] == ["whole", "sharded over 4", "whole", ""]
+    tasks = tasks_of(steps[1:4], lambda step: 1.0, one, 512)
+    assert [task.workers for task in tasks] == [1, 4, 1]
+    assert widest(steps, one, 512) == many
+    assert widest([small, adapters], one, 512) == few
+    assert widest([], one, 512) == few
+    assert widest(steps, many, 512) == many
 
 
 def test_the_table_has_the_largest_model_of_each_kind_and_way(steps):

@@ -86,7 +86,7 @@ def steps_of(preset, resources):
     grid = make_grid(preset, ranges, Choices(), resolve=False)
     arms = arms_of([size_grid(grid)])
     steps = walk(target for arm in arms for target in arm.targets)
-    return arms, steps, tasks_of(steps, lambda step: seconds_of(step, preset.scale), resources)
+    return arms, steps, tasks_of(steps, lambda step: seconds_of(step, preset.scale), resources, 512)
 
 
 def test_tasks_are_the_steps_with_their_workers_and_inputs():
@@ -101,7 +101,7 @@ def test_tasks_are_the_steps_with_their_workers_and_inputs():
             assert task.workers == 2
     # Of steps that exist nothing is left, nor does anything wait for them.
     (generate,) = [step for step in steps if isinstance(step, Generate)][:1]
-    assert tasks_of([generate], lambda step: 1.0, resources) == [Task(1.0, 2)]
+    assert tasks_of([generate], lambda step: 1.0, resources, 512) == [Task(1.0, 2)]
 
 
 def test_the_arm_with_the_longest_path_starts_first():

@@ -15,6 +15,12 @@ Attention = Literal["sdpa", "flex"]
 # each with activations kept or computed again (checkpointed).
 FITS = ("whole", "whole-checkpointed", "sharded", "sharded-checkpointed")
 FitName = Literal["auto", "whole", "whole-checkpointed", "sharded", "sharded-checkpointed"]
+GIB = 1 << 30
+# Memory of a GPU by its name in Ray, in GiB: the smallest that is sold under the name.
+GPU_GIB: dict[str, float] = {
+    "T4": 16, "V100": 16, "A10G": 24, "L4": 24, "L40S": 48, "A100": 40, "A100-40G": 40,
+    "A100-80G": 80, "H100": 80, "H200": 141, "B200": 180,
+}  # fmt: skip
 AT_LEAST_ONE = {"label_tasks", "threads", "train_tokens", "batch_tokens"}
 
 
@@ -24,6 +30,9 @@ class Resources:
 
     train_workers: int = 0
     """Data-parallel training workers; 0 trains in the trial, which starts no processes."""
+    train_workers_max: int = 0
+    """Workers over which a training is spread that does not fit the GPUs of those; no more of them
+    without, nor where --train-workers is given alone."""
     label_actors: int = 0
     """Actors that label and generate, each with the model; 0 does so in Ray tasks."""
     label_actors_max: int = 0
@@ -77,8 +86,13 @@ class Resources:
                 f"{self.label_actors_max}: it must start with at least 1 (--label-actors) and at "
                 "most that many (--label-actors-max)"
             )
-
-        if self.fit.startswith("sharded") and not (self.gpus and self.train_workers > 1):
+        if self.train_workers_max and not 0 < self.train_workers <= self.train_workers_max:
+            raise UserError(
+                f"--train-workers-max {self.train_workers_max}: it must be at least that of "
+                f"--train-workers, and that at least 1, but is {self.train_workers}"
+            )
+        most = max(self.train_workers, self.train_workers_max)
+        if self.fit.startswith("sharded") and not (self.gpus and most > 1):
             raise UserError(
                 f"--fit {self.fit} shards a model over the GPUs of several workers: ask for them "
                 "with --train-workers and --gpus 1, or leave --fit out"
@@ -106,3 +120,9 @@ class Resources:
         if self.gpu_type:
             wanted[f"accelerator_type:{self.gpu_type}"] = 0.001
         return wanted
+
+
+def room_of(resources: Resources) -> float | None:
+    """Bytes of a GPU that a worker has; None without GPUs, or of an unknown type."""
+    gib = GPU_GIB.get(resources.gpu_type)
+    return None if gib is None or not resources.gpus else gib * GIB * min(1.0, resources.gpus)

@@ -1,12 +1,16 @@
 """How large a model is, without loading it."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
-from weakteach.models.spec import Model, ModelError, fetch
+from weakteach.models.memory import Shape, shape_in, typical_shape
+from weakteach.models.spec import CONFIG, UNRESOLVED, Model, ModelError, fetch
 from weakteach.models.tiny.family import FAMILY, SHIPPED, base_folder
 
+SIZE_IN_NAME = re.compile(r"(\d+(?:\.\d+)?)([kmb])(?![a-z])", re.IGNORECASE)
+UNITS = {"k": 1e3, "m": 1e6, "b": 1e9}
 GATED = ("llama", "mistral", "gemma", "gemma2", "gemma3_text", "qwen2", "qwen3", "phi3", "olmo2")
 
 
@@ -25,6 +29,46 @@ def layer_parameters(model: Model) -> int | None:
         return config_parameters(json.loads((folder / "config.json").read_text()))
     except (ModelError, OSError, ValueError, ImportError):
         return None
+
+
+def parameters(model: Model) -> float:
+    """Parameters of a model: from its shape, the size in its name or its file; 0 where none of
+    them tells."""
+    if model.label in FAMILY:
+        return FAMILY[model.label].parameters
+    if found := SIZE_IN_NAME.findall(model.label):
+        number, unit = found[-1]
+        return float(number) * UNITS[unit.lower()]
+    files = Path(model.location).glob("*.safetensors")
+    return sum(file.stat().st_size for file in files) / 4
+
+
+def shape_for(model: Model) -> Shape | None:
+    """From the model's config where it is at hand, else that of a typical decoder of its size; None
+    where not even that is known. Asks the hub only for a model whose revision is known."""
+    shape = None
+    if model.label in SHIPPED:
+        shape = shape_in(base_folder(model.label))
+    elif model.content.startswith("sha256:"):
+        shape = shape_in(model.location)
+    elif not model.is_untrained:
+        folder = _cached(model)
+        shape = shape_in(folder) if folder else None
+    size = parameters(model)
+    return shape or (typical_shape(size) if size else None)
+
+
+def _cached(model: Model) -> Path | None:
+    """A folder with the config of a hub model, if there is one."""
+    if not model.content.endswith(f"@{UNRESOLVED}"):
+        try:
+            return fetch(model, [CONFIG])
+        except ModelError:
+            return None
+    from huggingface_hub import try_to_load_from_cache  # slow to import, for hub models alone
+
+    found = try_to_load_from_cache(model.label, CONFIG)
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def context_of(model: Model) -> int | None:

@@ -192,7 +192,7 @@ def _local(concurrent: int, resources: Resources) -> dict[str, Any]:
     # which code can be run, are open to the network. It reads the variable when it is imported.
     os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False
-    training = resources.train_workers * resources.cpus
+    training = max(resources.train_workers, resources.train_workers_max) * resources.cpus
     growing = max(0, resources.label_actors_max - resources.label_actors) * resources.cpus
     return {
         "num_cpus": math.ceil(concurrent * (_cpus_of_a_trial(resources) + training + growing)),

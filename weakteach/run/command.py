@@ -12,6 +12,7 @@ from cyclopts import App
 
 from weakteach.artifacts.store import Store
 from weakteach.models.resources import Resources
+from weakteach.models.size import parameters
 from weakteach.run.address import ray_address
 from weakteach.run.concurrency import planned
 from weakteach.run.deciding import Deciding
@@ -36,7 +37,6 @@ from weakteach.run.parts import SPENT, Outcome, Part, deadline_of
 from weakteach.run.plan import (
     experiments_table,
     make_plan,
-    parameters,
     plan_sentence,
     plan_table,
     seconds_of,
@@ -160,7 +160,7 @@ class Sweep:
             console.print(f"{at_once or 'As many arms at a time as fit on the cluster'}.")
             console.print(cost_table(of_plan, prices))
             console.print(cost_sentence(of_plan, prices))
-            tasks = tasks_of(made.missing, seconds, resources)
+            tasks = tasks_of(made.missing, seconds, resources, asked.grid.preset.max_tokens)
             console.print(simulation_table(tasks, made.device, of_plan, prices))
             console.print(memory_table(taken, resources))
             console.print(str(disk))

@@ -53,8 +53,9 @@ def _cores_of_an_arm(resources: Resources) -> int:
 
 def on_cluster(resources: Resources, cpus: float, gpus: float, head_bytes: float) -> AtOnce:
     """As many arms, whose workers are on nodes of their own, as so many CPUs and GPUs have room
-    for; their drivers share the memory of the head."""
-    workers = max(resources.train_workers, resources.label_workers)
+    for; their drivers share the memory of the head. What may grow counts as it begins: more arms
+    are worth more than more workers for each."""
+    workers = max(resources.train_workers, resources.label_actors or resources.label_tasks)
     fits = int(cpus // (workers * resources.cpus))
     has = f"{cpus:g} CPUs"
     if resources.gpus and gpus // (workers * resources.gpus) < fits:

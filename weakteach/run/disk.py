@@ -7,11 +7,11 @@ from rich.filesize import decimal
 
 from weakteach.artifacts.step import Step, walk
 from weakteach.models.memory import ADAM, DTYPE_BYTES, FLOAT32, Shape
+from weakteach.models.size import shape_for
 from weakteach.models.spec import Model
-from weakteach.run.fit import rank_of, shape_for
 from weakteach.run.plan import model_of
 from weakteach.steps.data import Converted, Dequantized, Pretrained
-from weakteach.steps.training import Dpo, RewardHead, Sft
+from weakteach.steps.training import Dpo, RewardHead, Sft, rank_of
 from weakteach.study.arms import Arm
 
 # Of one training, which are kept at a time.

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.table import Table
 
@@ -12,22 +11,26 @@ from weakteach.models.memory import (
     Fit,
     Memory,
     Shape,
-    choose_fit,
     reading_memory,
-    shape_in,
-    tokens_at_once,
     training_memory,
-    typical_shape,
     ways_to_fit,
 )
-from weakteach.models.resources import Resources
-from weakteach.models.spec import CONFIG, UNRESOLVED, Model, ModelError, fetch
-from weakteach.models.tiny.family import SHIPPED, base_folder
-from weakteach.run.plan import model_of, parameters
-from weakteach.run.preflight import GIB, room_of
+from weakteach.models.resources import GIB, Resources, room_of
+from weakteach.models.size import shape_for
+from weakteach.models.spec import Model
+from weakteach.run.plan import model_of
 from weakteach.steps.evaluation import Generate, GoldReward
 from weakteach.steps.labels import GoldLabels, WeakLabels
-from weakteach.steps.training import Dpo, RewardHead, Sft
+from weakteach.steps.training import (
+    Dpo,
+    RewardHead,
+    Sft,
+    is_over_nf4,
+    plan_fit,
+    rank_of,
+    spread,
+    tokens_of,
+)
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,8 @@ def footprints(steps: Iterable[Step], resources: Resources, length: int) -> list
 def _footprint(
     step: Step, model: str, shape: Shape, resources: Resources, length: int
 ) -> Footprint | None:
+    if isinstance(step, Sft | Dpo | RewardHead):
+        resources = spread(step, shape, resources, length)
     memory = plan_memory(step, shape, resources, length)
     if memory is None:
         return None
@@ -90,34 +95,6 @@ def _footprint(
 def _bytes(memory: Memory | None, resources: Resources) -> float:
     assert memory is not None
     return memory.on_gpu if resources.gpus else memory.total
-
-
-def shape_for(model: Model) -> Shape | None:
-    """From the model's config where it is at hand, else that of a typical decoder of its size; None
-    where not even that is known. Asks the hub only for a model whose revision is known."""
-    shape = None
-    if model.label in SHIPPED:
-        shape = shape_in(base_folder(model.label))
-    elif model.content.startswith("sha256:"):
-        shape = shape_in(model.location)
-    elif not model.is_untrained:
-        folder = _cached(model)
-        shape = shape_in(folder) if folder else None
-    size = parameters(model)
-    return shape or (typical_shape(size) if size else None)
-
-
-def _cached(model: Model) -> Path | None:
-    """A folder with the config of a hub model, if there is one."""
-    if not model.content.endswith(f"@{UNRESOLVED}"):
-        try:
-            return fetch(model, [CONFIG])
-        except ModelError:
-            return None
-    from huggingface_hub import try_to_load_from_cache  # slow to import, for hub models alone
-
-    found = try_to_load_from_cache(model.label, CONFIG)
-    return Path(found).parent if isinstance(found, str) else None
 
 
 def memory_table(found: Iterable[Footprint], resources: Resources) -> Table:
@@ -144,7 +121,7 @@ def plan_memory(
     says, not at all without. Generation is its weights and the keys and values of a batch."""
     match step:
         case Sft() | Dpo() | RewardHead():
-            tokens, rank = _tokens(step, resources, length), rank_of(step)
+            tokens, rank = tokens_of(step, resources, length), rank_of(step)
             workers = max(1, resources.train_workers)
             return training_memory(shape, tokens, step.dtype, rank, workers, fit, is_over_nf4(step))
         case WeakLabels(teacher=Dpo(recipe=recipe)):
@@ -159,32 +136,3 @@ def plan_memory(
             return read.with_cache(shape, resources.batch_tokens, dtype)
         case _:
             return None
-
-
-def plan_fit(
-    step: Sft | Dpo | RewardHead, shape: Shape, resources: Resources, length: int, room: float
-) -> Fit | None:
-    """How the step fits a GPU of ``room`` bytes; None if it does not."""
-    workers = max(1, resources.train_workers)
-    tokens, ways = _tokens(step, resources, length), ways_to_fit(resources.fit, workers)
-    if is_over_nf4(step) or (isinstance(step, RewardHead) and step.recipe.lora):
-        ways = [way for way in ways if way.shards == 1]
-    how = (rank_of(step), workers, room, ways, is_over_nf4(step))
-    return choose_fit(shape, tokens, step.dtype, *how)
-
-
-def _tokens(step: Sft | Dpo | RewardHead, resources: Resources, length: int) -> int:
-    share = max(1, step.recipe.schedule.batch // max(1, resources.train_workers))
-    rows = 1 if isinstance(step, Sft) else 2
-    return tokens_at_once(share, rows, length, resources.train_tokens)
-
-
-def is_over_nf4(step: Step) -> bool:
-    """Whether it trains adapters over a base in 4 bits."""
-    trains = isinstance(step, Sft | Dpo | RewardHead) and step.recipe.lora
-    return bool(trains and trains.over_nf4)
-
-
-def rank_of(step: Sft | Dpo | RewardHead) -> int:
-    """Of the adapters that it trains; 0 for all weights."""
-    return step.recipe.lora.rank if step.recipe.lora else 0

@@ -205,6 +205,10 @@ def resources_of(preset: Preset, given: dict[str, Any] | None) -> Resources:
     given = dict(given or {})
     if given.get("gpu_type") == "any":
         given["gpu_type"] = ""
+    if "train_workers" in given:
+        given.setdefault("train_workers_max", 0)
+    if "label_actors" in given:
+        given.setdefault("label_actors_max", 0)
     resources = replace(preset.resources, **given)
     if resources.gpu_type and not resources.gpus:
         raise UserError(

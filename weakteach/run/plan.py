@@ -1,11 +1,9 @@
 """What a study would compute, before anything runs."""
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.table import Table
 
@@ -14,29 +12,24 @@ from weakteach.artifacts.step import Step, walk
 from weakteach.artifacts.store import Store
 from weakteach.evaluation.gold import RewardModel
 from weakteach.models.memory import typical_shape
+from weakteach.models.size import parameters
 from weakteach.models.spec import Model
-from weakteach.models.tiny.family import FAMILY
 from weakteach.steps.data import (
-    Converted,
-    Dequantized,
     HeldOut,
     Labels,
     Part,
-    Policy,
     Pretrained,
     Split,
 )
 from weakteach.steps.evaluation import Generate, GoldReward, Similarity
 from weakteach.steps.labels import GoldLabels, WeakLabels
-from weakteach.steps.training import Dpo, RewardHead, Sft
+from weakteach.steps.training import Dpo, RewardHead, Sft, base_model
 from weakteach.steps.verdict import Fold
 from weakteach.steps.views import TopMargin
 from weakteach.study.experiment import Experiment, arms_of
 from weakteach.study.measures import Arm
 from weakteach.study.presets import Scale
 
-SIZE_IN_NAME = re.compile(r"(\d+(?:\.\d+)?)([kmb])(?![a-z])", re.IGNORECASE)
-UNITS = {"k": 1e3, "m": 1e6, "b": 1e9}
 # Floating-point operations per parameter and token: a forward pass, and one with its backward.
 FORWARD, TRAIN = 2, 6
 # Of the documents that embedded models are pretrained on, in the mean and with padding.
@@ -181,45 +174,21 @@ def operations(step: Step, scale: Scale) -> float:
             return 0.0
 
 
-def parameters(model: Model) -> float:
-    """Parameters of a model: from its shape, the size in its name or its file; 0 where none of
-    them tells."""
-    if model.label in FAMILY:
-        return FAMILY[model.label].parameters
-    if found := SIZE_IN_NAME.findall(model.label):
-        number, unit = found[-1]
-        return float(number) * UNITS[unit.lower()]
-    files = Path(model.location).glob("*.safetensors")
-    return sum(file.stat().st_size for file in files) / 4
-
-
 def model_of(step: Step) -> Model | None:
     """The model that a step trains or runs, if it does."""
     match step:
         case Pretrained():
             return step.model
         case Sft() | Dpo() | RewardHead():
-            return _base(step.start)
+            return base_model(step.start)
         case WeakLabels():
-            return _base(step.teacher)
+            return base_model(step.teacher)
         case Generate():
-            return _base(step.policy)
+            return base_model(step.policy)
         case GoldReward(gold=RewardModel(model=model)) | GoldLabels(gold=RewardModel(model=model)):
-            return _base(model)
+            return base_model(model)
         case Similarity():
             return step.model
-        case _:
-            return None
-
-
-def _base(policy: Policy) -> Model | None:
-    match policy:
-        case Model():
-            return policy
-        case Converted() | Dequantized() | Pretrained():
-            return policy.model
-        case Sft() | Dpo() | RewardHead():
-            return _base(policy.start)
         case _:
             return None
 

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from weakteach.artifacts.errors import UserError
 from weakteach.artifacts.store import Store
-from weakteach.models.resources import Resources
+from weakteach.models.resources import GIB, Resources, room_of
 from weakteach.models.spec import (
     CONFIG,
     TOKENIZER_FILES,
@@ -29,12 +29,6 @@ from weakteach.models.spec import (
 from weakteach.preferences.pair import Quarantined
 from weakteach.run.nodes import ACCELERATOR, NodeType
 
-GIB = 1 << 30
-# Memory of a GPU by its name in Ray, in GiB: the smallest that is sold under the name.
-GPU_GIB: dict[str, float] = {
-    "T4": 16, "V100": 16, "A10G": 24, "L4": 24, "L40S": 48, "A100": 40, "A100-40G": 40,
-    "A100-80G": 80, "H100": 80, "H200": 141, "B200": 180,
-}  # fmt: skip
 FIRST_ROWS = 100
 
 
@@ -265,12 +259,6 @@ def check_nf4(resources: Resources) -> list[Problem]:
         what = "it needs bitsandbytes, which is not installed"
         found.append(Problem(where, what, "pip install 'weakteach[nf4]', here and on every host"))
     return found
-
-
-def room_of(resources: Resources) -> float | None:
-    """Bytes of a GPU that a worker has; None without GPUs, or of an unknown type."""
-    gib = GPU_GIB.get(resources.gpu_type)
-    return None if gib is None or not resources.gpus else gib * GIB * min(1.0, resources.gpus)
 
 
 def check_disk(where: str, free: float, needed: float) -> list[Problem]:

@@ -3,17 +3,21 @@
 import heapq
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 from rich.table import Table
 
 from weakteach.artifacts.step import Step, walk
+from weakteach.models.memory import Shape
 from weakteach.models.resources import Resources
+from weakteach.models.size import shape_for
+from weakteach.models.spec import Model
 from weakteach.run.plan import hours_text
 from weakteach.run.prices import Cost, Prices
 from weakteach.steps.evaluation import Generate, GoldReward, Similarity
 from weakteach.steps.labels import GoldLabels, WeakLabels
-from weakteach.steps.training import Dpo, RewardHead, Sft
+from weakteach.steps.training import Dpo, RewardHead, Sft, base_model, spread
 from weakteach.study.measures import Arm
 
 DEVICES = (1, 8, 64)
@@ -84,24 +88,41 @@ def _duration(task: Task, devices: int) -> float:
 
 
 def tasks_of(
-    missing: Sequence[Step], seconds: Callable[[Step], float], resources: Resources
+    missing: Sequence[Step], seconds: Callable[[Step], float], resources: Resources, length: int
 ) -> list[Task]:
-    """The missing steps of a plan, which come after their inputs, as tasks."""
+    """The missing steps of a plan, which come after their inputs, as tasks, for pairs of ``length``
+    tokens."""
     number = {step.fingerprint: index for index, step in enumerate(missing)}
+    shape = cache(shape_for)
     return [
         Task(
             seconds(step),
-            _workers_of(step, resources),
+            _workers_of(step, resources, length, shape),
             tuple(number[i.fingerprint] for i in step.inputs if i.fingerprint in number),
         )
         for step in missing
     ]
 
 
-def _workers_of(step: Step, resources: Resources) -> int:
+def widest(missing: Iterable[Step], resources: Resources, length: int) -> Resources:
+    """With as many training workers as the largest training of the steps takes."""
+    if not resources.train_workers_max:
+        return resources
+    shape = cache(shape_for)
+    trainings = (step for step in missing if isinstance(step, Sft | Dpo | RewardHead))
+    found = (_workers_of(step, resources, length, shape) for step in trainings)
+    workers = max(found, default=resources.train_workers)
+    return replace(resources, train_workers=workers, train_workers_max=0)
+
+
+def _workers_of(
+    step: Step, resources: Resources, length: int, shape: Callable[[Model], Shape | None]
+) -> int:
     match step:
         case Sft() | Dpo() | RewardHead():
-            return max(1, resources.train_workers)
+            model = base_model(step.start)
+            found = spread(step, shape(model) if model else None, resources, length)
+            return max(1, found.train_workers)
         case WeakLabels() | GoldLabels() | Generate() | GoldReward() | Similarity():
             return resources.label_workers
         case _:

@@ -13,11 +13,25 @@ makes as many updates as gave the least loss.
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pyarrow.compute as pc
+
 from weakteach.artifacts.errors import StepError
 from weakteach.artifacts.step import Step, Workspace
 from weakteach.artifacts.store import Store
-from weakteach.models.spec import Dtype
-from weakteach.steps.data import Labels, Policy, labels_file, read_labels, resources_of
+from weakteach.models.memory import Fit, Shape, choose_fit, tokens_at_once, ways_to_fit
+from weakteach.models.resources import Resources, room_of
+from weakteach.models.size import shape_for
+from weakteach.models.spec import Dtype, Model
+from weakteach.steps.data import (
+    Converted,
+    Dequantized,
+    Labels,
+    Policy,
+    Pretrained,
+    labels_file,
+    read_labels,
+    resources_of,
+)
 from weakteach.training.recipes import DpoRecipe, RewardRecipe, SftRecipe
 
 
@@ -143,6 +157,12 @@ def run_training(
             updates = recipe.schedule.updates(len(read_labels(store, step.as_long_as)))
         recipe = replace(recipe, schedule=replace(recipe.schedule, steps=updates))
     until = step.until if isinstance(step, Dpo) else None
+    resources = resources_of(workspace)
+    if resources.train_workers_max:
+        model = base_model(step.start)
+        lengths = step.labels.part.read(store, ["n_tokens"])["n_tokens"]
+        longest = pc.max(lengths).as_py()
+        resources = spread(step, shape_for(model) if model else None, resources, longest)
     job = TrainingJob(
         store=store,
         start=step.start,
@@ -152,10 +172,70 @@ def run_training(
         seed=step.seed,
         dtype=step.dtype,
         saved=step.saved,
-        resources=resources_of(workspace),
+        resources=resources,
         stage=workspace.stage,
         run_folder=str(workspace.run_folder / "trainer"),
-        progress=None if resources_of(workspace).train_workers else workspace.progress,
+        progress=None if resources.train_workers else workspace.progress,
         held_out=(until.part.file(store), labels_file(store, until)) if until else None,
     )
     return launch(train, job, f"{type(step).__name__}-{step.fingerprint}", workspace.scratch_url)
+
+
+def base_model(policy: Policy) -> Model | None:
+    """The pretrained model that a policy is, or began with."""
+    match policy:
+        case Model():
+            return policy
+        case Converted() | Dequantized() | Pretrained():
+            return policy.model
+        case Sft() | Dpo() | RewardHead():
+            return base_model(policy.start)
+        case _:
+            return None
+
+
+def plan_fit(
+    step: Sft | Dpo | RewardHead, shape: Shape, resources: Resources, length: int, room: float
+) -> Fit | None:
+    """How the step fits a GPU of ``room`` bytes; None if it does not."""
+    workers = max(1, resources.train_workers)
+    tokens, ways = tokens_of(step, resources, length), ways_to_fit(resources.fit, workers)
+    if is_over_nf4(step) or (isinstance(step, RewardHead) and step.recipe.lora):
+        ways = [way for way in ways if way.shards == 1]
+    how = (rank_of(step), workers, room, ways, is_over_nf4(step))
+    return choose_fit(shape, tokens, step.dtype, *how)
+
+
+def tokens_of(step: Sft | Dpo | RewardHead, resources: Resources, length: int) -> int:
+    """That a device reads at once."""
+    share = max(1, step.recipe.schedule.batch // max(1, resources.train_workers))
+    rows = 1 if isinstance(step, Sft) else 2
+    return tokens_at_once(share, rows, length, resources.train_tokens)
+
+
+def is_over_nf4(step: Step) -> bool:
+    """Whether it trains adapters over a base in 4 bits."""
+    trains = isinstance(step, Sft | Dpo | RewardHead) and step.recipe.lora
+    return bool(trains and trains.over_nf4)
+
+
+def rank_of(step: Sft | Dpo | RewardHead) -> int:
+    """Of the adapters that it trains; 0 for all weights."""
+    return step.recipe.lora.rank if step.recipe.lora else 0
+
+
+def spread(
+    step: Sft | Dpo | RewardHead, shape: Shape | None, resources: Resources, length: int
+) -> Resources:
+    """The resources with as many workers as the training of a model of that shape takes: those
+    that it always has, or the most, if an estimate says that it does not fit the GPUs of those.
+    Gradients are not sent over a network for what fits one GPU: more arms run instead."""
+    if not resources.train_workers_max:
+        return resources
+    many = replace(resources, train_workers=resources.train_workers_max, train_workers_max=0)
+    if resources.fit.startswith("sharded"):
+        return many
+    few, room = replace(resources, train_workers_max=0), room_of(resources)
+    if shape is None or room is None or plan_fit(step, shape, few, length, room):
+        return few
+    return many

@@ -282,8 +282,11 @@ PAPER = Preset(
     max_new_tokens=256,
     pretraining_documents=0,
     resources=Resources(
-        train_workers=4,
-        label_actors=4,
+        # A 1.3B model would spend 28 times its compute on gradients over 24 Gb/s between nodes.
+        train_workers=1,
+        train_workers_max=4,
+        label_actors=1,
+        label_actors_max=4,
         gpus=1,
         gpu_type="A100",
         cpus=4,
