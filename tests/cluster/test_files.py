@@ -17,8 +17,14 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from cluster.check import groups_of, shortfalls
+from weakteach.artifacts.step import walk
+from weakteach.models.resources import GIB
+from weakteach.run.disk import bytes_on_host
+from weakteach.run.nodes import nodes_of_file
+from weakteach.run.preflight import check_cluster, check_hosts
 from weakteach.run.prices import read_prices
+from weakteach.study.experiments import EXPERIMENTS, arms_of
+from weakteach.study.grids import Choices, make_grid
 from weakteach.study.presets import PAPER, PRESETS
 
 ROOT = Path(__file__).parents[2]
@@ -329,43 +335,57 @@ def test_the_image_is_made_of_files_that_are_there():
 
 @pytest.mark.parametrize("file", [*CLOUDS.values(), RAYCLUSTER], ids=lambda file: file.stem)
 def test_every_preset_finds_its_nodes(file):
-    groups = groups_of(file)
+    nodes = nodes_of_file(file)
     for preset in PRESETS.values():
-        assert shortfalls(preset.resources, groups) == []
+        assert check_cluster(file.name, nodes, preset.resources) == []
+        widest = replace(preset.resources, train_workers_max=0)
+        if preset.resources.train_workers_max:
+            widest = replace(widest, train_workers=preset.resources.train_workers_max)
+        assert check_cluster(file.name, nodes, widest) == []
 
 
 def test_a_preset_that_asks_for_nodes_that_are_not_there_is_an_error():
-    groups = groups_of(CLOUDS["gcp"])
-    wanted = PAPER.resources
+    nodes = nodes_of_file(CLOUDS["gcp"])
+    wanted = replace(PAPER.resources, train_workers_max=0, label_actors_max=0)
     for changed, sentence in [
-        ({"gpu_type": "H100"}, "no node group can hold a worker with 1 H100 GPU and 4 CPUs"),
-        ({"cpus": 16}, "no node group can hold a worker with 1 A100 GPU and 16 CPUs"),
-        ({"train_workers": 5}, "training asks for 5 times a worker with 1 A100 GPU"),
-        ({"label_actors": 9}, "labeling asks for 9 times a worker with 1 A100 GPU"),
+        ({"gpu_type": "H100"}, "no node has a H100 GPU"),
+        ({"cpus": 16}, "no node has 1 GPUs and 16 CPUs for one worker"),
+        ({"train_workers": 5}, "5 workers are asked for, and all nodes together hold 4"),
+        ({"label_actors": 9}, "9 workers are asked for, and all nodes together hold 4"),
     ]:
-        (found,) = shortfalls(replace(wanted, **changed), groups)
-        assert sentence in found
+        (found,) = check_cluster("gcp.yaml", nodes, replace(wanted, **changed))
+        assert sentence in found.what
 
 
-@pytest.mark.parametrize(("gpu_type", "code"), [("A100", 0), ("T4", 2)])
-def test_the_check_as_a_command(gpu_type, code):
-    run = subprocess.run(
-        [sys.executable, "cluster/check.py", "cluster/aws.yaml", "--gpu-type", gpu_type],
-        cwd=ROOT, capture_output=True, text=True, env={"PATH": "", "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    assert run.returncode == code, run.stderr
-    assert "l4 0-8: 8 CPUs, 1 L4 GPU" in run.stdout
-    assert ("no node group can hold" in run.stderr) == bool(code)
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_the_disks_of_workers_hold_what_the_paper_keeps_on_a_host(cloud):
+    grid = make_grid(PAPER, PAPER.ranges, Choices(), resolve=False)
+    arms = arms_of(experiment(grid) for experiment in EXPERIMENTS)
+    needed = bytes_on_host(walk(target for arm in arms for target in arm.targets))
+    nodes = nodes_of_file(CLOUDS[cloud])
+    assert {node.disk for node in nodes} == {600 * GIB}
+    wanted = replace(PAPER.resources, gpu_type="")
+    assert needed > 300 * GIB
+    assert not check_hosts(cloud, nodes, wanted, needed)
+    problems = check_hosts(cloud, nodes, wanted, needed + 100 * GIB)
+    assert [problem.where for problem in problems] == [cloud] * (len(nodes) - 1)  # not the head
 
 
+@pytest.mark.parametrize("cloud", CLOUDS)
 def test_every_node_of_the_clouds_has_a_price_and_the_devices_it_is_priced_for(cloud):
     nodes = {name: node for name, node in read_prices().nodes.items() if node.cloud == cloud}
-    groups = groups_of(CLOUDS[cloud])
-    assert {group.instance for group in groups} == nodes.keys()
-    for group in groups:
-        if group.gpus:
-            priced = nodes[group.instance]
-            assert (priced.device, priced.devices) == (group.gpu_type, group.gpus)
+    groups = {}
+    for node in read(CLOUDS[cloud])["available_node_types"].values():
+        config = node["node_config"]
+        names = (config.get("InstanceType"), config.get("machineType"))
+        instance = next(filter(None, names), None) or config["azure_arm_parameters"]["vmSize"]
+        groups[instance] = node["resources"]
+    assert groups.keys() == nodes.keys()
+    for instance, resources in groups.items():
+        if resources.get("GPU"):
+            priced = nodes[instance]
+            assert resources.get(f"accelerator_type:{priced.device}") == 1
+            assert resources["GPU"] == priced.devices
             assert priced.spot is not None
 
 

@@ -8,7 +8,7 @@ from weakteach.evaluation.gold import WorldGold
 from weakteach.models.size import shape_for
 from weakteach.models.spec import find_model
 from weakteach.preferences.sources import WorldSource
-from weakteach.run.disk import Disk, disk_of, most_at_once
+from weakteach.run.disk import Disk, bytes_on_host, disk_of, most_at_once
 from weakteach.steps.data import HeldOut, Pairs, Split
 from weakteach.steps.evaluation import Generate, GoldReward
 from weakteach.steps.labels import HumanLabels
@@ -72,3 +72,15 @@ def test_a_model_is_there_from_its_first_arm_until_its_last_reader_is_done():
         "at a time with --drop-sft."
     )
     assert str(Disk(5e9, 0, 0, 1e9)) == "About 6.0 GB of models are written to the storage."
+
+
+def test_a_host_keeps_models_of_the_hub_checkpoints_and_a_model_twice():
+    hub = find_model("facebook/opt-1.3b", resolve=False)
+    large = shape_for(hub).parameters
+    full, adapters = (replace(step, start=hub) for step in (sft(0), dpo(sft(0))))
+    assert bytes_on_host([LABELS, full]) == 2 * large + 24 * large + 2 * 2 * large
+    few = shape_for(hub).adapter_parameters(8)
+    assert bytes_on_host([adapters]) == 2 * large + 24 * few + 2 * 4 * few
+    # One that comes with the package is not fetched.
+    assert bytes_on_host([sft(0)]) == (24 + 2 * 2) * SHAPE.parameters
+    assert bytes_on_host([LABELS]) == 0

@@ -209,6 +209,8 @@ def command(repositories, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("weakteach.run.cluster.start_ray", started)
     monkeypatch.setenv("COLUMNS", "300")
     (tmp_path / "cluster.yaml").write_text(CLUSTER)
+    small = "node_config: {BlockDeviceMappings: [{Ebs: {VolumeSize: 64}}]}}"
+    (tmp_path / "disks.yaml").write_text(CLUSTER.replace("}}", "}, " + small))
     good = {"prompt": "a", "chosen": "b", "rejected": "c"}
     large = {"hidden_size": 4096, "num_hidden_layers": 32, "ffn_dim": 16_384}
     big = model(tmp_path / "big", repositories["some/good"].folder, **large)
@@ -220,7 +222,7 @@ def command(repositories, tmp_path, monkeypatch, capsys):
 
     def sweep(*options):
         store = ["--storage", str(tmp_path / "store"), "--seeds", "0", "--fractions", "1/2"]
-        given = [str(tmp_path / o) if o == "cluster.yaml" else o for o in options]
+        given = [str(tmp_path / o) if o in ("cluster.yaml", "disks.yaml") else o for o in options]
         with hub(tmp_path / "cache", models={**repositories, "some/big": Repository(big)},
                  datasets=sets) as fetched:  # fmt: skip
             code = size_grid.run([*store, *given])
@@ -253,6 +255,10 @@ BROKEN = {
     "too few GPUs": (
         [*L4, "--label-actors", "9", "--cluster-file", "cluster.yaml"],
         "9 workers are asked for, and all nodes together hold 8: --label-actors 8",
+    ),
+    "too small disks": (
+        [*L4, "--student", "some/big", "--cluster-file", "disks.yaml"],
+        "the disk of l4 has room for 14 GiB",
     ),
     "no cluster file": (["--cluster-file", "pyproject.toml"], "no cluster file of ray up"),
     "too little memory": (["--student", "some/big", *L4], "its share of a L4 is 24 GiB"),

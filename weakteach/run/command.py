@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from cyclopts import App
+from rich.filesize import decimal
 
 from weakteach.artifacts.store import Store
 from weakteach.models.resources import Resources
@@ -16,7 +17,7 @@ from weakteach.models.size import parameters
 from weakteach.run.address import ray_address
 from weakteach.run.concurrency import planned
 from weakteach.run.deciding import Deciding
-from weakteach.run.disk import disk_of
+from weakteach.run.disk import bytes_on_host, disk_of
 from weakteach.run.fit import footprints, memory_table
 from weakteach.run.needs import needs_of
 from weakteach.run.options import (
@@ -44,7 +45,7 @@ from weakteach.run.plan import (
 from weakteach.run.preflight import check_nf4
 from weakteach.run.prices import check_cost, cost_sentence, cost_table, costs, rates, read_prices
 from weakteach.run.readiness import check_cluster_file, check_needs, check_run, refuse
-from weakteach.run.simulation import longest_first, simulation_table, tasks_of
+from weakteach.run.simulation import longest_first, simulation_table, tasks_of, widest
 from weakteach.run.terminal import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -147,7 +148,7 @@ class Sweep:
         of_plan = costs(made, prices, resources.gpu_type, cost.node_types)
         seconds = partial(seconds_of, scale=asked.grid.preset.scale)
         taken = footprints(made.missing, resources, asked.grid.preset.max_tokens)
-        disk = disk_of(made.missing, arms, concurrent)
+        disk, on_host = disk_of(made.missing, arms, concurrent), bytes_on_host(made.missing)
         if cost.plan:
             if len(now) > 1 and (found is None or found.number == 1):
                 console.print(experiments_table(now, store))
@@ -163,12 +164,16 @@ class Sweep:
             tasks = tasks_of(made.missing, seconds, resources, asked.grid.preset.max_tokens)
             console.print(simulation_table(tasks, made.device, of_plan, prices))
             console.print(memory_table(taken, resources))
-            console.print(str(disk))
+            console.print(f"{disk} A host keeps up to {decimal(round(on_host))} while it computes.")
         if cost.max_cost is not None:
             check_cost(made, of_plan, prices, cost.max_cost)
         if cost.plan:
             return 0
-        refuse(check_run(disk.needed(running.drop_sft), taken, store, resources))
+        most = widest(made.missing, resources, asked.grid.preset.max_tokens)
+        refuse(
+            check_run(disk.needed(running.drop_sft), taken, store, resources)
+            + check_cluster_file(running.cluster_file, most, on_host)
+        )
         store.check_writable()
         if made.existing < made.unique:
             ray_address(running.address)
@@ -198,7 +203,7 @@ class Sweep:
             joined = start_ray(running.address, wanted, resources, verbose, running.dashboard)
             if joined.dashboard:
                 console.print(f"Dashboard: {joined.dashboard}", soft_wrap=True)
-            for line in what_waits(joined, resources):
+            for line in what_waits(joined, most):
                 console.print(line, soft_wrap=True)
             patience = SECONDS_FOR_NODES if joined.by_address else 0.0
             at_once = arms_at_once(at_once, resources, patience)

@@ -59,6 +59,22 @@ def disk_of(missing: Sequence[Step], arms: Sequence[Arm], at_once: int) -> Disk:
     )
 
 
+def bytes_on_host(missing: Iterable[Step]) -> float:
+    """What steps keep on the host that computes them, at the most: all models of the hub, in 16
+    bits, the kept checkpoints of the largest training, and of the largest model that is written the
+    copy that is read and the one that is being written."""
+    steps = list(missing)
+    models = dict.fromkeys(model for step in steps if (model := model_of(step)))
+    of_hub = [one for one in models if not (one.is_untrained or one.content.startswith("sha256:"))]
+    shapes = [shape for one in of_hub if (shape := shape_for(one))]
+    sized = list(_sized(steps))
+    return (
+        sum(DTYPE_BYTES["bfloat16"] * shape.parameters for shape in shapes)
+        + max((_checkpoints(*one) for one in sized), default=0.0)
+        + 2 * max((_saved(*one) for one in sized), default=0.0)
+    )
+
+
 def most_at_once(arms: Sequence[Arm], sizes: Mapping[str, float], at_once: int) -> float:
     """The most that steps of these sizes, by fingerprint, take together, if each is there from the
     first arm that has it until the last arm which computes a step that reads it is done."""

@@ -56,6 +56,7 @@ class Dropping:
     steps: Sequence[Step]
     console: Console
     _gone: dict[str, int] = field(default_factory=dict)
+    _failed: str = ""
     _listing: Listing = field(init=False)
 
     def __post_init__(self) -> None:
@@ -92,7 +93,9 @@ class Dropping:
                 )
                 self._gone |= {step.fingerprint: size for step, size in gone.items()}
         except (OSError, StorageError) as error:
-            self._say(f"No SFT model can be dropped now: {reason(error)}")
+            if reason(error) != self._failed:
+                self._failed = reason(error)
+                self._say(f"No SFT model can be dropped now: {self._failed}")
 
     def _say(self, line: str) -> None:
         self.console.print(line, markup=False, highlight=False)

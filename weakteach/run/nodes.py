@@ -9,17 +9,20 @@ from typing import Any
 import yaml
 
 from weakteach.artifacts.errors import UserError
+from weakteach.models.resources import GIB
 
 ACCELERATOR = "accelerator_type:"
 
 
 @dataclass(frozen=True)
 class NodeType:
-    """A kind of node that a cluster may have: resources of one, and how many at most."""
+    """A kind of node that a cluster may have: resources of one, how many at most, and the bytes of
+    its disk where the file tells them."""
 
     name: str
     resources: Mapping[str, float]
     count: int
+    disk: float | None = None
 
 
 def nodes_of_file(file: Path) -> list[NodeType]:
@@ -30,13 +33,26 @@ def nodes_of_file(file: Path) -> list[NodeType]:
         if described.get("kind") == "RayCluster":
             return [_node_of_group(group) for group in described["spec"]["workerGroupSpecs"]]
         return [
-            NodeType(name, kind.get("resources") or {}, int(kind.get("max_workers") or 1))
+            NodeType(
+                name,
+                kind.get("resources") or {},
+                int(kind.get("max_workers") or 1),
+                _disk(kind.get("node_config") or {}),
+            )
             for name, kind in described["available_node_types"].items()
         ]
     except (OSError, yaml.YAMLError, LookupError, TypeError, AttributeError, ValueError) as error:
         raise UserError(
             f"{file} is no cluster file of ray up or KubeRay ({type(error).__name__}: {error})"
         ) from error
+
+
+def _disk(config: Mapping[str, Any]) -> float | None:
+    """Bytes of the first disk of a node of AWS, Google Cloud or Azure, whose GB are all GiB."""
+    sizes = [disk["Ebs"]["VolumeSize"] for disk in config.get("BlockDeviceMappings", ())]
+    sizes += [disk["initializeParams"]["diskSizeGb"] for disk in config.get("disks", ())]
+    sizes += [size for size in [config.get("azure_arm_parameters", {}).get("osDiskSize")] if size]
+    return float(sizes[0]) * GIB if sizes else None
 
 
 def _node_of_group(group: Mapping[str, Any]) -> NodeType:

@@ -30,6 +30,8 @@ from weakteach.preferences.pair import Quarantined
 from weakteach.run.nodes import ACCELERATOR, NodeType
 
 FIRST_ROWS = 100
+# Of a node's disk, for the system, Ray's image with CUDA, and its logs.
+SYSTEM_GIB = 50
 
 
 @dataclass(frozen=True)
@@ -225,6 +227,26 @@ def check_cluster(where: str, nodes: Sequence[NodeType], resources: Resources) -
             what = f"{count} workers are asked for, and all nodes together hold {room}"
             problems.append(Problem(where, what, f"{option} {room}, or a larger cluster"))
     return problems
+
+
+def check_hosts(
+    where: str, nodes: Sequence[NodeType], resources: Resources, needed: float
+) -> list[Problem]:
+    """That the disks of nodes which may hold a worker have room for the bytes that steps keep on
+    their hosts, beside the system and Ray's image."""
+    return [
+        Problem(
+            where,
+            f"steps keep up to {needed / GIB:,.0f} GiB on their host (models, checkpoints), and "
+            f"the disk of {node.name} has room for {node.disk / GIB - SYSTEM_GIB:,.0f} GiB",
+            f"a disk of {needed / GIB + SYSTEM_GIB:,.0f} GiB or more in the file, or --sft-lora",
+        )
+        for node in nodes
+        if node.disk is not None
+        and node.resources.get("GPU", 0) >= resources.gpus
+        and needed > node.disk - SYSTEM_GIB * GIB
+        and (not resources.gpu_type or f"{ACCELERATOR}{resources.gpu_type}" in node.resources)
+    ]
 
 
 def check_memory(

@@ -17,6 +17,7 @@ from weakteach.run.preflight import (
     check_disk,
     check_embeddings,
     check_golds,
+    check_hosts,
     check_memory,
     check_models,
     check_source,
@@ -77,10 +78,16 @@ def _at_revision(source: Source) -> Source:
     return source
 
 
-def check_cluster_file(file: Path | None, resources: Resources) -> list[Problem]:
-    """That the nodes of a cluster file can hold what is asked for. Raises UserError for a file that
-    is none."""
-    return check_cluster(file.name, nodes_of_file(file), resources) if file else []
+def check_cluster_file(
+    file: Path | None, resources: Resources, on_host: float = 0.0
+) -> list[Problem]:
+    """That the nodes of a cluster file can hold what is asked for, and their disks the bytes that a
+    step keeps ``on_host``. Raises UserError for a file that is none."""
+    if not file:
+        return []
+    nodes = nodes_of_file(file)
+    problems = check_cluster(file.name, nodes, resources)
+    return problems + check_hosts(file.name, nodes, resources, on_host)
 
 
 def check_run(

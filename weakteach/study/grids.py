@@ -343,8 +343,9 @@ def find_gold(
         recipe = wanted.teacher_recipes(model).reward
         start = find_policy(model, preset, resolve)
         labels = HumanLabels(held_out.set_aside)
-        how = {"dtype": preset.dtype, "saved": preset.dtype}
-        return RewardModel(RewardHead(start, labels, recipe, GOLD_SEED, **how), preset.dtype)
+        dtype = preset.dtype
+        head = RewardHead(start, labels, recipe, GOLD_SEED, dtype=dtype, saved=dtype)
+        return RewardModel(head, dtype)
     form, colon, model = name.partition(":")
     if colon and form in FORMS:
         return RewardModel(find_policy(model, preset, resolve), preset.dtype, FORMS[form])

@@ -287,19 +287,18 @@ def train_and_save(trainer: Trainer, job: TrainingJob, merge: bool = False) -> d
     history = [row for row in trainer.state.log_history if "loss" in row or HELD_OUT_LOSS in row]
     sharded = trainer.is_fsdp_enabled
     # All workers give their shards.
-    state = trainer.accelerator.get_state_dict(trainer.model) if sharded else None
+    state = trainer.accelerator.get_state_dict(trainer.model) if sharded else {}
     if rank() == 0:
         with tempfile.TemporaryDirectory() as folder:
             model = trainer.accelerator.unwrap_model(trainer.model)
             if merge and isinstance(model, PeftModel):
                 model = model.merge_and_unload()
-            saved = getattr(torch, job.saved)
-            is_whole = not isinstance(model, PeftModel)
-            if is_whole and state is None:
-                torch.nn.Module.to(model, dtype=saved)
-            elif is_whole:
+            if not isinstance(model, PeftModel):
+                saved = getattr(torch, job.saved)
+                if not sharded:
+                    torch.nn.Module.to(model, dtype=saved)
                 state = {name: weight.to(saved) for name, weight in state.items()}
-            model.save_pretrained(folder, **({} if state is None else {"state_dict": state}))
+            model.save_pretrained(folder, **({"state_dict": state} if sharded else {}))
             cast(PreTrainedTokenizerBase, trainer.processing_class).save_pretrained(folder)
             lines = "".join(json.dumps(row, sort_keys=True) + "\n" for row in history)
             Path(folder, "metrics.jsonl").write_text(lines)
