@@ -90,7 +90,7 @@ def test_what_somebody_at_work_may_read_stays(store):
 
 
 def dropping(store, *targets):
-    console = Console(width=200, record=True)
+    console = Console(width=1000, record=True)
     return Dropping(store, "mine", walk(targets), console), console
 
 
