@@ -23,7 +23,8 @@ from weakteach.run.disk import bytes_on_host
 from weakteach.run.nodes import nodes_of_file
 from weakteach.run.preflight import check_cluster, check_hosts
 from weakteach.run.prices import read_prices
-from weakteach.study.experiments import EXPERIMENTS, arms_of
+from weakteach.study.experiment import arms_of
+from weakteach.study.experiments import EXPERIMENTS
 from weakteach.study.grids import Choices, make_grid
 from weakteach.study.presets import PAPER, PRESETS
 

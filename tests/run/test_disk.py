@@ -13,7 +13,7 @@ from weakteach.steps.data import HeldOut, Pairs, Split
 from weakteach.steps.evaluation import Generate, GoldReward
 from weakteach.steps.labels import HumanLabels
 from weakteach.steps.training import RewardHead, dpo_from, sft_before
-from weakteach.study.arms import Arm, Measure, Setting
+from weakteach.study.measures import Arm, Measure, Setting
 from weakteach.training.recipes import DpoRecipe, Lora, RewardRecipe, SftRecipe
 
 MODEL = find_model("opt-45k")

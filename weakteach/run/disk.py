@@ -12,7 +12,7 @@ from weakteach.models.spec import Model
 from weakteach.run.plan import model_of
 from weakteach.steps.data import Converted, Dequantized, Pretrained
 from weakteach.steps.training import Dpo, RewardHead, Sft, rank_of
-from weakteach.study.arms import Arm
+from weakteach.study.measures import Arm
 
 # Of one training, which are kept at a time.
 CHECKPOINTS = 2
