@@ -141,8 +141,8 @@ def seen(words, decides=False):
     found = {}
 
     class Spy(Sweep):
-        def study(self, asked, running, cost, budget, verbose):
-            found.update(vars(asked), running=running, cost=cost, budget=budget)
+        def study(self, asked):
+            found.update(vars(asked))
             return 0
 
     assert Spy("spy", "Spy", lambda grid: [], decides=decides).run(words) == 0

@@ -1,0 +1,184 @@
+"""What a sweep was asked for, and all that is known of it before anything runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.filesize import decimal
+
+from weakteach.artifacts.step import Step
+from weakteach.artifacts.store import Store
+from weakteach.models.resources import Resources
+from weakteach.models.size import parameters
+from weakteach.run.address import ray_address
+from weakteach.run.concurrency import AtOnce, planned
+from weakteach.run.disk import Disk, bytes_on_host, disk_of
+from weakteach.run.fit import Footprint, footprints, memory_table
+from weakteach.run.options import Cost, Running
+from weakteach.run.plan import (
+    Plan,
+    experiments_table,
+    make_plan,
+    plan_sentence,
+    plan_table,
+    seconds_of,
+)
+from weakteach.run.prices import Cost as OfNodes
+from weakteach.run.prices import (
+    Prices,
+    check_cost,
+    cost_sentence,
+    cost_table,
+    costs,
+    read_prices,
+)
+from weakteach.run.readiness import check_cluster_file, check_run, refuse
+from weakteach.run.simulation import simulation_table, tasks_of, widest
+from weakteach.study.arms import Grid
+from weakteach.study.experiment import Experiment, arms_of
+from weakteach.study.measures import Arm
+from weakteach.study.policies import model_of, name_of, sizes_of
+from weakteach.study.presets import Scale
+
+if TYPE_CHECKING:
+    from weakteach.results.rounds import Survey
+    from weakteach.run.rounds import Rounds
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be run: ``experiments`` over all ``seeds`` of rounds, or over a fixed grid, which
+    has none of these. ``budget`` are the seconds after which no arm is started."""
+
+    name: str
+    title: str
+    grid: Grid
+    experiments: list[Experiment]
+    seeds: tuple[int, ...]
+    store: Store
+    resources: Resources
+    running: Running
+    cost: Cost
+    budget: float | None
+    verbose: bool
+
+    @property
+    def scale(self) -> Scale:
+        return self.grid.preset.scale
+
+    @property
+    def max_tokens(self) -> int:
+        return self.grid.preset.max_tokens
+
+    def seconds(self, step: Step) -> float:
+        """Estimate for one device."""
+        return seconds_of(step, self.scale)
+
+    def rounds(self) -> "Rounds | None":
+        """None where the grid is fixed."""
+        if not self.seeds:
+            return None
+        from weakteach.run.rounds import Rounds  # scipy, which plans of a fixed grid need not
+
+        models = self.grid.models
+        # A plan asks nothing of the hub.
+        named = {name_of(one): int(parameters(model_of(one))) for one in models}
+        sizes = named if self.cost.plan else sizes_of(models)
+        return Rounds(self.experiments, self.seeds, sizes, self.store, self.scale)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The ``arms`` that come first, all there are where the grid is fixed, and what they take.
+    ``at_once`` is None where the cluster says how many run at a time, once it is joined."""
+
+    asked: Asked
+    rounds: "Rounds | None"
+    survey: "Survey | None"
+    experiments: Sequence[Experiment]
+    arms: list[Arm]
+    plan: Plan
+    prices: Prices
+    costs: tuple[OfNodes, ...]
+    at_once: AtOnce | None
+    footprints: list[Footprint]
+    disk: Disk
+    bytes_on_host: float
+
+    @property
+    def concurrent(self) -> int:
+        return self.at_once.arms if self.at_once else 1
+
+    @property
+    def computes(self) -> bool:
+        return self.plan.existing < self.plan.unique
+
+    @property
+    def widest(self) -> Resources:
+        """What the step asks for that asks for most."""
+        return widest(self.plan.missing, self.asked.resources, self.asked.max_tokens)
+
+    def show(self, console: Console) -> None:
+        """Print what would be computed, and what it takes."""
+        asked, plan, found = self.asked, self.plan, self.survey
+        if len(self.experiments) > 1 and (found is None or found.number == 1):
+            console.print(experiments_table(self.experiments, asked.store))
+        if plan.rows:
+            console.print(plan_table(plan))
+            console.print(plan_sentence(plan))
+        if self.rounds and found:
+            console.print(self.rounds.table(found, self.concurrent))
+            console.print(self.rounds.sentence(found, self.concurrent))
+        console.print(f"{self.at_once or 'As many arms at a time as fit on the cluster'}.")
+        console.print(cost_table(self.costs, self.prices))
+        console.print(cost_sentence(self.costs, self.prices))
+        tasks = tasks_of(plan.missing, asked.seconds, asked.resources, asked.max_tokens)
+        console.print(simulation_table(tasks, plan.device, self.costs, self.prices))
+        console.print(memory_table(self.footprints, asked.resources))
+        on_host = decimal(round(self.bytes_on_host))
+        console.print(f"{self.disk} A host keeps up to {on_host} while it computes.")
+
+    def check_cost(self) -> None:
+        """Raises CostError if it costs more than it may."""
+        if self.asked.cost.max_cost is not None:
+            check_cost(self.plan, self.costs, self.prices, self.asked.cost.max_cost)
+
+    def check_ready(self) -> None:
+        """Raises UserError where disk, memory, nodes or the storage are not there, or a cluster is
+        named that is none."""
+        asked = self.asked
+        written = self.disk.needed(asked.running.drop_sft)
+        refuse(
+            check_run(written, self.footprints, asked.store, asked.resources)
+            + check_cluster_file(asked.running.cluster_file, self.widest, self.bytes_on_host)
+        )
+        asked.store.check_writable()
+        if self.computes:
+            ray_address(asked.running.address)
+
+
+def plan_of(asked: Asked) -> Planned:
+    """Look at what is there and what is not."""
+    resources = asked.resources
+    at_once = planned(asked.running.max_concurrent, asked.running.address, resources)
+    rounds = asked.rounds()
+    found = rounds.survey({}) if rounds else None
+    experiments = found.wanted if found else asked.experiments
+    arms = arms_of(experiments)
+    plan = make_plan(arms, asked.store, asked.scale)
+    prices = read_prices(asked.cost.prices)
+    return Planned(
+        asked=asked,
+        rounds=rounds,
+        survey=found,
+        experiments=experiments,
+        arms=arms,
+        plan=plan,
+        prices=prices,
+        costs=costs(plan, prices, resources.gpu_type, asked.cost.node_types),
+        at_once=at_once,
+        footprints=footprints(plan.missing, resources, asked.max_tokens),
+        disk=disk_of(plan.missing, arms, at_once.arms if at_once else 1),
+        bytes_on_host=bytes_on_host(plan.missing),
+    )

@@ -1,0 +1,115 @@
+"""Starting what was planned: Ray is joined or started, the study run and told of.
+
+Ray and torch take seconds to import, which plans and help texts do not wait for: this module is
+imported when all is ready.
+"""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+
+from rich.console import Console
+
+from weakteach.report.terminal import terminal_tables
+from weakteach.run.asked import Planned
+from weakteach.run.cluster import SECONDS_FOR_NODES, arms_at_once, shared, start_ray, what_waits
+from weakteach.run.parts import SPENT, Outcome, Part, deadline_of
+from weakteach.run.plan import make_plan, plan_sentence
+from weakteach.run.prices import check_cost, costs, rates
+from weakteach.run.rounds import run_rounds
+from weakteach.run.simulation import longest_first
+from weakteach.run.sweep import run_study
+from weakteach.run.terminal import EXIT_FAILED, EXIT_INTERRUPTED
+from weakteach.study.experiment import Experiment
+from weakteach.study.manifest import describe, study_folder
+from weakteach.study.measures import Arm
+
+
+def start(console: Console, planned: Planned) -> int:
+    """Run the study to its end, or until its budget is spent or it is interrupted, and tell what it
+    found; the exit code."""
+    asked = planned.asked
+    if planned.arms:
+        count, sentence = len(planned.arms), plan_sentence(planned.plan)
+        console.print(f"{asked.title}: {count} arms. {sentence}")
+    deadline = deadline_of(asked.budget)
+    concurrent = _join(console, planned) if planned.computes else planned.concurrent
+    outcome = _run(console, planned, concurrent, deadline)
+    return _tell(console, planned, outcome)
+
+
+def _join(console: Console, planned: Planned) -> int:
+    """Join or start Ray; how many arms run at a time."""
+    running, resources = planned.asked.running, planned.asked.resources
+    joined = start_ray(
+        running.address, planned.concurrent, resources, planned.asked.verbose, running.dashboard
+    )
+    if joined.dashboard:
+        console.print(f"Dashboard: {joined.dashboard}", soft_wrap=True)
+    for line in what_waits(joined, planned.widest):
+        console.print(line, soft_wrap=True)
+    patience = SECONDS_FOR_NODES if joined.by_address else 0.0
+    at_once = arms_at_once(planned.at_once, resources, patience)
+    console.print(f"{at_once}.")
+    return at_once.arms
+
+
+def _run(console: Console, planned: Planned, concurrent: int, deadline: float) -> Outcome:
+    asked, made = planned.asked, planned.plan
+    study = describe(
+        asked.name, asked.title, asked.grid, asked.store, shlex.join(sys.argv), asked.seeds,
+        asked.cost.label_price,
+    )  # fmt: skip
+    paid = rates(planned.costs, planned.prices) if asked.cost.node_types else ()
+
+    def run(experiments: Sequence[Experiment], part: Part) -> Outcome:
+        return run_study(
+            study, experiments, shared(asked.store), asked.resources, concurrent, console, paid,
+            asked.running.tracker, part, asked.running.drop_sft,
+        )  # fmt: skip
+
+    if planned.rounds:
+        check = _RoundsCost(planned)
+        return run_rounds(planned.rounds, run, check, deadline, concurrent, console)
+    missing = {step.fingerprint for step in made.missing}
+    arms = longest_first(
+        planned.arms, lambda step: asked.seconds(step) if step.fingerprint in missing else 0.0
+    )
+    outcome = run(asked.experiments, Part(arms, deadline))
+    if outcome.late:
+        console.print(f"{outcome.late} arms were not started. {SPENT}")
+    return outcome
+
+
+class _RoundsCost:
+    """Called with the arms of a round before it runs: raises CostError where all rounds so far cost
+    more than they may."""
+
+    def __init__(self, planned: Planned) -> None:
+        self._planned = planned
+        self._rows = list(planned.plan.rows)
+
+    def __call__(self, arms: list[Arm]) -> None:
+        asked, prices = self._planned.asked, self._planned.prices
+        if asked.cost.max_cost is None:
+            return
+        plan = make_plan(arms, asked.store, asked.scale)
+        self._rows += plan.rows
+        whole = replace(plan, rows=tuple(self._rows))
+        found = costs(whole, prices, asked.resources.gpu_type, asked.cost.node_types)
+        check_cost(whole, found, prices, asked.cost.max_cost)
+
+
+def _tell(console: Console, planned: Planned, outcome: Outcome) -> int:
+    for table in terminal_tables(outcome.findings):
+        console.print(table)
+    for arm, roles, why in outcome.findings.failures:
+        console.print(f"failed: {arm}, {roles}: {why}", soft_wrap=True)
+    console.print(f"{outcome.computed} steps computed.")
+    folder = study_folder(planned.asked.store, planned.asked.name)
+    console.print(f"Report: {folder}/report.html", soft_wrap=True)
+    if outcome.interrupted:
+        console.print("Interrupted. The same command goes on from here.")
+        return EXIT_INTERRUPTED
+    return EXIT_FAILED if outcome.findings.failures else 0
