@@ -10,6 +10,7 @@ import pyarrow as pa
 from weakteach.artifacts.errors import StepError
 from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Store
+from weakteach.labeling.shards import ChunkWork
 from weakteach.models.spec import Dtype, Model, RewardForm
 from weakteach.worlds.domain import Domain
 from weakteach.worlds.domains import WORLD
@@ -49,10 +50,10 @@ def prompt_id(prompt: str) -> str:
 
 
 @dataclass(frozen=True)
-class Scoring:
+class Scoring(ChunkWork):
     """Work on a stream: gold rewards of text pairs or of generated responses.
 
-    ``columns`` are the chunk's response columns. The result has ``key`` and ``<column>_reward``
+    ``columns`` are the rows' response columns. The result has ``key`` and ``<column>_reward``
     for each; with a domain's gold also ``<column>_garbage``, the share of unreadable words, and
     with a reward model ``<column>_cut``, whether it was too long to be read to its end.
     """
@@ -73,12 +74,12 @@ class Scoring:
         tokenizer = load_reward_tokenizer(self.gold.form, folder, str(self.gold))
         return load_reward_model(folder, self.gold.dtype), tokenizer
 
-    def process(self, loaded: Any, chunk: pa.Table) -> pa.Table:
-        prompts, keys = chunk["prompt"].to_pylist(), chunk[self.key].to_pylist()
+    def process(self, loaded: Any, rows: pa.Table) -> pa.Table:
+        prompts, keys = rows["prompt"].to_pylist(), rows[self.key].to_pylist()
         result = {self.key: pa.array(keys, pa.string())}
         for column in self.columns:
-            responses = chunk[column].to_pylist()
-            scores = self._scores(loaded, prompts, responses, _said(chunk, column))
+            responses = rows[column].to_pylist()
+            scores = self._scores(loaded, prompts, responses, _said(rows, column))
             bad = np.flatnonzero(~np.isfinite(scores["reward"]))
             if len(bad):
                 raise StepError(
@@ -113,16 +114,16 @@ class Scoring:
         return {"reward": rewards, "cut": cut}
 
 
-def _said(chunk: pa.Table, column: str) -> "list[Said]":
+def _said(rows: pa.Table, column: str) -> "list[Said]":
     """The messages of a column of responses, where their rows have any."""
-    if "prompt_messages" not in chunk.column_names:
-        return [None] * len(chunk)
+    if "prompt_messages" not in rows.column_names:
+        return [None] * len(rows)
     names = ("prompt_messages", f"{column}_messages", "tools")
-    rows = zip(
+    said = zip(
         *(
-            chunk[name].to_pylist() if name in chunk.column_names else [None] * len(chunk)
+            rows[name].to_pylist() if name in rows.column_names else [None] * len(rows)
             for name in names
         ),
         strict=True,
     )
-    return [None if row[0] is None else row for row in rows]
+    return [None if one[0] is None else one for one in said]

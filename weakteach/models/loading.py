@@ -40,6 +40,17 @@ class StartsFrom(Protocol):
     start: "Model | Step"
 
 
+def tokenizer_folder(store: Store, policy: Model | Step) -> Path:
+    """A local folder with the policy's tokenizer: that of the model that its trainings started
+    from, which keep it. Of a hub model no weights are fetched. Raises ModelError."""
+    while isinstance(policy, StartsFrom):
+        policy = policy.start
+    if not isinstance(policy, Model):
+        return store.local(policy)
+    is_on_hub = not (policy.is_untrained or policy.content.startswith("sha256:"))
+    return fetch(policy, BESIDE_WEIGHTS) if is_on_hub else weights_folder(policy)
+
+
 def weights_folder(model: Model) -> Path:
     """A local folder with the model's weights, config and tokenizer; fetched from the hub if it is
     a hub id. Raises ModelError when the folder is gone or the hub out of reach."""
