@@ -1,11 +1,11 @@
 """A shard goes through two stages, in one process or in two, and comes out whole."""
 
-import os
 import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -23,6 +23,11 @@ ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 GPU_LIKE_CPUS = 0.5
 
 
+def stage_here():
+    """Ray names its workers after what they do."""
+    return psutil.Process().cmdline()[0].partition("::")[2]
+
+
 def with_columns(rows, values):
     for name, value in values.items():
         rows = rows.append_column(name, pa.array([value] * len(rows)))
@@ -31,32 +36,26 @@ def with_columns(rows, values):
 
 @dataclass(frozen=True)
 class Processes(ChunkWork):
-    """Tells who prepared a row and who processed it, and fails as it is told."""
+    """Tells in which stages a row was prepared and processed, and fails as it is told."""
 
     size: int = 0
     unreadable: tuple[int, ...] = ()
     unmakeable: tuple[int, ...] = ()
     broken: Exception | None = None
 
-    def load_reader(self):
-        return os.getpid()
-
     def prepare(self, reader, rows):
         if self.broken:
             raise self.broken
         self._refuse(rows, self.unreadable, "read")
-        payload = pa.array([b"x" * self.size] * len(rows), pa.binary())
-        return rows.append_column("payload", payload).append_column(
-            "reader", [[reader] * len(rows)]
-        )
+        return with_columns(rows, {"payload": b"x" * self.size, "reader": stage_here()})
 
     def load(self):
-        return os.getpid()
+        return None
 
     def process(self, loaded, rows):
         self._refuse(rows, self.unmakeable, "made")
         assert {len(value) for value in rows["payload"].to_pylist()} == {self.size}
-        added = {"maker": loaded, "together": len(rows)}
+        added = {"maker": stage_here(), "together": len(rows)}
         return with_columns(rows.drop_columns("payload"), added)
 
     def _refuse(self, rows, bad, what):
@@ -181,21 +180,39 @@ def test_rows_of_a_shard_of_several_chunks_are_processed_together(tmp_path, monk
     assert together.to_pylist() == [30] * 30 + [10] * 10 + [5] * 5 + [1] + [3] * 3 + [10] * 10
 
 
-@pytest.mark.parametrize("resources", [Resources(), Resources(label_actors=2)])
-def test_on_cpus_one_process_does_both(tmp_path, ray_here, resources):
+PREPARE, MAKE, ACTOR = (
+    f"MapBatches({name})" for name in ("prepare_shards", "make_shards", "ShardActor")
+)
+
+
+@pytest.mark.parametrize(
+    ("resources", "stage"),
+    [
+        (Resources(), f"{PREPARE}->{MAKE}"),
+        (Resources(label_actors=2), f"MapWorker({PREPARE}->{ACTOR}).submit"),
+        (Resources(label_actors=1, label_actors_max=2), f"MapWorker({PREPARE}->{ACTOR}).submit"),
+    ],
+    ids=["tasks", "actors", "growing"],
+)
+def test_on_cpus_ray_data_fuses_the_stages(tmp_path, ray_here, resources, stage):
     rows = rows_of(numbers(tmp_path, Processes()), resources)
     assert rows["number"].to_pylist() == list(range(60))
-    assert rows["reader"].to_pylist() == rows["maker"].to_pylist()
+    assert {*rows["reader"].to_pylist(), *rows["maker"].to_pylist()} == {stage}
 
 
-@pytest.mark.parametrize("resources", [Resources(), Resources(label_actors=2)])
+@pytest.mark.parametrize(
+    ("resources", "stage"),
+    [(Resources(), MAKE), (Resources(label_actors=2), f"MapWorker({ACTOR}).submit")],
+    ids=["tasks", "actors"],
+)
 @pytest.mark.parametrize("size", [0, 1 << 18], ids=["small", "larger than a block"])
-def test_stages_apart_hand_on_whole_shards(tmp_path, ray_here, apart, resources, size):
+def test_stages_apart_hand_on_whole_shards(tmp_path, ray_here, apart, resources, stage, size):
     """Small shards travel together in a block, and one of 2.5 MiB goes in a block of its own."""
     shards = stream_chunks(numbers(tmp_path, Processes(size)), resources)
     rows = pa.concat_tables(shards.tables())
     assert rows["number"].to_pylist() == list(range(60))
-    assert not set(rows["reader"].to_pylist()) & set(rows["maker"].to_pylist())
+    assert set(rows["reader"].to_pylist()) == {PREPARE}
+    assert set(rows["maker"].to_pylist()) == {stage}
     assert rows["together"].to_pylist() == [10] * 60
     assert shards.busy.rows == 60
     assert shards.busy.preparing > 0
