@@ -118,6 +118,11 @@ class Resources:
         one process does both."""
         return min(self.cpus, 1.0) if self.gpus or self.gpu_type else 0.0
 
+    @property
+    def labeler_cpus(self) -> float:
+        """CPUs of what labels, and of the task that prepares for it."""
+        return self.cpus + self.preparing_cpus
+
     def preparing_options(self) -> dict[str, Any]:
         """Ray's options for a task that prepares. Without devices they are those of the task or
         actor that computes, which makes Ray Data run both in one process."""
