@@ -91,16 +91,19 @@ class ReadsTokens(ChunkWork):
         return pa.table([rows["pair_id"], *ids], names=["pair_id", *TEXTS])
 
 
+def id_lists(column: pa.ChunkedArray) -> list[list[int]]:
+    """Lists of token ids, faster than pyarrow itself makes them."""
+    lists = column.combine_chunks()
+    ids = lists.flatten().to_numpy(zero_copy_only=False).tolist()
+    ends = (lists.offsets.to_numpy() - lists.offsets[0].as_py()).tolist()
+    return [ids[start:end] for start, end in itertools.pairwise(ends)]
+
+
 def _pairs_in(prepared: pa.Table) -> "list[PairTokens]":
     from weakteach.models.tokens import PairTokens  # as above
 
-    columns = []
-    for name in TEXTS:
-        lists = prepared[name].combine_chunks()
-        ids = lists.flatten().to_numpy(zero_copy_only=False).tolist()
-        ends = (lists.offsets.to_numpy() - lists.offsets[0].as_py()).tolist()
-        columns.append([ids[start:end] for start, end in itertools.pairwise(ends)])
-    return [PairTokens(*texts) for texts in zip(*columns, strict=True)]
+    texts = (id_lists(prepared[name]) for name in TEXTS)
+    return [PairTokens(*pair) for pair in zip(*texts, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers.utils import logging as transformers_logging
@@ -250,7 +251,16 @@ def load_reward_model(folder: str | Path, dtype: str = "float32") -> PreTrainedM
 
 def context_length(model: PreTrainedModel) -> int:
     """Tokens that the model can read at most; no limit where its config tells none."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", sys.maxsize)
+    return _context(model.config)
+
+
+def context_in(folder: str | Path) -> int:
+    """The same, of the model of a folder."""
+    return _context(AutoConfig.from_pretrained(str(folder), trust_remote_code=False))
+
+
+def _context(config: PreTrainedConfig) -> int:
+    return getattr(config.get_text_config(), "max_position_embeddings", sys.maxsize)
 
 
 def weights_of(store: Store, policy: Model | Step) -> Weights:
