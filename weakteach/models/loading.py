@@ -4,12 +4,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import util
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from peft import PeftConfig, PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -188,11 +190,21 @@ class PolicyAndReference:
     @contextmanager
     def reference(self) -> Iterator[PreTrainedModel]:
         """The reference, to be used within the context alone."""
-        if isinstance(self._other, PeftModel):
-            with self._other.disable_adapter():
-                yield self.policy
-        else:
+        if not isinstance(self._other, PeftModel):
             yield self._other
+            return
+        # PEFT's own context also looks through all weights, which takes 10 ms with 12 layers.
+        try:
+            for layer in self._adapted:
+                layer._disable_adapters = True
+            yield self.policy
+        finally:
+            for layer in self._adapted:
+                layer._disable_adapters = False
+
+    @cached_property
+    def _adapted(self) -> list[BaseTunerLayer]:
+        return [layer for layer in self._other.modules() if isinstance(layer, BaseTunerLayer)]
 
 
 def load_policy_and_reference(
