@@ -220,7 +220,7 @@ def test_stages_apart_hand_on_whole_shards(tmp_path, ray_here, apart, resources,
 
 
 def test_preparing_runs_ahead_by_some_shards_and_no_more(tmp_path, ray_here, apart, monkeypatch):
-    monkeypatch.setattr(stream_module, "AHEAD_BYTES", 8 << 20)
+    monkeypatch.setattr(stream_module, "AHEAD_BYTES", 16 << 20)
     stream = numbers(tmp_path, Ahead(str(tmp_path), 1 << 18), rows=600)
     assert rows_of(stream, Resources(label_actors=1))["number"].to_pylist() == list(range(600))
     ahead = int((tmp_path / "told").read_text())

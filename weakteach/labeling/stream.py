@@ -46,7 +46,7 @@ STALLED_AFTER_SECONDS = 3600
 # so little that a device has its first work soon.
 BLOCK_BYTES = 1 << 20
 # Prepared shards that the object store holds for each labeler, more or less.
-AHEAD_BYTES = 64 << 20
+AHEAD_BYTES = 128 << 20
 # So few that handing them out costs little (about 20 ms each), so many that all end at one time.
 HANDOUTS_PER_WORKER = 16
 
