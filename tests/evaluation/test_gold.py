@@ -6,7 +6,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from weakteach.artifacts.errors import StepError
 from weakteach.evaluation.gold import Scoring, WorldGold
-from weakteach.models.loading import load_reward_model
+from weakteach.models.loading import context_length, load_reward_model
+from weakteach.models.reward_forms import encode
 from weakteach.models.scoring import score_in_form
 from weakteach.models.spec import ModelError
 from weakteach.models.tokens import load_tokenizer
@@ -29,8 +30,9 @@ def test_rewards_do_not_depend_on_the_batch(tiny, tmp_path):
     folder = reward_model_folder(tiny, tmp_path)
     model, tokenizer = load_reward_model(folder), load_tokenizer(folder)
     prompts, responses = [p.prompt for p in PAIRS], [p.response_1 for p in PAIRS]
-    together = score_in_form("text", model, tokenizer, prompts, responses, 4096)[0]
-    alone = score_in_form("text", model, tokenizer, prompts, responses, 1)[0]
+    encoded, _ = encode("text", tokenizer, prompts, responses, context_length(model))
+    together = score_in_form("text", model, tokenizer, encoded, 4096)
+    alone = score_in_form("text", model, tokenizer, encoded, 1)
     assert np.abs(together - alone).max() < 1e-5
     ids = [*tokenizer(prompts[0] + responses[0])["input_ids"], tokenizer.eos_token_id]
     with torch.no_grad():
@@ -43,10 +45,12 @@ def test_a_response_beyond_the_context_is_read_as_far_as_it_goes(tiny, tmp_path)
     folder = reward_model_folder(tiny, tmp_path)
     model, tokenizer = load_reward_model(folder), load_tokenizer(folder)
     endless = " é" * model.config.max_position_embeddings
-    scores = score_in_form("text", model, tokenizer, ["hello ."], [endless], 4096)[0]
-    further = score_in_form("text", model, tokenizer, ["hello ."], [endless + " more"], 4096)[0]
-    assert np.isfinite(scores).all()
-    assert scores == further
+    responses = [endless, endless + " more"]
+    encoded, cut = encode("text", tokenizer, ["hello ."] * 2, responses, context_length(model))
+    score, further = score_in_form("text", model, tokenizer, encoded, 4096)
+    assert np.isfinite(score)
+    assert score == further
+    assert cut == [True, True]
 
 
 def test_a_model_with_several_outputs_or_no_head_is_refused(tiny, tmp_path):

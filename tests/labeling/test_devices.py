@@ -13,19 +13,20 @@ import pyarrow.parquet as pq
 import pytest
 
 from weakteach.artifacts.errors import UserError
+from weakteach.labeling.shards import ChunkWork
 from weakteach.models.resources import Resources
 
 PAIRS = 100
 
 
-class WhichDevices:
+class WhichDevices(ChunkWork):
     """Tells for each row the devices that its process sees, in place of a label."""
 
     def load(self):
         return os.environ["CUDA_VISIBLE_DEVICES"]
 
-    def process(self, devices, chunk):
-        return chunk.append_column("devices", [[devices] * len(chunk)])
+    def process(self, devices, rows):
+        return rows.append_column("devices", [[devices] * len(rows)])
 
 
 def tell(config):

@@ -20,7 +20,7 @@ from weakteach.artifacts.errors import LostError, StepError
 from weakteach.artifacts.store import Store
 from weakteach.labeling import stream as stream_module
 from weakteach.labeling.annotators import LABEL_SCHEMA, ImplicitReward, label_table
-from weakteach.labeling.shards import MAX_SHARDS, Stream
+from weakteach.labeling.shards import MAX_SHARDS, ChunkWork, Stream
 from weakteach.labeling.stream import stream_chunks
 from weakteach.models.loading import load_causal, weights_of
 from weakteach.models.resources import Resources
@@ -32,7 +32,21 @@ from weakteach.steps.labels import HumanLabels, WeakLabels
 from weakteach.steps.training import Dpo, Sft
 from weakteach.training.recipes import DpoRecipe, Lora, Schedule, SftRecipe
 
+
+class Apart(Resources):
+    """As on a GPU: what prepares asks for other resources than what computes, so that Ray Data
+    cannot run both in one process."""
+
+    def preparing_options(self):
+        return {"num_cpus": 0.5}
+
+
 TASKS, ACTORS = Resources(), Resources(label_actors=2)
+STAGES = Apart(label_actors=2)
+WAYS = pytest.mark.parametrize(
+    "resources", [TASKS, ACTORS, STAGES], ids=["tasks", "actors", "stages"]
+)
+FAILS_IN = pytest.mark.parametrize("fails_in", ["prepare", "process"])
 BETA = 0.2
 
 
@@ -84,12 +98,12 @@ def test_labels_equal_the_plain_computation(store, ray_here, lora):
             assert label[f"reward_{side}"] == pytest.approx(plain, abs=1e-4)
 
 
-def test_tasks_and_actors_give_the_same_rows_and_the_schema_of_a_label(store, ray_here):
+def test_tasks_actors_and_stages_give_the_same_rows_and_the_schema_of_a_label(store, ray_here):
     source = WorldSource(1200, seed=2)
     pairs, by_tasks = labels_of(store, source)
-    other = Store(Path(store.root, "other"))
-    _, by_actors = labels_of(other, source, resources=ACTORS)
-    assert by_tasks.equals(by_actors)
+    for name, resources in (("actors", ACTORS), ("stages", STAGES)):
+        _, labels = labels_of(Store(Path(store.root, name)), source, resources=resources)
+        assert by_tasks.equals(labels)
     assert by_tasks.schema.equals(LABEL_SCHEMA)
     assert by_tasks["pair_id"].to_pylist() == pairs["pair_id"].to_pylist()
     assert by_tasks.schema.metadata[b"annotator"] == teacher_of().fingerprint.encode()
@@ -148,18 +162,29 @@ def test_a_reward_that_is_not_finite_names_its_pair(value):
 
 
 @dataclass(frozen=True)
-class Count:
-    """Work that notes each chunk that it does, and can be made to die or to fail in one."""
+class Count(ChunkWork):
+    """Work that notes each chunk that it does, and can be made to die or to fail in one: where it
+    is made, or where it is prepared."""
 
     folder: str
     dies_once_at: int = -1
     poison: tuple[int, ...] = ()
     once: Exception | None = None
+    fails_in: str = "process"
+
+    def prepare(self, reader, rows):
+        return self._fail(rows) if self.fails_in == "prepare" else rows
 
     def load(self):
         return None
 
-    def process(self, loaded, chunk):
+    def process(self, loaded, rows):
+        chunk = self._fail(rows) if self.fails_in == "process" else rows
+        with open(Path(self.folder, "done"), "a") as file:
+            file.write(f"{chunk['number'][0].as_py()}\n")
+        return chunk.append_column("double", pa.array([2 * n for n in chunk["number"].to_pylist()]))
+
+    def _fail(self, chunk):
         first = chunk["number"][0].as_py()
         marker = Path(self.folder, "died")
         if first == self.dies_once_at and not marker.exists():
@@ -175,9 +200,7 @@ class Count:
         bad = set(self.poison).intersection(chunk["number"].to_pylist())
         if bad:
             raise StepError(f"number {min(bad)} is bad")
-        with open(Path(self.folder, "done"), "a") as file:
-            file.write(f"{first}\n")
-        return chunk.append_column("double", pa.array([2 * n for n in chunk["number"].to_pylist()]))
+        return chunk
 
 
 ray.cloudpickle.register_pickle_by_value(__import__("sys").modules[__name__])
@@ -199,10 +222,11 @@ def rows_of(shards):
     return pa.concat_tables(shards.tables())
 
 
-@pytest.mark.parametrize("resources", [TASKS, ACTORS], ids=["tasks", "actors"])
-def test_a_killed_worker_loses_nothing_and_doubles_nothing(tmp_path, ray_here, resources):
+@FAILS_IN
+@WAYS
+def test_a_killed_worker_loses_nothing_and_doubles_nothing(tmp_path, ray_here, resources, fails_in):
     stream = numbers(tmp_path)
-    stream = replace(stream, work=replace(stream.work, dies_once_at=50))
+    stream = replace(stream, work=replace(stream.work, dies_once_at=50, fails_in=fails_in))
     told = []
     shards = stream_chunks(stream, resources, lambda done, rows, _: told.append((done, rows)))
     table = rows_of(shards)
@@ -214,7 +238,7 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(tmp_path, ray_here, r
 
 
 @pytest.mark.parametrize("once", [RuntimeError("a kernel failed"), torch.AcceleratorError("CUDA")])
-@pytest.mark.parametrize("resources", [TASKS, ACTORS], ids=["tasks", "actors"])
+@WAYS
 def test_an_error_that_does_not_come_again_puts_no_row_in_quarantine(
     tmp_path, ray_here, resources, once
 ):
@@ -274,9 +298,10 @@ def test_finished_shards_survive_a_failure_and_are_not_made_again(tmp_path, ray_
     assert len(finished) == 10
 
 
-def test_a_poison_row_ends_in_quarantine_and_all_others_are_processed(tmp_path, ray_here):
+@FAILS_IN
+def test_a_poison_row_ends_in_quarantine_and_all_others_are_processed(tmp_path, ray_here, fails_in):
     stream = numbers(tmp_path)
-    stream = replace(stream, work=replace(stream.work, poison=(13, 14, 99)))
+    stream = replace(stream, work=replace(stream.work, poison=(13, 14, 99), fails_in=fails_in))
     facts = stream_chunks(stream, ACTORS).write(tmp_path / "out.parquet")
     assert facts == {"rows": 97, "quarantined": 3, "devices": 2}
     kept = pq.read_table(tmp_path / "out.parquet")

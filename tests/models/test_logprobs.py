@@ -10,8 +10,10 @@ from transformers import CohereConfig, Gemma2Config, GraniteConfig
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
-from weakteach.models import target_scores
-from weakteach.models.logprobs import pair_logprobs
+from weakteach.models import logprobs, target_scores
+from weakteach.models.loading import PolicyAndReference
+from weakteach.models.logprobs import log_ratios, pair_logprobs
+from weakteach.models.pair_layout import lay_out
 from weakteach.models.spec import ModelError
 from weakteach.models.tiny.pretraining import build_tokenizer
 from weakteach.models.tokens import PairTokens, pair_tokens
@@ -127,7 +129,7 @@ def test_no_pairs():
 
 @pytest.mark.parametrize("family", CONFIGS)
 def test_the_head_runs_at_response_tokens_alone_and_in_chunks(family, monkeypatch):
-    monkeypatch.setattr(target_scores, "CHUNK_LOGITS", 7 * VOCABULARY)
+    monkeypatch.setattr(target_scores, "CPU_LOGITS", 7 * VOCABULARY)
     rng = np.random.default_rng(2)
     tokens = [random_pair(rng, 20, 10, 6) for _ in range(5)]
     model, head_rows, widest = random_model(family), [], []
@@ -153,6 +155,15 @@ def test_the_head_runs_at_response_tokens_alone_and_in_chunks(family, monkeypatc
     assert max(rows for rows in widest if rows != width) == 7
 
 
+def test_the_head_of_a_device_is_read_once_for_hundreds_of_tokens():
+    for vocabulary in (50_272, 128_256, 151_936):
+        on_cpu, on_gpu = (
+            target_scores.chunk_logits(torch.device(kind)) // vocabulary for kind in ("cpu", "cuda")
+        )
+        assert on_cpu < 90
+        assert 400 < on_gpu < 1400
+
+
 def test_many_small_terms_beside_a_large_one_are_not_lost():
     model, vocabulary = random_model("llama", vocab_size=50_000), 50_000
     model.lm_head = torch.nn.Linear(32, vocabulary)
@@ -165,6 +176,28 @@ def test_many_small_terms_beside_a_large_one_are_not_lost():
     )
     expected = np.array([[60, 40]]) * float(each)
     assert np.abs(pair_logprobs(model, [pair], 1000) - expected).max() < 5e-4
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_ratios_of_two_models_are_those_of_each_alone(family, monkeypatch):
+    """To the last bit; and each batch is laid out once for both."""
+    policy, reference = random_model(family), random_model(family)
+    with torch.no_grad():
+        for weight in reference.parameters():
+            weight.mul_(1.1)
+    rng = np.random.default_rng(6)
+    tokens = [random_pair(rng, 20, 10, 6 + n) for n in range(8)]
+    apart = pair_logprobs(policy, tokens, 100) - pair_logprobs(reference, tokens, 100)
+    assert np.abs(apart).max() > 0.1
+    laid_out = []
+
+    def counted(pairs, *given):
+        laid_out.extend(pairs)
+        return lay_out(pairs, *given)
+
+    monkeypatch.setattr(logprobs, "lay_out", counted)
+    assert np.array_equal(log_ratios(PolicyAndReference(policy, reference), tokens, 100), apart)
+    assert len(laid_out) == len(tokens)
 
 
 def test_attention_is_the_models_own_again_afterwards():

@@ -24,6 +24,7 @@ from trl.trainer.utils import add_fused_lm_head
 from weakteach.artifacts.errors import UserError
 from weakteach.models.logprobs import pair_logprobs
 from weakteach.models.memory import (
+    CPU_LOGITS,
     Fit,
     choose_fit,
     reading_memory,
@@ -130,7 +131,8 @@ def test_labeling_within_20_percent(config):
     pair_logprobs(model, pairs[:1], 4096)
     with measured(model) as live:
         pair_logprobs(model, pairs, 4096)
-    estimate = reading_memory(shape_of(config.to_dict()), 4096)
+    shape = shape_of(config.to_dict())
+    estimate = reading_memory(shape, 4096, most_logits=CPU_LOGITS)
     assert estimate.total == pytest.approx(live.peak, rel=0.2)
 
 

@@ -117,8 +117,8 @@ def scored(folder, form, prompts, responses, batch_tokens=1000):
     gold = RewardModel(find_model(str(folder)), form=form)
     work = Scoring(Store(folder), gold, "prompt_id", ("response",), batch_tokens)
     table = {"prompt_id": list(map(str, range(len(prompts)))), "prompt": prompts}
-
-    result = work.process(work.load(), pa.table({**table, "response": responses}))
+    rows = pa.table({**table, "response": responses})
+    result = work.process(work.load(), work.prepare(work.load_reader(), rows))
     return result["response_reward"].to_numpy(), result["response_cut"].to_pylist()
 
 
@@ -193,7 +193,8 @@ def test_messages_are_read_where_there_are_any(chat_folder):
     work = Scoring(Store(chat_folder), gold, "prompt_id", ("response",), 1000)
     table = {"prompt_id": ["a", "b"], "prompt": [PROMPTS[1]] * 2, "response": RESPONSES[:2]}
     said = {"prompt_messages": [json.dumps(CONVERSATIONS[1]), None], "tools": [None, None]}
-    result = work.process(work.load(), pa.table(table | said))["response_reward"].to_pylist()
+    prepared = work.prepare(work.load_reader(), pa.table(table | said))
+    result = work.process(work.load(), prepared)["response_reward"].to_pylist()
     as_chat, _ = scored(chat_folder, "chat", [PROMPTS[1]], RESPONSES[:1])
     as_text, _ = scored(chat_folder, "text", [PROMPTS[1]], RESPONSES[1:2])
     assert result == pytest.approx([as_chat[0], as_text[0]], abs=1e-5)

@@ -25,6 +25,11 @@ def test_trials_that_train_leave_cpus_for_their_labeling(ray_here):
     assert arms_at_once(nine, Resources(train_workers=1)) == nine
 
 
+def test_a_trial_with_gpus_leaves_cpus_to_tokenize_on():
+    assert cluster._cpus_of_a_trial(Resources(label_actors=2, cpus=3)) == 1 + 2 * 3
+    assert cluster._cpus_of_a_trial(Resources(label_actors=2, cpus=3, gpus=1)) == 1 + 2 * (3 + 1)
+
+
 def test_a_cluster_that_stays_too_small_for_an_arm_is_an_error(ray_here):
     with pytest.raises(ClusterError, match="has 4 CPUs, but an arm needs 5"):
         arms_at_once(None, Resources(label_tasks=4), patience=0.5)

@@ -142,6 +142,14 @@ def test_a_cluster_that_can_never_place_a_worker_is_told(tmp_path, resources, se
     assert sentence in problem.what
 
 
+def test_labeling_actors_must_leave_a_cpu_to_tokenize_for_them():
+    nodes = [NodeType("a", {"CPU": 4.0, "GPU": 4.0}, 2)]
+    (problem,) = check_cluster("ray", nodes, Resources(label_actors=8, gpus=1))
+    assert "labeling actors take all 8 CPUs" in problem.what
+    for fits in (Resources(label_actors=7, gpus=1), Resources(label_actors=8, gpus=1, cpus=0.5)):
+        assert not check_cluster("ray", nodes, fits)
+
+
 def test_clusters_that_fit(tmp_path):
     for resources in (
         Resources(),

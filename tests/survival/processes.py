@@ -18,7 +18,8 @@ TITLES = {
     "train controller": re.compile(r"^ray::TrainController"),
     "train worker": re.compile(r"^ray::(RayTrainWorker|_RayTrainWorker)"),
     "label actor": re.compile(r"^ray::.*MapBatches\(ShardActor\)"),
-    "label task": re.compile(r"^ray::.*MapBatches\(_make_shards\)"),
+    "prepare task": re.compile(r"^ray::MapBatches\(prepare_shards\)(?!->)"),
+    "label task": re.compile(r"^ray::.*MapBatches\(make_shards\)"),
 }
 # Workers that Ray keeps for itself: those that wait for work, agents, and its own actors.
 OF_RAY = re.compile(

@@ -73,7 +73,9 @@ def test_a_victim_that_was_gone_does_not_count():
         ("ray::TrainController.run", "train controller"),
         ("ray::RayTrainWorker", "train worker"),
         ("ray::MapWorker(MapBatches(ShardActor)).submit", "label actor"),
-        ("ray::MapBatches(_make_shards)", "label task"),
+        ("ray::MapBatches(prepare_shards)", "prepare task"),
+        ("ray::MapBatches(make_shards)", "label task"),
+        ("ray::MapBatches(prepare_shards)->MapBatches(make_shards)", "label task"),
         ("ray::IDLE", None),
         ("ray::_StatsActor", None),
         ("python sweeps/size_grid.py", None),
@@ -84,10 +86,10 @@ def test_victims_are_known_by_their_titles(title, kind):
 
 
 def test_processes_of_a_run_are_found_and_no_others(worker, tmp_path):
-    mine = worker("ray::MapBatches(_make_shards)")
+    mine = worker("ray::MapBatches(make_shards)")
     assert mine.pid in {process.pid for process in of_run(str(tmp_path))}
     # Twice while its child is there and has not begun another program yet.
-    assert set(at_work(str(tmp_path))) == {f"ray::MapBatches(_make_shards) -c {WORKER}"}
+    assert set(at_work(str(tmp_path))) == {f"ray::MapBatches(make_shards) -c {WORKER}"}
     assert of_run(str(tmp_path / "another")) == []
 
 

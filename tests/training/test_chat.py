@@ -106,7 +106,8 @@ def test_labeling_sees_the_tokens_of_training(world, tmp_path):
     chunk = labels.part.read(store)
     other = find_model(str(chat_folder(tmp_path / "other", world[0], "pythia")))
     annotator = ImplicitReward(store, other, model, 0.5, "float32", 4096)
-    found = annotator.process(annotator.load(), chunk).to_pylist()
+    prepared = annotator.prepare(annotator.load_reader(), chunk)
+    found = annotator.process(annotator.load(), prepared).to_pylist()
     choices = {r["pair_id"]: r["choice"] for r in read_labels(store, labels).to_pylist()}
     trainer = dpo_trainer(job(world, DpoRecipe(Schedule(1e-3, batch=4)), tmp_path))
     policy, reference = (load_causal(Weights(m.location)) for m in (other, model))
@@ -136,7 +137,8 @@ def test_a_reward_head_reads_the_tokens_that_it_was_trained_on(world, tmp_path, 
     annotator = RewardHeadReward(store, head, "float32", 4096)
     loaded = annotator.load()
     monkeypatch.setattr(type(loaded[0]), "forward", spy)
-    annotator.process(loaded, labels.part.read(store))
+    prepared = annotator.prepare(annotator.load_reader(), labels.part.read(store))
+    annotator.process(loaded, prepared)
     assert sorted(seen) == sorted(tuple(ids) for both in expected(world).values() for ids in both)
 
 

@@ -8,8 +8,15 @@ from families import CONFIGS, random_model
 from weakteach.artifacts.computing import obtain, obtain_each
 from weakteach.artifacts.store import Store
 from weakteach.evaluation.gold import RewardModel
-from weakteach.models.loading import load_causal, load_reward_model, load_with_head, weights_of
+from weakteach.models.loading import (
+    context_length,
+    load_causal,
+    load_reward_model,
+    load_with_head,
+    weights_of,
+)
 from weakteach.models.resources import Resources
+from weakteach.models.reward_forms import encode
 from weakteach.models.scoring import score_in_form
 from weakteach.models.spec import find_model, tokenizer_of
 from weakteach.models.tokens import load_tokenizer
@@ -40,7 +47,8 @@ def preferences(store, labels):
 def rewards_of(model, table, column):
     prompts, responses = table["prompt"].to_pylist(), table[column].to_pylist()
     tokenizer = load_tokenizer(TINY.location)
-    return score_in_form("text", model, tokenizer, prompts, responses, 4096)[0]
+    encoded, _ = encode("text", tokenizer, prompts, responses, context_length(model))
+    return score_in_form("text", model, tokenizer, encoded, 4096)
 
 
 def bradley_terry_loss(model, table):
@@ -94,8 +102,8 @@ def test_every_family_gets_a_head_that_reads_the_same_whatever_the_padding(
     for name, weight in causal.base_model.state_dict().items():
         assert torch.equal(weight, head.base_model.state_dict()[name])
     texts = ["yes", "no , that is not a thing to do", "one two three"]
-    together = score_in_form("text", head, tokenizer, ["well :"] * 3, texts, 4096)[0]
-    alone = score_in_form("text", head, tokenizer, ["well :"] * 3, texts, 1)[0]
+    encoded, _ = encode("text", tokenizer, ["well :"] * 3, texts, context_length(head))
+    together, alone = (score_in_form("text", head, tokenizer, encoded, size) for size in (4096, 1))
     assert np.abs(together - alone).max() < 1e-5
     assert together.std() > 1e-4
 

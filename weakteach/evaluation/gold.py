@@ -10,6 +10,8 @@ import pyarrow as pa
 from weakteach.artifacts.errors import StepError
 from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Store
+from weakteach.labeling.annotators import id_lists
+from weakteach.labeling.shards import ChunkWork
 from weakteach.models.spec import Dtype, Model, RewardForm
 from weakteach.worlds.domain import Domain
 from weakteach.worlds.domains import WORLD
@@ -49,10 +51,10 @@ def prompt_id(prompt: str) -> str:
 
 
 @dataclass(frozen=True)
-class Scoring:
+class Scoring(ChunkWork):
     """Work on a stream: gold rewards of text pairs or of generated responses.
 
-    ``columns`` are the chunk's response columns. The result has ``key`` and ``<column>_reward``
+    ``columns`` are the rows' response columns. The result has ``key`` and ``<column>_reward``
     for each; with a domain's gold also ``<column>_garbage``, the share of unreadable words, and
     with a reward model ``<column>_cut``, whether it was too long to be read to its end.
     """
@@ -62,6 +64,35 @@ class Scoring:
     key: str
     columns: tuple[str, ...]
     batch_tokens: int
+
+    def load_reader(self) -> Any:
+        if isinstance(self.gold, WorldGold):
+            return None
+        # transformers: in workers only, as torch below
+        from weakteach.models.loading import context_in, tokenizer_folder
+        from weakteach.models.reward_forms import load_reward_tokenizer
+
+        folder = tokenizer_folder(self.store, self.gold.model)
+        return load_reward_tokenizer(self.gold.form, folder, str(self.gold)), context_in(folder)
+
+    def prepare(self, reader: Any, rows: pa.Table) -> pa.Table:
+        """For a reward model the key, and of each column what the model reads of it and whether it
+        had to be cut; for a domain's gold the rows."""
+        if isinstance(self.gold, WorldGold):
+            return rows
+        from weakteach.models.reward_forms import encode
+
+        tokenizer, context = reader
+        prompts, form = rows["prompt"].to_pylist(), self.gold.form
+        result = {self.key: rows[self.key]}
+        for column in self.columns:
+            responses, said = rows[column].to_pylist(), _said(rows, column)
+            encoded, cut = encode(form, tokenizer, prompts, responses, context, said)
+            for name in encoded[0]:
+                ids = [item[name] for item in encoded]
+                result[f"{column}.{name}"] = pa.array(ids, pa.list_(pa.int32()))
+            result[f"{column}_cut"] = pa.array(cut, pa.bool_())
+        return pa.table(result)
 
     def load(self) -> Any:
         if isinstance(self.gold, WorldGold):
@@ -73,12 +104,11 @@ class Scoring:
         tokenizer = load_reward_tokenizer(self.gold.form, folder, str(self.gold))
         return load_reward_model(folder, self.gold.dtype), tokenizer
 
-    def process(self, loaded: Any, chunk: pa.Table) -> pa.Table:
-        prompts, keys = chunk["prompt"].to_pylist(), chunk[self.key].to_pylist()
+    def process(self, loaded: Any, rows: pa.Table) -> pa.Table:
+        keys = rows[self.key].to_pylist()
         result = {self.key: pa.array(keys, pa.string())}
         for column in self.columns:
-            responses = chunk[column].to_pylist()
-            scores = self._scores(loaded, prompts, responses, _said(chunk, column))
+            scores = self._scores(loaded, rows, column)
             bad = np.flatnonzero(~np.isfinite(scores["reward"]))
             if len(bad):
                 raise StepError(
@@ -88,14 +118,11 @@ class Scoring:
             result |= {f"{column}_{name}": pa.array(values) for name, values in scores.items()}
         return pa.table(result)
 
-    def _scores(
-        self, loaded: Any, prompts: list[str], responses: list[str], said: "list[Said]"
-    ) -> dict[str, np.ndarray]:
+    def _scores(self, loaded: Any, rows: pa.Table, column: str) -> dict[str, np.ndarray]:
         if isinstance(self.gold, WorldGold):
+            texts = zip(rows["prompt"].to_pylist(), rows[column].to_pylist(), strict=True)
             try:
-                golds = [
-                    self.gold.domain.gold(p, r) for p, r in zip(prompts, responses, strict=True)
-                ]
+                golds = [self.gold.domain.gold(*both) for both in texts]
             except ValueError as error:
                 raise StepError(
                     f"The gold of {self.gold.domain.name} knows its own prompts alone: {error}"
@@ -106,23 +133,24 @@ class Scoring:
             }
         from weakteach.models.scoring import score_in_form  # torch: workers only
 
-        model, tokenizer = loaded
-        rewards, cut = score_in_form(
-            self.gold.form, model, tokenizer, prompts, responses, self.batch_tokens, said
-        )
-        return {"reward": rewards, "cut": cut}
+        names = [name for name in rows.column_names if name.startswith(f"{column}.")]
+        read = [id_lists(rows[name]) for name in names]
+        kinds = [name.removeprefix(f"{column}.") for name in names]
+        encoded = [dict(zip(kinds, ids, strict=True)) for ids in zip(*read, strict=True)]
+        rewards = score_in_form(self.gold.form, *loaded, encoded, self.batch_tokens)
+        return {"reward": rewards, "cut": rows[f"{column}_cut"].to_numpy()}
 
 
-def _said(chunk: pa.Table, column: str) -> "list[Said]":
+def _said(rows: pa.Table, column: str) -> "list[Said]":
     """The messages of a column of responses, where their rows have any."""
-    if "prompt_messages" not in chunk.column_names:
-        return [None] * len(chunk)
+    if "prompt_messages" not in rows.column_names:
+        return [None] * len(rows)
     names = ("prompt_messages", f"{column}_messages", "tools")
-    rows = zip(
+    said = zip(
         *(
-            chunk[name].to_pylist() if name in chunk.column_names else [None] * len(chunk)
+            rows[name].to_pylist() if name in rows.column_names else [None] * len(rows)
             for name in names
         ),
         strict=True,
     )
-    return [None if row[0] is None else row for row in rows]
+    return [None if one[0] is None else one for one in said]

@@ -8,11 +8,12 @@ import pyarrow as pa
 
 from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Store
+from weakteach.labeling.shards import ChunkWork
 from weakteach.models.spec import Dtype, Model
 
 
 @dataclass(frozen=True)
-class Sampling:
+class Sampling(ChunkWork):
     """Reads ``prompt_id, prompt``, and ``prompt_messages, tools`` where there are messages, and
     adds ``response``. Of several ``samples`` each has a row of its own, those of a prompt one
     after another, and its number in ``sample``."""
@@ -33,21 +34,19 @@ class Sampling:
         weights = weights_of(self.store, self.policy)
         return load_causal(weights, self.dtype), load_tokenizer(weights.base)
 
-    def process(self, loaded: Any, chunk: pa.Table) -> pa.Table:
+    def process(self, loaded: Any, rows: pa.Table) -> pa.Table:
         from weakteach.models.generation import generate_responses
 
-        ids = chunk["prompt_id"].to_pylist()
+        ids = rows["prompt_id"].to_pylist()
         model, tokenizer = loaded
-        messages: list[tuple[str, str | None] | None] = [None] * len(chunk)
-        if "prompt_messages" in chunk.column_names:
-            said = zip(
-                chunk["prompt_messages"].to_pylist(), chunk["tools"].to_pylist(), strict=True
-            )
+        messages: list[tuple[str, str | None] | None] = [None] * len(rows)
+        if "prompt_messages" in rows.column_names:
+            said = zip(rows["prompt_messages"].to_pylist(), rows["tools"].to_pylist(), strict=True)
             messages = [None if prompt is None else (prompt, tools) for prompt, tools in said]
         responses = generate_responses(
             model,
             tokenizer,
-            chunk["prompt"].to_pylist(),
+            rows["prompt"].to_pylist(),
             [self._prompt_seed(prompt_id) for prompt_id in ids],
             self.temperature,
             self.max_new_tokens,
@@ -61,12 +60,12 @@ class Sampling:
                 for mine, one in zip(responses, messages, strict=True)
             ]
         if self.samples > 1:
-            rows = range(len(chunk))
-            chunk = chunk.take([row for row in rows for _ in range(self.samples)])
-            numbers = [number for _ in rows for number in range(self.samples)]
-            chunk = chunk.append_column("sample", pa.array(numbers, pa.int32()))
+            places = range(len(rows))
+            rows = rows.take([place for place in places for _ in range(self.samples)])
+            numbers = [number for _ in places for number in range(self.samples)]
+            rows = rows.append_column("sample", pa.array(numbers, pa.int32()))
         texts = [text for mine in responses for text in mine]
-        return chunk.append_column("response", pa.array(texts, pa.string()))
+        return rows.append_column("response", pa.array(texts, pa.string()))
 
     def _prompt_seed(self, prompt_id: str) -> int:
         digest = hashlib.sha256(f"{self.seed}:{prompt_id}".encode()).digest()

@@ -7,11 +7,12 @@ import numpy as np
 import pyarrow as pa
 
 from weakteach.artifacts.errors import StepError
+from weakteach.labeling.shards import ChunkWork
 from weakteach.models.spec import Dtype, Model, ModelError
 
 
 @dataclass(frozen=True)
-class SentenceSimilarity:
+class SentenceSimilarity(ChunkWork):
     """Reads ``prompt_id, response, chosen`` and gives ``prompt_id, similarity``: the cosine of the
     two texts' vectors, in [-1, 1]."""
 
@@ -44,15 +45,15 @@ class SentenceSimilarity:
             model_kwargs={"use_safetensors": True, "dtype": getattr(torch, self.dtype)},
         )
 
-    def process(self, loaded: Any, chunk: pa.Table) -> pa.Table:
-        texts = chunk["response"].to_pylist() + chunk["chosen"].to_pylist()
+    def process(self, loaded: Any, rows: pa.Table) -> pa.Table:
+        texts = rows["response"].to_pylist() + rows["chosen"].to_pylist()
         batch = max(1, self.batch_tokens // loaded.max_seq_length)
         vectors = loaded.encode(
             texts, batch_size=batch, normalize_embeddings=True, show_progress_bar=False
         )
         response, chosen = np.split(vectors.astype(np.float64), 2)
         cosines = (response * chosen).sum(axis=1)
-        ids = chunk["prompt_id"].to_pylist()
+        ids = rows["prompt_id"].to_pylist()
         bad = np.flatnonzero(~np.isfinite(cosines))
         if len(bad):
             raise StepError(

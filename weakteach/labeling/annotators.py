@@ -1,11 +1,13 @@
 """Annotators: what turns a pair into a label.
 
-An annotator is a frozen dataclass with ``load`` and ``process`` (see ``shards.ChunkWork``) that
-reads pairs (``pair_id, prompt, response_1, response_2``) and gives rows of LABEL_SCHEMA.
+An annotator is ``shards.ChunkWork`` on pairs (``pair_id, prompt, response_1, response_2``) that
+gives rows of LABEL_SCHEMA. Where there is no model yet, it makes token ids of the texts.
 """
 
+import itertools
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,11 +15,15 @@ import pyarrow as pa
 from weakteach.artifacts.errors import StepError
 from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Store
-from weakteach.labeling.shards import TOKENS
+from weakteach.labeling.shards import TOKENS, ChunkWork
 from weakteach.models.resources import Attention
 from weakteach.models.spec import Dtype, Model
 from weakteach.preferences.pair import messages_in
 
+if TYPE_CHECKING:  # transformers: workers only
+    from weakteach.models.tokens import PairTokens
+
+TEXTS = ("prompt", "response_1", "response_2")
 LABEL_SCHEMA = pa.schema(
     [
         ("pair_id", pa.string()),
@@ -55,18 +61,53 @@ def label_table(pair_ids: list[str], rewards: np.ndarray) -> pa.Table:
     return pa.table(columns, schema=LABEL_SCHEMA)
 
 
-def _tokens(tokenizer: Any, chunk: pa.Table) -> Any:
-    """``PairTokens`` of each pair of the chunk."""
-    from weakteach.models.tokens import pair_tokens  # transformers: in workers only
+class ReadsTokens(ChunkWork):
+    """Work on the token ids of pairs, as the tokenizer of ``reads`` makes them."""
 
-    names = ("prompt", "response_1", "response_2")
-    prompts, first, second = (chunk[name].to_pylist() for name in names)
-    messages = messages_in(chunk, "response_1", "response_2")
-    return pair_tokens(tokenizer, prompts, first, second, messages)
+    store: Store
+
+    @property
+    @abstractmethod
+    def reads(self) -> Model | Step:
+        """The policy or model whose tokens these are."""
+
+    def load_reader(self) -> Any:
+        from weakteach.models.loading import tokenizer_folder  # transformers: in workers only
+        from weakteach.models.tokens import load_tokenizer
+
+        return load_tokenizer(tokenizer_folder(self.store, self.reads))
+
+    def prepare(self, reader: Any, rows: pa.Table) -> pa.Table:
+        """``pair_id``, and the token ids of the three texts as lists."""
+        from weakteach.models.tokens import pair_tokens  # as above
+
+        texts = (rows[name].to_pylist() for name in TEXTS)
+        messages = messages_in(rows, "response_1", "response_2")
+        pairs = pair_tokens(reader, *texts, messages)
+        ids = [
+            pa.array([getattr(pair, name) for pair in pairs], pa.list_(pa.int32()))
+            for name in TEXTS
+        ]
+        return pa.table([rows["pair_id"], *ids], names=["pair_id", *TEXTS])
+
+
+def id_lists(column: pa.ChunkedArray) -> list[list[int]]:
+    """Lists of token ids, faster than pyarrow itself makes them."""
+    lists = column.combine_chunks()
+    ids = lists.flatten().to_numpy(zero_copy_only=False).tolist()
+    ends = (lists.offsets.to_numpy() - lists.offsets[0].as_py()).tolist()
+    return [ids[start:end] for start, end in itertools.pairwise(ends)]
+
+
+def _pairs_in(prepared: pa.Table) -> "list[PairTokens]":
+    from weakteach.models.tokens import PairTokens  # as above
+
+    texts = (id_lists(prepared[name]) for name in TEXTS)
+    return [PairTokens(*pair) for pair in zip(*texts, strict=True)]
 
 
 @dataclass(frozen=True)
-class ImplicitReward:
+class ImplicitReward(ReadsTokens):
     """The implicit reward of a DPO model: β·(log π(y|x) - log π_ref(y|x)) (DPO, eq. 5)."""
 
     store: Store
@@ -77,44 +118,46 @@ class ImplicitReward:
     batch_tokens: int
     attention: Attention = "sdpa"
 
+    @property
+    def reads(self) -> Model | Step:
+        return self.policy
+
     def load(self) -> Any:
         # torch: in workers only
         from weakteach.models.loading import load_policy_and_reference, weights_of
-        from weakteach.models.tokens import load_tokenizer
 
         policy, reference = (weights_of(self.store, m) for m in (self.policy, self.reference))
-        both = load_policy_and_reference(policy, reference, self.dtype)
-        return both, load_tokenizer(policy.base)
+        return load_policy_and_reference(policy, reference, self.dtype)
 
-    def process(self, loaded: Any, chunk: pa.Table) -> pa.Table:
+    def process(self, loaded: Any, rows: pa.Table) -> pa.Table:
         from weakteach.models.loading import context_length
-        from weakteach.models.logprobs import pair_logprobs
+        from weakteach.models.logprobs import log_ratios
 
-        both, tokenizer = loaded
-        ids = chunk["pair_id"].to_pylist()
-        tokens = _tokens(tokenizer, chunk)
-        limit = context_length(both.policy)
+        ids = rows["pair_id"].to_pylist()
+        tokens = _pairs_in(rows)
+        limit = context_length(loaded.policy)
         for pair_id, pair in zip(ids, tokens, strict=True):
             if pair.longest > limit:
                 raise StepError(
                     f"Pair {pair_id} has {pair.longest} tokens, and the model reads at most {limit}"
                 )
-        how = self.batch_tokens, self.attention
-        trained = pair_logprobs(both.policy, tokens, *how)
-        with both.reference() as reference:
-            untrained = pair_logprobs(reference, tokens, *how)
-        labels = label_table(ids, self.beta * (trained - untrained))
+        ratios = log_ratios(loaded, tokens, self.batch_tokens, self.attention)
+        labels = label_table(ids, self.beta * ratios)
         return labels.replace_schema_metadata({TOKENS: str(sum(pair.total for pair in tokens))})
 
 
 @dataclass(frozen=True)
-class RewardHeadReward:
+class RewardHeadReward(ReadsTokens):
     """The reward of a sequence-classification model with one output."""
 
     store: Store
     model: Model | Step
     dtype: Dtype
     batch_tokens: int
+
+    @property
+    def reads(self) -> Model | Step:
+        return self.model
 
     def load(self) -> Any:
         from weakteach.models.loading import load_reward_model, weights_of  # torch: as above
@@ -123,10 +166,9 @@ class RewardHeadReward:
         folder = weights_of(self.store, self.model).base
         return load_reward_model(folder, self.dtype), load_tokenizer(folder)
 
-    def process(self, loaded: Any, chunk: pa.Table) -> pa.Table:
+    def process(self, loaded: Any, rows: pa.Table) -> pa.Table:
         from weakteach.models.scoring import score_pairs
 
         model, tokenizer = loaded
-        tokens = _tokens(tokenizer, chunk)
-        rewards = score_pairs(model, tokenizer, tokens, self.batch_tokens)
-        return label_table(chunk["pair_id"].to_pylist(), rewards)
+        rewards = score_pairs(model, tokenizer, _pairs_in(rows), self.batch_tokens)
+        return label_table(rows["pair_id"].to_pylist(), rewards)

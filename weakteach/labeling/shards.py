@@ -1,25 +1,29 @@
 """The shards of a stream: which rows make one, how it is made, and the artifact that all make.
 
-Rows are processed in chunks of CHUNK_ROWS and kept in shards of whole chunks. Both follow from the
-number of the input's rows alone, so results depend neither on who makes a shard nor on how many
-are at work, and a shard that is there is not made again.
+Rows are kept in shards of whole chunks of CHUNK_ROWS. Both follow from the number of the input's
+rows alone, so results depend neither on who makes a shard nor on how many are at work, and a shard
+that is there is not made again. Work has two parts, which may be done by two processes: the rows of
+a shard are prepared on a CPU (read and tokenized), then processed where the model is.
 
-A row that cannot be processed goes to quarantine with its reason, and a stream goes on without it:
-one that fails alone, and again. An error that passes (see ``errors.passes``) says nothing of rows.
-A failure that is not of single rows is an error all the same; it is one if
+A row that cannot be prepared or processed goes to quarantine with its reason, and a stream goes on
+without it: one that fails alone, and again. To find it, a shard that fails is cut into its chunks,
+and a chunk that fails into halves. An error that passes (see ``errors.passes``) says nothing of
+rows. A failure that is not of single rows is an error all the same; it is one if
 
 - the work cannot be loaded,
-- no row of a chunk of several rows can be processed, or
+- no row of a chunk of several rows can be prepared, or none processed, or
 - more than QUARANTINE_SHARE of the input's rows, and more than one, or all of them, fail.
 """
 
 import json
 import logging
 import secrets
-from collections.abc import Callable, Hashable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -36,18 +40,32 @@ QUARANTINE_SHARE = 0.05
 TOKENS, QUARANTINED = b"tokens", b"quarantined"
 
 Convert = Callable[[pa.Table], pa.Table]
+# Keys and reasons of rows that failed.
+Refused = list[tuple[str, str]]
 
 
-class ChunkWork(Hashable, Protocol):
-    """What is done to a chunk. Hashable and small; the model is loaded where the work is done."""
+class ChunkWork(ABC):
+    """What is done to rows. Hashable and small; what it needs is loaded where it is done.
 
+    Work that has something to do without its model, such as to tokenize, does it in ``prepare``.
+    """
+
+    def load_reader(self) -> Any:
+        """Load what ``prepare`` needs; called once per process, which may have no device."""
+        return None
+
+    def prepare(self, reader: Any, rows: pa.Table) -> pa.Table:
+        """What ``process`` reads of the rows: a row for each, with the key. Raises when any of them
+        cannot be prepared."""
+        return rows
+
+    @abstractmethod
     def load(self) -> Any:
         """Load models; called once per actor, or once per worker process of a task pool."""
-        ...
 
-    def process(self, loaded: Any, chunk: pa.Table) -> pa.Table:
-        """The rows that the chunk's rows become. Raises when any of them cannot be processed."""
-        ...
+    @abstractmethod
+    def process(self, loaded: Any, rows: pa.Table) -> pa.Table:
+        """What prepared rows become. Raises when any of them cannot be processed."""
 
 
 @dataclass(frozen=True)
@@ -97,44 +115,35 @@ def cut(stream: Stream) -> list[range]:
     return [range(start, min(start + size, rows)) for start in range(0, rows, size)]
 
 
-def make_shard(
-    stream: Stream, loaded: Any, shard: range, made: Callable[[Made], None] = lambda _: None
-) -> Made:
-    """Process the rows of a shard and write it. ``made`` is told of each chunk.
+def prepare_shard(stream: Stream, reader: Any, shard: range) -> pa.Table:
+    """Read the rows of a shard and prepare them. Metadata of the table hold those that cannot be,
+    for ``make_shard``.
+
+    Raises StepError with the first reason if no row of a chunk of several can be prepared, and
+    what passes as it is.
+    """
+    rows = _read_rows(stream, shard)
+    tables, refused = _done(stream, partial(stream.work.prepare, reader), rows)
+    table = pa.concat_tables(tables) if tables else rows.slice(0, 0)
+    return table.replace_schema_metadata({QUARANTINED: json.dumps(refused)})
+
+
+def make_shard(stream: Stream, loaded: Any, shard: range, prepared: pa.Table) -> Made:
+    """Process the prepared rows of a shard and write it.
 
     Raises StepError with the first reason if no row of a chunk of several can be processed, and
     what passes as it is.
     """
-    results: list[pa.Table] = []
-    refused: list[tuple[str, str]] = []
-    total = Made(0, 0, 0)
-    rows = _read_rows(stream, shard)
-    for start in range(0, len(rows), stream.chunk_rows):
-        chunk = rows.slice(start, stream.chunk_rows)
-        failed: list[tuple[str, str]] = []
-        try:
-            tables = [stream.work.process(loaded, chunk)]
-        except Exception as error:
-            if passes(error):
-                raise
-            LOGGER.warning("rows %d to %d", shard.start, shard.stop, exc_info=error)
-            tables, failed = _process(stream, loaded, chunk)
-        if len(failed) == len(chunk) > 1:
-            key, reason = failed[0]
-            raise StepError(
-                f"all {len(chunk)} rows of a chunk failed, the first ({stream.key} {key}) with: "
-                f"{reason}"
-            )
-        tokens = sum(int((table.schema.metadata or {}).get(TOKENS, 0)) for table in tables)
-        now = Made(len(chunk) - len(failed), len(failed), tokens)
-        total = Made(
-            total.rows + now.rows, total.quarantined + now.quarantined, total.tokens + now.tokens
-        )
-        results += tables
-        refused += failed
-        made(now)
-    _write_shard(stream, shard, results, refused, total)
-    return total
+    tables: list[pa.Table] = []
+    failed: Refused = []
+    if len(prepared):
+        rows = prepared.replace_schema_metadata(None)
+        tables, failed = _done(stream, partial(stream.work.process, loaded), rows)
+    refused = _refused(prepared.schema) + failed
+    tokens = sum(int((table.schema.metadata or {}).get(TOKENS, 0)) for table in tables)
+    made = Made(len(shard) - len(refused), len(refused), tokens)
+    _write_shard(stream, shard, tables, refused, made)
+    return made
 
 
 def _read_rows(stream: Stream, shard: range) -> pa.Table:
@@ -151,12 +160,38 @@ def _read_rows(stream: Stream, shard: range) -> pa.Table:
         return parquet.read_row_groups(groups).slice(shard.start - skipped, len(shard))
 
 
-def _process(
-    stream: Stream, loaded: Any, chunk: pa.Table
-) -> tuple[list[pa.Table], list[tuple[str, str]]]:
-    """Results, and keys and reasons of the rows that fail, found by halving what fails."""
+def _done(
+    stream: Stream, do: Callable[[pa.Table], pa.Table], rows: pa.Table
+) -> tuple[list[pa.Table], Refused]:
+    """Results, and keys and reasons of the rows that fail."""
     try:
-        return [stream.work.process(loaded, chunk)], []
+        return [do(rows)], []
+    except Exception as error:
+        if passes(error):
+            raise
+        LOGGER.warning("%d rows of %s fail", len(rows), stream.input, exc_info=error)
+    tables: list[pa.Table] = []
+    refused: Refused = []
+    for start in range(0, len(rows), stream.chunk_rows):
+        chunk = rows.slice(start, stream.chunk_rows)
+        results, failed = _halved(stream, do, chunk)
+        if len(failed) == len(chunk) > 1:
+            key, reason = failed[0]
+            raise StepError(
+                f"all {len(chunk)} rows of a chunk failed, the first ({stream.key} {key}) with: "
+                f"{reason}"
+            )
+        tables += results
+        refused += failed
+    return tables, refused
+
+
+def _halved(
+    stream: Stream, do: Callable[[pa.Table], pa.Table], chunk: pa.Table
+) -> tuple[list[pa.Table], Refused]:
+    """The same, found by halving what fails."""
+    try:
+        return [do(chunk)], []
     except Exception as error:
         if passes(error):
             raise
@@ -166,8 +201,8 @@ def _process(
             LOGGER.warning("%s %s: %s", stream.key, key, reason, exc_info=error)
             return [], [(key, reason)]
     half = len(chunk) // 2
-    tables, failed = _process(stream, loaded, chunk.slice(0, half))
-    more_tables, more_failed = _process(stream, loaded, chunk.slice(half))
+    tables, failed = _halved(stream, do, chunk.slice(0, half))
+    more_tables, more_failed = _halved(stream, do, chunk.slice(half))
     return tables + more_tables, failed + more_failed
 
 
@@ -175,14 +210,14 @@ def _write_shard(
     stream: Stream,
     shard: range,
     results: list[pa.Table],
-    refused: list[tuple[str, str]],
-    total: Made,
+    refused: Refused,
+    made: Made,
 ) -> None:
     """Rows and quarantine in one file, which is there whole or not at all."""
     filesystem = stream.store.filesystem
     # Without results, if a shard is one row and that row fails.
     table = pa.concat_tables(results) if results else pa.table({})
-    notes = {QUARANTINED: json.dumps(refused), TOKENS: str(total.tokens)}
+    notes = {QUARANTINED: json.dumps(refused), TOKENS: str(made.tokens)}
     partial = f"{stream.shards}/.{secrets.token_hex(8)}.partial"
     pq.write_table(table.replace_schema_metadata(notes), partial, filesystem=filesystem)
     filesystem.move(partial, stream.path(shard))
@@ -199,13 +234,32 @@ def found_shard(stream: Stream, shard: range) -> Made | None:
     return Made(len(shard) - refused, refused, int(schema.metadata[TOKENS]))
 
 
-def quarantined_in(stream: Stream, shard: range) -> list[tuple[str, str]]:
+def quarantined_in(stream: Stream, shard: range) -> Refused:
     """Keys and reasons of the rows of a finished shard that failed."""
     return _refused(pq.read_schema(stream.path(shard), filesystem=stream.store.filesystem))
 
 
-def _refused(schema: pa.Schema) -> list[tuple[str, str]]:
+def _refused(schema: pa.Schema) -> Refused:
     return [(key, reason) for key, reason in json.loads(schema.metadata[QUARANTINED])]
+
+
+@dataclass(frozen=True)
+class Busy:
+    """Rows of the input that were made, and the seconds that all workers together were preparing
+    and making them: a stage's own rate, whatever it waited for."""
+
+    rows: int = 0
+    preparing: float = 0.0
+    making: float = 0.0
+
+    def __add__(self, other: "Busy") -> "Busy":
+        return Busy(
+            self.rows + other.rows, self.preparing + other.preparing, self.making + other.making
+        )
+
+    def __str__(self) -> str:
+        prepared, made = (self.rows / max(s, 1e-9) for s in (self.preparing, self.making))
+        return f"{self.rows:,} rows, prepared at {prepared:,.0f} and made at {made:,.0f} a second"
 
 
 @dataclass(frozen=True)
@@ -215,6 +269,7 @@ class Shards:
     stream: Stream
     shards: list[range]
     devices: float
+    busy: Busy
 
     def tables(self) -> Iterator[pa.Table]:
         """The rows of one shard after the other, in the order of the input."""
@@ -252,7 +307,7 @@ class Shards:
                 writer.close()
         return {**facts, "devices": self.devices}
 
-    def _read(self) -> Iterator[tuple[pa.Table, list[tuple[str, str]]]]:
+    def _read(self) -> Iterator[tuple[pa.Table, Refused]]:
         for shard in self.shards:
             path = self.stream.path(shard)
             table = pq.read_table(path, filesystem=self.stream.store.filesystem)

@@ -1,48 +1,52 @@
 """Streaming the rows of a Parquet file through models, with Ray Data.
 
-Ray Data hands out shards (see ``shards.py``) by their numbers of rows, some at a time; the task or
-actor that has them reads the rows, processes them and writes one shard after the other. Rows pass
-neither through the driver nor through the object store, so neither grows with the input. A killed
-worker loses the shard that it was at and nothing else, and no row is there twice.
+Ray Data hands out shards (see ``shards.py``) by their numbers of rows, some at a time, to two
+stages (see ``stages.py``): tasks on CPUs that read and tokenize the rows, and tasks or actors that
+hold the model, compute, and write one shard after the other. A device so never waits for its
+tokenizer, and Ray Data keeps the first stage from running ahead of the second by more than some
+shards. Results pass neither through the driver nor through the object store, so neither grows with
+the input. A killed worker loses the shard that it was at and nothing else, and no row is there
+twice.
 
-Tokenization is part of the work: it takes a sixth of the time even of the smallest model, and tasks
-of its own would send all tokens through the object store.
+Where both stages want the same resources, which is on CPUs alone, Ray Data fuses them: the process
+that holds the model prepares its own shards. There a tokenizer beside the model would take its CPU
+from it, since tokenizing is a small part of the work even of the smallest model.
 """
 
 import logging
-import os
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-import numpy as np
 import ray
 import ray.data
-from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
+from ray.data import ActorPoolStrategy, DataContext, ExecutionResources, TaskPoolStrategy
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 from ray.util import metrics
 
-from weakteach.artifacts.errors import LostError, StepError, passes
+from weakteach.artifacts.errors import LostError, StepError
 from weakteach.artifacts.step import Progress
 from weakteach.labeling.shards import (
     QUARANTINE_SHARE,
-    ChunkWork,
+    Busy,
     Made,
     Shards,
     Stream,
     cut,
-    found_shard,
-    make_shard,
     quarantined_in,
 )
+from weakteach.labeling.stages import ShardActor, make_shards, prepare_shards
 from weakteach.models.resources import Resources
 
 LOGGER = logging.getLogger(__name__)
 # A shard of a large model on a slow device may take many minutes; a deadlock takes for ever.
 STALLED_AFTER_SECONDS = 3600
-BLOCK_BYTES = 4 << 20
-DEVICE_FAILED = 70  # exit code of a worker; EX_SOFTWARE
+# Ray Data joins prepared shards up to this size. So much for a task that its start costs little,
+# so little that a device has its first work soon.
+BLOCK_BYTES = 1 << 20
+# Prepared shards that the object store holds for each labeler, more or less.
+AHEAD_BYTES = 128 << 20
 # So few that handing them out costs little (about 20 ms each), so many that all end at one time.
 HANDOUTS_PER_WORKER = 16
 
@@ -64,21 +68,26 @@ def stream_chunks(
     found = [shard for shard, info in zip(shards, infos, strict=True) if info.is_file]
     missing = [shard for shard, info in zip(shards, infos, strict=True) if not info.is_file]
     quarantining = [shard for shard in found if quarantined_in(stream, shard)]
-    rows, done, tokens = shards[-1].stop, sum(map(len, found)), 0
+    rows, done, tokens, busy = shards[-1].stop, sum(map(len, found)), 0, Busy()
     _follow(stream, done, rows, tokens, progress)
-    for shard, made in _made(stream, missing, resources):
+    for shard, made, spent in _made(stream, missing, resources):
         done += len(shard)
         tokens += made.tokens
+        busy += spent
         if made.quarantined:
             quarantining.append(shard)
             _check_quarantine(stream, quarantining, rows)
         _follow(stream, done, rows, tokens, progress)
+    if busy.rows:
+        LOGGER.info("%s: %s", type(stream.work).__name__, busy)
     devices = min(len(shards), resources.label_workers) * (resources.gpus or 1)
-    return Shards(stream, shards, devices)
+    return Shards(stream, shards, devices, busy)
 
 
 def _follow(stream: Stream, done: int, rows: int, tokens: int, progress: Progress | None) -> None:
-    _chunks_waiting().set(-(-(rows - done) // stream.chunk_rows), _tags(stream.work))
+    _chunks_waiting().set(
+        -(-(rows - done) // stream.chunk_rows), {"work": type(stream.work).__name__}
+    )
     if progress:
         progress(done, rows, tokens)
 
@@ -98,41 +107,52 @@ def _check_quarantine(stream: Stream, quarantining: list[range], rows: int) -> N
 
 def _made(
     stream: Stream, shards: list[range], resources: Resources
-) -> Iterator[tuple[range, Made]]:
+) -> Iterator[tuple[range, Made, Busy]]:
     """Make the shards with Ray Data; each is given when it is there."""
     if not shards:
         return
-    _quiet_context()
-    handouts = min(len(shards), HANDOUTS_PER_WORKER * resources.label_workers)
-    # What every handout holds at least; Ray Data would join smaller ones, and needs a number where
-    # there are GPUs.
-    options: dict[str, Any] = {**resources.device_options(), "batch_size": len(shards) // handouts}
+    workers = min(len(shards), resources.label_workers)
+    _quiet_context(workers)
     dataset: ray.data.Dataset = ray.data.from_items(
         [{"start": shard.start, "stop": shard.stop} for shard in shards],
-        override_num_blocks=handouts,
+        override_num_blocks=min(len(shards), HANDOUTS_PER_WORKER * workers),
     )
+    dataset.set_name(type(stream.work).__name__)
+    dataset = dataset.map_batches(
+        prepare_shards,  # type: ignore[arg-type]  # takes the arguments below as well
+        fn_args=(stream,),
+        batch_size=None,
+        batch_format="pyarrow",
+        # As many as label, which fused stages have to be.
+        compute=TaskPoolStrategy(size=workers),
+        **resources.preparing_options(),
+    )
+    options: dict[str, Any] = {
+        "batch_size": 1,  # a shard
+        "batch_format": "pyarrow",
+        **resources.device_options(),
+    }
     if resources.label_actors:
         dataset = dataset.map_batches(
             ShardActor,
             fn_constructor_args=(stream, resources.threads),
-            compute=_pool(resources),
+            compute=_pool(resources, workers),
             **options,
         )
     else:
         dataset = dataset.map_batches(
-            _make_shards,  # type: ignore[arg-type]  # takes the arguments below as well
+            make_shards,  # type: ignore[arg-type]  # as above
             fn_args=(stream, resources.threads),
-            compute=TaskPoolStrategy(size=resources.label_tasks),
+            compute=TaskPoolStrategy(size=workers),
             **options,
         )
     for row in _despite_losses(stream, dataset, resources):
         if row["error"]:
             kind = LostError if row["passes"] else StepError
             raise kind(f"{type(stream.work).__name__}: {row['error']}")
-        yield (
-            range(row["start"], row["stop"]),
-            Made(row["rows"], row["quarantined"], row["tokens"]),
-        )
+        shard = range(row["start"], row["stop"])
+        made = Made(row["rows"], row["quarantined"], row["tokens"])
+        yield shard, made, Busy(len(shard), row["preparing"], row["making"])
 
 
 def _despite_losses(
@@ -166,71 +186,10 @@ def _is_room(resources: Resources) -> bool:
     return all(free.get(name, 0.0) >= amount for name, amount in needed.items())
 
 
-def _pool(resources: Resources) -> ActorPoolStrategy:
+def _pool(resources: Resources, workers: int) -> ActorPoolStrategy:
     if not resources.label_actors_max:
-        return ActorPoolStrategy(size=resources.label_actors)
-    return ActorPoolStrategy(min_size=resources.label_actors, max_size=resources.label_actors_max)
-
-
-class ShardActor:
-    """A Ray Data actor; the models of the work stay in its process."""
-
-    def __init__(self, stream: Stream, threads: int) -> None:
-        self._stream, self._threads = stream, threads
-
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        return _make_shards(batch, self._stream, self._threads)
-
-
-def _make_shards(batch: dict[str, np.ndarray], stream: Stream, threads: int) -> dict[str, Any]:
-    """An error is handed on as a value: Ray Data would lose what lies below its own message."""
-    import torch  # in workers only, as below
-
-    from weakteach.models.process import prepare_process
-
-    prepare_process(threads)
-    shards = [range(int(a), int(b)) for a, b in zip(batch["start"], batch["stop"], strict=True)]
-    made, errors, passing = [], [], []
-    for shard in shards:
-        try:
-            made.append(
-                found_shard(stream, shard)
-                or make_shard(stream, _loaded(stream.work), shard, _count(stream.work))
-            )
-            errors.append("")
-            passing.append(False)
-        except Exception as error:
-            LOGGER.exception("rows %d to %d of %s", shard.start, shard.stop, stream.input)
-            if isinstance(error, torch.AcceleratorError):
-                os._exit(DEVICE_FAILED)  # this process can use its device no more
-            made.append(Made(0, 0, 0))
-            errors.append(str(error) or type(error).__name__)
-            passing.append(passes(error))
-    return {
-        "start": batch["start"],
-        "stop": batch["stop"],
-        "rows": np.array([m.rows for m in made]),
-        "quarantined": np.array([m.quarantined for m in made]),
-        "tokens": np.array([m.tokens for m in made]),
-        "error": np.array(errors, dtype=object),
-        "passes": np.array(passing),
-    }
-
-
-_LOADED: dict[ChunkWork, Any] = {}
-
-
-def _loaded(work: ChunkWork) -> Any:
-    """The models of one step are loaded once in each process, which Ray reuses; those of the step
-    before are let go first."""
-    if work not in _LOADED:
-        _LOADED.clear()
-        _LOADED[work] = work.load()
-    return _LOADED[work]
-
-
-def _tags(work: ChunkWork) -> dict[str, str]:
-    return {"work": type(work).__name__}
+        return ActorPoolStrategy(size=workers)
+    return ActorPoolStrategy(min_size=min(resources.label_actors, workers), max_size=workers)
 
 
 @cache
@@ -238,30 +197,12 @@ def _chunks_waiting() -> metrics.Gauge:
     return metrics.Gauge("weakteach_chunks_waiting", "Chunks not processed yet", ("work",))
 
 
-@cache
-def _counters() -> tuple[metrics.Counter, metrics.Counter, metrics.Counter]:
-    """Made once in each process: pairs (or prompts) done, those in quarantine, tokens read."""
-    return (
-        metrics.Counter("weakteach_pairs_total", "Rows processed", ("work",)),
-        metrics.Counter("weakteach_quarantined_total", "Rows that failed", ("work",)),
-        metrics.Counter("weakteach_tokens_total", "Tokens read by models", ("work",)),
-    )
-
-
-def _count(work: ChunkWork) -> Any:
-    def count(made: Made) -> None:
-        amounts = (made.rows, made.quarantined, made.tokens)
-        for counter, amount in zip(_counters(), amounts, strict=True):
-            if amount:
-                counter.inc(amount, _tags(work))
-
-    return count
-
-
-def _quiet_context() -> None:
+def _quiet_context(workers: int) -> None:
     if not LOGGER.isEnabledFor(logging.INFO):  # Ray Data tells its plans on the terminal
         logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_no_progress_timeout_s = STALLED_AFTER_SECONDS
     context.target_max_block_size = BLOCK_BYTES
+    ahead = ExecutionResources(object_store_memory=workers * AHEAD_BYTES)
+    context.execution_options.resource_limits = ahead

@@ -34,8 +34,11 @@ KEPT_FEED_GATED, KEPT_FEED, KEPT_FEED_RELU = 3.8, 2.0, 1.0
 # TRL's fused head works in tiles of so many tokens and logits. It holds a whole tile in the dtype,
 # whatever the vocabulary, and float32 copies of what it fills of it.
 TILE_TOKENS, TILE_LOGITS, TILE_COPIES = 4096, 32_768, 3
-# Logits that exist at a time where log-probabilities are read (target_scores.CHUNK_LOGITS).
-LABEL_LOGITS = 1 << 22
+# Logits that exist at a time where log-probabilities are read. 16 MiB in float32 stay in a CPU's
+# cache, and are not so few that the matrix product runs below its speed. Any other device reads the
+# head's weights from its memory once for each such chunk: with the 512 tokens that it holds of a
+# vocabulary of 128,000, that takes less time than to compute with them.
+CPU_LOGITS, DEVICE_LOGITS = 1 << 22, 1 << 26
 # What a process holds on a GPU before it computes (context, workspaces), and what its allocator
 # cannot use.
 CONTEXT_BYTES, FRAGMENTED = 1 << 30, 0.05
@@ -255,14 +258,22 @@ def ways_to_fit(asked: FitName, workers: int) -> list[Fit]:
     return [*whole, *sharded] if workers > 1 else whole
 
 
-def reading_memory(shape: Shape, tokens: int, dtype: Dtype = "float32", models: int = 1) -> Memory:
+def reading_memory(
+    shape: Shape,
+    tokens: int,
+    dtype: Dtype = "float32",
+    models: int = 1,
+    most_logits: int = DEVICE_LOGITS,
+) -> Memory:
     """Of labeling, scoring or generation that reads ``tokens`` tokens at once; ``models`` 2 is a
-    policy beside its reference, 1 a policy that is an adapter on it."""
+    policy beside its reference, 1 a policy that is an adapter on it. ``most_logits`` exist at a
+    time."""
     size = DTYPE_BYTES[dtype]
     widest = max(6 * shape.hidden, shape.queries + 2 * shape.keys, 3 * shape.feed_forward)
     layer = tokens * (widest + 3 * shape.hidden) * size
     # When the logits are made, the layers are done: their results are left.
-    logits, left = 2.0 * FLOAT32 * LABEL_LOGITS, 2 * tokens * shape.hidden * size
+    logits = 2.0 * FLOAT32 * min(most_logits, tokens * shape.vocabulary)
+    left = 2 * tokens * shape.hidden * size
     return Memory(
         weights=models * shape.parameters * size,
         activations=max(layer - logits, left),

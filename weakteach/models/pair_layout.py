@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
+import numpy as np
 import torch
 
 from weakteach.models.pair_attention import PairLayout
@@ -39,47 +40,6 @@ class Batch:
     sides: torch.Tensor
     columns: torch.Tensor
     ends: torch.Tensor
-
-
-class _Scores:
-    """Collects what is to be scored."""
-
-    def __init__(self) -> None:
-        self.predictors: list[int] = []
-        self.targets: list[int] = []
-        self.pairs: list[int] = []
-        self.sides: list[tuple[int, int]] = []
-        self.columns: list[int] = []
-        self.ends: list[tuple[int, int]] = []
-
-    def add(
-        self,
-        start: int,
-        before: int,
-        targets: list[int],
-        pair: int,
-        sides: tuple[int, int],
-        column: int = 0,
-    ) -> None:
-        """Tokens that stand from place ``start`` on, the first of them after place ``before``, and
-        are the response's from number ``column`` on; a first token that nothing stands before (-1)
-        has no probability."""
-        predictors = [before, *range(start, start + len(targets) - 1)][: len(targets)]
-        skipped = int(before < 0 and bool(targets))
-        self.predictors += predictors[skipped:]
-        self.targets += targets[skipped:]
-        self.pairs += [pair] * (len(targets) - skipped)
-        self.sides += [sides] * (len(targets) - skipped)
-        self.columns += range(column + skipped, column + len(targets))
-
-    def batch(self, inputs: dict[str, Any], device: torch.device) -> Batch:
-        def whole(column: list[int]) -> torch.Tensor:
-            return torch.tensor(column, dtype=torch.long, device=device)
-
-        sides = torch.tensor(self.sides, dtype=torch.double, device=device).reshape(-1, 2)
-        ends = torch.tensor(self.ends, dtype=torch.long, device=device).reshape(-1, 2).T
-        predictors, targets, pairs = map(whole, (self.predictors, self.targets, self.pairs))
-        return Batch(inputs, predictors, targets, pairs, sides, whole(self.columns), ends)
 
 
 def cut_by_tokens(pairs: Sequence[PairTokens], most: int, packed: bool) -> list[list[int]]:
@@ -120,17 +80,6 @@ def lay_out(
     return separate_batch(pairs, device, pad)
 
 
-def _last(pair: PairTokens, response: list[int], pad: int | None) -> int:
-    """The position where the sequence ends."""
-    for place in range(len(response) - 1, -1, -1):
-        if response[place] != pad:
-            return len(pair.prompt) + place
-    for place in range(len(pair.prompt) - 1, -1, -1):
-        if pair.prompt[place] != pad:
-            return place
-    return 0
-
-
 def branch_point(pair: PairTokens) -> int:
     """Tokens that the two responses have in common at the front."""
     both = zip(pair.response_1, pair.response_2, strict=False)
@@ -145,70 +94,118 @@ def packed_batch(
 ) -> Batch:
     """Pairs in one row without padding, each prompt once; needs ``pair_attention``."""
     ids: list[int] = []
-    positions: list[int] = []
-    lengths, trunks, firsts = [], [], []
-    scores = _Scores()
-    for number, pair in enumerate(pairs):
-        shared = branch_point(pair)
-        trunk = pair.prompt + pair.response_1[:shared]
-        branches = pair.response_1[shared:], pair.response_2[shared:]
-        start, end = len(ids), len(ids) + len(trunk)
-        prompt_end = start + len(pair.prompt)
-        before = prompt_end - 1 if pair.prompt else -1
-        scores.add(prompt_end, before, pair.response_1[:shared], number, (1, 1))
-        ids += trunk
-        positions += range(len(trunk))
-        ends = []
-        for branch, sides in zip(branches, ((1, 0), (0, 1)), strict=True):
-            scores.add(len(ids), end - 1 if trunk else -1, branch, number, sides, shared)
-            last = _last(pair, pair.response_1[:shared] + branch, pad)
-            ends.append(last + start if last < len(trunk) else last - len(trunk) + len(ids))
-            ids += branch
-            positions += range(len(trunk), len(trunk) + len(branch))
-        scores.ends.append((ends[0], ends[1]))
-        lengths.append(len(ids) - start)
-        trunks.append(len(trunk))
-        firsts.append(len(trunk) + len(branches[0]))
-    size = torch.tensor(lengths)
+    for pair in pairs:
+        ids += pair.prompt
+        ids += pair.response_1
+        ids += pair.response_2[branch_point(pair) :]
+    shared = np.array([branch_point(pair) for pair in pairs])
+    prompt, first, second = _lengths(pairs)
+    trunk, first, second = prompt + shared, first - shared, second - shared
+    size = trunk + first + second
+    start = size.cumsum() - size
+
+    pair = np.arange(len(pairs)).repeat(size)  # of each place in the row, as all that follow
+    place = np.arange(len(ids)) - start[pair]
+    is_trunk, is_second = place < trunk[pair], place >= (trunk + first)[pair]
+    position = place - first[pair] * is_second
+    begins_second = place == (trunk + first)[pair]
+    predictor = np.where(begins_second, trunk[pair], place) - 1
+
     longest = int(size.max())
-    offsets = size.cumsum(0) - size
-    real = torch.arange(longest) < size[:, None]
-    slots = torch.where(real, offsets[:, None] + torch.arange(longest), 0)
-    position = torch.tensor(positions)
+    real = np.arange(longest) < size[:, None]
+    slots = np.where(real, start[:, None] + np.arange(longest), 0)
+    last = _lasts(pairs, pad)
+    ends = np.stack([last[0], np.where(last[1] < trunk, last[1], last[1] + first)]) + start
+
+    def there(array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
     layout = PairLayout(
         attention=attention,
-        slots=slots.to(device),
-        places=real.flatten().nonzero()[:, 0].to(device),
-        positions=position[slots].to(device),
-        trunk=torch.tensor(trunks, device=device)[:, None, None],
-        first=torch.tensor(firsts, device=device)[:, None, None],
+        slots=there(slots),
+        places=there(real.ravel().nonzero()[0]),
+        positions=there(position[slots]),
+        trunk=there(trunk[:, None, None]),
+        first=there((trunk + first)[:, None, None]),
     )
-    inputs = {
-        "input_ids": torch.tensor([ids], device=device),
-        "position_ids": position[None].to(device),
-        "pair_layout": layout,
-    }
-    return scores.batch(inputs, device)
+    row = np.array(ids, dtype=np.int64)
+    counts = (place >= prompt[pair]) & (predictor >= 0)
+    return Batch(
+        inputs={
+            "input_ids": there(row[None]),
+            "position_ids": there(position[None]),
+            "pair_layout": layout,
+        },
+        predictors=there((start[pair] + predictor)[counts]),
+        targets=there(row[counts]),
+        pairs=there(pair[counts]),
+        sides=there(np.stack([~is_second, is_trunk | is_second], 1)[counts].astype(np.float64)),
+        columns=there((position - prompt[pair])[counts]),
+        ends=there(ends),
+    )
 
 
 def separate_batch(
     pairs: Sequence[PairTokens], device: torch.device, pad: int | None = None
 ) -> Batch:
     """Each response in a padded row of its own, after its prompt: for any causal model."""
-    longest = max(pair.longest for pair in pairs)
-    ids: list[list[int]] = []
-    scores = _Scores()
-    for number, pair in enumerate(pairs):
-        ends = []
-        for side in range(_responses(pair)):
-            response = (pair.response_1, pair.response_2)[side]
-            first = len(ids) * longest
-            start = first + len(pair.prompt)
-            before = start - 1 if pair.prompt else -1
-            scores.add(start, before, response, number, (1 - side, side))
-            ends.append(first + _last(pair, response, pad))
-            tokens = pair.prompt + response
-            ids.append(tokens + [0] * (longest - len(tokens)))
-        scores.ends.append((ends[0], ends[-1]))
+    ids: list[int] = []
+    for pair in pairs:
+        for response in (pair.response_1, pair.response_2)[: _responses(pair)]:
+            ids += pair.prompt
+            ids += response
+    prompt, *both = _lengths(pairs)
+    responses = np.array([_responses(pair) for pair in pairs])
+    start = responses.cumsum() - responses
+
+    number = np.arange(len(pairs)).repeat(responses)  # of each row, as all that follow
+    side = np.arange(len(number)) - start[number]
+    size = prompt[number] + np.stack(both)[side, number]
+
+    longest = int(size.max())
+    column = np.arange(longest)
+    real = column < size[:, None]
+    rows = np.zeros(real.shape, dtype=np.int64)
+    rows[real] = ids
+    begin = np.maximum(prompt, 1)[number]  # the first token of all has no probability
+    row, place = (real & (column >= begin[:, None])).nonzero()
+    first, second = _lasts(pairs, pad)
+    second = np.where(responses > 1, second, first)
+    ends = np.stack([start, start + responses - 1]) * longest + np.stack([first, second])
+
+    def there(array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
     # Padding comes last, and causal attention never looks that way: no mask is needed.
-    return scores.batch({"input_ids": torch.tensor(ids, device=device)}, device)
+    return Batch(
+        inputs={"input_ids": there(rows)},
+        predictors=there(row * longest + place - 1),
+        targets=there(rows[row, place]),
+        pairs=there(number[row]),
+        sides=there(np.eye(2)[side[row]]),
+        columns=there(place - prompt[number[row]]),
+        ends=there(ends),
+    )
+
+
+def _lengths(pairs: Sequence[PairTokens]) -> list[np.ndarray]:
+    """Of prompts, first and second responses."""
+    texts = ("prompt", "response_1", "response_2")
+    return [np.array([len(getattr(pair, text)) for pair in pairs]) for text in texts]
+
+
+def _lasts(pairs: Sequence[PairTokens], pad: int | None) -> np.ndarray:
+    """The positions where the sequences of both responses end, shape [2, pairs]."""
+    if pad is None:
+        prompt, *both = _lengths(pairs)
+        return np.maximum(prompt + np.stack(both) - 1, 0)
+    both_sides = (
+        [pair.prompt + pair.response_1 for pair in pairs],
+        [pair.prompt + pair.response_2 for pair in pairs],
+    )
+    return np.array([[_last(tokens, pad) for tokens in side] for side in both_sides])
+
+
+def _last(tokens: list[int], pad: int) -> int:
+    """The place where they end."""
+    return next((at for at in range(len(tokens) - 1, 0, -1) if tokens[at] != pad), 0)

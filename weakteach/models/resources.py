@@ -112,6 +112,22 @@ class Resources:
             options["accelerator_type"] = self.gpu_type
         return options
 
+    @property
+    def preparing_cpus(self) -> float:
+        """CPUs of a task that prepares what another computes on a device; 0 without devices, where
+        one process does both."""
+        return min(self.cpus, 1.0) if self.gpus or self.gpu_type else 0.0
+
+    @property
+    def labeler_cpus(self) -> float:
+        """CPUs of what labels, and of the task that prepares for it."""
+        return self.cpus + self.preparing_cpus
+
+    def preparing_options(self) -> dict[str, Any]:
+        """Ray's options for a task that prepares. Without devices they are those of the task or
+        actor that computes, which makes Ray Data run both in one process."""
+        return {"num_cpus": self.preparing_cpus} if self.preparing_cpus else self.device_options()
+
     def of_a_trial(self) -> dict[str, float]:
         """Resources, by Ray's names, of a trial that trains in its own process."""
         wanted = {"CPU": 1.0}

@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from weakteach.models.loading import context_length
-from weakteach.models.reward_forms import Encoded, RewardForm, Said, encode
+from weakteach.models.reward_forms import Encoded, RewardForm
 from weakteach.models.tokens import PairTokens, length_batches
 
 
@@ -36,17 +36,12 @@ def score_in_form(
     form: RewardForm,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
-    responses: Sequence[str],
+    encoded: Sequence[Encoded],
     batch_tokens: int,
-    said: Sequence[Said] = (),
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rewards of shape [responses], float64, and where the model's context ended before the
-    response did, bool: such a reward is of what the model could read. ``said`` are the messages of
-    each response where there are any, which the form chat reads."""
-    encoded, cut = encode(form, tokenizer, prompts, responses, context_length(model), said)
+) -> np.ndarray:
+    """Rewards of shape [responses], float64, of what ``encode`` made in this form."""
     pad = tokenizer.pad_token_id if form == "text" else _pad_id(model, encoded)
-    return _rewards(model, encoded, pad, batch_tokens), np.array(cut, dtype=bool)
+    return _rewards(model, encoded, pad, batch_tokens)
 
 
 def _pad_id(model: PreTrainedModel, encoded: Sequence[Encoded]) -> int:

@@ -3,11 +3,13 @@
 import torch
 from transformers import PreTrainedModel
 
+from weakteach.models.memory import CPU_LOGITS, DEVICE_LOGITS
 from weakteach.models.pair_layout import Batch
 
-# Logits that exist at a time. 16 MiB in float32: they stay in a CPU's cache, and are not so few
-# that the matrix product runs below its speed.
-CHUNK_LOGITS = 1 << 22
+
+def chunk_logits(device: torch.device) -> int:
+    """Logits that exist at a time on a device."""
+    return CPU_LOGITS if device.type == "cpu" else DEVICE_LOGITS
 
 
 def target_scores(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
@@ -15,7 +17,7 @@ def target_scores(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     hidden = model.base_model(**batch.inputs, use_cache=False).last_hidden_state
     hidden = hidden.flatten(0, 1)
     scores = torch.empty(len(batch.targets), device=hidden.device)
-    step = max(1, CHUNK_LOGITS // model.get_output_embeddings().weight.shape[0])
+    step = max(1, chunk_logits(hidden.device) // model.get_output_embeddings().weight.shape[0])
     for start in range(0, len(scores), step):
         chunk = slice(start, start + step)
         logits = _logits(model, hidden[batch.predictors[chunk]]).float()

@@ -58,7 +58,7 @@ PREFERENCE_SCHEMA = pa.schema(
     ]
 )  # fmt: skip
 
-# Pairs that are processed together: what a model is given at once.
+# Pairs of a chunk, of which shards of a labeling are made.
 CHUNK_ROWS = 128
 # Rows of a Parquet row group, and of what is held in memory while a source is read. Footers are
 # read whole, so a million pairs must not have thousands of groups.

@@ -183,7 +183,7 @@ def _bytes_of_the_head() -> float:
 
 
 def _cpus_of_a_trial(resources: Resources) -> float:
-    return 1 + max(resources.label_tasks, resources.label_actors) * resources.cpus
+    return 1 + max(resources.label_tasks, resources.label_actors) * resources.labeler_cpus
 
 
 def _local(concurrent: int, resources: Resources) -> dict[str, Any]:
@@ -193,7 +193,8 @@ def _local(concurrent: int, resources: Resources) -> dict[str, Any]:
     os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False
     training = max(resources.train_workers, resources.train_workers_max) * resources.cpus
-    growing = max(0, resources.label_actors_max - resources.label_actors) * resources.cpus
+    more = max(0, resources.label_actors_max - resources.label_actors)
+    growing = more * resources.labeler_cpus
     return {
         "num_cpus": math.ceil(concurrent * (_cpus_of_a_trial(resources) + training + growing)),
         "address": "local",

@@ -55,8 +55,10 @@ def on_cluster(resources: Resources, cpus: float, gpus: float, head_bytes: float
     """As many arms, whose workers are on nodes of their own, as so many CPUs and GPUs have room
     for; their drivers share the memory of the head. What may grow counts as it begins: more arms
     are worth more than more workers for each."""
-    workers = max(resources.train_workers, resources.label_actors or resources.label_tasks)
-    fits = int(cpus // (workers * resources.cpus))
+    labelers = resources.label_actors or resources.label_tasks
+    workers = max(resources.train_workers, labelers)
+    taken = max(resources.train_workers * resources.cpus, labelers * resources.labeler_cpus)
+    fits = int(cpus // taken)
     has = f"{cpus:g} CPUs"
     if resources.gpus and gpus // (workers * resources.gpus) < fits:
         fits, has = int(gpus // (workers * resources.gpus)), f"{gpus:g} GPUs"

@@ -226,6 +226,11 @@ def check_cluster(where: str, nodes: Sequence[NodeType], resources: Resources) -
         if count > room:
             what = f"{count} workers are asked for, and all nodes together hold {room}"
             problems.append(Problem(where, what, f"{option} {room}, or a larger cluster"))
+    cpus = sum(node.resources.get("CPU", 0) * node.count for node in nodes)
+    taken = resources.label_actors * resources.cpus
+    if resources.preparing_cpus and taken <= cpus < taken + resources.preparing_cpus:
+        what = f"labeling actors take all {cpus:g} CPUs, and leave none to tokenize for them"
+        problems.append(Problem(where, what, "fewer --cpus or --label-actors, or a larger cluster"))
     return problems
 
 
