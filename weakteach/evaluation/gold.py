@@ -137,7 +137,8 @@ class Scoring(ChunkWork):
         read = [id_lists(rows[name]) for name in names]
         kinds = [name.removeprefix(f"{column}.") for name in names]
         encoded = [dict(zip(kinds, ids, strict=True)) for ids in zip(*read, strict=True)]
-        rewards = score_in_form(self.gold.form, *loaded, encoded, self.batch_tokens)
+        model, tokenizer = loaded
+        rewards = score_in_form(self.gold.form, model, tokenizer, encoded, self.batch_tokens)
         return {"reward": rewards, "cut": rows[f"{column}_cut"].to_numpy()}
 
 

@@ -81,9 +81,9 @@ class ReadsTokens(ChunkWork):
         """``pair_id``, and the token ids of the three texts as lists."""
         from weakteach.models.tokens import pair_tokens  # as above
 
-        texts = (rows[name].to_pylist() for name in TEXTS)
+        prompts, first, second = (rows[name].to_pylist() for name in TEXTS)
         messages = messages_in(rows, "response_1", "response_2")
-        pairs = pair_tokens(reader, *texts, messages)
+        pairs = pair_tokens(reader, prompts, first, second, messages)
         ids = [
             pa.array([getattr(pair, name) for pair in pairs], pa.list_(pa.int32()))
             for name in TEXTS

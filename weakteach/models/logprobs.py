@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from functools import partial
 
 import numpy as np
 import torch
@@ -36,7 +35,7 @@ def pair_logprobs(
     and counts as 0. Raises ModelError if the model computes its logits in a way that is not known
     here.
     """
-    return _logprobs([partial(nullcontext, model)], pairs, batch_tokens, attention)[0]
+    return _logprobs([lambda: nullcontext(model)], pairs, batch_tokens, attention)[0]
 
 
 def log_ratios(
@@ -47,7 +46,7 @@ def log_ratios(
 ) -> np.ndarray:
     """Summed log π(response | prompt) - log π_ref(response | prompt), float64 of shape [pairs, 2],
     each as ``pair_logprobs`` makes it. A batch of pairs is laid out once for both models."""
-    readers: list[Reader] = [partial(nullcontext, both.policy), both.reference]
+    readers: list[Reader] = [lambda: nullcontext(both.policy), both.reference]
     policy, reference = _logprobs(readers, pairs, batch_tokens, attention)
     return policy - reference
 

@@ -94,11 +94,11 @@ def packed_batch(
 ) -> Batch:
     """Pairs in one row without padding, each prompt once; needs ``pair_attention``."""
     ids: list[int] = []
-    for pair in pairs:
-        ids += pair.prompt
-        ids += pair.response_1
-        ids += pair.response_2[branch_point(pair) :]
-    shared = np.array([branch_point(pair) for pair in pairs])
+    for one in pairs:
+        ids += one.prompt
+        ids += one.response_1
+        ids += one.response_2[branch_point(one) :]
+    shared = np.array([branch_point(one) for one in pairs])
     prompt, first, second = _lengths(pairs)
     trunk, first, second = prompt + shared, first - shared, second - shared
     size = trunk + first + second
