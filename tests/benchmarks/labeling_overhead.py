@@ -197,7 +197,9 @@ def show(console: Console, runs: list[Run], title: str) -> dict[str, dict[str, f
             "cpu_ms_per_pair": median(1000 * run.cpu_seconds / run.pairs for run in mine),
             "start_seconds": median(run.start_seconds for run in mine),
         }
-        cells = [f"{value:,.2f}" for value in figures[way].values()]
+        cells = [
+            f"{value:,.0f}" if value > 99 else f"{value:.2f}" for value in figures[way].values()
+        ]
         table.add_row(way, *cells)
     console.print(table)
     return figures
