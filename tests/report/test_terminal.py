@@ -56,7 +56,7 @@ def test_no_cell_takes_six_lines_of_a_narrow_terminal() -> None:
         assert max(map(len, lines)) <= width
         first = next(n for n, line in enumerate(lines) if line.startswith(" 1/8"))
         rows_shown = "\n".join(lines[first : lines.index("", first)]).replace("\n 1/", "\n\n1/")
-        assert max(row.count("\n") + 1 for row in rows_shown.split("\n\n")) <= 3
+        assert max(row.count("\n") + 1 for row in rows_shown.split("\n\n")) <= 4
 
 
 def test_a_terminal_shows_values_and_verdicts() -> None:

@@ -60,7 +60,7 @@ def test_what_the_user_asks_for_wins_and_a_cluster_is_asked_when_it_is_joined(ma
     ("cpus", "gpus", "head", "said"),
     [
         (512, 64, 64, "16 arms at a time: the cluster has 64 GPUs"),
-        (160, 64, 64, "10 arms at a time: the cluster has 160 CPUs"),
+        (200, 64, 64, "10 arms at a time: the cluster has 200 CPUs"),
         (512, 0, 64, "8 arms at a time: the cluster has 0 GPUs, and may grow"),
         (512, 64, 3, "6 arms at a time: the head has 3 GiB of memory"),
     ],

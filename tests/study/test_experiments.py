@@ -172,7 +172,7 @@ def test_how_long_few_labels_are_trained_on_is_found_without_the_held_out_ones(g
 
 def test_teachers_are_compared_on_the_same_test_pairs(grid):
     for make in (kinds, trust, stability, transfer):
-        parts = {step.part for m in make(grid).measures for step in tested(m.target)}
+        parts = {step.part for m in make(grid).measures for step in labels_of(m.target)}
         assert {part.name for part in parts} == {"test"}
         assert len(parts) == (2 if make is transfer else 1)
     main = grid.lab(grid.point(0))
@@ -181,7 +181,7 @@ def test_teachers_are_compared_on_the_same_test_pairs(grid):
     assert again.teacher.start.seed != main.teacher.start.seed
 
 
-def tested(step):
+def labels_of(step):
     """The labels that a measure of teachers is of."""
     match step:
         case Agreement() | Reliability():

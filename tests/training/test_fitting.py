@@ -92,7 +92,7 @@ def saved_at(seconds, updates=40, first=0, **resources):
     callback, saved = CheckpointNowAndThen(Resources(**resources), lambda: next(now)), []
     for step in range(first + 1, updates + 1):
         state = SimpleNamespace(global_step=step, max_steps=updates)
-        control = SimpleNamespace(should_save=False)
+        control = SimpleNamespace(should_save=False, should_training_stop=False)
         callback.on_step_end(None, state, control)
         saved += [step] * control.should_save
     return saved
