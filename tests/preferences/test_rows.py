@@ -1,7 +1,7 @@
 """Every form of a row gives the same pair; what is no pair has its reason."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from written import (
     CHOSEN,
@@ -16,6 +16,7 @@ from written import (
     labeled,
     reasons,
     row_comparison,
+    row_comparisons,
     write_jsonl,
     write_parquet,
 )
@@ -160,13 +161,16 @@ names = st.sampled_from(["prompt", "chosen", "rejected", "response_1", "response
 
 
 @given(st.dictionaries(names, values))
+@example({"chosen": None, "rejected": ["", ""]})
 def test_no_row_raises(row):
-    result = row_comparison(row, "f:1")
-    assert result.place == "f:1"
-    if isinstance(result, Comparison):
-        assert all(isinstance(t, str) for t in (result.prompt, result.first, result.second))
-    else:
-        (result.reason + result.detail).encode()
+    results = row_comparisons(row, "f:1")
+    assert results
+    for result in results:
+        assert result.place.partition("#")[0] == "f:1"
+        if isinstance(result, Comparison):
+            assert all(isinstance(t, str) for t in (result.prompt, result.first, result.second))
+        else:
+            (result.reason + result.detail).encode()
 
 
 turns = st.text(st.sampled_from("ab \n:"), min_size=1, max_size=8)

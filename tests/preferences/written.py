@@ -111,15 +111,20 @@ def labeled(row: Comparison | Quarantined) -> tuple[Pair, int | None]:
     return canonical_pair(row)
 
 
-def row_comparison(row: dict, place: str) -> Comparison | Quarantined:
+def row_comparisons(row: dict, place: str) -> list[Comparison | Quarantined]:
     """The only row of a file, read."""
     seen = Survey("f")
     seen.add(row)
     try:
         layout = seen.layout()
     except DataError as error:
-        return Quarantined(place, "refused", str(error))
-    (result,) = layout.comparisons(row, place)
+        return [Quarantined(place, "refused", str(error))]
+    return list(layout.comparisons(row, place))
+
+
+def row_comparison(row: dict, place: str) -> Comparison | Quarantined:
+    """The same of a row of one comparison."""
+    (result,) = row_comparisons(row, place)
     return result
 
 
