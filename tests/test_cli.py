@@ -338,6 +338,7 @@ def test_a_teacher_not_told_from_chance_labels_nothing_unless_asked_to(joining, 
     assert not (out / "labels.parquet").exists()
 
 
+@pytest.mark.slow
 def test_a_teacher_learns_from_the_labeled_pairs_alone(joining, tmp_path):
     few = CASES / "partly-labeled.jsonl"
     code, _, err = weakteach(

@@ -43,10 +43,31 @@ class Apart(Resources):
 
 TASKS, ACTORS = Resources(), Resources(label_actors=2)
 STAGES = Apart(label_actors=2)
-WAYS = pytest.mark.parametrize(
-    "resources", [TASKS, ACTORS, STAGES], ids=["tasks", "actors", "stages"]
-)
 FAILS_IN = pytest.mark.parametrize("fails_in", ["prepare", "process"])
+# Where it costs much: each way once, each stage once.
+WAYS_THAT_DIE = pytest.mark.parametrize(
+    ("resources", "fails_in"),
+    [
+        (TASKS, "process"),
+        (ACTORS, "process"),
+        (STAGES, "prepare"),
+        pytest.param(TASKS, "prepare", marks=pytest.mark.slow),
+        pytest.param(ACTORS, "prepare", marks=pytest.mark.slow),
+        pytest.param(STAGES, "process", marks=pytest.mark.slow),
+    ],
+)
+PASSING = RuntimeError("a kernel failed"), torch.AcceleratorError("CUDA")
+WAYS_THAT_FAIL_ONCE = pytest.mark.parametrize(
+    ("resources", "once"),
+    [
+        (TASKS, PASSING[0]),
+        (ACTORS, PASSING[1]),
+        (STAGES, PASSING[0]),
+        pytest.param(TASKS, PASSING[1], marks=pytest.mark.slow),
+        pytest.param(ACTORS, PASSING[0], marks=pytest.mark.slow),
+        pytest.param(STAGES, PASSING[1], marks=pytest.mark.slow),
+    ],
+)
 BETA = 0.2
 
 
@@ -222,8 +243,7 @@ def rows_of(shards):
     return pa.concat_tables(shards.tables())
 
 
-@FAILS_IN
-@WAYS
+@WAYS_THAT_DIE
 def test_a_killed_worker_loses_nothing_and_doubles_nothing(tmp_path, ray_here, resources, fails_in):
     stream = numbers(tmp_path)
     stream = replace(stream, work=replace(stream.work, dies_once_at=50, fails_in=fails_in))
@@ -237,8 +257,7 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(tmp_path, ray_here, r
     assert told[-1] == (100, 100)
 
 
-@pytest.mark.parametrize("once", [RuntimeError("a kernel failed"), torch.AcceleratorError("CUDA")])
-@WAYS
+@WAYS_THAT_FAIL_ONCE
 def test_an_error_that_does_not_come_again_puts_no_row_in_quarantine(
     tmp_path, ray_here, resources, once
 ):

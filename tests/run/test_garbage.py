@@ -149,9 +149,9 @@ def test_what_is_being_made_stays_and_so_does_what_it_may_read(tmp_path):
     store, slow = Store(tmp_path / "store"), Slow(str(tmp_path), A)
     with at_work(store, tmp_path, slow):
         with pytest.raises(StorageError, match=f"{slow.fingerprint} is being made"):
-            find_garbage(store)
+            find_garbage(store, wait=1.0)
         keep(store, "one", slow)
-        assert find_garbage(store).items == ()
+        assert find_garbage(store, wait=1.0).items == ()
 
 
 def test_of_a_killed_try_the_scratch_stays_while_its_study_does(tmp_path):

@@ -195,11 +195,12 @@ def test_a_killed_sweep_goes_on_to_the_results_of_an_undisturbed_one(tmp_path):
     assert results_of(tmp_path / "killed").equals(results_of(tmp_path / "whole"))
 
 
-def test_a_terminated_sweep_ends_as_an_interrupted_one_does(tmp_path):
+def test_a_terminated_sweep_ends_as_an_interrupted_one_does(ray_address, tmp_path):
     options = [*SMALL, "--weak", "opt-45k", "--fractions", "1/2"]
     run = subprocess.Popen(
         command(tmp_path, *options), cwd=ROOT, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env={**os.environ, "RAY_ADDRESS": ray_address},
     )  # fmt: skip
     deadline = time.monotonic() + 200
     while not list(tmp_path.glob("Split/[0-9a-f]*/record.json")):
@@ -223,6 +224,7 @@ def test_a_reward_model_without_a_head_is_refused_and_what_was_computed_stays(tm
     assert list(tmp_path.glob("Dpo/[0-9a-f]*/record.json"))
 
 
+@pytest.mark.slow
 def test_a_fraction_that_leaves_no_pair_on_one_side_says_so(ray_address, tmp_path):
     small = ["159" if option == "32" else option for option in SMALL]  # test pairs
     options = [*small, "--weak", "opt-45k", "--fractions", "999/1000"]

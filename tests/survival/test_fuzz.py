@@ -33,7 +33,10 @@ def storage(held_out, tmp_path):
     return tmp_path / "store"
 
 
-@pytest.mark.parametrize("reader", ["jsonl", "jsonl.gz", "csv", "parquet", "gguf", "record"])
+@pytest.mark.parametrize(
+    "reader",
+    ["jsonl", "jsonl.gz", "csv", "parquet", pytest.param("gguf", marks=pytest.mark.slow), "record"],
+)
 def test_mutated_inputs_are_kept_quarantined_or_refused(reader, storage):
     found = list(outcomes(reader, 60, 0, 120.0, str(storage)))
     assert [outcome.index for outcome in found] == list(range(60))

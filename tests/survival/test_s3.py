@@ -57,6 +57,7 @@ def test_a_folder_that_may_only_be_read_can_be(tmp_path):
     storage_checks.a_folder_that_may_only_be_read_can_be(tmp_path / "disk")
 
 
+@pytest.mark.slow
 def test_clocks_that_differ_by_a_day_take_no_lease(tmp_path):
     storage_checks.a_clock_that_is_off_takes_no_lease(tmp_path / "clocks")
 

@@ -15,6 +15,8 @@ from weakteach.artifacts.identity import FINGERPRINT_LENGTH
 from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import LEASE_SECONDS, LEASES, RECORD, Store
 
+# In which the lease of a dead process runs out.
+SURE_SECONDS = LEASE_SECONDS + 1.0
 FINGERPRINT = rf"[0-9a-f]{{{FINGERPRINT_LENGTH}}}"
 NAME = re.compile(
     rf"(?P<whole>{FINGERPRINT})"
@@ -93,7 +95,7 @@ def _item(path: str, kind: str, match: re.Match[str], found: Iterable[fs.FileInf
 
 
 def being_made(
-    store: Store, inventory: Inventory, wait: float = LEASE_SECONDS + 1
+    store: Store, inventory: Inventory, wait: float = SURE_SECONDS
 ) -> set[tuple[str, str]]:
     """Kind and fingerprint of the steps that some process is computing now. These are the steps
     whose leases are still held after the time in which the lease of a dead process runs out; with a
@@ -110,7 +112,7 @@ def _leased(store: Store) -> set[tuple[str, str]]:
 
 
 def _held(
-    store: Store, steps: set[tuple[str, str]], wait: float = LEASE_SECONDS + 1
+    store: Store, steps: set[tuple[str, str]], wait: float = SURE_SECONDS
 ) -> set[tuple[str, str]]:
     """Those of the steps whose lease another holds for so long."""
 

@@ -14,6 +14,7 @@ from rich.text import Text
 from weakteach.artifacts.errors import StorageError, printable
 from weakteach.artifacts.inventory import (
     FINGERPRINT,
+    SURE_SECONDS,
     Item,
     State,
     being_made,
@@ -42,8 +43,9 @@ class Garbage:
         return sum(item.size for item in self.items)
 
 
-def find_garbage(store: Store, forget: Collection[str] = ()) -> Garbage:
-    """What no study reaches but for those to forget, and no process is at work on.
+def find_garbage(store: Store, forget: Collection[str] = (), wait: float = SURE_SECONDS) -> Garbage:
+    """What no study reaches but for those to forget, and no process is at work on; ``wait`` is that
+    of ``being_made``.
 
     The scratch of a step that a study lacks stays: submitted again, the study goes on from it.
     Raises StorageError for a study to forget that there is not, for one whose steps cannot be told,
@@ -56,7 +58,7 @@ def find_garbage(store: Store, forget: Collection[str] = ()) -> Garbage:
     studies = [name for name in names if name not in forget]
     reached = _reached(store, studies)
     inventory = take_inventory(store)
-    busy = being_made(store, inventory)
+    busy = being_made(store, inventory, wait)
     if others := sorted(busy - reached):
         kind, fingerprint = others[0]
         raise StorageError(

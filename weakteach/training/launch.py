@@ -38,9 +38,13 @@ def launch(
     With 0 workers it runs here, in Ray Train's local mode, and resumes from the trainer's own
     checkpoints. Otherwise a run of that ``name`` under ``storage``, a URL, goes on from the last
     checkpoint that it reported. Raises LostError when what it runs on is lost too often, and
-    StepError with the cause when training fails for good.
+    StepError with the cause when training fails for good, or at once where workers could not share
+    a batch evenly.
     """
     resources = job.resources
+    batch, workers = job.recipe.schedule.batch, resources.train_workers
+    if workers and batch % workers:
+        raise StepError(f"A batch of {batch} cannot be shared evenly by {workers} workers")
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     trainer = EndingTrainer(
         train,  # what it returns is in the result

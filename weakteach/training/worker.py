@@ -135,13 +135,8 @@ def label_column(job: TrainingJob, name: str, needed_by: str) -> torch.Tensor:
 
 
 def trainer_arguments(job: TrainingJob, schedule: Schedule, fit: Fit) -> dict[str, Any]:
-    """Keyword arguments common to TRL's configurations.
-
-    Raises StepError if the global batch cannot be cut evenly over workers.
-    """
+    """Keyword arguments common to TRL's configurations."""
     workers = world_size()
-    if schedule.batch % workers:
-        raise StepError(f"A batch of {schedule.batch} cannot be shared evenly by {workers} workers")
     on_cpu = not torch.accelerator.is_available()
     if on_cpu:  # where Ray names the GPU that it was told of, whether or not there is one
         os.environ.pop("ACCELERATE_TORCH_DEVICE", None)
