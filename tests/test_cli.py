@@ -163,6 +163,7 @@ def test_labels_have_a_card_that_says_whose_they_are(labeled):
         assert all(field.metadata[b"doc"] for field in schema)
 
 
+@pytest.mark.slow
 def test_asked_pairs_are_filled_in_and_given_back(labeled, joining, here, tmp_path):
     folder, _ = labeled
     few, plain, out = folder / "few[final].jsonl", tmp_path / "plain.jsonl", tmp_path / "out"

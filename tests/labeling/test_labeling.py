@@ -91,6 +91,14 @@ def labels_of(store, source, teacher=None, resources=TASKS):
     return pairs.all.read(store), read_labels(store, step)
 
 
+def devices_at_work(store, source):
+    """Of a labeling that is done, by its record."""
+    pairs = Pairs(source, (tokenizer_of(find_model("opt-45k")),))
+    record = store.record(WeakLabels(teacher_of(), pairs.all))
+    assert "devices" not in record["facts"]
+    return record["device_seconds"] / record["seconds"]
+
+
 def plain_reward(policy, reference, tokenizer, prompt, response):
     """The implicit reward of one response, one unpadded sequence at a time."""
     start = len(tokenizer(prompt)["input_ids"])
@@ -123,19 +131,14 @@ def test_tasks_actors_and_stages_give_the_same_rows_and_the_schema_of_a_label(st
     source = WorldSource(1200, seed=2)
     pairs, by_tasks = labels_of(store, source)
     for name, resources in (("actors", ACTORS), ("stages", STAGES)):
-        _, labels = labels_of(Store(Path(store.root, name)), source, resources=resources)
+        other = Store(Path(store.root, name))
+        _, labels = labels_of(other, source, resources=resources)
         assert by_tasks.equals(labels)
+        assert devices_at_work(other, source) == 2
+    assert devices_at_work(store, source) == 1
     assert by_tasks.schema.equals(LABEL_SCHEMA)
     assert by_tasks["pair_id"].to_pylist() == pairs["pair_id"].to_pylist()
     assert by_tasks.schema.metadata[b"annotator"] == teacher_of().fingerprint.encode()
-
-
-@pytest.mark.parametrize(("resources", "devices"), [(TASKS, 1), (ACTORS, 2)])
-def test_what_labels_is_counted_as_devices(store, ray_here, resources, devices):
-    pairs = Pairs(WorldSource(1200, seed=20 + devices), (tokenizer_of(find_model("opt-45k")),))
-    record = obtain(store, WeakLabels(teacher_of(), pairs.all), resources)
-    assert record["device_seconds"] == devices * record["seconds"]
-    assert "devices" not in record["facts"]
 
 
 def test_swapping_chosen_and_rejected_in_the_input_changes_no_label(store, ray_here, tmp_path):
