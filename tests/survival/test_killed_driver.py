@@ -24,13 +24,15 @@ def drive(address, folder):
     from weakteach.models.spec import find_model
     from weakteach.run.cluster import start_ray
     from weakteach.training.launch import launch
+    from weakteach.training.recipes import Schedule, SftRecipe
     from weakteach.training.worker import TrainingJob
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     resources = Resources(train_workers=1)
     start_ray(address, 1, resources, verbose=False)
     start = find_model("opt-45k")
-    job = TrainingJob(Store(folder), start, "", "", None, 0, resources, folder, folder)
+    recipe = SftRecipe(Schedule(1e-3, batch=16))
+    job = TrainingJob(Store(folder), start, "", "", recipe, 0, "float32", resources, folder, folder)
     launch(wait_forever, job, "run", f"file://{folder}/train")
 
 
