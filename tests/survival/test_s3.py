@@ -28,6 +28,7 @@ def test_artifacts_are_whole_through_a_bucket_that_fails(credentials):
         storage_checks.faults_are_ridden_out(proxy, 2)
 
 
+@pytest.mark.slow
 def test_faults_without_number_are_ridden_out_by_one_process(credentials, monkeypatch):
     monkeypatch.setattr("faulty_server.FAULTS", ("500", "503"))
     with faulty_bucket(seed=1) as proxy:

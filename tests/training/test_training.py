@@ -220,6 +220,7 @@ class FailAndCount(Sft):
             shutil.copy(workspace.run_folder / "tries", self.log)
 
 
+@pytest.mark.slow
 def test_what_a_training_raises_is_not_taken_for_a_loss(tmp_path, ray_here):
     log = tmp_path / "tries"
     recipe = SftRecipe(Schedule(1e-3, batch=16))
