@@ -95,7 +95,7 @@ def obtain_each(
             return record
         if step in failed:  # another target has tried
             raise failed[step]
-        for parent in (*step.inputs, *step.read_in_bulk):
+        for parent in dict.fromkeys((*step.inputs, *step.read_in_bulk)):
             visit(parent, wait)
         try:
             with store.lease(type(step).__name__, step.fingerprint, wait):

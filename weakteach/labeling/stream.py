@@ -9,8 +9,9 @@ the input. A killed worker loses the shard that it was at and nothing else, and 
 twice.
 
 Where both stages want the same resources, which is on CPUs alone, Ray Data fuses them: the process
-that holds the model prepares its own shards. There a tokenizer beside the model would take its CPU
-from it, since tokenizing is a small part of the work even of the smallest model.
+that holds the model prepares its own shards. The arms of a study keep all cores busy there, and one
+process for each labeler is loaded and held in memory, not two. On idle cores two would be faster
+(``tests/benchmarks/labeling_overhead.py``).
 """
 
 import logging

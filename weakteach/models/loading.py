@@ -196,11 +196,11 @@ class PolicyAndReference:
         # PEFT's own context also looks through all weights, which takes 10 ms with 12 layers.
         try:
             for layer in self._adapted:
-                layer._disable_adapters = True
+                layer.enable_adapters(False)
             yield self.policy
         finally:
             for layer in self._adapted:
-                layer._disable_adapters = False
+                layer.enable_adapters(True)
 
     @cached_property
     def _adapted(self) -> list[BaseTunerLayer]:

@@ -169,8 +169,8 @@ BEYOND_STATEMENTS = (
     ),
     Statement(
         "R6",
-        Claim("R6 sizes", "Teachers of other sizes label alike about as often as those of another "
-              "seed.", "at_least"),
+        Claim("R6 sizes", "Teachers of other sizes label alike at least about as often as those of "
+              "another seed.", "at_least"),
         "pairs labeled alike, other sizes minus another seed",
         lambda found: minus(_alike(found, retrained=False), _alike(found, retrained=True)),
         # A share of what those of another seed have in common beyond chance.

@@ -1,0 +1,237 @@
+"""Rows in shards through tasks, actors and stages that die, fail and wait."""
+
+import os
+import signal
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray.cloudpickle
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from ray.data.exceptions import ExecutionTimeoutError
+from ways import ACTORS, STAGES, TASKS
+
+from weakteach.artifacts.errors import LostError, StepError
+from weakteach.artifacts.store import Store
+from weakteach.labeling import stream as stream_module
+from weakteach.labeling.shards import MAX_SHARDS, ChunkWork, Stream
+from weakteach.labeling.stream import stream_chunks
+from weakteach.models.resources import Resources
+
+ray.cloudpickle.register_pickle_by_value(__import__("sys").modules[__name__])
+
+FAILS_IN = pytest.mark.parametrize("fails_in", ["prepare", "process"])
+
+
+# Where it costs much: each way once, each stage once.
+WAYS_THAT_DIE = pytest.mark.parametrize(
+    ("resources", "fails_in"),
+    [
+        (TASKS, "process"),
+        (ACTORS, "process"),
+        (STAGES, "prepare"),
+        pytest.param(TASKS, "prepare", marks=pytest.mark.slow),
+        pytest.param(ACTORS, "prepare", marks=pytest.mark.slow),
+        pytest.param(STAGES, "process", marks=pytest.mark.slow),
+    ],
+)
+
+
+PASSING = RuntimeError("a kernel failed"), torch.AcceleratorError("CUDA")
+
+
+WAYS_THAT_FAIL_ONCE = pytest.mark.parametrize(
+    ("resources", "once"),
+    [
+        (TASKS, PASSING[0]),
+        (ACTORS, PASSING[1]),
+        (STAGES, PASSING[0]),
+        pytest.param(TASKS, PASSING[1], marks=pytest.mark.slow),
+        pytest.param(ACTORS, PASSING[0], marks=pytest.mark.slow),
+        pytest.param(STAGES, PASSING[1], marks=pytest.mark.slow),
+    ],
+)
+
+
+@dataclass(frozen=True)
+class Count(ChunkWork):
+    """Work that notes each chunk that it does, and can be made to die or to fail in one: where it
+    is made, or where it is prepared."""
+
+    folder: str
+    dies_once_at: int = -1
+    poison: tuple[int, ...] = ()
+    once: Exception | None = None
+    fails_in: str = "process"
+
+    def prepare(self, reader, rows):
+        return self._fail(rows) if self.fails_in == "prepare" else rows
+
+    def load(self):
+        return None
+
+    def process(self, loaded, rows):
+        chunk = self._fail(rows) if self.fails_in == "process" else rows
+        with open(Path(self.folder, "done"), "a") as file:
+            file.write(f"{chunk['number'][0].as_py()}\n")
+        return chunk.append_column("double", pa.array([2 * n for n in chunk["number"].to_pylist()]))
+
+    def _fail(self, chunk):
+        first = chunk["number"][0].as_py()
+        marker = Path(self.folder, "died")
+        if first == self.dies_once_at and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.once and first == 50:
+            try:
+                Path(self.folder, "raised").touch(exist_ok=False)
+            except FileExistsError:
+                pass
+            else:
+                raise self.once
+        bad = set(self.poison).intersection(chunk["number"].to_pylist())
+        if bad:
+            raise StepError(f"number {min(bad)} is bad")
+        return chunk
+
+
+def numbers(tmp_path):
+    pq.write_table(pa.table({"number": range(100)}), tmp_path / "in.parquet", row_group_size=7)
+    return Stream(
+        Store(tmp_path),
+        str(tmp_path / "in.parquet"),
+        str(tmp_path / "shards"),
+        Count(str(tmp_path)),
+        key="number",
+        chunk_rows=10,
+    )
+
+
+def rows_of(shards):
+    return pa.concat_tables(shards.tables())
+
+
+@WAYS_THAT_DIE
+def test_a_killed_worker_loses_nothing_and_doubles_nothing(tmp_path, ray_here, resources, fails_in):
+    stream = numbers(tmp_path)
+    stream = replace(stream, work=replace(stream.work, dies_once_at=50, fails_in=fails_in))
+    told = []
+    shards = stream_chunks(stream, resources, lambda done, rows, _: told.append((done, rows)))
+    table = rows_of(shards)
+    assert (tmp_path / "died").exists()
+    assert table["number"].to_pylist() == list(range(100))
+    assert table["double"].to_pylist() == list(range(0, 200, 2))
+    assert told[0] == (0, 100)
+    assert told[-1] == (100, 100)
+
+
+@WAYS_THAT_FAIL_ONCE
+def test_an_error_that_does_not_come_again_puts_no_row_in_quarantine(
+    tmp_path, ray_here, resources, once
+):
+    stream = numbers(tmp_path)
+    stream = replace(stream, work=replace(stream.work, once=once))
+    facts = stream_chunks(stream, resources).write(tmp_path / "out.parquet")
+    assert (tmp_path / "raised").exists()
+    assert (facts["rows"], facts["quarantined"]) == (100, 0)
+    done = (tmp_path / "done").read_text().split()
+    assert sorted(done, key=int) == [str(n) for n in range(0, 100, 10)]  # chunks were not cut
+
+
+def test_an_error_of_the_storage_is_a_loss_of_no_row(tmp_path, ray_here):
+    stream = numbers(tmp_path)
+    broken = replace(stream, work=replace(stream.work, once=OSError("SlowDown")))
+    with pytest.raises(LostError, match="SlowDown"):
+        stream_chunks(broken, TASKS)
+    facts = stream_chunks(broken, TASKS).write(tmp_path / "out.parquet")
+    assert (facts["rows"], facts["quarantined"]) == (100, 0)
+
+
+class Stalls:
+    """A data set that makes no progress after its first row, and goes on when read again."""
+
+    def __init__(self):
+        self.read = 0
+
+    def iter_rows(self):
+        self.read += 1
+        yield {"start": 0}
+        if self.read == 1:
+            raise ExecutionTimeoutError("no progress")
+        yield {"start": 10}
+
+
+def test_waiting_for_a_device_is_no_failure_and_being_stuck_is_a_loss(tmp_path, ray_here):
+    """The Ray of tests has no GPU that might be free."""
+    stream, waits = numbers(tmp_path), Stalls()
+    rows = stream_module._despite_losses(stream, waits, Resources(gpus=1))
+    assert [row["start"] for row in rows] == [0, 10]
+    assert waits.read == 2
+    with pytest.raises(LostError, match="Count was stuck: no progress"):
+        list(stream_module._despite_losses(stream, Stalls(), Resources(cpus=0)))
+
+
+def test_finished_shards_survive_a_failure_and_are_not_made_again(tmp_path, ray_here):
+    stream = numbers(tmp_path)
+    bad = replace(stream, work=replace(stream.work, poison=tuple(range(70, 80))))
+    with pytest.raises(StepError, match=r"all 10 rows of a chunk failed, .*number 70 is bad"):
+        stream_chunks(bad, TASKS)
+    before = (tmp_path / "done").read_text().split()
+    assert rows_of(stream_chunks(stream, TASKS))["number"].to_pylist() == list(range(100))
+    done = (tmp_path / "done").read_text().split()
+    assert "70" not in before
+    assert sorted(done, key=int) == [str(n) for n in range(0, 100, 10)]
+    finished = {path.stem for path in (tmp_path / "shards").iterdir()}
+    assert len(finished) == 10
+
+
+@FAILS_IN
+def test_a_poison_row_ends_in_quarantine_and_all_others_are_processed(tmp_path, ray_here, fails_in):
+    stream = numbers(tmp_path)
+    stream = replace(stream, work=replace(stream.work, poison=(13, 14, 99), fails_in=fails_in))
+    facts = stream_chunks(stream, ACTORS).write(tmp_path / "out.parquet")
+    assert facts == {"rows": 97, "quarantined": 3, "devices": 2}
+    kept = pq.read_table(tmp_path / "out.parquet")
+    assert kept["number"].to_pylist() == [n for n in range(100) if n not in (13, 14, 99)]
+    assert pq.read_table(tmp_path / "quarantine.parquet").to_pylist() == [
+        {"number": str(n), "reason": f"number {n} is bad"} for n in (13, 14, 99)
+    ]
+    shards = sorted((tmp_path / "shards").iterdir())
+    written = [shard.stat().st_mtime_ns for shard in shards]
+    assert stream_chunks(stream, ACTORS).write(tmp_path / "out.parquet") == facts
+    assert [shard.stat().st_mtime_ns for shard in shards] == written
+
+
+def test_poison_rows_beyond_their_share_are_an_error_and_are_tried_again(tmp_path, ray_here):
+    stream = numbers(tmp_path)
+    bad = replace(stream, work=replace(stream.work, poison=(5, 15, 25, 35, 45, 55)))
+    with pytest.raises(StepError, match=r"6 of 100 rows failed .*number 55: number 55 is bad"):
+        stream_chunks(bad, TASKS)
+    shards = stream_chunks(stream, TASKS)
+    facts = shards.write(tmp_path / "out.parquet")
+    assert facts == {"rows": 100, "quarantined": 0, "devices": 1}
+    assert pq.read_table(tmp_path / "out.parquet")["number"].to_pylist() == list(range(100))
+
+
+def test_an_input_of_one_row_that_fails_is_an_error(tmp_path, ray_here):
+    stream = numbers(tmp_path)
+    pq.write_table(pa.table({"number": [3]}), stream.input)
+    bad = replace(stream, work=replace(stream.work, poison=(3,)))
+    with pytest.raises(StepError, match="1 of 1 rows failed"):
+        stream_chunks(bad, TASKS)
+
+
+@given(
+    rows=st.integers(1, 3_000_000),
+    chunk_rows=st.integers(1, 300),
+)
+def test_shards_are_whole_chunks_and_few(rows, chunk_rows):
+    stream = Stream(Store("unused"), "", "", Count(""), chunk_rows=chunk_rows)
+    size = stream.shard_rows(rows)
+    assert size % chunk_rows == 0
+    assert -(-rows // size) <= MAX_SHARDS
+    assert size == chunk_rows or -(-rows // (size - chunk_rows)) > MAX_SHARDS
