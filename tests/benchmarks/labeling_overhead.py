@@ -4,8 +4,8 @@
     python tests/benchmarks/labeling_overhead.py --model smollm2-135m --data few.jsonl --pairs 256
 
 All process the same chunks with the same models, one torch thread in each process, and take turns,
-repeat by repeat; figures are medians. On CPUs Ray Data runs both stages of labeling in one process;
-"in stages" they are kept apart, as they are on GPUs: tasks tokenize, and actors compute and write.
+repeat by repeat; figures are medians. On CPUs the actor that labels tokenizes, too; "in stages" that
+is apart, as it is on GPUs: tasks tokenize, and actors compute and write.
 "prepared/s" and "made/s" are the rates of one worker of a stage while it is at work.
 
 Rates are steady ones: the bare loop starts with its models loaded, and the pipeline's clock leaves
@@ -44,7 +44,7 @@ from weakteach.artifacts.computing import obtain
 from weakteach.artifacts.errors import UserError
 from weakteach.artifacts.store import Store
 from weakteach.labeling.annotators import ImplicitReward
-from weakteach.labeling.shards import Busy, Stream, cut, make_shard, prepare_shard
+from weakteach.labeling.shards import Busy, Stream, cut, prepare_shard, process_shard, write_shard
 from weakteach.labeling.stream import stream_chunks
 from weakteach.models import logprobs
 from weakteach.models.process import prepare_process
@@ -79,10 +79,11 @@ class Run:
 
 
 class Apart(Resources):
-    """Stages that want different resources, as on GPUs, so that Ray Data keeps them apart."""
+    """Tasks prepare for actors, as on GPUs."""
 
-    def preparing_options(self) -> dict[str, Any]:
-        return {"num_cpus": self.cpus / 2}
+    @property
+    def preparing_cpus(self) -> float:
+        return self.cpus / 2
 
 
 def bare(work: ImplicitReward, stream: Stream) -> Run:
@@ -134,7 +135,7 @@ def host_seconds(work: ImplicitReward, stream: Stream) -> float:
         for shard in cut(here):
             prepared = prepare_shard(here, reader, shard)
             began = time.process_time()
-            make_shard(here, loaded, shard, prepared)
+            write_shard(here, shard, process_shard(here, loaded, prepared))
             used += time.process_time() - began
             rows += len(shard)
     return used / rows

@@ -57,7 +57,9 @@ def wait_for_shards(store, count, process):
 
 
 def kill_an_actor(process):
-    actors = [p for p in process.children(recursive=True) if "ShardActor" in " ".join(p.cmdline())]
+    actors = [
+        p for p in process.children(recursive=True) if "ray::Holder.make" in " ".join(p.cmdline())
+    ]
     actors[0].kill()
     actors[0].wait()
 

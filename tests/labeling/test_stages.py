@@ -104,7 +104,7 @@ def numbers(tmp_path, work, rows=60, chunk_rows=10):
 @pytest.fixture
 def apart(monkeypatch):
     """Resources of stages that Ray Data cannot fuse, as those of a GPU, on the CPUs of tests."""
-    monkeypatch.setattr(Resources, "preparing_options", lambda _: {"num_cpus": GPU_LIKE_CPUS})
+    monkeypatch.setattr(Resources, "preparing_cpus", GPU_LIKE_CPUS)
 
 
 def rows_of(stream, resources):
@@ -180,21 +180,20 @@ def test_rows_of_a_shard_of_several_chunks_are_processed_together(tmp_path, monk
     assert together.to_pylist() == [30] * 30 + [10] * 10 + [5] * 5 + [1] + [3] * 3 + [10] * 10
 
 
-PREPARE, MAKE, ACTOR = (
-    f"MapBatches({name})" for name in ("prepare_shards", "make_shards", "ShardActor")
-)
+PREPARE, MAKE = (f"MapBatches({name})" for name in ("prepare_shards", "make_shards"))
+ACTOR = "Holder.make"
 
 
 @pytest.mark.parametrize(
     ("resources", "stage"),
     [
         (Resources(), f"{PREPARE}->{MAKE}"),
-        (Resources(label_actors=2), f"MapWorker({PREPARE}->{ACTOR}).submit"),
-        (Resources(label_actors=1, label_actors_max=2), f"MapWorker({PREPARE}->{ACTOR}).submit"),
+        (Resources(label_actors=2), ACTOR),
+        (Resources(label_actors=1, label_actors_max=2), ACTOR),
     ],
     ids=["tasks", "actors", "growing"],
 )
-def test_on_cpus_ray_data_fuses_the_stages(tmp_path, ray_here, resources, stage):
+def test_on_cpus_what_makes_a_shard_prepares_it(tmp_path, ray_here, resources, stage):
     rows = rows_of(numbers(tmp_path, Processes()), resources)
     assert rows["number"].to_pylist() == list(range(60))
     assert {*rows["reader"].to_pylist(), *rows["maker"].to_pylist()} == {stage}
@@ -202,7 +201,7 @@ def test_on_cpus_ray_data_fuses_the_stages(tmp_path, ray_here, resources, stage)
 
 @pytest.mark.parametrize(
     ("resources", "stage"),
-    [(Resources(), MAKE), (Resources(label_actors=2), f"MapWorker({ACTOR}).submit")],
+    [(Resources(), MAKE), (Resources(label_actors=2), ACTOR)],
     ids=["tasks", "actors"],
 )
 @pytest.mark.parametrize("size", [0, 1 << 18], ids=["small", "larger than a block"])

@@ -4,11 +4,10 @@ from weakteach.models.resources import Resources
 
 
 class Apart(Resources):
-    """As on a GPU: what prepares asks for other resources than what computes, so that Ray Data
-    cannot run both in one process."""
+    """As on a GPU: what prepares asks for other resources than what computes, and is another
+    process."""
 
-    def preparing_options(self):
-        return {"num_cpus": 0.5}
+    preparing_cpus = 0.5
 
 
 TASKS, ACTORS = Resources(), Resources(label_actors=2)

@@ -17,7 +17,7 @@ TITLES = {
     "trial": re.compile(r"^ray::(ImplicitFunc|run_arm)"),
     "train controller": re.compile(r"^ray::TrainController"),
     "train worker": re.compile(r"^ray::(RayTrainWorker|_RayTrainWorker)"),
-    "label actor": re.compile(r"^ray::.*MapBatches\(ShardActor\)"),
+    "label actor": re.compile(r"^ray::Holder\b"),
     "prepare task": re.compile(r"^ray::MapBatches\(prepare_shards\)(?!->)"),
     "label task": re.compile(r"^ray::.*MapBatches\(make_shards\)"),
 }

@@ -72,7 +72,7 @@ def test_a_victim_that_was_gone_does_not_count():
         ("ray::ImplicitFunc.train", "trial"),
         ("ray::TrainController.run", "train controller"),
         ("ray::RayTrainWorker", "train worker"),
-        ("ray::MapWorker(MapBatches(ShardActor)).submit", "label actor"),
+        ("ray::Holder.make", "label actor"),
         ("ray::MapBatches(prepare_shards)", "prepare task"),
         ("ray::MapBatches(make_shards)", "label task"),
         ("ray::MapBatches(prepare_shards)->MapBatches(make_shards)", "label task"),

@@ -1,7 +1,8 @@
 """Gold rewards: an embedded domain's own, or a reward model's."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,6 +65,9 @@ class Scoring(ChunkWork):
     key: str
     columns: tuple[str, ...]
     batch_tokens: int
+
+    def model_key(self) -> Hashable:
+        return replace(self, key="", columns=(), batch_tokens=0)
 
     def load_reader(self) -> Any:
         if isinstance(self.gold, WorldGold):

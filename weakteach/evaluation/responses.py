@@ -1,7 +1,8 @@
 """Sampling responses to prompts, as work on a stream."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -26,6 +27,9 @@ class Sampling(ChunkWork):
     dtype: Dtype
     batch_tokens: int
     samples: int = 1
+
+    def model_key(self) -> Hashable:
+        return replace(self, seed=0, temperature=0.0, max_new_tokens=0, batch_tokens=0, samples=0)
 
     def load(self) -> Any:
         from weakteach.models.loading import load_causal, weights_of  # torch: workers only

@@ -19,7 +19,7 @@ import json
 import logging
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -49,6 +49,11 @@ class ChunkWork(ABC):
 
     Work that has something to do without its model, such as to tokenize, does it in ``prepare``.
     """
+
+    def model_key(self) -> Hashable:
+        """Equal for works that load the same, which share what one of them has loaded. The work
+        itself, where it does not say on what of it ``load`` and ``load_reader`` depend."""
+        return self
 
     def load_reader(self) -> Any:
         """Load what ``prepare`` needs; called once per process, which may have no device."""
@@ -117,7 +122,7 @@ def cut(stream: Stream) -> list[range]:
 
 def prepare_shard(stream: Stream, reader: Any, shard: range) -> pa.Table:
     """Read the rows of a shard and prepare them. Metadata of the table hold those that cannot be,
-    for ``make_shard``.
+    for ``process_shard``.
 
     Raises StepError with the first reason if no row of a chunk of several can be prepared, and
     what passes as it is.
@@ -128,8 +133,16 @@ def prepare_shard(stream: Stream, reader: Any, shard: range) -> pa.Table:
     return table.replace_schema_metadata({QUARANTINED: json.dumps(refused)})
 
 
-def make_shard(stream: Stream, loaded: Any, shard: range, prepared: pa.Table) -> Made:
-    """Process the prepared rows of a shard and write it.
+@dataclass(frozen=True)
+class Processed:
+    """What the rows of a shard became, and the keys and reasons of those that failed."""
+
+    tables: list[pa.Table]
+    refused: Refused
+
+
+def process_shard(stream: Stream, loaded: Any, prepared: pa.Table) -> Processed:
+    """Process the prepared rows of a shard.
 
     Raises StepError with the first reason if no row of a chunk of several can be processed, and
     what passes as it is.
@@ -139,11 +152,21 @@ def make_shard(stream: Stream, loaded: Any, shard: range, prepared: pa.Table) ->
     if len(prepared):
         rows = prepared.replace_schema_metadata(None)
         tables, failed = _done(stream, partial(stream.work.process, loaded), rows)
-    refused = _refused(prepared.schema) + failed
+    return Processed(tables, _refused(prepared.schema) + failed)
+
+
+def write_shard(stream: Stream, shard: range, processed: Processed) -> Made:
+    """Write the rows and the quarantine of a shard in one file, which is there whole or not."""
+    tables, refused = processed.tables, processed.refused
     tokens = sum(int((table.schema.metadata or {}).get(TOKENS, 0)) for table in tables)
-    made = Made(len(shard) - len(refused), len(refused), tokens)
-    _write_shard(stream, shard, tables, refused, made)
-    return made
+    # Without results, if a shard is one row and that row fails.
+    table = pa.concat_tables(tables) if tables else pa.table({})
+    notes = {QUARANTINED: json.dumps(refused), TOKENS: str(tokens)}
+    filesystem = stream.store.filesystem
+    unfinished = f"{stream.shards}/.{secrets.token_hex(8)}.partial"
+    pq.write_table(table.replace_schema_metadata(notes), unfinished, filesystem=filesystem)
+    filesystem.move(unfinished, stream.path(shard))
+    return Made(len(shard) - len(refused), len(refused), tokens)
 
 
 def _read_rows(stream: Stream, shard: range) -> pa.Table:
@@ -204,23 +227,6 @@ def _halved(
     tables, failed = _halved(stream, do, chunk.slice(0, half))
     more_tables, more_failed = _halved(stream, do, chunk.slice(half))
     return tables + more_tables, failed + more_failed
-
-
-def _write_shard(
-    stream: Stream,
-    shard: range,
-    results: list[pa.Table],
-    refused: Refused,
-    made: Made,
-) -> None:
-    """Rows and quarantine in one file, which is there whole or not at all."""
-    filesystem = stream.store.filesystem
-    # Without results, if a shard is one row and that row fails.
-    table = pa.concat_tables(results) if results else pa.table({})
-    notes = {QUARANTINED: json.dumps(refused), TOKENS: str(made.tokens)}
-    partial = f"{stream.shards}/.{secrets.token_hex(8)}.partial"
-    pq.write_table(table.replace_schema_metadata(notes), partial, filesystem=filesystem)
-    filesystem.move(partial, stream.path(shard))
 
 
 def found_shard(stream: Stream, shard: range) -> Made | None:

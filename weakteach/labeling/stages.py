@@ -1,4 +1,4 @@
-"""The two stages of a stream, as Ray Data's tasks and actors run them: prepare, and make.
+"""The two stages of a stream, as tasks and actors run them: prepare, and make.
 
 A shard is one row of Ray Data, and its prepared rows are bytes within it: Ray Data joins and splits
 blocks of rows as their sizes ask for, and never cuts a row. An error is a value of such a row, too,
@@ -8,7 +8,8 @@ since Ray Data would lose what lies below its own message.
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any, Literal
 
@@ -22,12 +23,14 @@ from weakteach.labeling.shards import (
     Made,
     Stream,
     found_shard,
-    make_shard,
     prepare_shard,
+    process_shard,
+    write_shard,
 )
 
 LOGGER = logging.getLogger(__name__)
 DEVICE_FAILED = 70  # exit code of a worker; EX_SOFTWARE
+ALONE: AbstractContextManager[Any] = nullcontext()  # of a process with one thread
 
 
 def prepare_shards(batch: pa.Table, stream: Stream) -> Iterator[pa.Table]:
@@ -47,41 +50,49 @@ def prepare_shards(batch: pa.Table, stream: Stream) -> Iterator[pa.Table]:
         yield _row(start=start, stop=stop, prepared=_cell(prepared), preparing=seconds, **failure)
 
 
-class ShardActor:
-    """A Ray Data actor; the models of the work stay in its process."""
-
-    def __init__(self, stream: Stream, threads: int) -> None:
-        self._stream, self._threads = stream, threads
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        return make_shards(batch, self._stream, self._threads)
-
-
-def make_shards(batch: pa.Table, stream: Stream, threads: int) -> pa.Table:
-    """Make a prepared shard, the one row of the batch: ``start, stop, rows, quarantined, tokens``,
-    ``preparing, making`` in seconds, and ``error, passes``, if it failed."""
+def make_shards(
+    batch: pa.Table,
+    stream: Stream,
+    threads: int,
+    device: AbstractContextManager[Any] = ALONE,
+) -> pa.Table:
+    """Make the shard of the batch, its one row, which is prepared here unless it is already:
+    ``start, stop, rows, quarantined, tokens``, ``preparing, making`` in seconds, and ``error,
+    passes``, if it failed. Of several threads one computes, which holds ``device``."""
     import torch  # in workers only, as below
 
     from weakteach.models.process import prepare_process
 
     prepare_process(threads)
+    if "prepared" not in batch.column_names:
+        with device:
+            (batch,) = prepare_shards(batch, stream)
     (row,) = batch.select(["start", "stop", "preparing", *NO_FAILURE]).to_pylist()
-    shard, made = range(row["start"], row["stop"]), Made(0, 0, 0)
-    began = time.perf_counter()
+    shard, made, making = range(row["start"], row["stop"]), Made(0, 0, 0), 0.0
     if not row["error"]:
         try:
             if found := found_shard(stream, shard):
                 made = found
             else:
                 prepared = _from_cell(batch["prepared"][0])
-                made = make_shard(stream, _loaded(stream.work, "load"), shard, prepared)
-                _count("make", stream.work, time.perf_counter() - began, len(shard), made)
+                with device:
+                    began = time.perf_counter()
+                    processed = process_shard(stream, _loaded(stream.work, "load"), prepared)
+                    making = time.perf_counter() - began
+                made = write_shard(stream, shard, processed)
+                _count("make", stream.work, making, len(shard), made)
         except Exception as error:
             LOGGER.exception("rows %d to %d of %s", shard.start, shard.stop, stream.input)
             if isinstance(error, torch.AcceleratorError):
                 os._exit(DEVICE_FAILED)  # this process can use its device no more
             row |= _failure(error)
-    return _row(**row, **vars(made), making=time.perf_counter() - began)
+    return _row(**row, **vars(made), making=making)
+
+
+def failed_shards(batch: pa.Table, error: Exception) -> pa.Table:
+    """What ``make_shards`` returns for a shard of which nothing was made."""
+    row = {name: batch[name][0].as_py() for name in ("start", "stop")}
+    return _row(**row, preparing=0.0, **vars(Made(0, 0, 0)), making=0.0, **_failure(error))
 
 
 NO_FAILURE: dict[str, Any] = {"error": "", "passes": False}
@@ -119,17 +130,18 @@ def _from_cell(cell: pa.LargeBinaryScalar) -> pa.Table:
     return pa.ipc.open_stream(cell.as_buffer()).read_all()
 
 
-_LOADED: dict[tuple[ChunkWork, str], Any] = {}
+_LOADED: dict[tuple[Hashable, str], Any] = {}
 
 
 def _loaded(work: ChunkWork, load: Literal["load_reader", "load"]) -> Any:
-    """What one step needs is loaded once in each process, which Ray reuses; what was loaded for the
-    step before is let go first."""
-    if (work, load) not in _LOADED:
-        for other in [key for key in _LOADED if key[0] != work]:
+    """What works of one model need is loaded once in each process, which Ray reuses; what was
+    loaded for another model is let go first."""
+    model = work.model_key()
+    if (model, load) not in _LOADED:
+        for other in [key for key in _LOADED if key[0] != model]:
             del _LOADED[other]
-        _LOADED[work, load] = getattr(work, load)()
-    return _LOADED[work, load]
+        _LOADED[model, load] = getattr(work, load)()
+    return _LOADED[model, load]
 
 
 @cache

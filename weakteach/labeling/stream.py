@@ -8,10 +8,13 @@ shards. Results pass neither through the driver nor through the object store, so
 the input. A killed worker loses the shard that it was at and nothing else, and no row is there
 twice.
 
-Where both stages want the same resources, which is on CPUs alone, Ray Data fuses them: the process
-that holds the model prepares its own shards. The arms of a study keep all cores busy there, and one
-process for each labeler is loaded and held in memory, not two. On idle cores two would be faster
-(``tests/benchmarks/labeling_overhead.py``).
+Actors are not Ray Data's own but those of the run (see ``holders.py``), which outlive a step: the
+second stage is then of tasks without resources that hand a shard to one of them and wait.
+
+Without devices the process that holds the model prepares its own shards: Ray Data fuses tasks that
+want the same resources, and actors get what is not prepared. The arms of a study keep all cores
+busy there, and one process for each labeler is loaded and held in memory, not two. On idle cores
+two would be faster (``tests/benchmarks/labeling_overhead.py``).
 """
 
 import logging
@@ -21,13 +24,19 @@ from typing import Any
 
 import ray
 import ray.data
-from ray.data import ActorPoolStrategy, DataContext, ExecutionResources, TaskPoolStrategy
+from ray.data import DataContext, ExecutionResources, TaskPoolStrategy
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 from ray.util import metrics
 
 from weakteach.artifacts.errors import LostError, StepError
 from weakteach.artifacts.step import Progress
+from weakteach.labeling.holders import (
+    SHARDS_AT_A_TIME,
+    has_room,
+    relay_shards,
+    start_holders,
+)
 from weakteach.labeling.shards import (
     QUARANTINE_SHARE,
     Busy,
@@ -37,7 +46,7 @@ from weakteach.labeling.shards import (
     cut,
     quarantined_in,
 )
-from weakteach.labeling.stages import ShardActor, make_shards, prepare_shards
+from weakteach.labeling.stages import make_shards, prepare_shards
 from weakteach.models.resources import Resources
 
 LOGGER = logging.getLogger(__name__)
@@ -119,34 +128,11 @@ def _made(
         override_num_blocks=min(len(shards), HANDOUTS_PER_WORKER * workers),
     )
     dataset.set_name(type(stream.work).__name__)
-    dataset = dataset.map_batches(
-        prepare_shards,  # type: ignore[arg-type]  # takes the arguments below as well
-        fn_args=(stream,),
-        batch_size=None,
-        batch_format="pyarrow",
-        # As many as label, which fused stages have to be.
-        compute=TaskPoolStrategy(size=workers),
-        **resources.preparing_options(),
-    )
-    options: dict[str, Any] = {
-        "batch_size": 1,  # a shard
-        "batch_format": "pyarrow",
-        **resources.device_options(),
-    }
     if resources.label_actors:
-        dataset = dataset.map_batches(
-            ShardActor,
-            fn_constructor_args=(stream, resources.threads),
-            compute=_pool(resources, workers),
-            **options,
-        )
+        start_holders()
+        dataset = _through_actors(dataset, stream, resources, workers)
     else:
-        dataset = dataset.map_batches(
-            make_shards,  # type: ignore[arg-type]  # as above
-            fn_args=(stream, resources.threads),
-            compute=TaskPoolStrategy(size=workers),
-            **options,
-        )
+        dataset = _through_tasks(dataset, stream, resources, workers)
     for row in _despite_losses(stream, dataset, resources):
         if row["error"]:
             kind = LostError if row["passes"] else StepError
@@ -154,6 +140,50 @@ def _made(
         shard = range(row["start"], row["stop"])
         made = Made(row["rows"], row["quarantined"], row["tokens"])
         yield shard, made, Busy(len(shard), row["preparing"], row["making"])
+
+
+def _through_tasks(
+    dataset: ray.data.Dataset, stream: Stream, resources: Resources, workers: int
+) -> ray.data.Dataset:
+    # As many prepare as make, which fused stages have to be.
+    pool = TaskPoolStrategy(size=workers)
+    return _prepared(dataset, stream, pool, resources.preparing_options()).map_batches(
+        make_shards,  # type: ignore[arg-type]  # takes the arguments below as well
+        fn_args=(stream, resources.threads),
+        batch_size=1,  # a shard
+        batch_format="pyarrow",
+        compute=pool,
+        **resources.device_options(),
+    )
+
+
+def _through_actors(
+    dataset: ray.data.Dataset, stream: Stream, resources: Resources, workers: int
+) -> ray.data.Dataset:
+    if resources.preparing_cpus:
+        pool = TaskPoolStrategy(size=workers)
+        dataset = _prepared(dataset, stream, pool, resources.preparing_options())
+    return dataset.map_batches(
+        relay_shards,  # type: ignore[arg-type]  # as above
+        fn_args=(stream, resources),
+        batch_size=1,
+        batch_format="pyarrow",
+        compute=TaskPoolStrategy(size=SHARDS_AT_A_TIME * workers),
+        num_cpus=0,
+    )
+
+
+def _prepared(
+    dataset: ray.data.Dataset, stream: Stream, pool: TaskPoolStrategy, options: dict[str, Any]
+) -> ray.data.Dataset:
+    return dataset.map_batches(
+        prepare_shards,  # type: ignore[arg-type]  # as above
+        fn_args=(stream,),
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=pool,
+        **options,
+    )
 
 
 def _despite_losses(
@@ -173,24 +203,11 @@ def _despite_losses(
                     yield row
             return
         except ExecutionTimeoutError as error:
-            if _is_room(resources):
+            if has_room(resources):
                 raise LostError(f"{type(stream.work).__name__} was stuck: {error}") from error
             LOGGER.warning("%s waits for a device", type(stream.work).__name__)
         except RayError as error:
             raise LostError(f"{type(stream.work).__name__} was lost: {error}") from error
-
-
-def _is_room(resources: Resources) -> bool:
-    """Whether the cluster has what a labeler needs free now."""
-    free = ray.available_resources()
-    needed = {"CPU": resources.cpus, "GPU": resources.gpus}
-    return all(free.get(name, 0.0) >= amount for name, amount in needed.items())
-
-
-def _pool(resources: Resources, workers: int) -> ActorPoolStrategy:
-    if not resources.label_actors_max:
-        return ActorPoolStrategy(size=workers)
-    return ActorPoolStrategy(min_size=min(resources.label_actors, workers), max_size=workers)
 
 
 @cache

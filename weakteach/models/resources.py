@@ -34,9 +34,10 @@ class Resources:
     """Workers over which a training is spread that does not fit the GPUs of those; no more of them
     without, nor where --train-workers is given alone."""
     label_actors: int = 0
-    """Actors that label and generate, each with the model; 0 does so in Ray tasks."""
+    """Actors for each model that labels, generates or scores, which outlive a step and serve all
+    arms; 0 does so in Ray tasks."""
     label_actors_max: int = 0
-    """Actors up to which the pool may grow where the cluster has room; fixed without."""
+    """Actors of a model up to which there may be more where the cluster has room; fixed without."""
     label_tasks: int = 1
     """Tasks that label at a time, where there are no actors."""
     gpus: float = 0.0
@@ -51,7 +52,8 @@ class Resources:
     train_tokens: int = 8192
     """Most tokens that a device takes at once in training."""
     batch_tokens: int = 8192
-    """Tokens of a batch of labeling or generation, with its padding."""
+    """Tokens of a batch of labeling or generation, with its padding; a batch has no more than the
+    128 pairs of a chunk."""
     attention: Attention = "sdpa"
     """How pairs are read, in labeling and training: flex skips what the mask hides, is meant for
     CUDA, and slow on a CPU."""

@@ -18,6 +18,7 @@ from weakteach.artifacts.errors import StorageError
 from weakteach.artifacts.inventory import tidy
 from weakteach.artifacts.step import Step, walk
 from weakteach.artifacts.store import Store
+from weakteach.labeling.holders import start_holders
 from weakteach.models.resources import Resources
 from weakteach.report.publish import publish_results
 from weakteach.results.findings import Findings
@@ -108,6 +109,8 @@ def _fit(
     tracking: Tracking,
 ) -> bool:
     """Let Ray Tune walk the arms; whether it came to its end."""
+    if resources.label_actors:
+        start_holders()  # here, so that they end with the driver and not with a trial
     trainable = tune.with_resources(
         tune.with_parameters(
             run_arm, part=part, store=store, resources=resources, keeper=start_keeper()

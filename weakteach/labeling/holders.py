@@ -1,0 +1,283 @@
+"""Actors that hold models, shared by all streams of a run.
+
+A model of billions of weights takes a minute to load, and the steps of a study score with one gold
+model some hundred times. So an actor that holds a model is no stream's own: it makes shards for all
+that ask for its model, at a time and one after the other, and outlives the step for which it was
+started. It is given back once something else waits for what it takes of the cluster, and after
+HELD_SECONDS without work.
+
+One actor of Ray, ``Holders``, starts them and hands them their work. The driver of the run makes
+it, and all end with the driver.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.autoscaler.v2.sdk import get_cluster_status
+from ray.exceptions import RayActorError, RayError
+
+from weakteach.artifacts.errors import LostError
+from weakteach.labeling.shards import Stream
+from weakteach.labeling.stages import failed_shards, make_shards
+from weakteach.models.resources import Resources
+
+LOGGER = logging.getLogger(__name__)
+NAMESPACE = "weakteach"
+HELD_SECONDS = 60.0
+LOOK_SECONDS = 0.5
+# What waits is told to others than those who will have it in a moment only when it is seen again.
+LOOKS = 2
+# While one shard is computed, another is on its way, and one that was computed is written.
+SHARDS_AT_A_TIME = 2
+# Holders that a shard may lose: more says that the shard takes them down.
+LOSSES_OF_A_SHARD = 3
+
+
+class Holder:
+    """An actor that computes on a device; the models of its work stay in its process."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads, self._device = threads, threading.Lock()
+
+    def ready(self) -> None:
+        """Returns once the actor has what it asked for."""
+
+    def make(self, batch: pa.Table, stream: Stream) -> pa.Table:
+        """See ``stages.make_shards``."""
+        return make_shards(batch, stream, self._threads, self._device)
+
+
+@dataclass
+class Held:
+    """A holder, the shards that it was given, and since when that is none."""
+
+    actor: Any
+    ready: bool = False
+    shards: int = 0
+    since: float = field(default_factory=time.monotonic)
+
+    @property
+    def idle(self) -> bool:
+        return self.ready and not self.shards
+
+
+@dataclass
+class Group:
+    """The holders of one model, and the shards that are asked of them."""
+
+    resources: Resources
+    held: list[Held] = field(default_factory=list)
+    asked: int = 0
+    failure: RayError | None = None
+
+    def free(self) -> Held | None:
+        """The one with the least to do, if it can take a shard."""
+        able = [one for one in self.held if one.ready and one.shards < SHARDS_AT_A_TIME]
+        return min(able, key=lambda one: one.shards, default=None)
+
+    def lacks(self, most: int) -> int:
+        """How many more would be at work, of ``most``."""
+        return min(self.asked, most) - len(self.held)
+
+
+class Holders:
+    """Starts holders, hands them shards, and gives them back."""
+
+    def __init__(self, held_seconds: float = HELD_SECONDS) -> None:
+        self._held_seconds = held_seconds
+        self._groups: dict[Hashable, Group] = {}
+        self._changed = asyncio.Condition()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._looks_with_waiting = 0
+
+    async def make(
+        self, batch: list["ray.ObjectRef[pa.Table]"], stream: Stream, resources: Resources
+    ) -> pa.Table:
+        """Have a holder make the shard of the batch, which is handed over by its reference alone.
+
+        Raises RayError if it took down LOSSES_OF_A_SHARD holders.
+        """
+        if not self._tasks:
+            self._spawn(self._look())
+        options = tuple(sorted(resources.device_options().items()))
+        key = stream.work.model_key(), options, resources.threads
+        group = self._groups.setdefault(key, Group(resources))
+        group.resources = resources
+        group.asked += 1
+        try:
+            for tries_left in reversed(range(LOSSES_OF_A_SHARD)):
+                try:
+                    held = await self._free(group)
+                    return await self._made(group, held, batch[0], stream)
+                except RayActorError as error:
+                    if not tries_left:
+                        raise
+                    LOGGER.warning("a labeling actor was lost: %s", error)
+        finally:
+            group.asked -= 1
+        raise AssertionError("the last try returns or raises")
+
+    async def _free(self, group: Group) -> Held:
+        """A holder of the group that can take a shard; it counts as given."""
+        async with self._changed:
+            while True:
+                for _ in range(group.lacks(group.resources.label_actors)):
+                    self._start(group)
+                if held := group.free():
+                    held.shards += 1
+                    return held
+                if group.failure:
+                    failure, group.failure = group.failure, None
+                    raise failure
+                await self._changed.wait()
+
+    async def _made(
+        self, group: Group, held: Held, batch: "ray.ObjectRef[pa.Table]", stream: Stream
+    ) -> pa.Table:
+        try:
+            return await held.actor.make.remote(batch, stream)
+        except RayActorError:
+            self._end(group, held)
+            raise
+        finally:
+            held.shards -= 1
+            held.since = time.monotonic()
+            await self._tell()
+
+    def _start(self, group: Group) -> None:
+        actor = ray.remote(Holder).options(
+            max_concurrency=SHARDS_AT_A_TIME, **group.resources.device_options()
+        )
+        held = Held(actor.remote(group.resources.threads))
+        group.held.append(held)
+        self._spawn(self._started(group, held))
+
+    async def _started(self, group: Group, held: Held) -> None:
+        try:
+            await held.actor.ready.remote()
+            held.ready, held.since = True, time.monotonic()
+        except RayActorError as error:
+            if held in group.held:  # else it was given back before it had started
+                self._end(group, held)
+                group.failure = error
+        await self._tell()
+
+    def _end(self, group: Group, held: Held) -> None:
+        """Several shards of a holder may find it dead."""
+        if held in group.held:
+            group.held.remove(held)
+            ray.kill(held.actor)
+
+    async def _tell(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                await self._grow()
+                await self._give_back()
+            except Exception:  # the cluster does not answer now; it will be asked again
+                LOGGER.exception("holders")
+
+    async def _grow(self) -> None:
+        """Start one more of each group that has work for it, where the cluster has room."""
+        for group in self._groups.values():
+            resources = group.resources
+            most = resources.label_actors_max
+            if group.lacks(most) > 0 and await asyncio.to_thread(has_room, resources):
+                self._start(group)
+
+    async def _give_back(self) -> None:
+        """End what is without work for long, what never had any, and the longest idle one of what
+        something waits for."""
+        for key, group in list(self._groups.items()):
+            for held in list(group.held):
+                idle = held.idle and time.monotonic() - held.since > self._held_seconds
+                if idle or (not held.ready and not group.asked):
+                    self._end(group, held)
+            if not group.held and not group.asked:
+                del self._groups[key]
+        found = [(held.since, group, held) for group, held in self._all() if held.idle]
+        waited_for = await asyncio.to_thread(_waited_for) if found else set()
+        useful = [one for one in found if waited_for & _taken(one[1].resources)]
+        self._looks_with_waiting = self._looks_with_waiting + 1 if useful else 0
+        if self._looks_with_waiting >= LOOKS:
+            _, group, held = min(useful, key=lambda one: one[0])
+            if held.idle:  # it may have got work while the cluster was asked
+                self._end(group, held)
+
+    def _all(self) -> list[tuple[Group, Held]]:
+        return [(group, held) for group in self._groups.values() for held in group.held]
+
+
+def start_holders() -> Any:
+    """The handle of this job's Holders. Who calls it first owns all holders: in a run, its driver,
+    since those that it owns end with it."""
+    return (
+        ray.remote(Holders)
+        .options(
+            name=_name(),
+            namespace=NAMESPACE,
+            get_if_exists=True,
+            num_cpus=0,
+            resources={"node:__internal_head__": 0.001},
+            max_restarts=-1,
+            max_task_retries=-1,
+            max_concurrency=10_000,
+        )
+        .remote()
+    )
+
+
+def relay_shards(batch: pa.Table, stream: Stream, resources: Resources) -> pa.Table:
+    """Have the shard of the batch, its one row, made by a holder; see ``stages.make_shards``."""
+    try:
+        holders = ray.get_actor(_name(), NAMESPACE)
+        made: pa.Table = ray.get(holders.make.remote([ray.put(batch)], stream, resources))
+        return made
+    except RayError as error:
+        LOGGER.exception("a shard of %s", stream.input)
+        return failed_shards(batch, LostError(f"its actor was lost: {error}"))
+
+
+def has_room(resources: Resources) -> bool:
+    """Whether the cluster has what a labeler needs free now."""
+    free = ray.available_resources()
+    needed = {"CPU": resources.cpus, "GPU": resources.gpus}
+    return all(free.get(name, 0.0) >= amount for name, amount in needed.items())
+
+
+def _name() -> str:
+    return f"holders-{ray.get_runtime_context().get_job_id()}"
+
+
+def _taken(resources: Resources) -> set[str]:
+    return {"GPU", "CPU"} if resources.gpus else {"CPU"}
+
+
+def _waited_for() -> set[str]:
+    """Names of the resources for which tasks, actors or placement groups wait, of any job."""
+    status = get_cluster_status(ray.get_runtime_context().gcs_address)
+    demands = status.resource_demands
+    kinds = [*demands.ray_task_actor_demand, *demands.placement_group_demand]
+    return {
+        name
+        for kind in kinds
+        for request in kind.bundles_by_count
+        for name, amount in request.bundle.items()
+        if amount
+    }
