@@ -4,8 +4,8 @@
     python tests/benchmarks/labeling_overhead.py --model smollm2-135m --data few.jsonl --pairs 256
 
 All process the same chunks with the same models, one torch thread in each process, and take turns,
-repeat by repeat; figures are medians. On CPUs the actor that labels tokenizes, too; "in stages" that
-is apart, as it is on GPUs: tasks tokenize, and actors compute and write.
+repeat by repeat; figures are medians. On CPUs the actor that labels tokenizes, too; "in stages"
+that is apart, as it is on GPUs: tasks tokenize, and actors compute and write.
 "prepared/s" and "made/s" are the rates of one worker of a stage while it is at work.
 
 Rates are steady ones: the bare loop starts with its models loaded, and the pipeline's clock leaves
@@ -26,7 +26,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any
+from typing import Annotated
 from unittest.mock import patch
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import ray.cloudpickle
 import ray.train
+from ray.train.v2._internal.execution.storage import StorageContext
 from transformers import TrainerCallback
 
 from weakteach.artifacts.computing import obtain
@@ -171,14 +173,24 @@ def test_two_workers_are_given_every_row_once_between_them(tmp_path, ray_here):
 
 
 def kill_rank_1(config):
-    """Training whose rank 1 dies once, after the first checkpoint was reported."""
+    """Training whose rank 1 dies once, after the first checkpoint was reported, whose sending takes
+    until four updates later."""
     job = config["job"]
     marker = Path(job.run_folder).parent / "killed"
     trainer = sft_trainer(job)
+    went_on, send = threading.Event(), StorageContext.persist_current_checkpoint
+
+    def send_later(*checkpoint):
+        assert went_on.wait(timeout=60)
+        return send(*checkpoint)
+
+    StorageContext.persist_current_checkpoint = send_later
 
     class Kill(TrainerCallback):
         def on_step_end(self, args, state, control, **_):
             rank = ray.train.get_context().get_world_rank()
+            if state.global_step >= 12:
+                went_on.set()
             if rank == 1 and state.global_step == 20 and not marker.exists():
                 marker.touch()
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -261,8 +261,12 @@ class ReportProgress(TrainerCallback):
             return
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         metrics = {key: value for row in state.log_history for key, value in row.items()}
+        if rank() > 0:
+            shutil.rmtree(folder)  # nothing reads it
         checkpoint = Checkpoint.from_directory(folder) if rank() == 0 else None
-        ray.train.report(metrics, checkpoint=checkpoint)
+        # Training goes on while it is sent to the storage; Ray Train deletes it here then.
+        mode = ray.train.CheckpointUploadMode.ASYNC
+        ray.train.report(metrics, checkpoint=checkpoint, checkpoint_upload_mode=mode)
 
 
 def train_and_save(trainer: Trainer, job: TrainingJob, merge: bool = False) -> dict[str, Any]:
@@ -325,9 +329,13 @@ def _train_in_group(trainer: Trainer) -> TrainOutput:
     with own_folder() as own, ExitStack() as stack:
         shutil.rmtree(str(trainer.args.output_dir), ignore_errors=True)
         trainer.args.output_dir = str(own)
+        trainer.args.save_total_limit = None  # what was sent is deleted, and nothing else may be
         checkpoint = ray.train.get_checkpoint()
         folder = stack.enter_context(checkpoint.as_directory()) if checkpoint else None
-        return trainer.train(resume_from_checkpoint=folder)
+        trained = trainer.train(resume_from_checkpoint=folder)
+        # The last one may still be on its way, from the folder that goes now.
+        ray.train.get_all_reported_checkpoints(ray.train.CheckpointConsistencyMode.COMMITTED)
+        return trained
 
 
 def _require_finite(loss: float, state: TrainerState) -> None:
