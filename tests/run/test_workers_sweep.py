@@ -49,9 +49,7 @@ def test_workers_and_actors_of_all_gpus_run_a_study(tmp_path):
     """Rates of the stages and the way to fit of each training are printed (``-s``)."""
     gpus = torch.cuda.device_count()
     workers = next(count for count in (8, 4, 2, 1) if count <= gpus)
-    records = sweep(
-        tmp_path, "--gpus", "1", "--train-workers", str(workers), "--label-actors", "1"
-    )
+    records = sweep(tmp_path, "--gpus", "1", "--train-workers", str(workers), "--label-actors", "1")
     assert devices_of(records, "Sft") == devices_of(records, "Dpo") == {workers}
     for record in records:
         if record["execution"]["gpus"] and "devices" in record["facts"]:

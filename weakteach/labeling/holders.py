@@ -14,6 +14,7 @@ import asyncio
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
@@ -70,11 +71,11 @@ class Held:
 
 @dataclass
 class Group:
-    """The holders of one model, and the shards that are asked of them."""
+    """The holders of one model, and how many shards each stream asks of them."""
 
     resources: Resources
     held: list[Held] = field(default_factory=list)
-    asked: int = 0
+    asked: Counter[str] = field(default_factory=Counter)
     failure: RayError | None = None
 
     def free(self) -> Held | None:
@@ -82,9 +83,15 @@ class Group:
         able = [one for one in self.held if one.ready and one.shards < SHARDS_AT_A_TIME]
         return min(able, key=lambda one: one.shards, default=None)
 
-    def lacks(self, most: int) -> int:
-        """How many more would be at work, of ``most``."""
-        return min(self.asked, most) - len(self.held)
+    def lacks(self) -> int:
+        """How many more it must have."""
+        return min(self.asked.total(), self.resources.label_actors) - len(self.held)
+
+    def wants(self) -> int:
+        """How many more it may have where the cluster has room: each stream as many as it would
+        have alone."""
+        most = self.resources.label_workers * len(self.asked)
+        return min(self.asked.total(), most) - len(self.held)
 
 
 class Holders:
@@ -110,7 +117,7 @@ class Holders:
         key = stream.work.model_key(), options, resources.threads
         group = self._groups.setdefault(key, Group(resources))
         group.resources = resources
-        group.asked += 1
+        group.asked[stream.shards] += 1
         try:
             for tries_left in reversed(range(LOSSES_OF_A_SHARD)):
                 try:
@@ -121,14 +128,14 @@ class Holders:
                         raise
                     LOGGER.warning("a labeling actor was lost: %s", error)
         finally:
-            group.asked -= 1
+            group.asked -= Counter([stream.shards])  # keeps what is above 0
         raise AssertionError("the last try returns or raises")
 
     async def _free(self, group: Group) -> Held:
         """A holder of the group that can take a shard; it counts as given."""
         async with self._changed:
             while True:
-                for _ in range(group.lacks(group.resources.label_actors)):
+                for _ in range(group.lacks()):
                     self._start(group)
                 if held := group.free():
                     held.shards += 1
@@ -195,10 +202,8 @@ class Holders:
 
     async def _grow(self) -> None:
         """Start one more of each group that has work for it, where the cluster has room."""
-        for group in self._groups.values():
-            resources = group.resources
-            most = resources.label_actors_max
-            if group.lacks(most) > 0 and await asyncio.to_thread(has_room, resources):
+        for group in list(self._groups.values()):
+            if group.wants() > 0 and await asyncio.to_thread(has_room, group.resources):
                 self._start(group)
 
     async def _give_back(self) -> None:

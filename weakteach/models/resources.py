@@ -34,10 +34,11 @@ class Resources:
     """Workers over which a training is spread that does not fit the GPUs of those; no more of them
     without, nor where --train-workers is given alone."""
     label_actors: int = 0
-    """Actors for each model that labels, generates or scores, which outlive a step and serve all
+    """Actors that label, generate and score, each with a model, which outlive a step and serve all
     arms; 0 does so in Ray tasks."""
     label_actors_max: int = 0
-    """Actors of a model up to which there may be more where the cluster has room; fixed without."""
+    """Actors at work for a step, up to which there may be more where the cluster has room; fixed
+    without."""
     label_tasks: int = 1
     """Tasks that label at a time, where there are no actors."""
     gpus: float = 0.0
