@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import pyarrow as pa
@@ -39,6 +40,8 @@ LOOKS = 2
 SHARDS_AT_A_TIME = 2
 # Holders that a shard may lose: more says that the shard takes them down.
 LOSSES_OF_A_SHARD = 3
+# Of all streams of a run together.
+MOST_SHARDS_ASKED = 10_000
 
 
 class Holder:
@@ -230,28 +233,30 @@ class Holders:
 
 
 def start_holders() -> Any:
-    """The handle of this job's Holders. Who calls it first owns all holders: in a run, its driver,
-    since those that it owns end with it."""
-    return (
-        ray.remote(Holders)
-        .options(
-            name=_name(),
-            namespace=NAMESPACE,
-            get_if_exists=True,
-            num_cpus=0,
-            resources={"node:__internal_head__": 0.001},
-            max_restarts=-1,
-            max_task_retries=-1,
-            max_concurrency=10_000,
-        )
-        .remote()
-    )
+    """The handle of this job's Holders, which end with the process that calls it first: in a run
+    that is its driver."""
+    return _started_for(ray.get_runtime_context().get_job_id())
 
 
-def relay_shards(batch: pa.Table, stream: Stream, resources: Resources) -> pa.Table:
+@cache
+def _started_for(job: str) -> Any:
+    """Kept, since an actor without a handle ends."""
+    options = {
+        "name": f"holders-{job}",
+        "namespace": NAMESPACE,
+        "get_if_exists": True,
+        "num_cpus": 0,
+        "resources": {"node:__internal_head__": 0.001},
+        "max_restarts": -1,
+        "max_task_retries": -1,
+        "max_concurrency": MOST_SHARDS_ASKED,
+    }
+    return ray.remote(Holders).options(**options).remote()
+
+
+def relay_shards(batch: pa.Table, stream: Stream, resources: Resources, holders: Any) -> pa.Table:
     """Have the shard of the batch, its one row, made by a holder; see ``stages.make_shards``."""
     try:
-        holders = ray.get_actor(_name(), NAMESPACE)
         made: pa.Table = ray.get(holders.make.remote([ray.put(batch)], stream, resources))
         return made
     except RayError as error:
@@ -264,10 +269,6 @@ def has_room(resources: Resources) -> bool:
     free = ray.available_resources()
     needed = {"CPU": resources.cpus, "GPU": resources.gpus}
     return all(free.get(name, 0.0) >= amount for name, amount in needed.items())
-
-
-def _name() -> str:
-    return f"holders-{ray.get_runtime_context().get_job_id()}"
 
 
 def _taken(resources: Resources) -> set[str]:

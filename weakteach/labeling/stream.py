@@ -129,7 +129,6 @@ def _made(
     )
     dataset.set_name(type(stream.work).__name__)
     if resources.label_actors:
-        start_holders()
         dataset = _through_actors(dataset, stream, resources, workers)
     else:
         dataset = _through_tasks(dataset, stream, resources, workers)
@@ -165,7 +164,7 @@ def _through_actors(
         dataset = _prepared(dataset, stream, pool, resources.preparing_options())
     return dataset.map_batches(
         relay_shards,  # type: ignore[arg-type]  # as above
-        fn_args=(stream, resources),
+        fn_args=(stream, resources, start_holders()),
         batch_size=1,
         batch_format="pyarrow",
         compute=TaskPoolStrategy(size=SHARDS_AT_A_TIME * workers),
