@@ -1,6 +1,12 @@
 """The ways in which rows are processed."""
 
+import sys
+
+import ray.cloudpickle
+
 from weakteach.models.resources import Resources
+
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 class Apart(Resources):
