@@ -94,7 +94,12 @@ def check_run(
     written: float, taken: Iterable[Footprint], store: Store, resources: Resources
 ) -> list[Problem]:
     """That steps fit the memory of a GPU, and the bytes that are ``written`` the storage."""
-    problems = check_memory(
+    problems = check_footprints(taken, resources)
+    return problems + check_disk(store.url, free_bytes(store), written)
+
+
+def check_footprints(taken: Iterable[Footprint], resources: Resources) -> list[Problem]:
+    """That steps, as they are made to fit, fit the memory of a GPU."""
+    return check_memory(
         [(f"{one.kind} of {one.model}", one.fitted, one.trains) for one in taken], resources
     )
-    return problems + check_disk(store.url, free_bytes(store), written)
