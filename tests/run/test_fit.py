@@ -18,6 +18,7 @@ from weakteach.run.fit import (
     memory_table,
     plan_memory,
 )
+from weakteach.run.readiness import check_footprints
 from weakteach.run.simulation import tasks_of, widest
 from weakteach.steps.data import HeldOut, Pairs, Split
 from weakteach.steps.evaluation import Generate, GoldReward
@@ -111,6 +112,27 @@ def test_footprints_tell_the_way_in_which_a_card_of_the_type_is_fitted(steps):
     # Of an unknown card, or none, nothing can be said but what it takes.
     for unknown in (RESOURCES, Resources()):
         assert footprints(steps, unknown, 512)[1].how == "whole"
+
+
+def test_dpo_of_a_model_that_no_card_reads_whole_does_not_fit_though_its_shards_would(tmp_path):
+    """Llama-3-70B: its reference's log-probabilities are read before anything is sharded."""
+    sizes = {"hidden_size": 8192, "num_hidden_layers": 80, "intermediate_size": 28_672}
+    heads = {"num_attention_heads": 64, "num_key_value_heads": 8, "vocab_size": 128_256}
+    model = llama(tmp_path / "llama-70b", **sizes, **heads)
+    step, shape = replace(TEACHER, start=model), shape_for(model)
+    resources = Resources(train_workers=8, gpus=1, gpu_type="A100-80G", train_tokens=2048)
+    shards = training_memory(shape, 2048, "bfloat16", 8, 8, Fit(shards=8))
+    assert shards.on_gpu < 40 * GIB
+    assert plan_fit(step, shape, resources, 512, 80 * GIB) is None
+    assert plan_fit(step, shape, resources, 512, 180 * GIB) == Fit()
+    (one,) = footprints([step], resources, 512)
+    assert one.how == "does not fit: DPO first reads it whole"
+    assert 2 * shape.parameters < one.fitted < 2.4 * shape.parameters
+    (problem,) = check_footprints([one], resources)
+    assert problem.where == "Dpo of llama-70b"
+    assert "--lora-base nf4" in problem.remedy
+    in_4_bits = replace(TEACHER.recipe, lora=Lora(8, base="nf4"))
+    assert plan_fit(replace(step, recipe=in_4_bits), shape, resources, 512, 80 * GIB)
 
 
 def test_workers_are_one_where_a_card_holds_the_training_and_the_most_where_it_does_not(steps):

@@ -281,6 +281,16 @@ def reading_memory(
     )
 
 
+def starting_memory(
+    shape: Shape, tokens: int, dtype: Dtype, lora_rank: int, over_nf4: bool = False
+) -> Memory:
+    """Of a worker of DPO before it trains: the model that it starts from, whole, in the dtype in
+    which it is loaded, reads ``tokens`` tokens at once for the reference's log-probabilities. What
+    is sharded later is not yet."""
+    memory = reading_memory(shape, tokens, dtype if lora_rank else "float32")
+    return replace(memory, weights=_in_nf4(shape, DTYPE_BYTES[dtype])) if over_nf4 else memory
+
+
 def _in_nf4(shape: Shape, size: int) -> float:
     layers = shape.layers * shape.layer_parameters
     widest = shape.hidden * max(shape.feed_forward, shape.queries)

@@ -25,6 +25,7 @@ from weakteach.steps.training import (
     Dpo,
     RewardHead,
     Sft,
+    before_training,
     is_over_nf4,
     plan_fit,
     rank_of,
@@ -36,7 +37,8 @@ from weakteach.steps.training import (
 @dataclass(frozen=True)
 class Footprint:
     """What steps of a kind take of a device with a model: bytes as they are, and bytes as they are
-    made to fit. ``fit`` is None where no way is found, and for steps that train nothing."""
+    made to fit. ``fit`` is None where no way is found, and for steps that train nothing. ``before``
+    are the bytes that are there before a training is made to fit, which count in the latter."""
 
     kind: str
     model: str
@@ -44,6 +46,12 @@ class Footprint:
     fitted: float
     fit: Fit | None
     trains: bool
+    before: float = 0.0
+
+    @property
+    def read_whole(self) -> bool:
+        """Whether it takes most before it trains."""
+        return self.before >= self.fitted
 
     @property
     def how(self) -> str:
@@ -51,9 +59,21 @@ class Footprint:
         if not self.trains:
             return ""
         if self.fit is None:
-            return "does not fit"
+            return "does not fit" + (": DPO first reads it whole" if self.read_whole else "")
         shards = f"sharded over {self.fit.shards}" if self.fit.shards > 1 else "whole"
         return shards + (", checkpointed" if self.fit.activation_checkpointing else "")
+
+    @property
+    def remedy(self) -> str:
+        """Where it takes too much."""
+        if not self.trains:
+            return "a smaller --batch-tokens, or another --gpu-type"
+        if self.read_whole:
+            return (
+                "--lora-base nf4, a smaller --batch-tokens, or another --gpu-type: DPO reads it "
+                "whole before it is sharded"
+            )
+        return "more --train-workers to shard it over, --sft-lora, or another --gpu-type"
 
 
 def footprints(steps: Iterable[Step], resources: Resources, length: int) -> list[Footprint]:
@@ -82,14 +102,18 @@ def _footprint(
     memory = plan_memory(step, shape, resources, length)
     if memory is None:
         return None
-    kind, whole, fit = type(step).__name__, _bytes(memory, resources), None
+    kind, whole, fit, before = type(step).__name__, _bytes(memory, resources), None, 0.0
     fitted, trains = whole, isinstance(step, Sft | Dpo | RewardHead)
     if isinstance(step, Sft | Dpo | RewardHead):
         room = room_of(resources)
         fit = plan_fit(step, shape, resources, length, float("inf") if room is None else room)
         last = ways_to_fit(resources.fit, max(1, resources.train_workers))[-1]
         fitted = _bytes(plan_memory(step, shape, resources, length, fit or last), resources)
-    return Footprint(kind, model, whole, fitted, fit, trains)
+        # A CPU has room for what it trains, whatever it read before.
+        if resources.gpus and (first := before_training(step, shape, resources)):
+            before = _bytes(first, resources)
+            fitted = max(fitted, before)
+    return Footprint(kind, model, whole, fitted, fit, trains, before)
 
 
 def _bytes(memory: Memory | None, resources: Resources) -> float:

@@ -255,24 +255,22 @@ def check_hosts(
 
 
 def check_memory(
-    steps: Iterable[tuple[str, float, bool]], resources: Resources, gib: float | None = None
+    steps: Iterable[tuple[str, float, str]], resources: Resources, gib: float | None = None
 ) -> list[Problem]:
-    """That the bytes which each step takes on a GPU are there, by names of steps and whether they
-    train. ``gib`` is the memory of the device; without it, the smallest that is sold under the
-    GPU's name."""
+    """That the bytes which each step takes on a GPU are there, by names of steps and the remedy if
+    they are not. ``gib`` is the memory of the device; without it, the smallest that is sold under
+    the GPU's name."""
     room = room_of(resources) if gib is None else gib * GIB * min(1.0, resources.gpus)
     if not resources.gpus or room is None:
         return []
-    smaller = "a smaller --batch-tokens, or another --gpu-type"
-    less = "more --train-workers to shard it over, --sft-lora, or another --gpu-type"
     return [
         Problem(
             name,
             f"it takes about {needed / GIB:.0f} GiB, and its share of a "
             f"{resources.gpu_type or 'GPU'} is {room / GIB:.0f} GiB",
-            less if trains else smaller,
+            remedy,
         )
-        for name, needed, trains in steps
+        for name, needed, remedy in steps
         if needed > room
     ]
 

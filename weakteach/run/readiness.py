@@ -101,5 +101,5 @@ def check_run(
 def check_footprints(taken: Iterable[Footprint], resources: Resources) -> list[Problem]:
     """That steps, as they are made to fit, fit the memory of a GPU."""
     return check_memory(
-        [(f"{one.kind} of {one.model}", one.fitted, one.trains) for one in taken], resources
+        [(f"{one.kind} of {one.model}", one.fitted, one.remedy) for one in taken], resources
     )
