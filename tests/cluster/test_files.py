@@ -15,9 +15,9 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from weakteach.artifacts.step import walk
 from weakteach.models.resources import GIB
+from weakteach.run.capacity import check_cluster, check_hosts
 from weakteach.run.disk import bytes_on_host
 from weakteach.run.nodes import nodes_of_file
-from weakteach.run.preflight import check_cluster, check_hosts
 from weakteach.run.prices import read_prices
 from weakteach.study.experiment import arms_of
 from weakteach.study.experiments import EXPERIMENTS

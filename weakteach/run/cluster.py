@@ -16,10 +16,10 @@ from ray.tune.execution import class_cache
 from weakteach.artifacts.store import Store
 from weakteach.models.resources import Resources
 from weakteach.run.address import ClusterError, ray_address
+from weakteach.run.capacity import check_cluster
 from weakteach.run.concurrency import AtOnce, on_cluster
 from weakteach.run.leases import ray_lease
 from weakteach.run.nodes import nodes_of_ray
-from weakteach.run.preflight import check_cluster
 
 LOGGER = logging.getLogger(__name__)
 # Set for every worker; a value that the user's environment has wins. Ray Train's own defaults cost

@@ -8,20 +8,22 @@ from weakteach.artifacts.errors import UserError
 from weakteach.artifacts.store import Store
 from weakteach.models.resources import Resources
 from weakteach.preferences.sources import UNRESOLVED, HubSource, Source, hub_source
+from weakteach.run.capacity import (
+    check_cluster,
+    check_disk,
+    check_hosts,
+    check_memory,
+    free_bytes,
+)
 from weakteach.run.fit import Footprint
 from weakteach.run.needs import Needs, named
 from weakteach.run.nodes import nodes_of_file
 from weakteach.run.preflight import (
     Problem,
-    check_cluster,
-    check_disk,
     check_embeddings,
     check_golds,
-    check_hosts,
-    check_memory,
     check_models,
     check_source,
-    free_bytes,
     problem_table,
 )
 from weakteach.run.terminal import terminal

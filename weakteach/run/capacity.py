@@ -1,0 +1,119 @@
+"""Whether nodes, cards and disks hold what steps take of them; each check gives problems."""
+
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from weakteach.artifacts.store import Store
+from weakteach.models.resources import GIB, Resources, room_of
+from weakteach.run.nodes import ACCELERATOR, NodeType
+from weakteach.run.preflight import Problem
+
+# Of a node's disk, for the system, Ray's image with CUDA, and its logs.
+SYSTEM_GIB = 50
+
+
+def check_cluster(where: str, nodes: Sequence[NodeType], resources: Resources) -> list[Problem]:
+    """That the nodes can ever place the workers of one step, all of a training at a time."""
+    if not resources.gpus and not resources.train_workers:
+        return []
+    kind = f"{ACCELERATOR}{resources.gpu_type}"
+    wanted = {"CPU": resources.cpus, "GPU": resources.gpus}
+    with_type = [n for n in nodes if not resources.gpu_type or n.resources.get(kind)]
+    if not with_type:
+        types = sorted(
+            {r.removeprefix(ACCELERATOR) for n in nodes for r in n.resources if ACCELERATOR in r}
+        )
+        return [
+            Problem(
+                where,
+                f"no node has a {resources.gpu_type} GPU",
+                f"--gpu-type {' or '.join(types) if types else 'any'}, or another cluster",
+            )
+        ]
+    fits = [
+        min(int(n.resources.get(name, 0) // amount) for name, amount in wanted.items() if amount)
+        for n in with_type
+    ]
+    if not max(fits):
+        return [
+            Problem(
+                where,
+                f"no node has {resources.gpus:g} GPUs and {resources.cpus:g} CPUs for one worker",
+                "ask for fewer with --gpus and --cpus, or larger nodes",
+            )
+        ]
+    room = sum(fit * node.count for fit, node in zip(fits, with_type, strict=True))
+    problems = []
+    for option, count in (
+        ("--train-workers", resources.train_workers),
+        ("--label-actors", resources.label_actors),
+    ):
+        if count > room:
+            what = f"{count} workers are asked for, and all nodes together hold {room}"
+            problems.append(Problem(where, what, f"{option} {room}, or a larger cluster"))
+    cpus = sum(node.resources.get("CPU", 0) * node.count for node in nodes)
+    taken = resources.label_actors * resources.cpus
+    if resources.preparing_cpus and taken <= cpus < taken + resources.preparing_cpus:
+        what = f"labeling actors take all {cpus:g} CPUs, and leave none to tokenize for them"
+        problems.append(Problem(where, what, "fewer --cpus or --label-actors, or a larger cluster"))
+    return problems
+
+
+def check_hosts(
+    where: str, nodes: Sequence[NodeType], resources: Resources, needed: float
+) -> list[Problem]:
+    """That the disks of nodes which may hold a worker have room for the bytes that steps keep on
+    their hosts, beside the system and Ray's image."""
+    return [
+        Problem(
+            where,
+            f"steps keep up to {needed / GIB:,.0f} GiB on their host (models, checkpoints), and "
+            f"the disk of {node.name} has room for {node.disk / GIB - SYSTEM_GIB:,.0f} GiB",
+            f"a disk of {needed / GIB + SYSTEM_GIB:,.0f} GiB or more in the file, or --sft-lora",
+        )
+        for node in nodes
+        if node.disk is not None
+        and node.resources.get("GPU", 0) >= resources.gpus
+        and needed > node.disk - SYSTEM_GIB * GIB
+        and (not resources.gpu_type or f"{ACCELERATOR}{resources.gpu_type}" in node.resources)
+    ]
+
+
+def check_memory(
+    steps: Iterable[tuple[str, float, str]], resources: Resources, gib: float | None = None
+) -> list[Problem]:
+    """That the bytes which each step takes on a GPU are there, by names of steps and the remedy if
+    they are not. ``gib`` is the memory of the device; without it, the smallest that is sold under
+    the GPU's name."""
+    room = room_of(resources) if gib is None else gib * GIB * min(1.0, resources.gpus)
+    if not resources.gpus or room is None:
+        return []
+    return [
+        Problem(
+            name,
+            f"it takes about {needed / GIB:.0f} GiB, and its share of a "
+            f"{resources.gpu_type or 'GPU'} is {room / GIB:.0f} GiB",
+            remedy,
+        )
+        for name, needed, remedy in steps
+        if needed > room
+    ]
+
+
+def check_disk(where: str, free: float, needed: float) -> list[Problem]:
+    """That ``needed`` bytes have room."""
+    if needed <= free:
+        return []
+    what = f"about {needed / GIB:,.0f} GiB will be written, and {free / GIB:,.0f} GiB are free"
+    return [Problem(where, what, "another --storage, --drop-sft of sweeps, or `weakteach gc`")]
+
+
+def free_bytes(store: Store) -> float:
+    """Of the storage; without bound where it is no file system."""
+    if not store.is_local:
+        return float("inf")
+    folder = Path(store.root)
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
