@@ -46,7 +46,11 @@ def repositories(tmp_path_factory, tiny):
     no_tokenizer = model(root / "no_tokenizer", tiny)
     for file in no_tokenizer.glob("tokenizer*"):
         file.write_text("{")
+    (no_config := model(root / "no_config", tiny) / "config.json").unlink()
+    (damaged := model(root / "damaged", tiny) / "config.json").write_text('{"model_type": ')
     reward = {"architectures": ["OPTForSequenceClassification"], "id2label": {"0": "reward"}}
+    own = {"model_type": "mine", "auto_map": {"AutoModelForCausalLM": "modeling.Mine"}}
+    gptq = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
     return {
         "some/good": Repository(good),
         "some/gated": Repository(good, gated=True),
@@ -55,6 +59,13 @@ def repositories(tmp_path_factory, tiny):
         "some/no-tokenizer": Repository(no_tokenizer),
         "some/short": Repository(model(root / "short", tiny, max_position_embeddings=100)),
         "some/reward": Repository(model(root / "reward", tiny, **reward)),
+        "some/no-config": Repository(no_config.parent),
+        "some/damaged": Repository(damaged.parent),
+        "some/encoder": Repository(model(root / "encoder", tiny, model_type="t5")),
+        "some/own-code": Repository(model(root / "own_code", tiny, **own)),
+        "some/nameless": Repository(model(root / "nameless", tiny, model_type=None)),
+        "some/gptq": Repository(model(root / "gptq", tiny, **gptq)),
+        "some/odd-reward": Repository(model(root / "odd", tiny, **reward, model_type="clip")),
     }
 
 
@@ -65,6 +76,12 @@ MODELS = {
     "some/no-eos": "no EOS",
     "some/no-tokenizer": "its tokenizer cannot be read",
     "some/short": "reads 100 tokens, and pairs may have 512",
+    "some/no-config": "has no config.json",
+    "some/damaged": "config.json cannot be read (JSONDecodeError)",
+    "some/encoder": "its type is 't5', and AutoModelForCausalLM of the transformers",
+    "some/own-code": "it comes with code of its own, which is not run",
+    "some/nameless": "its config.json names no model_type",
+    "some/gptq": "its weights are quantized (gptq), and are not trained",
     "gpt-9": "There is no model",
 }
 
@@ -152,6 +169,13 @@ BROKEN = {
     "no EOS": (["--weak", "some/no-eos"], "its tokenizer has no EOS"),
     "broken tokenizer": (["--weak", "some/no-tokenizer"], "its tokenizer cannot be read"),
     "short context": (["--student", "some/short"], "reads 100 tokens, and pairs may have 512"),
+    "no config": (["--student", "some/no-config"], "has no config.json: give a whole model"),
+    "damaged config": (["--weak", "some/damaged"], "config.json cannot be read (JSONDecodeError)"),
+    "another kind of model": (["--student", "some/encoder"], "its type is 't5'"),
+    "code of its own": (["--student", "some/own-code"], "code of its own, which is not run"),
+    "no type": (["--weak", "some/nameless"], "its config.json names no model_type"),
+    "quantized weights": (["--student", "some/gptq"], "its weights are quantized (gptq)"),
+    "another kind of gold": (["--gold", "some/odd-reward"], "its type is 'clip'"),
     "absent gold": (["--gold", "some/nowhere"], "There is no model some/nowhere"),
     "gold without a head": (["--gold", "some/good"], "it is no reward model"),
     "gold without a template": (["--gold", "chat:some/reward"], "it has no chat template"),
@@ -182,6 +206,14 @@ def test_a_broken_set_up_is_named_before_ray_starts(command, options, sentence, 
     code, _, err = command(*options, *check)
     assert code == 2, err
     assert sentence in err
+    assert "Traceback" not in err
+
+
+def test_a_plan_of_a_damaged_folder_is_a_sentence(command, repositories):
+    folder = str(repositories["some/damaged"].folder)
+    code, _, err = command("--student", folder, "--plan")
+    assert code == 2
+    assert "config.json cannot be read (JSONDecodeError): get the model anew" in err
     assert "Traceback" not in err
 
 

@@ -5,14 +5,13 @@ What a layer keeps for its backward pass was counted from the graph of transform
 fused attention kernel, which keeps no scores; tests hold it against measured peaks.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from weakteach.models.resources import FITS, FitName
-from weakteach.models.spec import Dtype
+from weakteach.models.spec import CONFIG, Dtype, read_config
 
 FLOAT32, ADAM = 4, 8
 # Bytes of a weight in NF4: 4 bits, and for 64 of them a scale of 8 bits, of which 256 share a
@@ -125,9 +124,9 @@ def typical_shape(parameters: float) -> Shape:
 
 
 def shape_in(folder: str | Path) -> Shape | None:
-    """The shape of the model in a folder; None without a config that tells it."""
-    file = Path(folder) / "config.json"
-    return shape_of(json.loads(file.read_text())) if file.is_file() else None
+    """The shape of the model in a folder; None without a config that tells it. Raises ModelError for
+    one that cannot be read."""
+    return shape_of(read_config(Path(folder))) if (Path(folder) / CONFIG).is_file() else None
 
 
 @dataclass(frozen=True)

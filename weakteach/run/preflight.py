@@ -3,8 +3,7 @@
 Each check takes values and gives problems; none of them loads weights.
 """
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import util
 from itertools import islice
@@ -23,6 +22,7 @@ from weakteach.models.spec import (
     RewardForm,
     fetch,
     find_model,
+    read_config,
 )
 from weakteach.preferences.pair import Quarantined
 
@@ -36,6 +36,10 @@ class Problem:
     where: str
     what: str
     remedy: str
+
+
+Config = Mapping[str, Any]
+Problems = Iterable[Problem]
 
 
 def problem_table(problems: Sequence[Problem]) -> Table:
@@ -59,12 +63,13 @@ def _said(where: str, check: Callable[[], Any]) -> tuple[Any, list[Problem]]:
 
 
 def check_models(models: Iterable[Model], max_tokens: int) -> list[Problem]:
-    """Of models that are trained or labeled with: that each is there, may be fetched, has weights,
-    a tokenizer with EOS, and a context of ``max_tokens``."""
+    """Of models that are trained or labeled with: that each is there, may be fetched, has weights
+    of a language model that can be trained, a tokenizer with EOS, and a context of ``max_tokens``.
+    """
     problems: list[Problem] = []
     for model in dict.fromkeys(models):
         found, why = _found(model)
-        problems += why or _check_files(found, "text", max_tokens)
+        problems += why or _check_files(found, "text", max_tokens, _check_policy)
     return problems
 
 
@@ -74,8 +79,7 @@ def check_golds(golds: Iterable[tuple[Model, RewardForm]]) -> list[Problem]:
     problems: list[Problem] = []
     for model, form in dict.fromkeys(golds):
         found, why = _found(model)
-        why = why or [*_check_files(found, form, 0)]
-        problems += why or _check_head(found)
+        problems += why or _check_files(found, form, 0, _check_head)
     return problems
 
 
@@ -100,14 +104,23 @@ def _found(model: Model) -> tuple[Model, list[Problem]]:
     return model, []
 
 
-def _check_files(model: Model, form: RewardForm, max_tokens: int) -> Iterable[Problem]:
+def _check_files(
+    model: Model, form: RewardForm, max_tokens: int, check_kind: Callable[[str, Config], Problems]
+) -> Problems:
     if model.is_gguf or model.is_untrained:
         return []
     name = model.label
     folder, found = _said(name, lambda: _small_files(model))
     if found:
         return found
-    return [*_check_tokenizer(name, folder, form), *_check_context(name, folder, max_tokens)]
+    config, found = _said(name, lambda: read_config(folder))
+    if found:
+        return found
+    return [
+        *_check_tokenizer(name, folder, form),
+        *_check_context(name, config, max_tokens),
+        *check_kind(name, config),
+    ]
 
 
 def _small_files(model: Model) -> Path:
@@ -135,12 +148,7 @@ def _check_tokenizer(name: str, folder: Path, form: RewardForm) -> Iterator[Prob
         yield Problem(name, "it has no chat template", f"give it as pair:{name}, or without a form")
 
 
-def _config(folder: Path) -> Mapping[str, Any]:
-    return json.loads((folder / CONFIG).read_text())
-
-
-def _check_context(name: str, folder: Path, max_tokens: int) -> Iterator[Problem]:
-    config = _config(folder)
+def _check_context(name: str, config: Config, max_tokens: int) -> Problems:
     config = config.get("text_config") or config
     context = config.get("max_position_embeddings") or config.get("n_positions")
     if context and context < max_tokens:
@@ -149,20 +157,47 @@ def _check_context(name: str, folder: Path, max_tokens: int) -> Iterator[Problem
             f"it reads {context} tokens, and pairs may have {max_tokens}",
             f"--max-tokens {context}, or another model",
         )
-    if "auto_map" in config and not config.get("model_type"):
-        yield Problem(name, "it comes with code of its own, which is not run", "use another model")
 
 
-def _check_head(model: Model) -> Iterator[Problem]:
-    config = _config(_small_files(model))
+def _check_policy(name: str, config: Config) -> Problems:
+    from transformers.models.auto import modeling_auto  # as above
+
+    known = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    yield from _check_class(name, config, "AutoModelForCausalLM", known)
+    if how := config.get("quantization_config"):
+        method = how.get("quant_method", "") if isinstance(how, dict) else ""
+        what = f"its weights are quantized{f' ({method})' if method else ''}, and are not trained"
+        yield Problem(name, what, "give the model that it was made of, or --lora-base nf4 with it")
+
+
+def _check_head(name: str, config: Config) -> Problems:
+    from transformers.models.auto import modeling_auto  # as above
+
+    known = modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+    yield from _check_class(name, config, "AutoModelForSequenceClassification", known)
     labels = config.get("num_labels") or len(config.get("id2label") or {0: "", 1: ""})
     kinds = config.get("architectures") or [""]
     if labels != 1 or not kinds[0].endswith("ForSequenceClassification"):
         yield Problem(
-            model.label,
+            name,
             f"it is no reward model: {kinds[0] or 'no architecture'} with {labels} outputs",
             "give a sequence-classification model with one output as --gold",
         )
+
+
+def _check_class(name: str, config: Config, loader: str, known: Collection[str]) -> Problems:
+    """That a class of transformers, one that comes with the library, loads the model."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES  # as above
+
+    kind, own = config.get("model_type"), config.get("auto_map") or ()
+    if kind in known:
+        return
+    if own and (loader in own or kind not in CONFIG_MAPPING_NAMES):
+        yield Problem(name, "it comes with code of its own, which is not run", "use another model")
+        return
+    named = f"its type is {kind!r}" if kind else "its config.json names no model_type"
+    what = f"{named}, and {loader} of the transformers installed here loads none such"
+    yield Problem(name, what, "use another model, or a newer transformers")
 
 
 def check_source(data: str, find: Callable[[], Any]) -> list[Problem]:
