@@ -68,12 +68,6 @@ def test_the_clusters_that_come_along_hold_what_presets_for_gpus_ask_for(file, p
     assert not check_cluster(file, found, preset.resources)
 
 
-def test_nodes_of_kuberay(tmp_path):
-    (l4, *_) = nodes_of_file(ROOT / "cluster" / "kuberay" / "raycluster.yaml")
-    assert (l4.name, l4.count) == ("l4", 8)
-    assert l4.resources == {"CPU": 6.0, "GPU": 1.0, "accelerator_type:L4": 1}
-
-
 def test_steps_that_do_not_fit_their_device_are_told():
     steps = [("Sft of opt-6.7b", 127 * GIB, "shards"), ("WeakLabels", 22 * GIB, "less")]
     (problem,) = check_memory(steps, Resources(gpus=1, gpu_type="A100"))

@@ -33,7 +33,7 @@ from weakteach.run.prices import (
     costs,
     read_prices,
 )
-from weakteach.run.readiness import check_cluster_file, check_run, refuse
+from weakteach.run.readiness import check_cluster_file, check_run, refuse, tell_open_questions
 from weakteach.run.simulation import simulation_table, tasks_of, widest
 from weakteach.study.arms import Grid
 from weakteach.study.experiment import Experiment, arms_of
@@ -153,6 +153,7 @@ class Planned:
             check_run(written, self.footprints, asked.store, asked.resources)
             + check_cluster_file(asked.running.cluster_file, self.widest, self.bytes_on_host)
         )
+        tell_open_questions(asked.running.cluster_file, self.widest)
         asked.store.check_writable()
         if self.computes:
             ray_address(asked.running.address)

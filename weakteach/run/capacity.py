@@ -1,5 +1,6 @@
 """Whether nodes, cards and disks hold what steps take of them; each check gives problems."""
 
+import math
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,13 +15,57 @@ SYSTEM_GIB = 50
 
 
 def check_cluster(where: str, nodes: Sequence[NodeType], resources: Resources) -> list[Problem]:
-    """That the nodes can ever place the workers of one step, all of a training at a time."""
+    """That the nodes can ever place the workers of one step, all of a training at a time. Where
+    nodes may do so of which the file does not tell enough, nothing is a problem: ``open_questions``
+    tells of them."""
+    told = [node for node in nodes if not _is_open(node, resources)]
+    return _not_held(where, told, resources) if len(told) == len(nodes) else []
+
+
+def open_questions(where: str, nodes: Sequence[NodeType], resources: Resources) -> list[str]:
+    """In sentences, what shows only once nodes are there; nothing if those of which enough is told
+    hold the workers."""
+    unknown = [node for node in nodes if _is_open(node, resources)]
+    if not _not_held(where, [node for node in nodes if node not in unknown], resources):
+        return []
+    return [
+        f"{where} does not tell the {node.unknown} of {node.name}: whether it holds the workers "
+        "that are asked for shows once it is there."
+        for node in unknown
+    ]
+
+
+def _is_open(node: NodeType, resources: Resources) -> bool:
+    """Whether a node may hold a worker, for all that is told of it."""
+    return node.unknown == "resources" or bool(
+        node.unknown and resources.gpu_type and _workers_on(node, resources)
+    )
+
+
+def _workers_on(node: NodeType, resources: Resources) -> int:
+    """As many as it has CPUs and GPUs for, of whatever type."""
+    wanted = {"CPU": resources.cpus, "GPU": resources.gpus}
+    room = (node.resources.get(name, 0) // each for name, each in wanted.items() if each)
+    return int(min(room, default=0))
+
+
+def _held(fits: Sequence[int], nodes: Sequence[NodeType]) -> int:
+    """Workers on all nodes, so many on each; the largest come first where not all may come."""
+    left, held = min(node.together for node in nodes), 0
+    for fit, node in sorted(zip(fits, nodes, strict=True), key=lambda pair: -pair[0]):
+        limited = node.together < math.inf
+        count = int(min(node.count, left)) if limited else node.count
+        left -= count if limited else 0
+        held += fit * count
+    return held
+
+
+def _not_held(where: str, nodes: Sequence[NodeType], resources: Resources) -> list[Problem]:
     if not resources.gpus and not resources.train_workers:
         return []
     kind = f"{ACCELERATOR}{resources.gpu_type}"
-    wanted = {"CPU": resources.cpus, "GPU": resources.gpus}
     with_type = [n for n in nodes if not resources.gpu_type or n.resources.get(kind)]
-    if not with_type:
+    if not with_type and resources.gpu_type:
         types = sorted(
             {r.removeprefix(ACCELERATOR) for n in nodes for r in n.resources if ACCELERATOR in r}
         )
@@ -31,11 +76,8 @@ def check_cluster(where: str, nodes: Sequence[NodeType], resources: Resources) -
                 f"--gpu-type {' or '.join(types) if types else 'any'}, or another cluster",
             )
         ]
-    fits = [
-        min(int(n.resources.get(name, 0) // amount) for name, amount in wanted.items() if amount)
-        for n in with_type
-    ]
-    if not max(fits):
+    fits = [_workers_on(node, resources) for node in with_type]
+    if not max(fits, default=0):
         return [
             Problem(
                 where,
@@ -43,7 +85,7 @@ def check_cluster(where: str, nodes: Sequence[NodeType], resources: Resources) -
                 "ask for fewer with --gpus and --cpus, or larger nodes",
             )
         ]
-    room = sum(fit * node.count for fit, node in zip(fits, with_type, strict=True))
+    room = _held(fits, with_type)
     problems = []
     for option, count in (
         ("--train-workers", resources.train_workers),

@@ -14,6 +14,7 @@ from weakteach.run.capacity import (
     check_hosts,
     check_memory,
     free_bytes,
+    open_questions,
 )
 from weakteach.run.fit import Footprint
 from weakteach.run.needs import Needs, named
@@ -90,6 +91,13 @@ def check_cluster_file(
     nodes = nodes_of_file(file)
     problems = check_cluster(file.name, nodes, resources)
     return problems + check_hosts(file.name, nodes, resources, on_host)
+
+
+def tell_open_questions(file: Path | None, resources: Resources) -> None:
+    """Print what a cluster file leaves open. Raises UserError for a file that is none."""
+    if file:
+        for line in open_questions(file.name, nodes_of_file(file), resources):
+            terminal().print(line, soft_wrap=True)
 
 
 def check_run(
