@@ -18,7 +18,8 @@ from weakteach.run.fit import (
     memory_table,
     plan_memory,
 )
-from weakteach.run.readiness import check_footprints
+from weakteach.run.nodes import NodeType, smallest_card
+from weakteach.run.readiness import check_cards, check_footprints
 from weakteach.run.simulation import tasks_of, widest
 from weakteach.steps.data import HeldOut, Pairs, Split
 from weakteach.steps.evaluation import Generate, GoldReward
@@ -157,6 +158,37 @@ def test_workers_are_one_where_a_card_holds_the_training_and_the_most_where_it_d
     assert widest([small, adapters], one, 512) == few
     assert widest([], one, 512) == few
     assert widest(steps, many, 512) == many
+
+
+def card(name, *types, gpus=1):
+    kinds = {f"accelerator_type:{kind}": 1 for kind in types}
+    return NodeType(name, {"CPU": 8, "GPU": gpus, **kinds}, 1)
+
+
+def test_where_no_type_is_asked_for_the_smallest_card_of_the_nodes_is_the_room(steps):
+    head, unknown = NodeType("head", {"CPU": 8}, 1), card("new", "H999")
+    a100 = card("a100", "A100", "A100-80G", gpus=8)
+    nodes = [head, a100, card("l4", "L4"), unknown]
+    assert smallest_card(nodes, RESOURCES) == 24 * GIB
+    assert smallest_card(nodes, replace(RESOURCES, gpus=0.5)) == 12 * GIB
+    assert smallest_card([head, a100, unknown], RESOURCES) == 80 * GIB
+    assert smallest_card([head, unknown], RESOURCES) is None
+    assert smallest_card(nodes, replace(RESOURCES, gpu_type="A100")) is None
+    assert smallest_card(nodes, Resources()) is None
+    (problem,) = check_cards(nodes, steps, RESOURCES, 512)
+    assert problem.where == "Sft of large"
+    assert "its share of the smallest GPU there is 24 GiB" in problem.what
+    assert check_cards([a100], steps, RESOURCES, 512) == []
+    assert check_cards([unknown], steps, RESOURCES, 512) == []
+
+
+def test_what_workers_load_into_the_memory_of_their_host(steps):
+    found = footprints(steps, replace(RESOURCES, gpu_type="A100-80G"), 512)
+    weights = shape_for(steps[2].start).parameters
+    told = {(one.kind, one.model): (one.loaded, one.workers) for one in found}
+    assert told["Sft", "large"] == (4 * weights, 4)
+    assert told["Dpo", "large"] == (2 * weights, 4)  # adapters are trained
+    assert told["WeakLabels", "large"] == (0, 1)
 
 
 def test_the_table_has_the_largest_model_of_each_kind_and_way(steps):

@@ -51,8 +51,10 @@ def repositories(tmp_path_factory, tiny):
     reward = {"architectures": ["OPTForSequenceClassification"], "id2label": {"0": "reward"}}
     own = {"model_type": "mine", "auto_map": {"AutoModelForCausalLM": "modeling.Mine"}}
     gptq = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
+    large = {"hidden_size": 4096, "num_hidden_layers": 32, "ffn_dim": 16_384}
     return {
         "some/good": Repository(good),
+        "some/big": Repository(model(root / "big", tiny, **large)),
         "some/gated": Repository(good, gated=True),
         "some/no-weights": Repository(model(root / "no_weights", tiny, weights=False)),
         "some/no-eos": Repository(no_eos),
@@ -127,6 +129,16 @@ def bad_set(folder, rows, file="train.jsonl"):
     return Repository(folder)
 
 
+CLUSTERS = ("cluster.yaml", "disks.yaml")
+
+
+def write_clusters(folder):
+    """The second says of its nodes that their disks have 64 GB."""
+    disk = "node_config: {BlockDeviceMappings: [{Ebs: {VolumeSize: 64}}]}}"
+    for name, text in zip(CLUSTERS, (CLUSTER, CLUSTER.replace("}}", "}, " + disk)), strict=True):
+        (folder / name).write_text(text)
+
+
 @pytest.fixture
 def command(repositories, tmp_path, monkeypatch, capsys):
     """The size grid's command in this process, beside a hub; Ray must not be started."""
@@ -136,12 +148,8 @@ def command(repositories, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr("weakteach.run.cluster.start_ray", started)
     monkeypatch.setenv("COLUMNS", "300")
-    (tmp_path / "cluster.yaml").write_text(CLUSTER)
-    small = "node_config: {BlockDeviceMappings: [{Ebs: {VolumeSize: 64}}]}}"
-    (tmp_path / "disks.yaml").write_text(CLUSTER.replace("}}", "}, " + small))
+    write_clusters(tmp_path)
     good = {"prompt": "a", "chosen": "b", "rejected": "c"}
-    large = {"hidden_size": 4096, "num_hidden_layers": 32, "ffn_dim": 16_384}
-    big = model(tmp_path / "big", repositories["some/good"].folder, **large)
     sets = {
         "some/pairs": bad_set(tmp_path / "pairs", [good] * 40),
         "some/other": bad_set(tmp_path / "other", [{"question": "a", "answer": "b"}]),
@@ -150,9 +158,8 @@ def command(repositories, tmp_path, monkeypatch, capsys):
 
     def sweep(*options):
         store = ["--storage", str(tmp_path / "store"), "--seeds", "0", "--fractions", "1/2"]
-        given = [str(tmp_path / o) if o in ("cluster.yaml", "disks.yaml") else o for o in options]
-        with hub(tmp_path / "cache", models={**repositories, "some/big": Repository(big)},
-                 datasets=sets) as fetched:  # fmt: skip
+        given = [str(tmp_path / o) if o in CLUSTERS else o for o in options]
+        with hub(tmp_path / "cache", models=repositories, datasets=sets) as fetched:
             code = size_grid.run([*store, *given])
         out, err = capsys.readouterr()
         assert not any(name.endswith("safetensors") for name in fetched)
@@ -197,6 +204,10 @@ BROKEN = {
     ),
     "no cluster file": (["--cluster-file", "pyproject.toml"], "no cluster file of ray up"),
     "too little memory": (["--student", "some/big", *L4], "its share of a L4 is 24 GiB"),
+    "too little on the smallest card": (
+        ["--student", "some/big", *L4[:4], "--cluster-file", "cluster.yaml"],
+        "its share of the smallest GPU there is 24 GiB",
+    ),
 }
 
 
@@ -218,7 +229,7 @@ def test_a_plan_of_a_damaged_folder_is_a_sentence(command, repositories):
 
 
 def test_a_disk_that_is_too_small_is_named(command, monkeypatch):
-    monkeypatch.setattr("weakteach.run.readiness.free_bytes", lambda store: 1e6)
+    monkeypatch.setattr("weakteach.run.readiness.free_bytes", lambda folder: 1e6)
     code, _, err = command()
     assert code == 2
     assert "GiB will be written, and 0 GiB are free: another --storage" in err
@@ -269,11 +280,12 @@ def labeling(repositories, tmp_path, monkeypatch, capsys):
         raise AssertionError("Ray was started")
 
     monkeypatch.setattr("weakteach.run.cluster.start_ray", started)
-    (tmp_path / "cluster.yaml").write_text(CLUSTER)
+    monkeypatch.setenv("COLUMNS", "300")
+    write_clusters(tmp_path)
     assert run(app, ["world", "64", "--out", str(tmp_path / "pairs.jsonl")]) == 0
 
     def label(*options):
-        given = [str(tmp_path / o) if o == "cluster.yaml" else o for o in options]
+        given = [str(tmp_path / o) if o in CLUSTERS else o for o in options]
         pairs = str(tmp_path / "pairs.jsonl")
         words = ["label", "--labeled", pairs, "--unlabeled", pairs, "--out", str(tmp_path / "out")]
         with hub(tmp_path / "cache", models=repositories):
@@ -290,6 +302,10 @@ NOT_LABELED = {
     "no such GPU": (
         ["--gpus", "1", "--gpu-type", "H100", "--cluster-file", "cluster.yaml"],
         "no node has a H100 GPU",
+    ),
+    "too small disks": (
+        ["--teacher", "some/big", "--preset", "paper", *L4, "--cluster-file", "disks.yaml"],
+        "the disk of l4 has room for 14 GiB",
     ),
 }
 

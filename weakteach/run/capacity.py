@@ -3,6 +3,7 @@
 import math
 import shutil
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from weakteach.artifacts.store import Store
@@ -116,26 +117,67 @@ def check_hosts(
         )
         for node in nodes
         if node.disk is not None
-        and node.resources.get("GPU", 0) >= resources.gpus
         and needed > node.disk - SYSTEM_GIB * GIB
-        and (not resources.gpu_type or f"{ACCELERATOR}{resources.gpu_type}" in node.resources)
+        and _may_get_a_worker(node, resources)
     ]
 
 
+def _may_get_a_worker(node: NodeType, resources: Resources) -> bool:
+    has_type = not resources.gpu_type or f"{ACCELERATOR}{resources.gpu_type}" in node.resources
+    return has_type and node.resources.get("GPU", 0) >= resources.gpus
+
+
+@dataclass(frozen=True)
+class Host:
+    """Bytes of a host's memory, and as many workers as it gets at most."""
+
+    name: str
+    memory: float
+    workers: float = math.inf
+
+
+def hosts_of(nodes: Iterable[NodeType], resources: Resources) -> list[Host]:
+    """The nodes whose memory is told and which may get a worker."""
+    return [
+        Host(node.name, node.memory, _workers_on(node, resources))
+        for node in nodes
+        if node.memory is not None and _may_get_a_worker(node, resources)
+    ]
+
+
+def check_host_memory(
+    where: str, hosts: Iterable[Host], loads: Sequence[tuple[str, float, int]]
+) -> list[Problem]:
+    """That a host has the memory into which workers load their models, before these go to GPUs or
+    are sharded: of each training its name, the bytes of a worker and the number of workers. They
+    are placed on as few hosts as hold them."""
+    problems = []
+    for host in hosts:
+        there = [(each * min(workers, host.workers), name) for name, each, workers in loads]
+        needed, name = max(there, default=(0.0, ""))
+        if needed > host.memory:
+            what = (
+                f"the workers of {name} load about {needed / GIB:,.0f} GiB into the memory of "
+                f"{host.name}, which is {host.memory / GIB:,.0f} GiB"
+            )
+            problems.append(Problem(where, what, "--sft-lora, or hosts of more memory"))
+    return problems
+
+
 def check_memory(
-    steps: Iterable[tuple[str, float, str]], resources: Resources, gib: float | None = None
+    steps: Iterable[tuple[str, float, str]], resources: Resources, room: float | None = None
 ) -> list[Problem]:
     """That the bytes which each step takes on a GPU are there, by names of steps and the remedy if
-    they are not. ``gib`` is the memory of the device; without it, the smallest that is sold under
-    the GPU's name."""
-    room = room_of(resources) if gib is None else gib * GIB * min(1.0, resources.gpus)
-    if not resources.gpus or room is None:
+    they are not. ``room`` are those of a worker's share of a GPU; without it, of the smallest that
+    is sold under the GPU's name."""
+    room = room_of(resources) if room is None else room
+    if room is None:
         return []
+    of = f"a {resources.gpu_type}" if resources.gpu_type else "the smallest GPU there"
     return [
         Problem(
             name,
-            f"it takes about {needed / GIB:.0f} GiB, and its share of a "
-            f"{resources.gpu_type or 'GPU'} is {room / GIB:.0f} GiB",
+            f"it takes about {needed / GIB:.0f} GiB, and its share of {of} is {room / GIB:.0f} GiB",
             remedy,
         )
         for name, needed, remedy in steps
@@ -143,19 +185,21 @@ def check_memory(
     ]
 
 
-def check_disk(where: str, free: float, needed: float) -> list[Problem]:
+LESS_IN_STORAGE = "another --storage, --drop-sft of sweeps, or `weakteach gc`"
+
+
+def check_disk(
+    where: str, free: float, needed: float, remedy: str = LESS_IN_STORAGE
+) -> list[Problem]:
     """That ``needed`` bytes have room."""
     if needed <= free:
         return []
     what = f"about {needed / GIB:,.0f} GiB will be written, and {free / GIB:,.0f} GiB are free"
-    return [Problem(where, what, "another --storage, --drop-sft of sweeps, or `weakteach gc`")]
+    return [Problem(where, what, remedy)]
 
 
-def free_bytes(store: Store) -> float:
-    """Of the storage; without bound where it is no file system."""
-    if not store.is_local:
-        return float("inf")
-    folder = Path(store.root)
+def free_bytes(folder: Path) -> float:
+    """Of the disk of a folder, which may not be there yet."""
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free

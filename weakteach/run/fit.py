@@ -1,5 +1,6 @@
 """The memory of the steps of a plan, and how their trainings are made to fit."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ from rich.table import Table
 from weakteach.artifacts.step import Step
 from weakteach.evaluation.gold import RewardModel
 from weakteach.models.memory import (
+    DTYPE_BYTES,
     Fit,
     Memory,
     Shape,
@@ -38,7 +40,8 @@ from weakteach.steps.training import (
 class Footprint:
     """What steps of a kind take of a device with a model: bytes as they are, and bytes as they are
     made to fit. ``fit`` is None where no way is found, and for steps that train nothing. ``before``
-    are the bytes that are there before a training is made to fit, which count in the latter."""
+    are the bytes that are there before a training is made to fit, which count in the latter.
+    ``loaded`` are the bytes of its host's memory that each of its ``workers`` loads them into."""
 
     kind: str
     model: str
@@ -47,6 +50,12 @@ class Footprint:
     fit: Fit | None
     trains: bool
     before: float = 0.0
+    loaded: float = 0.0
+    workers: int = 1
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind} of {self.model}"
 
     @property
     def read_whole(self) -> bool:
@@ -76,9 +85,11 @@ class Footprint:
         return "more --train-workers to shard it over, --sft-lora, or another --gpu-type"
 
 
-def footprints(steps: Iterable[Step], resources: Resources, length: int) -> list[Footprint]:
+def footprints(
+    steps: Iterable[Step], resources: Resources, length: int, room: float | None = None
+) -> list[Footprint]:
     """Of each kind of step with each model, the largest, for pairs of ``length`` tokens; models of
-    unknown size are left out."""
+    unknown size are left out. ``room`` are the bytes of a GPU, those of its type without."""
     found: dict[tuple[str, str], Footprint] = {}
     shapes: dict[Model, Shape | None] = {}
     for step in steps:
@@ -88,36 +99,40 @@ def footprints(steps: Iterable[Step], resources: Resources, length: int) -> list
         if model not in shapes:
             shapes[model] = shape_for(model)
         shape = shapes[model]
-        if shape and (one := _footprint(step, model.label, shape, resources, length)):
+        if shape and (one := _footprint(step, model.label, shape, resources, length, room)):
             key = (one.kind, one.model)
             found[key] = max(one, found.get(key, one), key=lambda each: each.fitted)
     return list(found.values())
 
 
 def _footprint(
-    step: Step, model: str, shape: Shape, resources: Resources, length: int
+    step: Step, model: str, shape: Shape, resources: Resources, length: int, room: float | None
 ) -> Footprint | None:
-    if isinstance(step, Sft | Dpo | RewardHead):
-        resources = spread(step, shape, resources, length)
-    memory = plan_memory(step, shape, resources, length)
-    if memory is None:
-        return None
-    kind, whole, fit, before = type(step).__name__, _bytes(memory, resources), None, 0.0
-    fitted, trains = whole, isinstance(step, Sft | Dpo | RewardHead)
-    if isinstance(step, Sft | Dpo | RewardHead):
-        room = room_of(resources)
-        fit = plan_fit(step, shape, resources, length, float("inf") if room is None else room)
-        last = ways_to_fit(resources.fit, max(1, resources.train_workers))[-1]
-        fitted = _bytes(plan_memory(step, shape, resources, length, fit or last), resources)
-        # A CPU has room for what it trains, whatever it read before.
-        if resources.gpus and (first := before_training(step, shape, resources)):
-            before = _bytes(first, resources)
-            fitted = max(fitted, before)
-    return Footprint(kind, model, whole, fitted, fit, trains, before)
+    kind = type(step).__name__
+    if not isinstance(step, Sft | Dpo | RewardHead):
+        if (memory := plan_memory(step, shape, resources, length)) is None:
+            return None
+        taken = _bytes(memory, resources)
+        return Footprint(kind, model, taken, taken, None, trains=False)
+    resources = spread(step, shape, resources, length)
+    room = room_of(resources) if room is None else room
+    fit = plan_fit(step, shape, resources, length, math.inf if room is None else room)
+    last = ways_to_fit(resources.fit, max(1, resources.train_workers))[-1]
+    # A CPU has room for what it trains, whatever it read before.
+    first = before_training(step, shape, resources) if resources.gpus else None
+    before = _bytes(first, resources) if first else 0.0
+    whole, fitted = (
+        max(before, _bytes(training_of(step, shape, resources, length, way), resources))
+        for way in (None, fit or last)
+    )
+    # Into 4 bits a base is read piece by piece.
+    size = DTYPE_BYTES[step.dtype if rank_of(step) else "float32"]
+    loaded = 0.0 if is_over_nf4(step) else float(size * shape.parameters)
+    workers = max(1, resources.train_workers)
+    return Footprint(kind, model, whole, fitted, fit, True, before, loaded, workers)
 
 
-def _bytes(memory: Memory | None, resources: Resources) -> float:
-    assert memory is not None
+def _bytes(memory: Memory, resources: Resources) -> float:
     return memory.on_gpu if resources.gpus else memory.total
 
 
@@ -145,9 +160,7 @@ def plan_memory(
     says, not at all without. Generation is its weights and the keys and values of a batch."""
     match step:
         case Sft() | Dpo() | RewardHead():
-            tokens, rank = tokens_of(step, resources, length), rank_of(step)
-            workers = max(1, resources.train_workers)
-            return training_memory(shape, tokens, step.dtype, rank, workers, fit, is_over_nf4(step))
+            return training_of(step, shape, resources, length, fit)
         case WeakLabels(teacher=Dpo(recipe=recipe)):
             models = 1 if recipe.lora else 2
             return reading_memory(shape, resources.batch_tokens, step.dtype, models)
@@ -160,3 +173,16 @@ def plan_memory(
             return read.with_cache(shape, resources.batch_tokens, dtype)
         case _:
             return None
+
+
+def training_of(
+    step: Sft | Dpo | RewardHead,
+    shape: Shape,
+    resources: Resources,
+    length: int,
+    fit: Fit | None = None,
+) -> Memory:
+    """What a training takes of one device, as above."""
+    tokens, rank = tokens_of(step, resources, length), rank_of(step)
+    workers = max(1, resources.train_workers)
+    return training_memory(shape, tokens, step.dtype, rank, workers, fit, is_over_nf4(step))

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import yaml
 
 from weakteach.artifacts.errors import UserError
-from weakteach.models.resources import GIB
+from weakteach.models.resources import GIB, GPU_GIB, Resources
 
 ACCELERATOR = "accelerator_type:"
 # Of workers, where a file of ray up tells none: the defaults of Ray's clouds.
@@ -120,3 +120,20 @@ def nodes_of_ray(alive: Iterable[Mapping[str, Any]]) -> list[NodeType]:
         for node in alive
         if node.get("Alive")
     ]
+
+
+def smallest_card(nodes: Iterable[NodeType], resources: Resources) -> float | None:
+    """Bytes that a worker has of the smallest GPU that may become its own, where no type is asked
+    for, of those nodes whose type is known; None without such."""
+    if resources.gpu_type or not resources.gpus:
+        return None
+    able = (node for node in nodes if node.resources.get("GPU", 0) >= resources.gpus)
+    cards = [gib for node in able if (gib := _card(node))]
+    return min(cards) * GIB * resources.gpus if cards else None
+
+
+def _card(node: NodeType) -> float:
+    """GiB of one of its GPUs; the most where it goes by several names (A100, A100-80G). 0 where
+    none is known."""
+    names = (name.removeprefix(ACCELERATOR) for name in node.resources if ACCELERATOR in name)
+    return max((GPU_GIB.get(name, 0.0) for name in names), default=0.0)
