@@ -122,10 +122,10 @@ def test_dpo_of_a_model_that_no_card_reads_whole_does_not_fit_though_its_shards_
     model = llama(tmp_path / "llama-70b", **sizes, **heads)
     step, shape = replace(TEACHER, start=model), shape_for(model)
     resources = Resources(train_workers=8, gpus=1, gpu_type="A100-80G", train_tokens=2048)
-    shards = training_memory(shape, 2048, "bfloat16", 8, 8, Fit(shards=8))
+    shards = training_memory(shape, 2048, "bfloat16", 8, 8, Fit(True, shards=8))
     assert shards.on_gpu < 40 * GIB
     assert plan_fit(step, shape, resources, 512, 80 * GIB) is None
-    assert plan_fit(step, shape, resources, 512, 180 * GIB) == Fit()
+    assert plan_fit(step, shape, resources, 512, 180 * GIB) == Fit(True)
     (one,) = footprints([step], resources, 512)
     assert one.how == "does not fit: DPO first reads it whole"
     assert 2 * shape.parameters < one.fitted < 2.4 * shape.parameters

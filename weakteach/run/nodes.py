@@ -16,6 +16,8 @@ from weakteach.models.resources import GIB, GPU_GIB, Resources
 ACCELERATOR = "accelerator_type:"
 # Of workers, where a file of ray up tells none: the defaults of Ray's clouds.
 MOST_WORKERS = 2
+# Of what a pod is given.
+READ = ("cpu", "memory", "nvidia.com/gpu", "ephemeral-storage")
 QUANTITY = re.compile(r"(\d+\.?\d*(?:e\d+)?)(m|[kMGTP]|[KMGTP]i)?")
 SUFFIXES = {"": 1.0, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
 SUFFIXES |= {f"{letter}i": 1024.0**power for power, letter in enumerate("KMGTP", 1)}
@@ -88,8 +90,10 @@ def _disk(config: Mapping[str, Any]) -> float | None:
 def _node_of_group(group: Mapping[str, Any]) -> NodeType:
     """Of the group's pods: what their first container is given, and what Ray is told besides."""
     container = group["template"]["spec"]["containers"][0].get("resources") or {}
-    limits = {name: _quantity(text) for name, text in (container.get("limits") or {}).items()}
-    requests = {name: _quantity(text) for name, text in (container.get("requests") or {}).items()}
+    limits, requests = (
+        {name: _quantity(text) for name, text in (container.get(of) or {}).items() if name in READ}
+        for of in ("limits", "requests")
+    )
     given = {**requests, **limits}
     told = json.loads((group.get("rayStartParams") or {}).get("resources") or "{}")
     told = json.loads(told) if isinstance(told, str) else told  # KubeRay wants it quoted
