@@ -10,8 +10,11 @@ import pytest
 
 from weakteach.artifacts.step import walk
 from weakteach.models import size
+from weakteach.models.resources import GIB
+from weakteach.run.capacity import check_host_memory, hosts_of
 from weakteach.run.command import Sweep
 from weakteach.run.fit import footprints
+from weakteach.run.nodes import nodes_of_file
 from weakteach.run.plan import model_of
 from weakteach.run.readiness import check_footprints
 from weakteach.study.experiment import arms_of
@@ -141,8 +144,18 @@ def test_the_largest_student_takes_all_workers_that_the_preset_has(published):
     steps = steps_of("student_size", PAPER)
     found = {(one.kind, one.model): one for one in footprints(steps, PAPER.resources, 512)}
     largest = found["Sft", "facebook/opt-13b"]
-    assert (largest.fit.shards, round(largest.fitted / 2**30)) == (8, 31)
+    assert (largest.fit.shards, round(largest.fitted / GIB)) == (8, 31)
     four = replace(PAPER.resources, train_workers_max=4)
     (problem, *_) = check_footprints(footprints(steps, four, 512), four)
     assert problem.where == "Sft of facebook/opt-13b"
     assert "its share of a A100 is 40 GiB" in problem.what
+
+
+def test_pods_of_the_cluster_that_comes_along_load_what_paper_trains(published):
+    nodes = nodes_of_file(ROOT / "cluster" / "kuberay" / "raycluster.yaml")
+    found = footprints(steps_of("student_size", PAPER), PAPER.resources, 512)
+    hosts = hosts_of(nodes, PAPER.resources)
+    assert [(host.name, host.workers) for host in hosts] == [("a100", 1)]
+    loads = [(one.name, one.loaded, one.workers) for one in found]
+    assert check_host_memory("raycluster.yaml", hosts, loads) == []
+    assert max(loaded for _, loaded, _ in loads) > 47 * GIB
