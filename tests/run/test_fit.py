@@ -160,6 +160,19 @@ def test_workers_are_one_where_a_card_holds_the_training_and_the_most_where_it_d
     assert widest(steps, many, 512) == many
 
 
+def test_generation_draws_as_many_tokens_together_as_a_card_of_the_type_holds(steps):
+    responses = Generate(steps[3], SPLIT.unlabeled, 0, **HALF)
+    many = Resources(gpus=1, gpu_type="L4", batch_tokens=32_768)
+    # 13 GB of weights, and half a megabyte for each token.
+    assert responses.batch_tokens(many) == 8192
+    assert responses.batch_tokens(replace(many, gpu_type="A100-80G")) == 32_768
+    assert responses.batch_tokens(replace(many, gpu_type="")) == 32_768
+    assert responses.batch_tokens(replace(many, gpu_type="T4", gpus=0.5)) == 1024
+    (one,) = footprints([responses], many, 512)
+    assert one.fitted < 24 * GIB
+    assert check_footprints([one], many) == []
+
+
 def card(name, *types, gpus=1):
     kinds = {f"accelerator_type:{kind}": 1 for kind in types}
     return NodeType(name, {"CPU": 8, "GPU": gpus, **kinds}, 1)

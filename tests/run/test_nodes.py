@@ -24,7 +24,7 @@ def nodes(tmp_path):
         described = {"head_node_type": "head", "available_node_types": types, **more}
         if groups is not None:
             described = {"kind": "RayCluster", "spec": {"workerGroupSpecs": groups}}
-        (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(described))
+        (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(described, sort_keys=False))
         return nodes_of_file(tmp_path / "cluster.yaml")
 
     return of

@@ -124,8 +124,8 @@ def typical_shape(parameters: float) -> Shape:
 
 
 def shape_in(folder: str | Path) -> Shape | None:
-    """The shape of the model in a folder; None without a config that tells it. Raises ModelError for
-    one that cannot be read."""
+    """The shape of the model in a folder; None without a config that tells it. Raises ModelError
+    for one that cannot be read."""
     return shape_of(read_config(Path(folder))) if (Path(folder) / CONFIG).is_file() else None
 
 
@@ -144,11 +144,6 @@ class Memory:
     def total(self) -> float:
         parts = (self.weights, self.gradients, self.optimizer, self.buckets)
         return sum(parts) + self.activations + self.logits
-
-    def with_cache(self, shape: Shape, tokens: int, dtype: Dtype) -> "Memory":
-        """And the keys and values of so many tokens."""
-        cache = 2 * tokens * shape.layers * shape.keys * DTYPE_BYTES[dtype]
-        return replace(self, activations=self.activations + cache)
 
     @property
     def on_gpu(self) -> float:
@@ -278,6 +273,14 @@ def reading_memory(
         activations=max(layer - logits, left),
         logits=logits,
     )
+
+
+def generation_memory(shape: Shape, tokens: int, dtype: Dtype) -> Memory:
+    """Of generation that draws ``tokens`` tokens together, prompts included: what reading them
+    takes, and their keys and values."""
+    read = reading_memory(shape, tokens, dtype)
+    cache = 2 * tokens * shape.layers * shape.keys * DTYPE_BYTES[dtype]
+    return replace(read, activations=read.activations + cache)
 
 
 def starting_memory(

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from weakteach.artifacts.store import Store
 from weakteach.models.resources import GIB, Resources, room_of
 from weakteach.run.nodes import ACCELERATOR, NodeType
 from weakteach.run.preflight import Problem

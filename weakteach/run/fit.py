@@ -13,6 +13,7 @@ from weakteach.models.memory import (
     Fit,
     Memory,
     Shape,
+    generation_memory,
     reading_memory,
     training_memory,
     ways_to_fit,
@@ -169,8 +170,7 @@ def plan_memory(
         case WeakLabels(dtype=dtype):
             return reading_memory(shape, resources.batch_tokens, dtype)
         case Generate(dtype=dtype):
-            read = reading_memory(shape, resources.batch_tokens, dtype)
-            return read.with_cache(shape, resources.batch_tokens, dtype)
+            return generation_memory(shape, step.batch_tokens(resources), dtype)
         case _:
             return None
 
