@@ -15,9 +15,9 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from weakteach.artifacts.step import walk
 from weakteach.models.resources import GIB
+from weakteach.run.capacity import check_cluster, check_hosts
 from weakteach.run.disk import bytes_on_host
 from weakteach.run.nodes import nodes_of_file
-from weakteach.run.preflight import check_cluster, check_hosts
 from weakteach.run.prices import read_prices
 from weakteach.study.experiment import arms_of
 from weakteach.study.experiments import EXPERIMENTS
@@ -223,8 +223,8 @@ def test_a_preset_that_asks_for_nodes_that_are_not_there_is_an_error():
     for changed, sentence in [
         ({"gpu_type": "H100"}, "no node has a H100 GPU"),
         ({"cpus": 16}, "no node has 1 GPUs and 16 CPUs for one worker"),
-        ({"train_workers": 5}, "5 workers are asked for, and all nodes together hold 4"),
-        ({"label_actors": 9}, "9 workers are asked for, and all nodes together hold 4"),
+        ({"train_workers": 9}, "9 workers are asked for, and all nodes together hold 8"),
+        ({"label_actors": 9}, "9 workers are asked for, and all nodes together hold 8"),
     ]:
         (found,) = check_cluster("gcp.yaml", nodes, replace(wanted, **changed))
         assert sentence in found.what

@@ -1,16 +1,28 @@
 """How many arms run at a time on a cluster of a given size, and what they are told."""
 
+import itertools
+import json
+import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 import ray
 from ray import tune
+from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
+from ray.autoscaler._private.util import format_readonly_node_type
+from ray.experimental.internal_kv import _internal_kv_get
 
+from sweeps.size_grid import size_grid
 from weakteach.models.resources import Resources
 from weakteach.run import cluster
-from weakteach.run.cluster import ClusterError, Joined, arms_at_once, what_waits
+from weakteach.run.cluster import ClusterError, Joined, arms_at_once, grows, what_waits
 from weakteach.run.concurrency import AtOnce
+from weakteach.run.nodes import NodeType
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_trials_that_train_leave_cpus_for_their_labeling(ray_here):
@@ -37,16 +49,86 @@ def test_a_cluster_that_stays_too_small_for_an_arm_is_an_error(ray_here):
         arms_at_once(None, Resources(gpus=1))
 
 
-def test_what_nodes_can_never_hold_is_refused_here_and_told_on_a_cluster(ray_here):
-    asked = Resources(train_workers=2, gpus=1)
-    with pytest.raises(ClusterError, match="On this machine no node has 1 GPUs"):
-        what_waits(Joined(by_address=False), asked)
-    (line,) = what_waits(Joined(by_address=True), asked)
+def status(*kinds):
+    """As Ray's monitor writes it into Ray's store."""
+    return json.dumps({"autoscaler_report": {"active_nodes": dict.fromkeys(kinds, 1)}}).encode()
+
+
+def told_by_ray(monkeypatch, *statuses):
+    found = itertools.chain(statuses, itertools.repeat(statuses[-1]))
+    monkeypatch.setattr(cluster, "_internal_kv_get", lambda key: next(found))
+
+
+GPUS = Resources(train_workers=2, gpus=1)
+
+
+@pytest.mark.parametrize("found", [None, status("head")], ids=["unknown", "grows"])
+def test_what_nodes_do_not_hold_is_told_where_more_may_join(ray_here, monkeypatch, found):
+    told_by_ray(monkeypatch, found)
+    (line,) = what_waits(Joined(by_address=True), GPUS)
     assert "no node has 1 GPUs" in line
     assert "waits until more nodes join" in line
-    assert not what_waits(Joined(by_address=False), Resources(train_workers=4))
     (line,) = what_waits(Joined(by_address=True), Resources(train_workers=5))
     assert "5 workers are asked for, and all nodes together hold 4" in line
+
+
+def test_what_nodes_can_never_hold_is_refused_on_this_machine(ray_here):
+    with pytest.raises(ClusterError, match="On this machine no node has 1 GPUs"):
+        what_waits(Joined(by_address=False), GPUS)
+    assert not what_waits(Joined(by_address=False), Resources(train_workers=4))
+
+
+def test_whether_a_cluster_grows_is_told_by_the_names_of_its_nodes():
+    node = format_readonly_node_type("0a" * 28)
+    assert grows(status(node, format_readonly_node_type("f1" * 28))) is False
+    assert grows(status("head")) is grows(status(node, "ray.worker.default")) is True
+    nothing = json.dumps({"autoscaler_report": None}).encode()
+    assert {grows(found) for found in (None, b"{}", nothing, status())} == {None}
+
+
+@pytest.fixture
+def fixed(ray_here):
+    """A cluster without autoscaler whose monitor has told so: the Ray of tests."""
+    give_up = time.monotonic() + 60
+    while grows(_internal_kv_get(DEBUG_AUTOSCALING_STATUS)) is None:
+        assert time.monotonic() < give_up, "Ray's monitor has not told of any node"
+        time.sleep(0.1)
+
+
+def test_what_a_cluster_can_never_hold_that_starts_no_nodes_is_refused(fixed):
+    with pytest.raises(ClusterError, match="starts no nodes by itself, no node has 1 GPUs"):
+        what_waits(Joined(by_address=True), GPUS)
+    assert not what_waits(Joined(by_address=True), Resources(train_workers=4))
+
+
+def test_a_node_that_was_just_lost_is_waited_for(monkeypatch):
+    lost, back = [NodeType("a", {"CPU": 1.0}, 1)], [NodeType("a", {"CPU": 4.0}, 1)]
+    found = iter([lost, lost, back])
+    monkeypatch.setattr(cluster, "nodes_now", lambda: next(found))
+    monkeypatch.setattr(cluster.time, "sleep", lambda seconds: None)
+    told_by_ray(monkeypatch, status(format_readonly_node_type("0a" * 28)))
+    assert what_waits(Joined(by_address=True), Resources(train_workers=4), patience=60) == []
+
+
+def test_a_check_looks_at_the_cluster_and_leaves_it(fixed, ray_address, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "sweeps/size_grid.py", "--storage", str(tmp_path), "--seeds", "0",
+         "--check", "--address", ray_address, "--gpus", "1", "--train-workers", "1"],
+        capture_output=True, text=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "which starts no nodes by itself, no node has 1 GPUs" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_check_of_a_cluster_that_holds_the_run(ray_here, ray_address, tmp_path, monkeypatch):
+    left = []
+    monkeypatch.setattr(cluster, "start_ray", lambda *_: Joined(by_address=True))
+    monkeypatch.setattr(cluster.ray, "shutdown", lambda: left.append(True))
+    words = ["--storage", str(tmp_path), "--seeds", "0", "--check", "--address", ray_address]
+    assert size_grid.run([*words, "--train-workers", "1"]) == 0
+    assert left == [True]
+    assert not list(tmp_path.glob("*/*/record.json"))
 
 
 def test_trials_are_not_told_the_keys_of_the_driver(ray_here, monkeypatch, tmp_path):

@@ -18,6 +18,8 @@ from weakteach.run.fit import (
     memory_table,
     plan_memory,
 )
+from weakteach.run.nodes import NodeType, smallest_card
+from weakteach.run.readiness import check_cards, check_footprints
 from weakteach.run.simulation import tasks_of, widest
 from weakteach.steps.data import HeldOut, Pairs, Split
 from weakteach.steps.evaluation import Generate, GoldReward
@@ -113,6 +115,27 @@ def test_footprints_tell_the_way_in_which_a_card_of_the_type_is_fitted(steps):
         assert footprints(steps, unknown, 512)[1].how == "whole"
 
 
+def test_dpo_of_a_model_that_no_card_reads_whole_does_not_fit_though_its_shards_would(tmp_path):
+    """Llama-3-70B: its reference's log-probabilities are read before anything is sharded."""
+    sizes = {"hidden_size": 8192, "num_hidden_layers": 80, "intermediate_size": 28_672}
+    heads = {"num_attention_heads": 64, "num_key_value_heads": 8, "vocab_size": 128_256}
+    model = llama(tmp_path / "llama-70b", **sizes, **heads)
+    step, shape = replace(TEACHER, start=model), shape_for(model)
+    resources = Resources(train_workers=8, gpus=1, gpu_type="A100-80G", train_tokens=2048)
+    shards = training_memory(shape, 2048, "bfloat16", 8, 8, Fit(True, shards=8))
+    assert shards.on_gpu < 40 * GIB
+    assert plan_fit(step, shape, resources, 512, 80 * GIB) is None
+    assert plan_fit(step, shape, resources, 512, 180 * GIB) == Fit(True)
+    (one,) = footprints([step], resources, 512)
+    assert one.how == "does not fit: DPO first reads it whole"
+    assert 2 * shape.parameters < one.fitted < 2.4 * shape.parameters
+    (problem,) = check_footprints([one], resources)
+    assert problem.where == "Dpo of llama-70b"
+    assert "--lora-base nf4" in problem.remedy
+    in_4_bits = replace(TEACHER.recipe, lora=Lora(8, base="nf4"))
+    assert plan_fit(replace(step, recipe=in_4_bits), shape, resources, 512, 80 * GIB)
+
+
 def test_workers_are_one_where_a_card_holds_the_training_and_the_most_where_it_does_not(steps):
     one = Resources(train_workers=1, train_workers_max=4, gpus=1, gpu_type="A100-80G")
     few, many = (replace(one, train_workers=count, train_workers_max=0) for count in (1, 4))
@@ -135,6 +158,50 @@ def test_workers_are_one_where_a_card_holds_the_training_and_the_most_where_it_d
     assert widest([small, adapters], one, 512) == few
     assert widest([], one, 512) == few
     assert widest(steps, many, 512) == many
+
+
+def test_generation_draws_as_many_tokens_together_as_a_card_of_the_type_holds(steps):
+    responses = Generate(steps[3], SPLIT.unlabeled, 0, **HALF)
+    many = Resources(gpus=1, gpu_type="L4", batch_tokens=32_768)
+    # 13 GB of weights, and half a megabyte for each token.
+    assert responses.batch_tokens(many) == 8192
+    assert responses.batch_tokens(replace(many, gpu_type="A100-80G")) == 32_768
+    assert responses.batch_tokens(replace(many, gpu_type="")) == 32_768
+    assert responses.batch_tokens(replace(many, gpu_type="T4", gpus=0.5)) == 1024
+    (one,) = footprints([responses], many, 512)
+    assert one.fitted < 24 * GIB
+    assert check_footprints([one], many) == []
+
+
+def card(name, *types, gpus=1):
+    kinds = {f"accelerator_type:{kind}": 1 for kind in types}
+    return NodeType(name, {"CPU": 8, "GPU": gpus, **kinds}, 1)
+
+
+def test_where_no_type_is_asked_for_the_smallest_card_of_the_nodes_is_the_room(steps):
+    head, unknown = NodeType("head", {"CPU": 8}, 1), card("new", "H999")
+    a100 = card("a100", "A100", "A100-80G", gpus=8)
+    nodes = [head, a100, card("l4", "L4"), unknown]
+    assert smallest_card(nodes, RESOURCES) == 24 * GIB
+    assert smallest_card(nodes, replace(RESOURCES, gpus=0.5)) == 12 * GIB
+    assert smallest_card([head, a100, unknown], RESOURCES) == 80 * GIB
+    assert smallest_card([head, unknown], RESOURCES) is None
+    assert smallest_card(nodes, replace(RESOURCES, gpu_type="A100")) is None
+    assert smallest_card(nodes, Resources()) is None
+    (problem,) = check_cards(nodes, steps, RESOURCES, 512)
+    assert problem.where == "Sft of large"
+    assert "its share of the smallest GPU there is 24 GiB" in problem.what
+    assert check_cards([a100], steps, RESOURCES, 512) == []
+    assert check_cards([unknown], steps, RESOURCES, 512) == []
+
+
+def test_what_workers_load_into_the_memory_of_their_host(steps):
+    found = footprints(steps, replace(RESOURCES, gpu_type="A100-80G"), 512)
+    weights = shape_for(steps[2].start).parameters
+    told = {(one.kind, one.model): (one.loaded, one.workers) for one in found}
+    assert told["Sft", "large"] == (4 * weights, 4)
+    assert told["Dpo", "large"] == (2 * weights, 4)  # adapters are trained
+    assert told["WeakLabels", "large"] == (0, 1)
 
 
 def test_the_table_has_the_largest_model_of_each_kind_and_way(steps):

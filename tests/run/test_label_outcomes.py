@@ -60,6 +60,7 @@ def label(here, tmp_path, monkeypatch):
     assert here("world", UNLABELED, "--start", LABELED, "--out", many)[0] == 0
     monkeypatch.setattr(cluster, "start_ray", lambda *_: cluster.Joined(by_address=False))
     monkeypatch.setattr(cluster, "what_waits", lambda *_: [])
+    monkeypatch.setattr(cluster, "nodes_now", list)
     for kind in (Sft, Dpo):
         monkeypatch.setattr(kind, "compute", lambda self, workspace: {"pairs": 1})
     monkeypatch.setattr(WeakLabels, "compute", known_labels)

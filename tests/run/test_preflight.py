@@ -9,36 +9,17 @@ from pathlib import Path
 
 import pytest
 from hub_server import Repository, hub
-from rich.console import Console
+from ray_up import CLUSTER
 
 from sweeps.size_grid import size_grid
-from weakteach.artifacts.errors import UserError
 from weakteach.cli import app
-from weakteach.models.resources import Resources
 from weakteach.models.spec import find_model
 from weakteach.models.tokens import load_tokenizer
 from weakteach.preferences.sources import WorldSource, file_source, hub_source
-from weakteach.run.nodes import NodeType, nodes_of_file, nodes_of_ray
-from weakteach.run.preflight import (
-    GIB,
-    check_cluster,
-    check_disk,
-    check_golds,
-    check_memory,
-    check_models,
-    check_source,
-    problem_table,
-)
+from weakteach.run.preflight import check_golds, check_models, check_source
 from weakteach.run.terminal import run
-from weakteach.study.presets import MODERN, PAPER
 
 ROOT = Path(__file__).parents[2]
-CLUSTER = """
-available_node_types:
-  head: {resources: {CPU: 8}}
-  l4: {max_workers: 8, resources: {CPU: 8, GPU: 1, "accelerator_type:L4": 1}}
-  a100: {max_workers: 2, resources: {CPU: 96, GPU: 8, "accelerator_type:A100": 1}}
-"""
 
 
 def model(folder, tiny, weights=True, **config):
@@ -65,15 +46,28 @@ def repositories(tmp_path_factory, tiny):
     no_tokenizer = model(root / "no_tokenizer", tiny)
     for file in no_tokenizer.glob("tokenizer*"):
         file.write_text("{")
+    (no_config := model(root / "no_config", tiny) / "config.json").unlink()
+    (damaged := model(root / "damaged", tiny) / "config.json").write_text('{"model_type": ')
     reward = {"architectures": ["OPTForSequenceClassification"], "id2label": {"0": "reward"}}
+    own = {"model_type": "mine", "auto_map": {"AutoModelForCausalLM": "modeling.Mine"}}
+    gptq = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
+    large = {"hidden_size": 4096, "num_hidden_layers": 32, "ffn_dim": 16_384}
     return {
         "some/good": Repository(good),
+        "some/big": Repository(model(root / "big", tiny, **large)),
         "some/gated": Repository(good, gated=True),
         "some/no-weights": Repository(model(root / "no_weights", tiny, weights=False)),
         "some/no-eos": Repository(no_eos),
         "some/no-tokenizer": Repository(no_tokenizer),
         "some/short": Repository(model(root / "short", tiny, max_position_embeddings=100)),
         "some/reward": Repository(model(root / "reward", tiny, **reward)),
+        "some/no-config": Repository(no_config.parent),
+        "some/damaged": Repository(damaged.parent),
+        "some/encoder": Repository(model(root / "encoder", tiny, model_type="t5")),
+        "some/own-code": Repository(model(root / "own_code", tiny, **own)),
+        "some/nameless": Repository(model(root / "nameless", tiny, model_type=None)),
+        "some/gptq": Repository(model(root / "gptq", tiny, **gptq)),
+        "some/odd-reward": Repository(model(root / "odd", tiny, **reward, model_type="clip")),
     }
 
 
@@ -84,6 +78,12 @@ MODELS = {
     "some/no-eos": "no EOS",
     "some/no-tokenizer": "its tokenizer cannot be read",
     "some/short": "reads 100 tokens, and pairs may have 512",
+    "some/no-config": "has no config.json",
+    "some/damaged": "config.json cannot be read (JSONDecodeError)",
+    "some/encoder": "its type is 't5', and AutoModelForCausalLM of the transformers",
+    "some/own-code": "it comes with code of its own, which is not run",
+    "some/nameless": "its config.json names no model_type",
+    "some/gptq": "its weights are quantized (gptq), and are not trained",
     "gpt-9": "There is no model",
 }
 
@@ -123,88 +123,20 @@ def test_data_is_there_with_its_split_and_columns(tmp_path):
     assert "train_prefs" in f"{split.what} {split.remedy}"
 
 
-def nodes(tmp_path):
-    (tmp_path / "cluster.yaml").write_text(CLUSTER)
-    return nodes_of_file(tmp_path / "cluster.yaml")
-
-
-CLUSTERS = [
-    (Resources(train_workers=1, gpus=1, gpu_type="H100"), "no node has a H100 GPU"),
-    (Resources(train_workers=1, gpus=1, gpu_type="L4", cpus=16), "16 CPUs for one worker"),
-    (Resources(train_workers=12, gpus=1, gpu_type="L4"), "12 workers are asked for"),
-    (Resources(label_actors=17, gpus=1, gpu_type="A100"), "17 workers are asked for"),
-]
-
-
-@pytest.mark.parametrize(("resources", "sentence"), CLUSTERS, ids=lambda x: str(x)[:12])
-def test_a_cluster_that_can_never_place_a_worker_is_told(tmp_path, resources, sentence):
-    (problem,) = check_cluster("cluster.yaml", nodes(tmp_path), resources)
-    assert sentence in problem.what
-
-
-def test_labeling_actors_must_leave_a_cpu_to_tokenize_for_them():
-    nodes = [NodeType("a", {"CPU": 4.0, "GPU": 4.0}, 2)]
-    (problem,) = check_cluster("ray", nodes, Resources(label_actors=8, gpus=1))
-    assert "labeling actors take all 8 CPUs" in problem.what
-    for fits in (Resources(label_actors=7, gpus=1), Resources(label_actors=8, gpus=1, cpus=0.5)):
-        assert not check_cluster("ray", nodes, fits)
-
-
-def test_clusters_that_fit(tmp_path):
-    for resources in (
-        Resources(),
-        Resources(train_workers=8, label_actors=8, gpus=1, gpu_type="L4", cpus=8),
-        Resources(train_workers=16, gpus=1, gpu_type="A100"),
-        Resources(label_actors=48, gpus=0.5),
-    ):
-        assert not check_cluster("cluster.yaml", nodes(tmp_path), resources)
-    alive = [{"Alive": True, "NodeName": "a", "Resources": {"CPU": 4.0}}, {"Alive": False}]
-    assert nodes_of_ray(alive) == [NodeType("a", {"CPU": 4.0}, 1)]
-    (problem,) = check_cluster("ray", nodes_of_ray(alive), Resources(label_actors=1, gpus=1))
-    assert "no node has 1 GPUs" in problem.what
-    (tmp_path / "other.yaml").write_text("a: 1")
-    with pytest.raises(UserError, match="no cluster file of ray up"):
-        nodes_of_file(tmp_path / "other.yaml")
-
-
-@pytest.mark.parametrize("file", ["aws.yaml", "gcp.yaml", "azure.yaml", "kuberay/raycluster.yaml"])
-@pytest.mark.parametrize("preset", [PAPER, MODERN], ids=lambda preset: preset.name)
-def test_the_clusters_that_come_along_hold_what_presets_for_gpus_ask_for(file, preset):
-    found = nodes_of_file(ROOT / "cluster" / file)
-    assert any(node.resources.get("GPU") for node in found)
-    assert not check_cluster(file, found, preset.resources)
-
-
-def test_nodes_of_kuberay(tmp_path):
-    (l4, *_) = nodes_of_file(ROOT / "cluster" / "kuberay" / "raycluster.yaml")
-    assert (l4.name, l4.count) == ("l4", 8)
-    assert l4.resources == {"CPU": 6.0, "GPU": 1.0, "accelerator_type:L4": 1}
-
-
-def test_steps_that_do_not_fit_their_device_are_told():
-    steps = [("Sft of opt-6.7b", 127 * GIB, True), ("WeakLabels", 22 * GIB, False)]
-    (problem,) = check_memory(steps, Resources(gpus=1, gpu_type="A100"))
-    assert (problem.where, "40 GiB" in problem.what) == ("Sft of opt-6.7b", True)
-    assert "--train-workers" in problem.remedy
-    (_, second) = check_memory(steps, Resources(gpus=0.5, gpu_type="A100"))
-    assert "--batch-tokens" in second.remedy
-    assert not check_memory(steps, Resources(gpus=1, gpu_type="A100"), gib=141)
-    assert not check_memory(steps, Resources())
-
-
-def test_a_full_disk_is_told():
-    (problem,) = check_disk("runs", 10 * GIB, 1500 * GIB)
-    assert problem.what == "about 1,500 GiB will be written, and 10 GiB are free"
-    assert not check_disk("runs", 10 * GIB, 9 * GIB)
-    console = Console(width=100, record=True)
-    console.print(problem_table([problem]))
-    assert "another --storage" in console.export_text()
-
-
 def bad_set(folder, rows, file="train.jsonl"):
     folder.mkdir()
     (folder / file).write_text("".join(json.dumps(row) + "\n" for row in rows))
     return Repository(folder)
+
+
+CLUSTERS = ("cluster.yaml", "disks.yaml")
+
+
+def write_clusters(folder):
+    """The second says of its nodes that their disks have 64 GB."""
+    disk = "node_config: {BlockDeviceMappings: [{Ebs: {VolumeSize: 64}}]}}"
+    for name, text in zip(CLUSTERS, (CLUSTER, CLUSTER.replace("}}", "}, " + disk)), strict=True):
+        (folder / name).write_text(text)
 
 
 @pytest.fixture
@@ -216,12 +148,8 @@ def command(repositories, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr("weakteach.run.cluster.start_ray", started)
     monkeypatch.setenv("COLUMNS", "300")
-    (tmp_path / "cluster.yaml").write_text(CLUSTER)
-    small = "node_config: {BlockDeviceMappings: [{Ebs: {VolumeSize: 64}}]}}"
-    (tmp_path / "disks.yaml").write_text(CLUSTER.replace("}}", "}, " + small))
+    write_clusters(tmp_path)
     good = {"prompt": "a", "chosen": "b", "rejected": "c"}
-    large = {"hidden_size": 4096, "num_hidden_layers": 32, "ffn_dim": 16_384}
-    big = model(tmp_path / "big", repositories["some/good"].folder, **large)
     sets = {
         "some/pairs": bad_set(tmp_path / "pairs", [good] * 40),
         "some/other": bad_set(tmp_path / "other", [{"question": "a", "answer": "b"}]),
@@ -230,9 +158,8 @@ def command(repositories, tmp_path, monkeypatch, capsys):
 
     def sweep(*options):
         store = ["--storage", str(tmp_path / "store"), "--seeds", "0", "--fractions", "1/2"]
-        given = [str(tmp_path / o) if o in ("cluster.yaml", "disks.yaml") else o for o in options]
-        with hub(tmp_path / "cache", models={**repositories, "some/big": Repository(big)},
-                 datasets=sets) as fetched:  # fmt: skip
+        given = [str(tmp_path / o) if o in CLUSTERS else o for o in options]
+        with hub(tmp_path / "cache", models=repositories, datasets=sets) as fetched:
             code = size_grid.run([*store, *given])
         out, err = capsys.readouterr()
         assert not any(name.endswith("safetensors") for name in fetched)
@@ -249,6 +176,13 @@ BROKEN = {
     "no EOS": (["--weak", "some/no-eos"], "its tokenizer has no EOS"),
     "broken tokenizer": (["--weak", "some/no-tokenizer"], "its tokenizer cannot be read"),
     "short context": (["--student", "some/short"], "reads 100 tokens, and pairs may have 512"),
+    "no config": (["--student", "some/no-config"], "has no config.json: give a whole model"),
+    "damaged config": (["--weak", "some/damaged"], "config.json cannot be read (JSONDecodeError)"),
+    "another kind of model": (["--student", "some/encoder"], "its type is 't5'"),
+    "code of its own": (["--student", "some/own-code"], "code of its own, which is not run"),
+    "no type": (["--weak", "some/nameless"], "its config.json names no model_type"),
+    "quantized weights": (["--student", "some/gptq"], "its weights are quantized (gptq)"),
+    "another kind of gold": (["--gold", "some/odd-reward"], "its type is 'clip'"),
     "absent gold": (["--gold", "some/nowhere"], "There is no model some/nowhere"),
     "gold without a head": (["--gold", "some/good"], "it is no reward model"),
     "gold without a template": (["--gold", "chat:some/reward"], "it has no chat template"),
@@ -270,6 +204,10 @@ BROKEN = {
     ),
     "no cluster file": (["--cluster-file", "pyproject.toml"], "no cluster file of ray up"),
     "too little memory": (["--student", "some/big", *L4], "its share of a L4 is 24 GiB"),
+    "too little on the smallest card": (
+        ["--student", "some/big", *L4[:4], "--cluster-file", "cluster.yaml"],
+        "its share of the smallest GPU there is 24 GiB",
+    ),
 }
 
 
@@ -282,8 +220,16 @@ def test_a_broken_set_up_is_named_before_ray_starts(command, options, sentence, 
     assert "Traceback" not in err
 
 
+def test_a_plan_of_a_damaged_folder_is_a_sentence(command, repositories):
+    folder = str(repositories["some/damaged"].folder)
+    code, _, err = command("--student", folder, "--plan")
+    assert code == 2
+    assert "config.json cannot be read (JSONDecodeError): get the model anew" in err
+    assert "Traceback" not in err
+
+
 def test_a_disk_that_is_too_small_is_named(command, monkeypatch):
-    monkeypatch.setattr("weakteach.run.readiness.free_bytes", lambda store: 1e6)
+    monkeypatch.setattr("weakteach.run.readiness.free_bytes", lambda folder: 1e6)
     code, _, err = command()
     assert code == 2
     assert "GiB will be written, and 0 GiB are free: another --storage" in err
@@ -334,11 +280,12 @@ def labeling(repositories, tmp_path, monkeypatch, capsys):
         raise AssertionError("Ray was started")
 
     monkeypatch.setattr("weakteach.run.cluster.start_ray", started)
-    (tmp_path / "cluster.yaml").write_text(CLUSTER)
+    monkeypatch.setenv("COLUMNS", "300")
+    write_clusters(tmp_path)
     assert run(app, ["world", "64", "--out", str(tmp_path / "pairs.jsonl")]) == 0
 
     def label(*options):
-        given = [str(tmp_path / o) if o == "cluster.yaml" else o for o in options]
+        given = [str(tmp_path / o) if o in CLUSTERS else o for o in options]
         pairs = str(tmp_path / "pairs.jsonl")
         words = ["label", "--labeled", pairs, "--unlabeled", pairs, "--out", str(tmp_path / "out")]
         with hub(tmp_path / "cache", models=repositories):
@@ -355,6 +302,10 @@ NOT_LABELED = {
     "no such GPU": (
         ["--gpus", "1", "--gpu-type", "H100", "--cluster-file", "cluster.yaml"],
         "no node has a H100 GPU",
+    ),
+    "too small disks": (
+        ["--teacher", "some/big", "--preset", "paper", *L4, "--cluster-file", "disks.yaml"],
+        "the disk of l4 has room for 14 GiB",
     ),
 }
 

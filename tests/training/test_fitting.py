@@ -6,11 +6,11 @@ import pytest
 from families import random_model
 
 from weakteach.artifacts.errors import StepError
-from weakteach.models.memory import Fit, shape_of, training_memory
+from weakteach.models.memory import Fit, shape_of, starting_memory, training_memory
 from weakteach.models.resources import Resources
 from weakteach.models.tokens import PairTokens
 from weakteach.training import fitting
-from weakteach.training.fitting import find_fit
+from weakteach.training.fitting import find_fit, require_room
 from weakteach.training.recipes import DpoRecipe, Lora, Schedule
 from weakteach.training.worker import CheckpointNowAndThen
 
@@ -64,6 +64,17 @@ def test_what_fits_in_no_way_is_told_with_the_remedy(devices):
     with pytest.raises(StepError, match=r"--train-workers.*LoRA.*--train-tokens"):
         find_fit(job(), MODEL, PAIRS)
     assert find_fit(job(fit="whole"), MODEL, PAIRS) == Fit()
+
+
+def test_dpo_needs_a_device_that_reads_the_whole_model(devices):
+    shape, four = shape_of(MODEL.config.to_dict()), {"train_workers": 4, "gpus": 1}
+    needed = starting_memory(shape, Resources().batch_tokens, "float32", 0).on_gpu
+    devices(*[needed] * 4)
+    require_room(job(**four), MODEL)
+    devices(*[needed - 1] * 4)
+    with pytest.raises(StepError, match="DPO reads the model whole before it trains"):
+        require_room(job(**four), MODEL)
+    require_room(job(**four, fit="sharded"), MODEL)
 
 
 def test_a_cpu_takes_what_there_is_and_what_is_asked_for(monkeypatch):

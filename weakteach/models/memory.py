@@ -5,14 +5,13 @@ What a layer keeps for its backward pass was counted from the graph of transform
 fused attention kernel, which keeps no scores; tests hold it against measured peaks.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from weakteach.models.resources import FITS, FitName
-from weakteach.models.spec import Dtype
+from weakteach.models.spec import CONFIG, Dtype, read_config
 
 FLOAT32, ADAM = 4, 8
 # Bytes of a weight in NF4: 4 bits, and for 64 of them a scale of 8 bits, of which 256 share a
@@ -125,9 +124,9 @@ def typical_shape(parameters: float) -> Shape:
 
 
 def shape_in(folder: str | Path) -> Shape | None:
-    """The shape of the model in a folder; None without a config that tells it."""
-    file = Path(folder) / "config.json"
-    return shape_of(json.loads(file.read_text())) if file.is_file() else None
+    """The shape of the model in a folder; None without a config that tells it. Raises ModelError
+    for one that cannot be read."""
+    return shape_of(read_config(Path(folder))) if (Path(folder) / CONFIG).is_file() else None
 
 
 @dataclass(frozen=True)
@@ -145,11 +144,6 @@ class Memory:
     def total(self) -> float:
         parts = (self.weights, self.gradients, self.optimizer, self.buckets)
         return sum(parts) + self.activations + self.logits
-
-    def with_cache(self, shape: Shape, tokens: int, dtype: Dtype) -> "Memory":
-        """And the keys and values of so many tokens."""
-        cache = 2 * tokens * shape.layers * shape.keys * DTYPE_BYTES[dtype]
-        return replace(self, activations=self.activations + cache)
 
     @property
     def on_gpu(self) -> float:
@@ -279,6 +273,24 @@ def reading_memory(
         activations=max(layer - logits, left),
         logits=logits,
     )
+
+
+def generation_memory(shape: Shape, tokens: int, dtype: Dtype) -> Memory:
+    """Of generation that draws ``tokens`` tokens together, prompts included: what reading them
+    takes, and their keys and values."""
+    read = reading_memory(shape, tokens, dtype)
+    cache = 2 * tokens * shape.layers * shape.keys * DTYPE_BYTES[dtype]
+    return replace(read, activations=read.activations + cache)
+
+
+def starting_memory(
+    shape: Shape, tokens: int, dtype: Dtype, lora_rank: int, over_nf4: bool = False
+) -> Memory:
+    """Of a worker of DPO before it trains: the model that it starts from, whole, in the dtype in
+    which it is loaded, reads ``tokens`` tokens at once for the reference's log-probabilities. What
+    is sharded later is not yet."""
+    memory = reading_memory(shape, tokens, dtype if lora_rank else "float32")
+    return replace(memory, weights=_in_nf4(shape, DTYPE_BYTES[dtype])) if over_nf4 else memory
 
 
 def _in_nf4(shape: Shape, size: int) -> float:

@@ -1,12 +1,11 @@
 """How large a model is, without loading it."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from weakteach.models.memory import Shape, shape_in, typical_shape
-from weakteach.models.spec import CONFIG, UNRESOLVED, Model, ModelError, fetch
+from weakteach.models.spec import CONFIG, UNRESOLVED, Model, ModelError, fetch, read_config
 from weakteach.models.tiny.family import FAMILY, SHIPPED, base_folder
 
 SIZE_IN_NAME = re.compile(r"(\d+(?:\.\d+)?)([kmb])(?![a-z])", re.IGNORECASE)
@@ -26,7 +25,7 @@ def layer_parameters(model: Model) -> int | None:
             return _gguf_parameters(Path(model.location))
         local = model.content.startswith("sha256:")
         folder = Path(model.location) if local else fetch(model, ["config.json"])
-        return config_parameters(json.loads((folder / "config.json").read_text()))
+        return config_parameters(read_config(folder))
     except (ModelError, OSError, ValueError, ImportError):
         return None
 
@@ -73,7 +72,8 @@ def _cached(model: Model) -> Path | None:
 
 def context_of(model: Model) -> int | None:
     """Tokens that a model reads at most, from its ``config.json`` or the header of a GGUF file.
-    None where that tells no limit. Raises ModelError if the hub cannot be reached."""
+    None where that tells no limit. Raises ModelError if the hub cannot be reached, and for a config
+    that cannot be read."""
     if model.is_gguf:
         return _gguf_context(Path(model.location))
     if model.is_untrained:
@@ -82,7 +82,7 @@ def context_of(model: Model) -> int | None:
         folder = Path(model.location)
     else:
         folder = fetch(model, ["config.json"])
-    config = json.loads((folder / "config.json").read_text())
+    config = read_config(folder)
     config = config.get("text_config") or config
     return config.get("max_position_embeddings") or config.get("n_positions")
 

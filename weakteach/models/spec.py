@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib import util
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from weakteach.artifacts.errors import UserError
 from weakteach.artifacts.identity import EXECUTION
@@ -134,6 +134,21 @@ def fetch(model: Model, patterns: list[str]) -> Path:
             f"Model {repo} cannot be fetched from the hub ({type(error).__name__}): check the "
             "network, HF_TOKEN and HF_HUB_OFFLINE, or give a local model folder"
         ) from error
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The ``config.json`` of a model folder. Raises ModelError if it is not there or no such."""
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+    except FileNotFoundError as error:
+        raise ModelError(f"{folder} has no {CONFIG}: give a whole model") from error
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{folder / CONFIG} cannot be read ({type(error).__name__}): get the model anew"
+        ) from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{folder / CONFIG} holds no fields of a model: get the model anew")
+    return config
 
 
 def _gated(repo: str) -> str:

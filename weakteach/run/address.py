@@ -15,6 +15,11 @@ class ClusterError(UserError):
     """The cluster cannot be reached or is too small."""
 
 
+def is_here(option: str | None) -> bool:
+    """Whether Ray is to start on this machine, by the option or else the environment."""
+    return (option or os.environ.get("RAY_ADDRESS", "")) in ("", "local")
+
+
 def ray_address(option: str | None) -> tuple[str, str]:
     """The address of the cluster to run on, that of the option or else of the environment, and
     which of the two it is. Empty where Ray is to start on this machine.
@@ -23,7 +28,7 @@ def ray_address(option: str | None) -> tuple[str, str]:
     """
     given = "--address" if option else "the environment variable RAY_ADDRESS"
     address = option or os.environ.get("RAY_ADDRESS", "")
-    if address in ("", "local"):
+    if is_here(option):
         return "", given
     if address == AUTO or "://" in address:  # the latter is that of Ray's client
         return address, given

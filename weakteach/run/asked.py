@@ -15,6 +15,7 @@ from weakteach.run.address import ray_address
 from weakteach.run.concurrency import AtOnce, planned
 from weakteach.run.disk import Disk, bytes_on_host, disk_of
 from weakteach.run.fit import Footprint, footprints, memory_table
+from weakteach.run.nodes import NodeType
 from weakteach.run.options import Cost, Running
 from weakteach.run.plan import (
     Plan,
@@ -33,7 +34,7 @@ from weakteach.run.prices import (
     costs,
     read_prices,
 )
-from weakteach.run.readiness import check_cluster_file, check_run, refuse
+from weakteach.run.readiness import Taken, check_cards, check_run, refuse, tell_open_questions
 from weakteach.run.simulation import simulation_table, tasks_of, widest
 from weakteach.study.arms import Grid
 from weakteach.study.experiment import Experiment, arms_of
@@ -149,13 +150,20 @@ class Planned:
         named that is none."""
         asked = self.asked
         written = self.disk.needed(asked.running.drop_sft)
-        refuse(
-            check_run(written, self.footprints, asked.store, asked.resources)
-            + check_cluster_file(asked.running.cluster_file, self.widest, self.bytes_on_host)
-        )
+        taken = Taken(
+            self.plan.missing, self.widest, asked.max_tokens, self.footprints, written,
+            self.bytes_on_host,
+        )  # fmt: skip
+        refuse(check_run(taken, asked.store, asked.running))
+        tell_open_questions(asked.running.cluster_file, self.widest)
         asked.store.check_writable()
         if self.computes:
             ray_address(asked.running.address)
+
+    def check_cards(self, nodes: Sequence[NodeType]) -> None:
+        """Raises UserError where steps do not fit a GPU of nodes that are there."""
+        missing, resources = self.plan.missing, self.asked.resources
+        refuse(check_cards(nodes, missing, resources, self.asked.max_tokens))
 
 
 def plan_of(asked: Asked) -> Planned:

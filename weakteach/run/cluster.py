@@ -1,8 +1,10 @@
 """Joining a Ray cluster, or starting Ray on this machine."""
 
+import json
 import logging
 import math
 import os
+import re
 import signal
 import threading
 import time
@@ -11,15 +13,16 @@ from typing import Any
 
 import ray
 from ray._private import ray_constants
+from ray.experimental.internal_kv import _internal_kv_get
 from ray.tune.execution import class_cache
 
 from weakteach.artifacts.store import Store
 from weakteach.models.resources import Resources
 from weakteach.run.address import ClusterError, ray_address
+from weakteach.run.capacity import check_cluster
 from weakteach.run.concurrency import AtOnce, on_cluster
 from weakteach.run.leases import ray_lease
-from weakteach.run.nodes import nodes_of_ray
-from weakteach.run.preflight import check_cluster
+from weakteach.run.nodes import NodeType, nodes_of_ray
 
 LOGGER = logging.getLogger(__name__)
 # Set for every worker; a value that the user's environment has wins. Ray Train's own defaults cost
@@ -46,6 +49,8 @@ WORKER_ENVIRONMENT = {
 STARTS = 3
 # How long a cluster that is too small for an arm may take to replace a lost node.
 SECONDS_FOR_NODES = 60.0
+# A node that no autoscaler launched, as Ray's monitor calls it.
+BY_HAND = re.compile(r"node_[0-9a-f]{56}")
 HEAD = "node:__internal_head__"
 # For a resource of which a cluster has too little for an arm.
 ADVICE = {
@@ -119,18 +124,56 @@ def start_ray(
     raise AssertionError("the last try returns or raises")
 
 
-def what_waits(joined: Joined, resources: Resources) -> list[str]:
+def look_at(
+    address: str | None, resources: Resources, verbose: bool
+) -> tuple[list[NodeType], list[str]]:
+    """The nodes of the cluster at ``address``, and what of it waits, as ``what_waits`` tells: it is
+    joined, looked at and left, and nothing is started there. Raises ClusterError."""
+    joined = start_ray(address, 1, resources, verbose)
+    try:
+        return nodes_now(), what_waits(joined, resources)
+    finally:
+        ray.shutdown()
+
+
+def nodes_now() -> list[NodeType]:
+    """Of the Ray that was joined or started."""
+    return nodes_of_ray(ray.nodes())
+
+
+def what_waits(joined: Joined, resources: Resources, patience: float = 0.0) -> list[str]:
     """What the nodes that are there cannot hold, in sentences: it waits for nodes that join a
-    cluster. Raises ClusterError for the Ray of this machine, which none ever joins."""
-    problems = check_cluster("this machine", nodes_of_ray(ray.nodes()), resources)
-    if problems and not joined.by_address:
+    cluster. Raises ClusterError for the Ray of this machine, which none ever joins, and for a
+    cluster that starts none by itself and has not got them within ``patience`` seconds: it may have
+    just lost a node."""
+    give_up = time.monotonic() + patience
+    while problems := check_cluster("Ray", nodes_now(), resources):
         one = problems[0]
-        raise ClusterError(f"On this machine {one.what}: {one.remedy}")
-    return [
-        f"At the moment {one.what}. The rest waits until more nodes join; if none ever do: "
-        f"{one.remedy}."
-        for one in problems
-    ]
+        if not joined.by_address:
+            raise ClusterError(f"On this machine {one.what}: {one.remedy}")
+        if grows(_internal_kv_get(ray_constants.DEBUG_AUTOSCALING_STATUS)) is not False:
+            return [
+                f"At the moment {one.what}. The rest waits until more nodes join; if none ever do: "
+                f"{one.remedy}."
+                for one in problems
+            ]
+        if time.monotonic() >= give_up:
+            raise ClusterError(
+                f"On this cluster, which starts no nodes by itself, {one.what}: start some that "
+                f"do, or {one.remedy}"
+            )
+        time.sleep(1.0)
+    return []
+
+
+def grows(status: bytes | None) -> bool | None:
+    """Whether a cluster starts nodes by itself, as its monitor's status in Ray's store says; None
+    where it does not tell. There is a monitor of every cluster: without an autoscaler it looks on,
+    and calls each node by its id, for want of a type that it could launch. The autoscaler of
+    Kubernetes (v2) writes no such status."""
+    report = json.loads(status or b"{}").get("autoscaler_report") or {}
+    kinds = report.get("active_nodes")
+    return not all(BY_HAND.fullmatch(kind) for kind in kinds) if kinds else None
 
 
 def arms_at_once(wanted: AtOnce | None, resources: Resources, patience: float = 0.0) -> AtOnce:

@@ -8,6 +8,7 @@ from typing import NoReturn
 from cyclopts import App
 
 from weakteach.artifacts.store import Store
+from weakteach.run.address import is_here
 from weakteach.run.asked import Asked, plan_of
 from weakteach.run.deciding import Deciding
 from weakteach.run.needs import needs_of
@@ -117,6 +118,13 @@ class Sweep:
             return 0
         planned.check_ready()
         if asked.running.check:
+            if planned.computes and not is_here(asked.running.address):
+                from weakteach.run.cluster import look_at  # Ray
+
+                nodes, waits = look_at(asked.running.address, planned.widest, asked.verbose)
+                planned.check_cards(nodes)
+                for line in waits:
+                    console.print(line, soft_wrap=True)
             console.print(f"All is there. {plan_sentence(planned.plan)} Nothing was started.")
             return 0
         from weakteach.run.starting import start  # Ray and torch

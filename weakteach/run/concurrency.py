@@ -7,6 +7,7 @@ from pathlib import Path
 import psutil
 
 from weakteach.models.resources import Resources
+from weakteach.run.address import is_here
 
 GIB = 1 << 30
 # What the trial of an arm that trains in its own process holds, and what labels for it.
@@ -33,7 +34,7 @@ def planned(wanted: int | None, address: str | None, resources: Resources) -> At
     """What the user wants, or what suits this machine; None if it is for a cluster to say."""
     if wanted:
         return AtOnce(wanted, "as asked for")
-    return None if address or os.environ.get("RAY_ADDRESS") else on_machine(resources)
+    return on_machine(resources) if is_here(address) else None
 
 
 def on_machine(resources: Resources) -> AtOnce:

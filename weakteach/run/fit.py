@@ -1,5 +1,6 @@
 """The memory of the steps of a plan, and how their trainings are made to fit."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -8,9 +9,11 @@ from rich.table import Table
 from weakteach.artifacts.step import Step
 from weakteach.evaluation.gold import RewardModel
 from weakteach.models.memory import (
+    DTYPE_BYTES,
     Fit,
     Memory,
     Shape,
+    generation_memory,
     reading_memory,
     training_memory,
     ways_to_fit,
@@ -25,6 +28,7 @@ from weakteach.steps.training import (
     Dpo,
     RewardHead,
     Sft,
+    before_training,
     is_over_nf4,
     plan_fit,
     rank_of,
@@ -36,7 +40,9 @@ from weakteach.steps.training import (
 @dataclass(frozen=True)
 class Footprint:
     """What steps of a kind take of a device with a model: bytes as they are, and bytes as they are
-    made to fit. ``fit`` is None where no way is found, and for steps that train nothing."""
+    made to fit. ``fit`` is None where no way is found, and for steps that train nothing. ``before``
+    are the bytes that are there before a training is made to fit, which count in the latter.
+    ``loaded`` are the bytes of its host's memory that each of its ``workers`` loads them into."""
 
     kind: str
     model: str
@@ -44,6 +50,18 @@ class Footprint:
     fitted: float
     fit: Fit | None
     trains: bool
+    before: float = 0.0
+    loaded: float = 0.0
+    workers: int = 1
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind} of {self.model}"
+
+    @property
+    def read_whole(self) -> bool:
+        """Whether it takes most before it trains."""
+        return self.before >= self.fitted
 
     @property
     def how(self) -> str:
@@ -51,14 +69,28 @@ class Footprint:
         if not self.trains:
             return ""
         if self.fit is None:
-            return "does not fit"
+            return "does not fit" + (": DPO first reads it whole" if self.read_whole else "")
         shards = f"sharded over {self.fit.shards}" if self.fit.shards > 1 else "whole"
         return shards + (", checkpointed" if self.fit.activation_checkpointing else "")
 
+    @property
+    def remedy(self) -> str:
+        """Where it takes too much."""
+        if not self.trains:
+            return "a smaller --batch-tokens, or another --gpu-type"
+        if self.read_whole:
+            return (
+                "--lora-base nf4, a smaller --batch-tokens, or another --gpu-type: DPO reads it "
+                "whole before it is sharded"
+            )
+        return "more --train-workers to shard it over, --sft-lora, or another --gpu-type"
 
-def footprints(steps: Iterable[Step], resources: Resources, length: int) -> list[Footprint]:
+
+def footprints(
+    steps: Iterable[Step], resources: Resources, length: int, room: float | None = None
+) -> list[Footprint]:
     """Of each kind of step with each model, the largest, for pairs of ``length`` tokens; models of
-    unknown size are left out."""
+    unknown size are left out. ``room`` are the bytes of a GPU, those of its type without."""
     found: dict[tuple[str, str], Footprint] = {}
     shapes: dict[Model, Shape | None] = {}
     for step in steps:
@@ -68,32 +100,40 @@ def footprints(steps: Iterable[Step], resources: Resources, length: int) -> list
         if model not in shapes:
             shapes[model] = shape_for(model)
         shape = shapes[model]
-        if shape and (one := _footprint(step, model.label, shape, resources, length)):
+        if shape and (one := _footprint(step, model.label, shape, resources, length, room)):
             key = (one.kind, one.model)
             found[key] = max(one, found.get(key, one), key=lambda each: each.fitted)
     return list(found.values())
 
 
 def _footprint(
-    step: Step, model: str, shape: Shape, resources: Resources, length: int
+    step: Step, model: str, shape: Shape, resources: Resources, length: int, room: float | None
 ) -> Footprint | None:
-    if isinstance(step, Sft | Dpo | RewardHead):
-        resources = spread(step, shape, resources, length)
-    memory = plan_memory(step, shape, resources, length)
-    if memory is None:
-        return None
-    kind, whole, fit = type(step).__name__, _bytes(memory, resources), None
-    fitted, trains = whole, isinstance(step, Sft | Dpo | RewardHead)
-    if isinstance(step, Sft | Dpo | RewardHead):
-        room = room_of(resources)
-        fit = plan_fit(step, shape, resources, length, float("inf") if room is None else room)
-        last = ways_to_fit(resources.fit, max(1, resources.train_workers))[-1]
-        fitted = _bytes(plan_memory(step, shape, resources, length, fit or last), resources)
-    return Footprint(kind, model, whole, fitted, fit, trains)
+    kind = type(step).__name__
+    if not isinstance(step, Sft | Dpo | RewardHead):
+        if (memory := plan_memory(step, shape, resources, length)) is None:
+            return None
+        taken = _bytes(memory, resources)
+        return Footprint(kind, model, taken, taken, None, trains=False)
+    resources = spread(step, shape, resources, length)
+    room = room_of(resources) if room is None else room
+    fit = plan_fit(step, shape, resources, length, math.inf if room is None else room)
+    last = ways_to_fit(resources.fit, max(1, resources.train_workers))[-1]
+    # A CPU has room for what it trains, whatever it read before.
+    first = before_training(step, shape, resources) if resources.gpus else None
+    before = _bytes(first, resources) if first else 0.0
+    whole, fitted = (
+        max(before, _bytes(training_of(step, shape, resources, length, way), resources))
+        for way in (None, fit or last)
+    )
+    # Into 4 bits a base is read piece by piece.
+    size = DTYPE_BYTES[step.dtype if rank_of(step) else "float32"]
+    loaded = 0.0 if is_over_nf4(step) else float(size * shape.parameters)
+    workers = max(1, resources.train_workers)
+    return Footprint(kind, model, whole, fitted, fit, True, before, loaded, workers)
 
 
-def _bytes(memory: Memory | None, resources: Resources) -> float:
-    assert memory is not None
+def _bytes(memory: Memory, resources: Resources) -> float:
     return memory.on_gpu if resources.gpus else memory.total
 
 
@@ -121,9 +161,7 @@ def plan_memory(
     says, not at all without. Generation is its weights and the keys and values of a batch."""
     match step:
         case Sft() | Dpo() | RewardHead():
-            tokens, rank = tokens_of(step, resources, length), rank_of(step)
-            workers = max(1, resources.train_workers)
-            return training_memory(shape, tokens, step.dtype, rank, workers, fit, is_over_nf4(step))
+            return training_of(step, shape, resources, length, fit)
         case WeakLabels(teacher=Dpo(recipe=recipe)):
             models = 1 if recipe.lora else 2
             return reading_memory(shape, resources.batch_tokens, step.dtype, models)
@@ -132,7 +170,19 @@ def plan_memory(
         case WeakLabels(dtype=dtype):
             return reading_memory(shape, resources.batch_tokens, dtype)
         case Generate(dtype=dtype):
-            read = reading_memory(shape, resources.batch_tokens, dtype)
-            return read.with_cache(shape, resources.batch_tokens, dtype)
+            return generation_memory(shape, step.batch_tokens(resources), dtype)
         case _:
             return None
+
+
+def training_of(
+    step: Sft | Dpo | RewardHead,
+    shape: Shape,
+    resources: Resources,
+    length: int,
+    fit: Fit | None = None,
+) -> Memory:
+    """What a training takes of one device, as above."""
+    tokens, rank = tokens_of(step, resources, length), rank_of(step)
+    workers = max(1, resources.train_workers)
+    return training_memory(shape, tokens, step.dtype, rank, workers, fit, is_over_nf4(step))

@@ -20,9 +20,9 @@ from weakteach.preferences.pair import DataError
 from weakteach.preferences.rows import Wishes
 from weakteach.preferences.sources import UserSource, data_source
 from weakteach.preferences.table import write_pairs
-from weakteach.run.address import ray_address
+from weakteach.run.address import is_here, ray_address
 from weakteach.run.check import Looked, look, summarize, tell_lengths
-from weakteach.run.disk import disk_of
+from weakteach.run.disk import bytes_on_host, disk_of
 from weakteach.run.export import begin, check_out, quarantine_anew
 from weakteach.run.fit import footprints
 from weakteach.run.needs import Needs
@@ -36,8 +36,16 @@ from weakteach.run.options import (
     Verbose,
     resources_of,
 )
-from weakteach.run.readiness import check_cluster_file, check_needs, check_run
+from weakteach.run.readiness import (
+    Taken,
+    check_cards,
+    check_cluster_file,
+    check_needs,
+    check_run,
+    tell_open_questions,
+)
 from weakteach.run.readiness import refuse as refuse_problems
+from weakteach.run.simulation import widest
 from weakteach.run.terminal import terminal
 from weakteach.steps.data import Pairs
 from weakteach.study.policies import policy_of, tokenizers_of
@@ -130,20 +138,32 @@ def label(
     steps = walk([job.verdict, job.weak(options.seed)])
     existing = at_hand(store, steps)
     missing = [step for step in steps if step.fingerprint not in existing]
-    taken = footprints(missing, resources, options.max_tokens)
-    written = disk_of(missing, [], 1).needed(drop=False)
-    refuse_problems(check_run(written, taken, store, resources))
+    needed = widest(missing, resources, options.max_tokens)
+    taken = Taken(
+        missing, needed, options.max_tokens, footprints(missing, resources, options.max_tokens),
+        disk_of(missing, [], 1).needed(drop=False), bytes_on_host(missing),
+    )  # fmt: skip
+    refuse_problems(check_run(taken, store, cluster))
+    tell_open_questions(cluster.cluster_file, needed)
     if cluster.check:
+        if missing and not is_here(cluster.address):
+            from weakteach.run.cluster import look_at
+
+            nodes, waits = look_at(cluster.address, needed, verbose)
+            refuse_problems(check_cards(nodes, missing, resources, options.max_tokens))
+            for line in waits:
+                console.print(line, soft_wrap=True)
         console.print("All is there. Nothing was started.")
         return 0
 
-    from weakteach.run.cluster import shared, start_ray, what_waits
+    from weakteach.run.cluster import SECONDS_FOR_NODES, nodes_now, shared, start_ray, what_waits
 
     joined = start_ray(cluster.address, 1, resources, verbose, cluster.dashboard)
     if joined.dashboard:
         console.print(f"Dashboard: {joined.dashboard}", soft_wrap=True)
-    for line in what_waits(joined, resources):
+    for line in what_waits(joined, needed, SECONDS_FOR_NODES):
         console.print(line, soft_wrap=True)
+    refuse_problems(check_cards(nodes_now(), missing, resources, options.max_tokens))
     return run_labeling(replace(job, store=shared(store)))
 
 

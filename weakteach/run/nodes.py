@@ -1,50 +1,82 @@
 """The nodes that a cluster has, or may get, by its file or as Ray lists them."""
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from weakteach.artifacts.errors import UserError
-from weakteach.models.resources import GIB
+from weakteach.models.resources import GIB, GPU_GIB, Resources
 
 ACCELERATOR = "accelerator_type:"
+# Of workers, where a file of ray up tells none: the defaults of Ray's clouds.
+MOST_WORKERS = 2
+# Of what a pod is given.
+READ = ("cpu", "memory", "nvidia.com/gpu", "ephemeral-storage")
+QUANTITY = re.compile(r"(\d+\.?\d*(?:e\d+)?)(m|[kMGTP]|[KMGTP]i)?")
+SUFFIXES = {"": 1.0, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
+SUFFIXES |= {f"{letter}i": 1024.0**power for power, letter in enumerate("KMGTP", 1)}
 
 
 @dataclass(frozen=True)
 class NodeType:
     """A kind of node that a cluster may have: resources of one, how many at most, and the bytes of
-    its disk where the file tells them."""
+    its disk and memory where they are told. Of all kinds of the same ``together`` there are at most
+    so many nodes. ``unknown`` is what a file does not tell of the resources, since Ray finds it out
+    once a node is there."""
 
     name: str
     resources: Mapping[str, float]
     count: int
     disk: float | None = None
+    memory: float | None = None
+    together: float = math.inf
+    unknown: Literal["", "resources", "GPU type"] = ""
 
 
 def nodes_of_file(file: Path) -> list[NodeType]:
-    """The node types of a cluster file of ``ray up``, or of a RayCluster of KubeRay. Raises
-    UserError."""
+    """The node types of a cluster file of ``ray up``, or of a RayCluster of KubeRay; those that it
+    has none of are left out. Raises UserError."""
     try:
         described = yaml.safe_load(file.read_text())
         if described.get("kind") == "RayCluster":
-            return [_node_of_group(group) for group in described["spec"]["workerGroupSpecs"]]
-        return [
-            NodeType(
-                name,
-                kind.get("resources") or {},
-                int(kind.get("max_workers") or 1),
-                _disk(kind.get("node_config") or {}),
-            )
-            for name, kind in described["available_node_types"].items()
-        ]
+            found = [_node_of_group(group) for group in described["spec"]["workerGroupSpecs"]]
+        else:
+            found = [*_nodes_of_types(described)]
     except (OSError, yaml.YAMLError, LookupError, TypeError, AttributeError, ValueError) as error:
         raise UserError(
             f"{file} is no cluster file of ray up or KubeRay ({type(error).__name__}: {error})"
         ) from error
+    return [node for node in found if node.count]
+
+
+def _nodes_of_types(described: Mapping[str, Any]) -> Iterator[NodeType]:
+    """The head, and of each kind as many workers as the file has, or else the whole cluster."""
+    most, head = int(_or(described.get("max_workers"), MOST_WORKERS)), described["head_node_type"]
+    for name, kind in described["available_node_types"].items():
+        resources = kind.get("resources") or {}
+        disk, memory = _disk(kind.get("node_config") or {}), resources.get("memory")
+        node = NodeType(name, resources, 1, disk, memory, unknown=_unknown(resources))
+        if name == head:
+            yield node
+        count = int(_or(kind.get("max_workers"), 0 if name == head else most))
+        yield replace(node, count=min(count, most), together=most)
+
+
+def _or(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def _unknown(resources: Mapping[str, float]) -> Literal["", "resources", "GPU type"]:
+    if not resources:
+        return "resources"
+    told = any(name.startswith(ACCELERATOR) for name in resources)
+    return "GPU type" if resources.get("GPU") and not told else ""
 
 
 def _disk(config: Mapping[str, Any]) -> float | None:
@@ -57,15 +89,31 @@ def _disk(config: Mapping[str, Any]) -> float | None:
 
 def _node_of_group(group: Mapping[str, Any]) -> NodeType:
     """Of the group's pods: what their first container is given, and what Ray is told besides."""
-    container = group["template"]["spec"]["containers"][0]["resources"]
-    given = {**container.get("requests", {}), **container.get("limits", {})}
+    container = group["template"]["spec"]["containers"][0].get("resources") or {}
+    limits, requests = (
+        {name: _quantity(text) for name, text in (container.get(of) or {}).items() if name in READ}
+        for of in ("limits", "requests")
+    )
+    given = {**requests, **limits}
     told = json.loads((group.get("rayStartParams") or {}).get("resources") or "{}")
-    resources = json.loads(told) if isinstance(told, str) else told  # KubeRay wants it quoted
-    cpu = str(given.get("cpu", 0))
-    cores = float(cpu[:-1]) / 1000 if cpu.endswith("m") else float(cpu)
-    gpus = float(given.get("nvidia.com/gpu", 0))
-    count = int(group.get("maxReplicas") or group.get("replicas") or 1)
-    return NodeType(group["groupName"], {"CPU": cores, "GPU": gpus, **resources}, count)
+    told = json.loads(told) if isinstance(told, str) else told  # KubeRay wants it quoted
+    names = {"CPU": "cpu", "GPU": "nvidia.com/gpu"}
+    resources = {name: given[key] for name, key in names.items() if key in given} | told
+    return NodeType(
+        group["groupName"],
+        resources,
+        int(_or(group.get("maxReplicas"), _or(group.get("replicas"), 1))),
+        limits.get("ephemeral-storage"),
+        limits.get("memory"),
+        unknown=_unknown(resources) if "CPU" in resources else "resources",
+    )
+
+
+def _quantity(text: Any) -> float:
+    """A number as Kubernetes writes it, such as 500m or 24Gi. Raises ValueError."""
+    if not (found := QUANTITY.fullmatch(str(text))):
+        raise ValueError(f"{text!r} is no quantity")
+    return float(found[1]) * SUFFIXES[found[2] or ""]
 
 
 def nodes_of_ray(alive: Iterable[Mapping[str, Any]]) -> list[NodeType]:
@@ -76,3 +124,20 @@ def nodes_of_ray(alive: Iterable[Mapping[str, Any]]) -> list[NodeType]:
         for node in alive
         if node.get("Alive")
     ]
+
+
+def smallest_card(nodes: Iterable[NodeType], resources: Resources) -> float | None:
+    """Bytes that a worker has of the smallest GPU that may become its own, where no type is asked
+    for, of those nodes whose type is known; None without such."""
+    if resources.gpu_type or not resources.gpus:
+        return None
+    able = (node for node in nodes if node.resources.get("GPU", 0) >= resources.gpus)
+    cards = [gib for node in able if (gib := _card(node))]
+    return min(cards) * GIB * resources.gpus if cards else None
+
+
+def _card(node: NodeType) -> float:
+    """GiB of one of its GPUs; the most where it goes by several names (A100, A100-80G). 0 where
+    none is known."""
+    names = (name.removeprefix(ACCELERATOR) for name in node.resources if ACCELERATOR in name)
+    return max((GPU_GIB.get(name, 0.0) for name in names), default=0.0)

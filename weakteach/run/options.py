@@ -137,7 +137,7 @@ class Cluster:
     """File of ray up or KubeRay that the cluster is made of: what its nodes can never hold is
     refused."""
     check: bool = False
-    """Check that all is there that the run needs; start nothing."""
+    """Check that all is there that the run needs, and on a cluster that is named; start nothing."""
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,7 @@
 Each check takes values and gives problems; none of them loads weights.
 """
 
-import json
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import util
 from itertools import islice
@@ -15,8 +13,7 @@ from typing import Any
 from rich.table import Table
 
 from weakteach.artifacts.errors import UserError
-from weakteach.artifacts.store import Store
-from weakteach.models.resources import GIB, Resources, room_of
+from weakteach.models.resources import Resources
 from weakteach.models.spec import (
     CONFIG,
     TOKENIZER_FILES,
@@ -25,13 +22,11 @@ from weakteach.models.spec import (
     RewardForm,
     fetch,
     find_model,
+    read_config,
 )
 from weakteach.preferences.pair import Quarantined
-from weakteach.run.nodes import ACCELERATOR, NodeType
 
 FIRST_ROWS = 100
-# Of a node's disk, for the system, Ray's image with CUDA, and its logs.
-SYSTEM_GIB = 50
 
 
 @dataclass(frozen=True)
@@ -41,6 +36,10 @@ class Problem:
     where: str
     what: str
     remedy: str
+
+
+Config = Mapping[str, Any]
+Problems = Iterable[Problem]
 
 
 def problem_table(problems: Sequence[Problem]) -> Table:
@@ -64,12 +63,13 @@ def _said(where: str, check: Callable[[], Any]) -> tuple[Any, list[Problem]]:
 
 
 def check_models(models: Iterable[Model], max_tokens: int) -> list[Problem]:
-    """Of models that are trained or labeled with: that each is there, may be fetched, has weights,
-    a tokenizer with EOS, and a context of ``max_tokens``."""
+    """Of models that are trained or labeled with: that each is there, may be fetched, has weights
+    of a language model that can be trained, a tokenizer with EOS, and a context of ``max_tokens``.
+    """
     problems: list[Problem] = []
     for model in dict.fromkeys(models):
         found, why = _found(model)
-        problems += why or _check_files(found, "text", max_tokens)
+        problems += why or _check_files(found, "text", max_tokens, _check_policy)
     return problems
 
 
@@ -79,8 +79,7 @@ def check_golds(golds: Iterable[tuple[Model, RewardForm]]) -> list[Problem]:
     problems: list[Problem] = []
     for model, form in dict.fromkeys(golds):
         found, why = _found(model)
-        why = why or [*_check_files(found, form, 0)]
-        problems += why or _check_head(found)
+        problems += why or _check_files(found, form, 0, _check_head)
     return problems
 
 
@@ -105,14 +104,23 @@ def _found(model: Model) -> tuple[Model, list[Problem]]:
     return model, []
 
 
-def _check_files(model: Model, form: RewardForm, max_tokens: int) -> Iterable[Problem]:
+def _check_files(
+    model: Model, form: RewardForm, max_tokens: int, check_kind: Callable[[str, Config], Problems]
+) -> Problems:
     if model.is_gguf or model.is_untrained:
         return []
     name = model.label
     folder, found = _said(name, lambda: _small_files(model))
     if found:
         return found
-    return [*_check_tokenizer(name, folder, form), *_check_context(name, folder, max_tokens)]
+    config, found = _said(name, lambda: read_config(folder))
+    if found:
+        return found
+    return [
+        *_check_tokenizer(name, folder, form),
+        *_check_context(name, config, max_tokens),
+        *check_kind(name, config),
+    ]
 
 
 def _small_files(model: Model) -> Path:
@@ -140,12 +148,7 @@ def _check_tokenizer(name: str, folder: Path, form: RewardForm) -> Iterator[Prob
         yield Problem(name, "it has no chat template", f"give it as pair:{name}, or without a form")
 
 
-def _config(folder: Path) -> Mapping[str, Any]:
-    return json.loads((folder / CONFIG).read_text())
-
-
-def _check_context(name: str, folder: Path, max_tokens: int) -> Iterator[Problem]:
-    config = _config(folder)
+def _check_context(name: str, config: Config, max_tokens: int) -> Problems:
     config = config.get("text_config") or config
     context = config.get("max_position_embeddings") or config.get("n_positions")
     if context and context < max_tokens:
@@ -154,20 +157,47 @@ def _check_context(name: str, folder: Path, max_tokens: int) -> Iterator[Problem
             f"it reads {context} tokens, and pairs may have {max_tokens}",
             f"--max-tokens {context}, or another model",
         )
-    if "auto_map" in config and not config.get("model_type"):
-        yield Problem(name, "it comes with code of its own, which is not run", "use another model")
 
 
-def _check_head(model: Model) -> Iterator[Problem]:
-    config = _config(_small_files(model))
+def _check_policy(name: str, config: Config) -> Problems:
+    from transformers.models.auto import modeling_auto  # as above
+
+    known = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    yield from _check_class(name, config, "AutoModelForCausalLM", known)
+    if how := config.get("quantization_config"):
+        method = how.get("quant_method", "") if isinstance(how, dict) else ""
+        what = f"its weights are quantized{f' ({method})' if method else ''}, and are not trained"
+        yield Problem(name, what, "give the model that it was made of, or --lora-base nf4 with it")
+
+
+def _check_head(name: str, config: Config) -> Problems:
+    from transformers.models.auto import modeling_auto  # as above
+
+    known = modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+    yield from _check_class(name, config, "AutoModelForSequenceClassification", known)
     labels = config.get("num_labels") or len(config.get("id2label") or {0: "", 1: ""})
     kinds = config.get("architectures") or [""]
     if labels != 1 or not kinds[0].endswith("ForSequenceClassification"):
         yield Problem(
-            model.label,
+            name,
             f"it is no reward model: {kinds[0] or 'no architecture'} with {labels} outputs",
             "give a sequence-classification model with one output as --gold",
         )
+
+
+def _check_class(name: str, config: Config, loader: str, known: Collection[str]) -> Problems:
+    """That a class of transformers, one that comes with the library, loads the model."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES  # as above
+
+    kind, own = config.get("model_type"), config.get("auto_map") or ()
+    if kind in known:
+        return
+    if own and (loader in own or kind not in CONFIG_MAPPING_NAMES):
+        yield Problem(name, "it comes with code of its own, which is not run", "use another model")
+        return
+    named = f"its type is {kind!r}" if kind else "its config.json names no model_type"
+    what = f"{named}, and {loader} of the transformers installed here loads none such"
+    yield Problem(name, what, "use another model, or a newer transformers")
 
 
 def check_source(data: str, find: Callable[[], Any]) -> list[Problem]:
@@ -187,96 +217,6 @@ def check_source(data: str, find: Callable[[], Any]) -> list[Problem]:
     return []
 
 
-def check_cluster(where: str, nodes: Sequence[NodeType], resources: Resources) -> list[Problem]:
-    """That the nodes can ever place the workers of one step, all of a training at a time."""
-    if not resources.gpus and not resources.train_workers:
-        return []
-    kind = f"{ACCELERATOR}{resources.gpu_type}"
-    wanted = {"CPU": resources.cpus, "GPU": resources.gpus}
-    with_type = [n for n in nodes if not resources.gpu_type or n.resources.get(kind)]
-    if not with_type:
-        types = sorted(
-            {r.removeprefix(ACCELERATOR) for n in nodes for r in n.resources if ACCELERATOR in r}
-        )
-        return [
-            Problem(
-                where,
-                f"no node has a {resources.gpu_type} GPU",
-                f"--gpu-type {' or '.join(types) if types else 'any'}, or another cluster",
-            )
-        ]
-    fits = [
-        min(int(n.resources.get(name, 0) // amount) for name, amount in wanted.items() if amount)
-        for n in with_type
-    ]
-    if not max(fits):
-        return [
-            Problem(
-                where,
-                f"no node has {resources.gpus:g} GPUs and {resources.cpus:g} CPUs for one worker",
-                "ask for fewer with --gpus and --cpus, or larger nodes",
-            )
-        ]
-    room = sum(fit * node.count for fit, node in zip(fits, with_type, strict=True))
-    problems = []
-    for option, count in (
-        ("--train-workers", resources.train_workers),
-        ("--label-actors", resources.label_actors),
-    ):
-        if count > room:
-            what = f"{count} workers are asked for, and all nodes together hold {room}"
-            problems.append(Problem(where, what, f"{option} {room}, or a larger cluster"))
-    cpus = sum(node.resources.get("CPU", 0) * node.count for node in nodes)
-    taken = resources.label_actors * resources.cpus
-    if resources.preparing_cpus and taken <= cpus < taken + resources.preparing_cpus:
-        what = f"labeling actors take all {cpus:g} CPUs, and leave none to tokenize for them"
-        problems.append(Problem(where, what, "fewer --cpus or --label-actors, or a larger cluster"))
-    return problems
-
-
-def check_hosts(
-    where: str, nodes: Sequence[NodeType], resources: Resources, needed: float
-) -> list[Problem]:
-    """That the disks of nodes which may hold a worker have room for the bytes that steps keep on
-    their hosts, beside the system and Ray's image."""
-    return [
-        Problem(
-            where,
-            f"steps keep up to {needed / GIB:,.0f} GiB on their host (models, checkpoints), and "
-            f"the disk of {node.name} has room for {node.disk / GIB - SYSTEM_GIB:,.0f} GiB",
-            f"a disk of {needed / GIB + SYSTEM_GIB:,.0f} GiB or more in the file, or --sft-lora",
-        )
-        for node in nodes
-        if node.disk is not None
-        and node.resources.get("GPU", 0) >= resources.gpus
-        and needed > node.disk - SYSTEM_GIB * GIB
-        and (not resources.gpu_type or f"{ACCELERATOR}{resources.gpu_type}" in node.resources)
-    ]
-
-
-def check_memory(
-    steps: Iterable[tuple[str, float, bool]], resources: Resources, gib: float | None = None
-) -> list[Problem]:
-    """That the bytes which each step takes on a GPU are there, by names of steps and whether they
-    train. ``gib`` is the memory of the device; without it, the smallest that is sold under the
-    GPU's name."""
-    room = room_of(resources) if gib is None else gib * GIB * min(1.0, resources.gpus)
-    if not resources.gpus or room is None:
-        return []
-    smaller = "a smaller --batch-tokens, or another --gpu-type"
-    less = "more --train-workers to shard it over, --sft-lora, or another --gpu-type"
-    return [
-        Problem(
-            name,
-            f"it takes about {needed / GIB:.0f} GiB, and its share of a "
-            f"{resources.gpu_type or 'GPU'} is {room / GIB:.0f} GiB",
-            less if trains else smaller,
-        )
-        for name, needed, trains in steps
-        if needed > room
-    ]
-
-
 def check_nf4(resources: Resources) -> list[Problem]:
     """That there are GPUs, and the library, for bases in 4 bits."""
     where, found = "--lora-base nf4", []
@@ -286,21 +226,3 @@ def check_nf4(resources: Resources) -> list[Problem]:
         what = "it needs bitsandbytes, which is not installed"
         found.append(Problem(where, what, "pip install 'weakteach[nf4]', here and on every host"))
     return found
-
-
-def check_disk(where: str, free: float, needed: float) -> list[Problem]:
-    """That ``needed`` bytes have room."""
-    if needed <= free:
-        return []
-    what = f"about {needed / GIB:,.0f} GiB will be written, and {free / GIB:,.0f} GiB are free"
-    return [Problem(where, what, "another --storage, --drop-sft of sweeps, or `weakteach gc`")]
-
-
-def free_bytes(store: Store) -> float:
-    """Of the storage; without bound where it is no file system."""
-    if not store.is_local:
-        return float("inf")
-    folder = Path(store.root)
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free

@@ -2,26 +2,38 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
+from weakteach.artifacts.copies import cache_folder
 from weakteach.artifacts.errors import UserError
+from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Store
 from weakteach.models.resources import Resources
 from weakteach.preferences.sources import UNRESOLVED, HubSource, Source, hub_source
-from weakteach.run.fit import Footprint
-from weakteach.run.needs import Needs, named
-from weakteach.run.nodes import nodes_of_file
-from weakteach.run.preflight import (
-    Problem,
+from weakteach.run.address import is_here
+from weakteach.run.capacity import (
+    Host,
     check_cluster,
     check_disk,
-    check_embeddings,
-    check_golds,
+    check_host_memory,
     check_hosts,
     check_memory,
+    free_bytes,
+    hosts_of,
+    open_questions,
+)
+from weakteach.run.concurrency import memory_here
+from weakteach.run.fit import Footprint, footprints
+from weakteach.run.needs import Needs, named
+from weakteach.run.nodes import NodeType, nodes_of_file, smallest_card
+from weakteach.run.options import Cluster
+from weakteach.run.preflight import (
+    Problem,
+    check_embeddings,
+    check_golds,
     check_models,
     check_source,
-    free_bytes,
     problem_table,
 )
 from weakteach.run.terminal import terminal
@@ -78,23 +90,83 @@ def _at_revision(source: Source) -> Source:
     return source
 
 
-def check_cluster_file(
-    file: Path | None, resources: Resources, on_host: float = 0.0
+def check_cluster_file(file: Path | None, resources: Resources) -> list[Problem]:
+    """That the nodes of a cluster file can hold what is asked for. Raises UserError for a file that
+    is none."""
+    return check_cluster(file.name, nodes_of_file(file), resources) if file else []
+
+
+def tell_open_questions(file: Path | None, resources: Resources) -> None:
+    """Print what a cluster file leaves open. Raises UserError for a file that is none."""
+    if file:
+        for line in open_questions(file.name, nodes_of_file(file), resources):
+            terminal().print(line, soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What the ``missing`` steps of a run take: ``resources`` are those of the step that asks for
+    most, ``footprints`` are on a device. The bytes are ``written`` to the storage and kept
+    ``on_host``."""
+
+    missing: Sequence[Step]
+    resources: Resources
+    max_tokens: int
+    footprints: Sequence[Footprint]
+    written: float
+    on_host: float
+
+    @property
+    def loads(self) -> list[tuple[str, float, int]]:
+        """See ``check_host_memory``."""
+        return [(one.name, one.loaded, one.workers) for one in self.footprints]
+
+
+def check_run(taken: Taken, store: Store, where: Cluster) -> list[Problem]:
+    """That steps fit the memory of a GPU and of a host, and what they write and keep the storage
+    and the disks of hosts: those of a cluster's file, or this machine. Raises UserError for a file
+    that is none."""
+    problems = check_footprints(taken.footprints, taken.resources)
+    if store.is_local:
+        problems += check_disk(store.url, free_bytes(Path(store.root)), taken.written)
+    if where.cluster_file:
+        return problems + _check_file(where.cluster_file, taken)
+    return problems + (_check_machine(taken, store) if is_here(where.address) else [])
+
+
+def _check_file(file: Path, taken: Taken) -> list[Problem]:
+    nodes, resources = nodes_of_file(file), taken.resources
+    return [
+        *check_cluster(file.name, nodes, resources),
+        *check_hosts(file.name, nodes, resources, taken.on_host),
+        *check_host_memory(file.name, hosts_of(nodes, resources), taken.loads),
+        *check_cards(nodes, taken.missing, resources, taken.max_tokens),
+    ]
+
+
+def _check_machine(taken: Taken, store: Store) -> list[Problem]:
+    """This machine, on which Ray is to start."""
+    hosts = [Host("this machine", memory_here())]
+    problems = check_host_memory("this machine", hosts, taken.loads)
+    if store.is_local:
+        return problems
+    folder = cache_folder()
+    remedy = "WEAKTEACH_CACHE on a larger disk, or --sft-lora"
+    return problems + check_disk(str(folder), free_bytes(folder), taken.on_host, remedy)
+
+
+def check_cards(
+    nodes: Sequence[NodeType], missing: Iterable[Step], resources: Resources, max_tokens: int
 ) -> list[Problem]:
-    """That the nodes of a cluster file can hold what is asked for, and their disks the bytes that a
-    step keeps ``on_host``. Raises UserError for a file that is none."""
-    if not file:
+    """That steps fit the smallest card of nodes on which they may be placed, as far as its type is
+    known, where no type of GPU is asked for."""
+    if (room := smallest_card(nodes, resources)) is None:
         return []
-    nodes = nodes_of_file(file)
-    problems = check_cluster(file.name, nodes, resources)
-    return problems + check_hosts(file.name, nodes, resources, on_host)
+    return check_footprints(footprints(missing, resources, max_tokens, room), resources, room)
 
 
-def check_run(
-    written: float, taken: Iterable[Footprint], store: Store, resources: Resources
+def check_footprints(
+    taken: Iterable[Footprint], resources: Resources, room: float | None = None
 ) -> list[Problem]:
-    """That steps fit the memory of a GPU, and the bytes that are ``written`` the storage."""
-    problems = check_memory(
-        [(f"{one.kind} of {one.model}", one.fitted, one.trains) for one in taken], resources
-    )
-    return problems + check_disk(store.url, free_bytes(store), written)
+    """That steps, as they are made to fit, fit the memory of a GPU, or ``room`` bytes of one."""
+    return check_memory([(one.name, one.fitted, one.remedy) for one in taken], resources, room)

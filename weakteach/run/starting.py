@@ -13,7 +13,14 @@ from rich.console import Console
 
 from weakteach.report.terminal import terminal_tables
 from weakteach.run.asked import Planned
-from weakteach.run.cluster import SECONDS_FOR_NODES, arms_at_once, shared, start_ray, what_waits
+from weakteach.run.cluster import (
+    SECONDS_FOR_NODES,
+    arms_at_once,
+    nodes_now,
+    shared,
+    start_ray,
+    what_waits,
+)
 from weakteach.run.parts import SPENT, Outcome, Part, deadline_of
 from weakteach.run.plan import make_plan, plan_sentence
 from weakteach.run.prices import check_cost, costs, rates
@@ -47,8 +54,9 @@ def _join(console: Console, planned: Planned) -> int:
     )
     if joined.dashboard:
         console.print(f"Dashboard: {joined.dashboard}", soft_wrap=True)
-    for line in what_waits(joined, planned.widest):
+    for line in what_waits(joined, planned.widest, SECONDS_FOR_NODES):
         console.print(line, soft_wrap=True)
+    planned.check_cards(nodes_now())
     patience = SECONDS_FOR_NODES if joined.by_address else 0.0
     at_once = arms_at_once(planned.at_once, resources, patience)
     console.print(f"{at_once}.")

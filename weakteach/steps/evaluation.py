@@ -11,11 +11,17 @@ from weakteach.artifacts.step import Step, Workspace
 from weakteach.artifacts.store import Store
 from weakteach.evaluation.agreement import compare_labels, join_labels
 from weakteach.evaluation.gold import Gold, Scoring, prompt_id
+from weakteach.models.memory import generation_memory
+from weakteach.models.resources import Resources, room_of
+from weakteach.models.size import shape_for
 from weakteach.models.spec import Dtype, Model
 from weakteach.preferences.pair import GROUP_ROWS, DataError, preference_set
 from weakteach.steps.data import Labels, Part, Policy, read_labels, resources_of
 from weakteach.steps.labels import GoldLabels, WeakLabels
+from weakteach.steps.training import base_model
 
+# Of a batch of generation, however small the GPU.
+FEWEST_TOKENS = 1024
 PROMPT_COLUMNS = ["prompt", "prompt_messages", "tools"]
 
 
@@ -72,6 +78,20 @@ class Generate(Step):
     dtype: Dtype = "float32"
     samples: int = 1
 
+    def batch_tokens(self, resources: Resources) -> int:
+        """Tokens, prompts and responses, that are drawn together: those of the resources, halved
+        until the weights and the keys and values of a batch fit the GPU of that type."""
+        tokens, room = resources.batch_tokens, room_of(resources)
+        model = base_model(self.policy)
+        shape = shape_for(model) if model and room is not None else None
+        if shape and room is not None:
+            while (
+                tokens > FEWEST_TOKENS
+                and generation_memory(shape, tokens, self.dtype).on_gpu > room
+            ):
+                tokens //= 2
+        return tokens
+
     def compute(self, workspace: Workspace) -> dict[str, Any]:
         from weakteach.evaluation.responses import Sampling
         from weakteach.labeling.shards import Stream
@@ -93,7 +113,7 @@ class Generate(Step):
             self.temperature,
             self.max_new_tokens,
             self.dtype,
-            resources.batch_tokens,
+            self.batch_tokens(resources),
             self.samples,
         )
         stream = Stream(store, queue, f"{workspace.scratch}/shards", work, "prompt_id")

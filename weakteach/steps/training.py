@@ -18,7 +18,15 @@ import pyarrow.compute as pc
 from weakteach.artifacts.errors import StepError
 from weakteach.artifacts.step import Step, Workspace
 from weakteach.artifacts.store import Store
-from weakteach.models.memory import Fit, Shape, choose_fit, tokens_at_once, ways_to_fit
+from weakteach.models.memory import (
+    Fit,
+    Memory,
+    Shape,
+    choose_fit,
+    starting_memory,
+    tokens_at_once,
+    ways_to_fit,
+)
 from weakteach.models.resources import Resources, room_of
 from weakteach.models.size import shape_for
 from weakteach.models.spec import Dtype, Model
@@ -197,13 +205,27 @@ def base_model(policy: Policy) -> Model | None:
 def plan_fit(
     step: Sft | Dpo | RewardHead, shape: Shape, resources: Resources, length: int, room: float
 ) -> Fit | None:
-    """How the step fits a GPU of ``room`` bytes; None if it does not."""
+    """How the step fits a GPU of ``room`` bytes; None if it does not, or what is there of it before
+    it is sharded does not."""
+    before = before_training(step, shape, resources)
+    if before and before.on_gpu > room:
+        return None
     workers = max(1, resources.train_workers)
     tokens, ways = tokens_of(step, resources, length), ways_to_fit(resources.fit, workers)
     if is_over_nf4(step) or (isinstance(step, RewardHead) and step.recipe.lora):
         ways = [way for way in ways if way.shards == 1]
     how = (rank_of(step), workers, room, ways, is_over_nf4(step))
     return choose_fit(shape, tokens, step.dtype, *how)
+
+
+def before_training(
+    step: Sft | Dpo | RewardHead, shape: Shape, resources: Resources
+) -> Memory | None:
+    """What a step holds of a GPU before its model is made to fit; None if that is nothing."""
+    if not isinstance(step, Dpo):
+        return None
+    how = (step.dtype, rank_of(step), is_over_nf4(step))
+    return starting_memory(shape, resources.batch_tokens, *how)
 
 
 def tokens_of(step: Sft | Dpo | RewardHead, resources: Resources, length: int) -> int:

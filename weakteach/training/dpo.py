@@ -17,10 +17,11 @@ from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.utils import FusedCausalLMOutput
 
 from weakteach.artifacts.errors import StepError
-from weakteach.models.loading import context_length
+from weakteach.models.loading import context_length, load_causal
 from weakteach.models.logprobs import pair_logprobs
+from weakteach.models.memory import Fit
 from weakteach.models.tokens import PairTokens
-from weakteach.training.fitting import find_fit, placed
+from weakteach.training.fitting import find_fit, placed, require_room
 from weakteach.training.packed import PackedLanguageModel, Part
 from weakteach.training.recipes import EXPECT_WRONG_LABELS, DpoRecipe, Loss
 from weakteach.training.stopping import StopWhenWorse
@@ -172,7 +173,9 @@ def dpo_trainer(job: TrainingJob) -> PackedDpoTrainer:
     not below that after the one before. Raises StepError if such a training would be sharded.
     """
     recipe: DpoRecipe = job.recipe
-    model, tokenizer = load_start(job)
+    model, tokenizer = load_start(job, partial(load_causal, placed=False))
+    require_room(job, model)
+    placed(model, Fit())  # to be read, whole whatever follows
     tokens = load_preferences(job, tokenizer, context_length(model))
     reference = reference_logprobs(job, model, tokens)
     held_out = None

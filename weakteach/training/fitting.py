@@ -11,6 +11,7 @@ from weakteach.models.memory import (
     Fit,
     choose_fit,
     shape_of,
+    starting_memory,
     tokens_at_once,
     training_memory,
     ways_to_fit,
@@ -67,6 +68,23 @@ def find_fit(job: TrainingJob, model: PreTrainedModel, pairs: Sequence[PairToken
         "more workers (--train-workers), LoRA, or a smaller --train-tokens; --fit whole tries it "
         "all the same"
     )
+
+
+def require_room(job: TrainingJob, model: PreTrainedModel) -> None:
+    """Raises StepError where, by the estimate, the smallest device of the workers has no room for
+    the whole model as DPO reads it before anything is sharded, unless a fit was asked for."""
+    room, shape = _room(job.resources.gpus), shape_of(model.config.to_dict())
+    if job.resources.fit != "auto" or room is None or shape is None:
+        return
+    lora: Lora | None = job.recipe.lora
+    rank, over_nf4 = (lora.rank, lora.over_nf4) if lora else (0, False)
+    needed = starting_memory(shape, job.resources.batch_tokens, job.dtype, rank, over_nf4).on_gpu
+    if needed > room:
+        raise StepError(
+            f"DPO reads the model whole before it trains, which takes about {needed / GIB:.0f} GiB "
+            f"of a GPU that has {room / GIB:.0f}: --lora-base nf4, a smaller --batch-tokens, or "
+            "another --gpu-type; --fit sharded tries it all the same"
+        )
 
 
 def placed(model: PreTrainedModel, fit: Fit) -> PreTrainedModel:
