@@ -85,9 +85,7 @@ def store(tmp_path_factory):
     return store
 
 
-def test_it_stops_by_held_out_pairs_and_another_makes_as_many_updates(
-    store, tmp_path, monkeypatch
-):
+def test_it_stops_by_held_out_pairs_and_another_makes_as_many_updates(store, tmp_path, monkeypatch):
     facts = store.record(STOPPED)["facts"]
     losses = losses_of(store, STOPPED)
     assert list(losses) == list(range(EPOCH, facts["updates"] + 1, EPOCH))

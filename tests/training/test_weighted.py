@@ -95,8 +95,9 @@ def test_weights_that_are_missing_or_none_are_refused(student, tmp_path, weights
 def test_what_would_be_ignored_or_weigh_otherwise_is_refused(
     student, tmp_path, option, value, message
 ):
-    rows, how = Dataset.from_dict({**ROWS, "weight": [1.0] * 3}), DPOConfig(
-        str(tmp_path), use_cpu=True
+    rows, how = (
+        Dataset.from_dict({**ROWS, "weight": [1.0] * 3}),
+        DPOConfig(str(tmp_path), use_cpu=True),
     )
     setattr(how, option, value)
     with pytest.raises(DataError, match=message):
@@ -107,7 +108,9 @@ def test_trls_collator_in_place_of_ours_is_refused(student, tmp_path):
     rows = Dataset.from_dict({**ROWS, "weight": [1.0, 0.5, 0.1]})
     trainer = weighted_dpo_trainer(*student, rows, DPOConfig(str(tmp_path), use_cpu=True))
     trainer.data_collator = DataCollatorForPreference(pad_token_id=0)
-    with pytest.raises(StepError, match="collator was replaced by DataCollatorForPreference: leave"):
+    with pytest.raises(
+        StepError, match="was replaced by DataCollatorForPreference: leave"
+    ):
         trainer.train()
 
 
