@@ -108,9 +108,7 @@ def test_trls_collator_in_place_of_ours_is_refused(student, tmp_path):
     rows = Dataset.from_dict({**ROWS, "weight": [1.0, 0.5, 0.1]})
     trainer = weighted_dpo_trainer(*student, rows, DPOConfig(str(tmp_path), use_cpu=True))
     trainer.data_collator = DataCollatorForPreference(pad_token_id=0)
-    with pytest.raises(
-        StepError, match="was replaced by DataCollatorForPreference: leave"
-    ):
+    with pytest.raises(StepError, match="was replaced by DataCollatorForPreference: leave"):
         trainer.train()
 
 
