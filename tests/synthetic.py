@@ -65,12 +65,14 @@ class Bed:
 
     def reward(
         self, role: str, seed: int, values: Values, of: str = GOLD, fingerprint: str = "",
-        **setting: str,
+        parameters: Mapping[str, Any] | None = None, **setting: str,
     ) -> Measure:  # fmt: skip
         table = pa.table({"prompt_id": list(values), "reward": [float(v) for v in values.values()]})
         mean = sum(values.values()) / len(values)
         facts = {"rows": len(values), "mean": mean, "se": 0.1}
-        made = self.put("GoldReward", facts, {"rewards": table}, fingerprint)
+        made = self.put(
+            "GoldReward", facts, {"rewards": table}, fingerprint, parameters=dict(parameters or {})
+        )
         return self.measure("reward", role, seed, "GoldReward", made, of, **setting)
 
     def similarity(self, role: str, seed: int, values: Values) -> Measure:

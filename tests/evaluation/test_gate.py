@@ -74,10 +74,26 @@ def test_labels_to_collect() -> None:
     advice = gate(known(0.56, 0.49, 0.62), 1200)
     assert advice.kind == "collect"
     assert advice.more == -(-pairs_to_tell(0.56, 0.5, widened) // 1) - 300
+    seems = "so many more would tell it if its accuracy is what it seems."
+    assert advice.sentence.endswith(
+        f": opt-45k is not told from chance: 56.0% (95% interval 49.0% to 62.0%) on 300 held-out "
+        f"pairs, and {seems}"
+    )
     # A curve that is shown to rise to what is wanted needs fewer.
     gain = Estimate(2, 1, 3)
     rising = LearningCurve((100, 300), (gain, gain), 0.7, gain, Reach(0.65, 900, 500, 2000, True))
-    assert gate(known(0.54, 0.48, 0.6, curve=rising), 1200).more == 600
+    advice = gate(known(0.54, 0.48, 0.6, curve=rising), 1200)
+    assert advice.more == 600
+    assert advice.sentence.startswith("Collect about 600 more human labels: ")
+    assert advice.sentence.endswith(
+        "and by its learning curve so many more would raise its accuracy to 65%, which would be "
+        "told."
+    )
+    # One that is told sooner as it is need not rise.
+    far = replace(rising, reach=Reach(0.65, 2000, 500, 2900, True))
+    advice = gate(known(0.56, 0.49, 0.62, curve=far), 1200)
+    assert advice.more == -(-pairs_to_tell(0.56, 0.5, widened) // 1) - 300
+    assert advice.sentence.endswith(seems)
     untold = replace(rising, reach=Reach(0.65, 900, None, None, False))
     assert gate(known(0.51, 0.45, 0.57, curve=untold), 1200).kind == "other"
 

@@ -15,7 +15,8 @@ from weakteach.evaluation.teaching import (
     seen_from_json,
     to_json,
 )
-from weakteach.statistics.estimate import Estimate
+from weakteach.statistics.cross_fit import kappa
+from weakteach.statistics.estimate import Estimate, wilson_interval
 
 
 def test_facts_of_a_known_teacher() -> None:
@@ -79,6 +80,12 @@ def test_rivals_are_compared_on_the_same_pairs() -> None:
     twin, rival = found.rivals
     assert (twin.agreement.value, twin.kappa.value, twin.behind.value) == (1, 1, 0)
     assert twin.same_model
+    assert rival.kappa.low < 0 < rival.kappa.high
+    # Of both rounds, as the agreement is, and as wide as teachers that share training pairs allow.
+    assert rival.kappa == kappa(teacher.choice, worse.choice, teacher.group, teacher.inflation)
+    alone = kappa(teacher.choice[0], worse.choice[0])
+    assert rival.kappa.value != alone.value
+    assert rival.kappa.high - rival.kappa.low > 1.2 * (alone.high - alone.low)
     assert rival.behind.low > 0.1
     assert rival.behind.value == pytest.approx(found.accuracy.value - rival.accuracy.value)
     assert abs(rival.kappa.value) < 0.1
@@ -98,11 +105,24 @@ def test_what_was_seen_is_in_no_accuracy() -> None:
     how = np.array(["same pair", "", "", "near-duplicate", "same prompt", ""], dtype=object)
     right = np.array([True, True, False, True, True, True])
     known = np.array([True, True, True, True, True, False])
-    found = seen_facts(how, right, known)
+    found = seen_facts(how, right, known, np.arange(6))
     assert (found.pairs, found.same_pair, found.same_prompt, found.near_duplicate) == (6, 1, 1, 1)
     assert found.agreement is not None
     assert (found.agreement.value, found.agreement.prompts) == (0.5, 2)
-    assert seen_facts(how, right, np.zeros(6, dtype=bool)).agreement is None
+    assert seen_facts(how, right, np.zeros(6, dtype=bool), np.arange(6)).agreement is None
+
+
+def test_pairs_of_one_prompt_that_go_together_say_no_more_than_one_of_them() -> None:
+    """Of 8 prompts with 5 pairs each, all pairs of 6 are right: as much as 6 of 8 pairs say."""
+    how, known = np.array([""] * 40, dtype=object), np.ones(40, dtype=bool)
+    right, prompts = np.repeat([True] * 6 + [False] * 2, 5), np.repeat(np.arange(8), 5)
+    agreement = seen_facts(how, right, known, prompts).agreement
+    assert agreement is not None
+    assert (agreement.low, agreement.high) == pytest.approx(wilson_interval(6, 8), abs=1e-9)
+    assert (agreement.value, agreement.prompts) == (0.75, 40)
+    alone = seen_facts(how, right, known, np.arange(40)).agreement
+    assert alone is not None
+    assert alone.low > agreement.low
 
 
 def test_json_holds_every_fact_and_nothing_that_json_cannot() -> None:
@@ -120,7 +140,8 @@ def test_json_holds_every_fact_and_nothing_that_json_cannot() -> None:
     assert read.accuracy.value == found.accuracy.value
     assert np.isnan(read.accuracy.p)
     assert read.transfer[0].accuracy.high == 0.7
-    seen = seen_facts(np.array([""], dtype=object), np.array([True]), np.array([True]))
+    one = np.array([True])
+    seen = seen_facts(np.array([""], dtype=object), one, one, np.array([0]))
     again = seen_from_json(json.loads(json.dumps(to_json(seen), allow_nan=False)))
     assert to_json(again) == to_json(seen)
     assert (again.pairs, again.agreement.value) == (1, 1.0)

@@ -55,7 +55,8 @@ def run_of(found: TeacherFacts, **changes: Any) -> LabelRun:
     )
     errors, unsure = judged_pairs(rows, texts)
     how = np.array(["same pair", "", "near-duplicate", ""], dtype=object)
-    seen = seen_facts(how, np.array([True, True, True, False]), np.ones(4, dtype=bool))
+    right = np.array([True, True, True, False])
+    seen = seen_facts(how, right, np.ones(4, dtype=bool), np.arange(4))
     made = LabelRun(
         labeled="few.jsonl", unlabeled="many.jsonl", to_label=1200, facts=found,
         advice=gate(found, 1200), routes=priced(found.routing, 1200, 0.5), seen=seen, price=0.5,

@@ -6,8 +6,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from synthetic import Bed, experiment
-from test_claims import check, students
+from test_claims import check, rewards, students
 
+from weakteach.artifacts.errors import StorageError
 from weakteach.results.analysis import analyze
 from weakteach.results.beyond import BEYOND_STATEMENTS
 from weakteach.results.deciding import claim_rows
@@ -60,11 +61,47 @@ def test_c5_is_of_the_smallest_fraction(bed):
 
 
 def test_r11_compares_with_human_labels_of_some_and_of_all(bed):
-    levels = {"both": 2.7, "few_long": 2.2, "few_stopped": 2.4}
-    found = claims(bed, experiment("R11", "labels", *students(bed, {**COMMON, **levels})))
+    one = r11(bed, best_updates=(36, 72, 36))
+    found = claims(bed, one)
     check(found["R11 few"], 0.5)
     check(found["R11 stopped"], 0.3)
     check(found["R11 all"], -0.3, 0.1 * 2)
+    sentences = {s.claim.id: s.claim.sentence for s in BEYOND_STATEMENTS}
+    assert {row.sentence for row in found.values()} <= set(sentences.values())
+
+
+def test_r11_says_where_training_ended_for_want_of_epochs(bed):
+    one = r11(bed, best_updates=(108, 72, 108))
+    found = claims(bed, one)
+    limit = (
+        "In 2 of 3 trainings held-out pairs still gained after 10 epochs, the most that are tried."
+    )
+    assert found["R11 stopped"].sentence.endswith(f"gains from weak labels of the others. {limit}")
+    assert limit not in found["R11 few"].sentence
+    info = StudyInfo("s", "S", "embedded", "python s.py", "here", started=1.0)
+    answers = analyze(bed.store, Manifest(info, (one,), ())).answers
+    assert [limit in answer.sentence for answer in answers] == [False, True, False]
+
+
+def test_a_student_that_does_not_tell_how_long_it_was_trained_is_damaged(bed):
+    with pytest.raises(StorageError, match="does not tell how long training was tried"):
+        claims(bed, experiment("R11", "labels", *students(bed, {"few_stopped": 2.4})))
+
+
+def r11(bed, best_updates):
+    """Of three seeds, for which the best of 108 updates were those."""
+    measures = students(bed, {**COMMON, "both": 2.7, "few_long": 2.2})
+    for seed, best in enumerate(best_updates):
+
+        def put(step, facts, **parameters):
+            made = bed.put(step, facts, {}, parameters=parameters)
+            return {"step": step, "fingerprint": made}
+
+        tried = put("Dpo", {"best_updates": best, "updates": 108})
+        responses = put("Generate", {}, policy=put("Dpo", {}, as_long_as=tried))
+        made_of = {"responses": responses}
+        measures.append(bed.reward("few_stopped", seed, rewards(2.4, seed), "gold", "", made_of))
+    return experiment("R11", "labels", *measures)
 
 
 def accuracies(bed, right, **setting):

@@ -103,7 +103,8 @@ def test_a_rival_that_is_better_is_named_and_nothing_is_labeled(label):
     advice, rivals = verdict["advice"], verdict["facts"]["rivals"]
     assert (advice["kind"], advice["instead"]) == ("other", "opt-230k")
     assert "opt-230k reached 7" in advice["sentence"]
-    assert "Try opt-230k." in out
+    assert advice["sentence"].endswith("Try opt-230k.")
+    assert out.splitlines()[-1] == advice["sentence"]
     assert [one["name"] for one in rivals] == ["opt-45k", "opt-230k"]
     better = rivals[1]
     assert better["accuracy"]["value"] == pytest.approx(0.75, abs=0.06)
@@ -111,3 +112,19 @@ def test_a_rival_that_is_better_is_named_and_nothing_is_labeled(label):
     assert not any(one["same_model"] for one in rivals)
     assert "opt-230k" in (folder / "report.html").read_text()
     assert not (folder / "labels.parquet").exists()
+
+
+def test_another_domain_or_accuracy_is_another_run_whose_verdict_stays(label, here, tmp_path):
+    """What the verdict is of tells runs apart: else one would replace the files of the other, and
+    ``gc`` would drop what it was made of."""
+    posts = tmp_path / "posts.jsonl"
+    assert here("world", 40, "--domain", "posts", "--out", posts)[0] == 0
+    runs = []
+    for options in ((), ("--wanted-accuracy", 0.8), ("--elsewhere", posts)):
+        _, _, verdict, folder = label("--teacher", "opt-230k", *options)
+        runs.append((folder / "run.json").read_text())
+    assert len(set(runs)) == 3
+    assert verdict["facts"]["transfer"][0]["name"] == "posts.jsonl"
+    held = [json.loads(file.read_text()) for file in tmp_path.glob("store/studies/*/study.json")]
+    verdicts = {tuple(one) for study in held for one in study["steps"] if one[0] == "Verdict"}
+    assert len(held) == len(verdicts) == 3

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from statsmodels.stats.inter_rater import cohens_kappa
 
 from weakteach.statistics.cross_fit import (
     clustered_mean,
@@ -11,6 +12,7 @@ from weakteach.statistics.cross_fit import (
     design_effect,
     inflation,
     kappa,
+    kappa_and_error,
 )
 from weakteach.statistics.estimate import wilson_interval
 
@@ -86,10 +88,30 @@ def test_kappa_of_a_known_table() -> None:
     found = kappa(first, second)
     assert found.value == pytest.approx(0.4)
     assert found.low < 0.4 < found.high
+    theirs = cohens_kappa(np.array([[20, 5], [10, 15]]))
+    assert (found.low, found.high) == pytest.approx((theirs.kappa_low, theirs.kappa_upp))
     assert kappa(first, first).value == 1
     assert np.isnan(kappa([1, 1], [1, 1]).value)
     with pytest.raises(ValueError, match="1 or 2"):
         kappa([1, 0], [1, 2])
+
+
+def test_kappa_of_pairs_that_say_the_same_and_of_rounds_that_share_training_pairs() -> None:
+    first = np.repeat([1, 1, 2, 2], [20, 5, 10, 15])
+    second = np.repeat([1, 2, 1, 2], [20, 5, 10, 15])
+    value, error = kappa_and_error(first, second)
+    # Five times as many pairs, five with each prompt: as many prompts, and no more is known.
+    often = [np.repeat(one, 5) for one in (first, second)]
+    assert kappa_and_error(*often, np.repeat(np.arange(50), 5)) == pytest.approx((value, error))
+    assert kappa_and_error(*often)[1] == pytest.approx(error / np.sqrt(5))
+    assert kappa_and_error(first, second, widened=2.25)[1] == pytest.approx(1.5 * error)
+    # A round more is as many pairs, of which all cells count.
+    swapped = np.stack([first, second]), np.stack([second, first])
+    mean, wide = kappa_and_error(*swapped)
+    assert kappa(*swapped).prompts == 50
+    p, a = 35 / 50, 0.55
+    assert mean == pytest.approx((p - a**2 - (1 - a) ** 2) / (1 - a**2 - (1 - a) ** 2))
+    assert wide == pytest.approx(error, rel=0.05)
 
 
 @given(

@@ -66,7 +66,7 @@ def asking(store: Store, folder: Path, seed: int, updates: int, count: int, size
     folds = Folds(labeled, 2, 1)
     teachers = [training(2 * seed + turn, updates)(HumanLabels(labeled)) for turn in (0, 1)]
     labels = tuple(WeakLabels(teacher, many) for teacher in teachers)
-    judged = cross_fitted("opt-45k", seed, folds, training(seed, min(updates, 12)))
+    judged = cross_fitted("opt-45k", seed, folds, training(seed, updates))
     seen = NewToTeacher(labels[0], labeled)
     return AskHumans(labels, seen, Verdict(folds, judged), count), few, pool
 
@@ -144,9 +144,10 @@ def closed_loop(store: Store, folder: Path, seed: int, count: int) -> dict[str, 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_asked_pairs_against_pairs_drawn_by_lot(store, ray_here, tmp_path):
-    found = [closed_loop(store, tmp_path, seed, LABELED) for seed in range(3)]
+    found = [closed_loop(store, tmp_path, seed, LABELED) for seed in range(4)]
     asked, lot = (np.stack([one[name] for one in found]) for name in ("asked", "lot"))
     ahead = mean(asked - lot)
     print(f"asked {mean(asked)}, by lot {mean(lot)}, ahead {ahead}")
+    assert not np.array_equal(asked, lot)
     # Not shown to do harm; what it gains on so few seeds is within the noise.
     assert ahead.high > -0.05

@@ -16,6 +16,7 @@ from weakteach.labeling.annotators import label_table
 from weakteach.models.spec import find_model, tokenizer_of
 from weakteach.preferences.pair import DataError
 from weakteach.preferences.sources import WorldSource
+from weakteach.results.table import numbers_of
 from weakteach.steps.data import HeldOut, Labels, Pairs, Part
 from weakteach.steps.teachers import Alike, Reliability
 
@@ -81,6 +82,9 @@ def test_teachers_label_alike_where_both_choose_the_same(tmp_path):
     facts = obtain(store, step)["facts"]
     assert (facts["compared"], facts["alike"]) == (20, 15)
     assert facts["kappa"] < 0.75
+    told = {name: error for name, _, error, _ in numbers_of("alike", facts)}
+    # As if both chose each response as often: √(0.75·0.25/20)/0.5.
+    assert told["kappa"] == facts["kappa_se"] == pytest.approx(0.19, abs=0.03)
     alike = pq.read_table(f"{store.path(step)}/alike.parquet")["alike"].to_pylist()
     assert alike == [1.0, 1.0, 0.0, 1.0] * 5
     assert obtain(store, Alike(Known(TEST, 4), Known(TEST, 4)))["facts"]["kappa"] == 1

@@ -17,6 +17,7 @@ from weakteach.evaluation.teaching import seen_from_json
 from weakteach.models.spec import find_model, tokenizer_of
 from weakteach.preferences.duplicates import UNSEEN, recognizer
 from weakteach.preferences.sources import WorldSource, file_source
+from weakteach.statistics.cross_fit import clustered_share
 from weakteach.steps.data import Pairs, read_labels
 from weakteach.steps.labels import HumanLabels, WeakLabels
 from weakteach.steps.training import Dpo, Sft
@@ -109,17 +110,41 @@ def test_too_few_prompts_for_the_folds_are_an_error(store, tmp_path):
         Folds(LABELED, 1, 1)
 
 
+def agreement_by_prompt(store, new):
+    """With human choices of the pairs that the teacher has not seen, counted by hand."""
+    told = pq.read_table(Path(store.path(new), "seen.parquet")).to_pylist()
+    unseen = {row["pair_id"] for row in told if row["seen"] == UNSEEN}
+    human = dict(zip(*new.labels.part.human_choices(store).to_pydict().values(), strict=True))
+    weak = dict(
+        zip(
+            *read_labels(store, new.labels).select(["pair_id", "choice"]).to_pydict().values(),
+            strict=True,
+        )
+    )
+    prompts = dict(
+        zip(*new.labels.part.read(store, ["pair_id", "prompt"]).to_pydict().values(), strict=True)
+    )
+    ids = sorted(unseen)
+    assert len({prompts[one] for one in ids}) <= len(ids) / 2
+    return clustered_share(
+        np.array([float(weak[one] == human[one]) for one in ids]),
+        np.array([prompts[one] for one in ids]),
+    )
+
+
 def test_a_verdict_on_real_teachers(store, ray_here, tmp_path):
-    # What is to be labeled: new pairs, and ten that the teacher learned from.
+    # What is to be labeled: new pairs, each with another of its prompt, and ten that the teacher
+    # learned from.
     obtain(store, HALVES)
     few = LABELED.read(store).slice(0, 10).to_pylist()
     new = pairs_of(WorldSource(30, seed=5))
     obtain(store, new)
-    rows = [*few, *new.all.read(store).to_pylist()]
-    choices = {row["pair_id"]: 1 for row in rows}
+    fresh = new.all.read(store).to_pylist()
+    again = [{**row, "response_1": row["response_1"] + "!"} for row in fresh]
+    rows = [*few, *fresh, *again]
     file = tmp_path / "many.jsonl"
     columns = ("prompt", "response_1", "response_2")
-    written = [{**{c: r[c] for c in columns}, "choice": choices[r["pair_id"]]} for r in rows]
+    written = [{**{c: row[c] for c in columns}, "choice": 1} for row in rows]
     file.write_text("".join(json.dumps(row) + "\n" for row in written))
     many, posts = pairs_of(file_source(file)).all, pairs_of(WorldSource(40, domain=POSTS)).all
     teacher = training(0)(HumanLabels(LABELED))
@@ -142,6 +167,8 @@ def test_a_verdict_on_real_teachers(store, ray_here, tmp_path):
     assert seen.agreement is not None
     unseen = len(rows) - seen.same_pair - seen.same_prompt - seen.near_duplicate
     assert seen.agreement.prompts == unseen
+    by_hand = agreement_by_prompt(store, new)
+    assert (seen.agreement.low, seen.agreement.high) == pytest.approx((by_hand.low, by_hand.high))
     assert facts.transfer[0].name == "posts:0"
     assert facts.rivals[0].same_model
     # The accuracy is what the labels of the folds say, counted by hand.

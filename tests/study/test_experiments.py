@@ -13,13 +13,13 @@ from weakteach.artifacts.step import walk
 from weakteach.results.analysis import AXES, PLACES
 from weakteach.steps.evaluation import Agreement
 from weakteach.steps.teachers import Alike, Reliability
-from weakteach.steps.views import Gated
-from weakteach.study.beyond import BEYOND, variants
+from weakteach.steps.views import Calibrated, Gated, Weighted
+from weakteach.study.beyond import BEYOND, LOSSES, variants
 from weakteach.study.experiment import arms_of
 from weakteach.study.experiments import EXPERIMENTS, consistency, judged, size_grid
 from weakteach.study.grids import Choices, make_grid
 from weakteach.study.presets import EMBEDDED, PAPER
-from weakteach.study.roles import CONTROLS, ROLES
+from weakteach.study.roles import CONTROLS, ROLES, WEIGHTINGS
 from weakteach.study.teachers import kinds, stability, transfer, trust
 
 ROOT = Path(__file__).parents[2]
@@ -158,6 +158,23 @@ def test_the_margin_and_the_vote_reach_the_loss_and_what_they_share_is_shared(gr
     experiment = variants(grid)
     taught = {str(m.setting.weak) for m in experiment.measures if m.role == "weak"}
     assert taught == set(members)
+
+
+def test_weights_and_soft_labels_reach_the_loss_of_their_students(grid):
+    lab = grid.lab(grid.point(0))
+    weak = lab.policy("weak")
+    for role, weighting in WEIGHTINGS.items():
+        student = lab.policy(role)
+        assert student.labels == Weighted(weak.labels, weighting)
+        assert student.recipe == replace(weak.recipe, weighted=True)
+        assert student.start == weak.start
+    soft = lab.policy("soft")
+    assert soft.labels == Calibrated(weak.labels, lab.verdict)
+    assert soft.recipe == replace(weak.recipe, loss="cdpo", soft=True)
+    assert soft.start == weak.start
+    for changes in LOSSES:
+        other = grid.lab(grid.point(0).with_dpo(**changes)).policy("weighted")
+        assert other.recipe == replace(weak.recipe, **changes, weighted=True)
 
 
 def test_how_long_few_labels_are_trained_on_is_found_without_the_held_out_ones(grid):

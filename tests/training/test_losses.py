@@ -36,7 +36,7 @@ def gradients(folder, pairs=None, weights=None, resources=SMALL, loss="sigmoid",
     trainer.loss_types = [loss]
     trainer.smoothing = smoothing
     if weights is not None:
-        trainer.weights, trainer.use_weighting = torch.tensor(weights), True
+        trainer.weigh(torch.tensor(weights))
     return first_gradients(trainer)
 
 
@@ -83,14 +83,14 @@ def test_an_update_of_nothing_has_no_gradient(tmp_path):
 def run_worker(rank, port, folder):
     with in_group(rank, port):
         trainer = ours("dpo", FAMILY, some_pairs(), Lora(rank=4), folder / str(rank), 16, SMALL)
-        trainer.weights, trainer.use_weighting = torch.tensor(some_weights()), True
+        trainer.weigh(torch.tensor(some_weights()))
         torch.save(first_gradients(trainer), folder / f"gradients-{rank}")
 
 
 def test_two_workers_weigh_as_one_does(tmp_path):
     spawn_two(run_worker, tmp_path)
     trainer = ours("dpo", FAMILY, some_pairs(), Lora(rank=4), tmp_path, 16, SMALL)
-    trainer.weights, trainer.use_weighting = torch.tensor(some_weights()), True
+    trainer.weigh(torch.tensor(some_weights()))
     one, one_loss = first_gradients(trainer)
     losses = []
     for rank in range(2):
@@ -136,7 +136,7 @@ def test_the_gradient_of_a_loss_is_its_slope(tmp_path):
     def loss_at(step):
         trainer = ours("dpo", FAMILY, pairs, None, tmp_path, len(pairs), SMALL)
         trainer.loss_types, trainer.smoothing = ["robust"], smoothing
-        trainer.weights, trainer.use_weighting = torch.tensor(some_weights()), True
+        trainer.weigh(torch.tensor(some_weights()))
         return first_gradients(trainer, moved=(name, place, step))[1]
 
     step = 1e-3
@@ -182,9 +182,10 @@ def test_weights_that_are_none_end_the_training(job, columns, message):
 
 
 def test_soft_labels_take_each_pairs_own_noise(job):
-    recipe = DpoRecipe(loss="rdpo", soft=True)
+    recipe = DpoRecipe(loss="cdpo", soft=True)
     found = label_smoothing(job(probability=[0.9, 1.0, 0.5]), recipe, 3)
-    assert found.tolist() == pytest.approx([0.0, 0.1, MOST_NOISE], abs=1e-6)
+    noise = torch.tensor([0.0, 0.1, MOST_NOISE])
+    assert found.tolist() == pytest.approx((-noise / (1 - 2 * noise)).tolist(), rel=1e-3)
     with pytest.raises(StepError, match="needs labels with the column probability"):
         label_smoothing(job(), recipe, 3)
     with pytest.raises(StepError, match="not from one half to 1"):
@@ -198,6 +199,11 @@ def test_soft_labels_take_each_pairs_own_noise(job):
 def test_a_noise_that_no_loss_reads_is_refused(fields):
     with pytest.raises(ValueError, match=r"noise|wrong labels"):
         DpoRecipe(**fields)
+
+
+def test_a_loss_that_would_have_the_least_sure_labels_count_most_is_refused():
+    with pytest.raises(ValueError, match="Soft labels need the loss cdpo"):
+        DpoRecipe(loss="rdpo", soft=True)
 
 
 def test_every_loss_is_one_of_trls():

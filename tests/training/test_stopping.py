@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from packed_trainings import in_group, spawn_two
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from weakteach.artifacts.computing import obtain
@@ -15,12 +16,13 @@ from weakteach.artifacts.store import Store
 from weakteach.models.resources import Resources
 from weakteach.models.spec import find_model, tokenizer_of
 from weakteach.preferences.sources import WorldSource
-from weakteach.steps.data import HeldOut, Pairs, Split
+from weakteach.steps.data import HeldOut, Pairs, Split, labels_file
 from weakteach.steps.labels import HumanLabels
 from weakteach.steps.training import Dpo
-from weakteach.training.dpo import HeldOutLoss
+from weakteach.training.dpo import HeldOutLoss, dpo_trainer
 from weakteach.training.recipes import DpoRecipe, Lora, Schedule
 from weakteach.training.stopping import StopWhenWorse, best_updates, held_out_losses
+from weakteach.training.worker import TrainingJob
 
 MODEL = find_model("opt-45k")
 SPLIT = Split(HeldOut(Pairs(WorldSource(96), (tokenizer_of(MODEL),)), 16), Fraction(2, 5), seed=0)
@@ -28,6 +30,7 @@ TRAIN, UNTIL = HumanLabels(SPLIT.unlabeled), HumanLabels(SPLIT.labeled)
 EPOCH = 3  # updates: 48 pairs in batches of 16
 LONG = DpoRecipe(Schedule(2e-3, batch=16, epochs=10), beta=0.2, lora=None)
 STOPPED = Dpo(MODEL, TRAIN, LONG, seed=0, until=UNTIL)
+RESOURCES = Resources(checkpoint_steps=4)
 
 
 def updates_made(losses, state, until=30):
@@ -74,10 +77,16 @@ def weights(store, step):
     return (store.local(step) / "model.safetensors").read_bytes()
 
 
-def test_it_stops_by_held_out_pairs_and_another_makes_as_many_updates(tmp_path, monkeypatch):
-    store = Store(tmp_path / "whole")
-    resources = Resources(checkpoint_steps=4)
-    facts = obtain(store, STOPPED, resources)["facts"]
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """With such a training."""
+    store = Store(tmp_path_factory.mktemp("whole"))
+    obtain(store, STOPPED, RESOURCES)
+    return store
+
+
+def test_it_stops_by_held_out_pairs_and_another_makes_as_many_updates(store, tmp_path, monkeypatch):
+    facts = store.record(STOPPED)["facts"]
     losses = losses_of(store, STOPPED)
     assert list(losses) == list(range(EPOCH, facts["updates"] + 1, EPOCH))
     *falling, last = losses.values()
@@ -86,7 +95,7 @@ def test_it_stops_by_held_out_pairs_and_another_makes_as_many_updates(tmp_path, 
     assert facts["updates"] < 10 * EPOCH
     assert facts["best_updates"] == facts["updates"] - EPOCH
     after = Dpo(MODEL, TRAIN, replace(LONG, schedule=Schedule(2e-3, batch=16)), 0, STOPPED)
-    assert obtain(store, after, resources)["facts"]["updates"] == facts["best_updates"]
+    assert obtain(store, after, RESOURCES)["facts"]["updates"] == facts["best_updates"]
 
     # One that is interrupted at its second look goes on to the same bytes.
     other, looks, look = Store(tmp_path / "again"), [], HeldOutLoss.of
@@ -99,11 +108,37 @@ def test_it_stops_by_held_out_pairs_and_another_makes_as_many_updates(tmp_path, 
 
     monkeypatch.setattr(HeldOutLoss, "of", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        obtain(other, STOPPED, resources)
-    obtain(other, STOPPED, resources)
+        obtain(other, STOPPED, RESOURCES)
+    obtain(other, STOPPED, RESOURCES)
     assert len(looks) == len(losses) + 1
     assert losses_of(other, STOPPED) == losses
     assert weights(other, STOPPED) == weights(store, STOPPED)
+
+
+def stop_in_group(rank, port, folder):
+    """One of two workers that train as STOPPED does, on the labels of a store in the folder."""
+    with in_group(rank, port):
+        store = Store(folder / "store")
+        files = [(of.part.file(store), labels_file(store, of)) for of in (TRAIN, UNTIL)]
+        job = TrainingJob(
+            store=store, start=MODEL, pairs=files[0][0], labels=files[0][1], recipe=LONG, seed=0,
+            dtype="float32", resources=Resources(), stage="", run_folder=str(folder / str(rank)),
+            held_out=files[1],
+        )  # fmt: skip
+        trainer = dpo_trainer(job)
+        trainer.train()
+        losses = held_out_losses(trainer.state.log_history)
+        (folder / f"{rank}.json").write_text(json.dumps(list(losses.items())))
+
+
+def test_two_workers_stop_where_one_does(store, tmp_path):
+    (tmp_path / "store").symlink_to(store.root)
+    spawn_two(stop_in_group, tmp_path)
+    one, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert one == other
+    updates, losses = zip(*losses_of(store, STOPPED).items(), strict=True)
+    assert [number for number, _ in one] == list(updates)
+    assert [loss for _, loss in one] == pytest.approx(list(losses), rel=1e-3)
 
 
 def test_the_loss_is_that_of_dpo_and_sees_adapters(tmp_path, monkeypatch):

@@ -1,6 +1,8 @@
 """The documented way to train on weighted preferences, run as it is written."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,9 @@ from chat_models import chat_folder
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl.trainer.dpo_config import DPOConfig
-from trl.trainer.dpo_trainer import DPOTrainer
+from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 
+import weakteach.training
 from weakteach.artifacts.errors import StepError
 from weakteach.models.loading import Weights, load_causal
 from weakteach.models.tiny.family import base_folder
@@ -56,6 +59,14 @@ def test_the_documented_lines_train_on_weighted_preferences(student, tmp_path, m
     assert any(moved)
 
 
+def test_the_package_exports_it_and_imports_torch_only_when_it_is_asked_for():
+    assert weakteach.training.weighted_dpo_trainer is weighted_dpo_trainer
+    with pytest.raises(AttributeError, match="no attribute 'weighted_sft_trainer'"):
+        weakteach.training.weighted_sft_trainer  # noqa: B018
+    light = "import sys, weakteach.training.recipes; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", light]).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("weights", "error", "message"),
     [
@@ -72,14 +83,33 @@ def test_weights_that_are_missing_or_none_are_refused(student, tmp_path, weights
         )
 
 
-def test_gradient_accumulation_is_refused(student, tmp_path):
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("gradient_accumulation_steps", 2, "per_device_train_batch_size"),
+        ("max_length", 8, r"Row 0 has \d\d tokens, more than max_length=8, and is not cut"),
+        ("loss_type", ["sigmoid", "aot"], "The loss aot is not one of each pair"),
+        ("use_weighting", True, "use_weighting has TRL weigh the pairs itself"),
+    ],
+)
+def test_what_would_be_ignored_or_weigh_otherwise_is_refused(
+    student, tmp_path, option, value, message
+):
     rows, how = (
         Dataset.from_dict({**ROWS, "weight": [1.0] * 3}),
         DPOConfig(str(tmp_path), use_cpu=True),
     )
-    how.gradient_accumulation_steps = 2
-    with pytest.raises(DataError, match="per_device_train_batch_size"):
+    setattr(how, option, value)
+    with pytest.raises(DataError, match=message):
         weighted_dpo_trainer(*student, rows, how)
+
+
+def test_trls_collator_in_place_of_ours_is_refused(student, tmp_path):
+    rows = Dataset.from_dict({**ROWS, "weight": [1.0, 0.5, 0.1]})
+    trainer = weighted_dpo_trainer(*student, rows, DPOConfig(str(tmp_path), use_cpu=True))
+    trainer.data_collator = DataCollatorForPreference(pad_token_id=0)
+    with pytest.raises(StepError, match="was replaced by DataCollatorForPreference: leave"):
+        trainer.train()
 
 
 def messages_of(rows):

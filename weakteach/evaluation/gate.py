@@ -108,11 +108,10 @@ def gate(
             f"{reason}.",
             threshold, told=False, labels=labels, accuracy=part.accuracy.value, share=part.share,
         )  # fmt: skip
-    if more := _more(facts, threshold):
+    if found := _more(facts, threshold):
+        more, hope = found
         return Advice(
-            "collect",
-            f"Collect about {more:,} more human labels: {reason}, and so many more would tell it "
-            f"if its accuracy is what it seems.",
+            "collect", f"Collect about {more:,} more human labels: {reason}, and {hope}.",
             threshold, told=False, more=more,
         )  # fmt: skip
     others = [rival for rival in facts.rivals if not rival.same_model]
@@ -175,18 +174,25 @@ def _confident(facts: TeacherFacts, threshold: float) -> Confident | None:
     return max(found, key=lambda part: part.share, default=None)
 
 
-def _more(facts: TeacherFacts, threshold: float) -> int | None:
-    """Human labels to collect: those that would tell this accuracy from chance or, where that is
-    fewer and known, those at which the learning curve reaches the accuracy that was wanted."""
+def _more(facts: TeacherFacts, threshold: float) -> tuple[int, str] | None:
+    """Human labels to collect, and what they would do: those that would tell this accuracy from
+    chance or, where that is fewer and known, those at which the learning curve reaches the accuracy
+    that was wanted."""
     widened = inflation(facts.folds, facts.repeats)
-    needed = [pairs_to_tell(facts.accuracy.value, threshold, widened)]
-    if facts.curve is not None and facts.curve.reach.told and facts.curve.reach.labels:
-        reach = facts.curve.reach.labels
-        needed.append(max(reach, pairs_to_tell(facts.curve.reach.wanted, threshold, widened)))
-    fewest = min(needed)
+    fewest = pairs_to_tell(facts.accuracy.value, threshold, widened)
+    hope = "so many more would tell it if its accuracy is what it seems"
+    reach = facts.curve.reach if facts.curve else None
+    if reach and reach.told and reach.labels:
+        there = max(reach.labels, pairs_to_tell(reach.wanted, threshold, widened))
+        if there < fewest:
+            fewest = there
+            hope = (
+                f"by its learning curve so many more would raise its accuracy to {reach.wanted:.0%}"
+                ", which would be told"
+            )
     if fewest > MOST_TIMES * facts.pairs:
         return None
-    return max(1, ceil(fewest) - facts.pairs)
+    return max(1, ceil(fewest) - facts.pairs), hope
 
 
 def _try(name: str | None, reason: str, threshold: float) -> Advice:

@@ -244,14 +244,16 @@ def teacher_facts(
     )
 
 
-def seen_facts(how: np.ndarray, right: np.ndarray, choice_known: np.ndarray) -> Seen:
-    """``how`` [pairs] each was seen (``duplicates.seen``); ``right`` [pairs] whether its label is
-    the human's, which counts where ``choice_known`` [pairs] and the pair was not seen."""
+def seen_facts(
+    how: np.ndarray, right: np.ndarray, choice_known: np.ndarray, prompt: np.ndarray
+) -> Seen:
+    """``how`` [pairs] each was seen (``duplicates.recognizer``); ``right`` [pairs] whether its
+    label is the human's, which counts where ``choice_known`` [pairs] and the pair was not seen.
+    Pairs of one ``prompt`` [pairs], by its number, may count as fewer."""
     counted = choice_known & (how == UNSEEN)
     agreement = None
     if counted.any():
-        values = right[counted].astype(float)
-        agreement = clustered_share(values, np.arange(len(values)))
+        agreement = clustered_share(right[counted].astype(float), prompt[counted])
     return Seen(
         pairs=len(how),
         same_pair=int((how == SAME_PAIR).sum()),
@@ -359,7 +361,7 @@ def _rival(judged: Judged, name: str, same_model: bool, other: Judged) -> Rival:
         same_model=same_model,
         accuracy=other.share(other.right),
         agreement=judged.share(alike),
-        kappa=kappa(judged.choice[0], other.choice[0]),
+        kappa=kappa(judged.choice, other.choice, judged.group, judged.inflation),
         behind=clustered_mean(ahead, judged.group, judged.inflation),
     )
 

@@ -12,6 +12,7 @@ Of 1,497 pairs of HH-RLHF (harmless), 2 are nearer than 0.7 to another and 14 th
 of the embedded world, whose sentences are made of one grammar, none and 84.
 """
 
+import hashlib
 import re
 import unicodedata
 from collections.abc import Callable
@@ -51,6 +52,16 @@ def groups(pairs: pa.Table) -> np.ndarray:
     graph = sparse.coo_matrix((np.ones(len(row)), (row, column)), shape=(size, size))
     component = connected_components(graph, directed=False)[1][: len(pairs)]
     return np.unique(component, return_inverse=True)[1]
+
+
+def prompt_numbers(pairs: pa.Table) -> np.ndarray:
+    """For each pair [pairs] a number of 64 bits that pairs of the same prompt share, in whatever
+    table they are, and others do not but by an accident of its hash. Reads ``prompt``."""
+    digests = (
+        hashlib.blake2b(normalized(prompt).encode(), digest_size=8).digest()
+        for prompt in pairs["prompt"].to_pylist()
+    )
+    return np.array([int.from_bytes(one, "big", signed=True) for one in digests], dtype=np.int64)
 
 
 def recognizer(trained: pa.Table) -> Callable[[pa.Table], np.ndarray]:

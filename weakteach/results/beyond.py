@@ -8,8 +8,11 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from weakteach.results.claims import STATEMENTS, Found, Statement, gain, tenth
+from weakteach.results.outcomes import Outcomes
 from weakteach.statistics.decisions import Claim
 from weakteach.statistics.joined import Joined, Missing, average, minus
+from weakteach.study.arms import MOST_EPOCHS
+from weakteach.study.experiment import Experiment
 from weakteach.study.roles import RETRAINED, TOP, WEIGHTINGS, TeacherKind
 
 CHANCE = 0.5
@@ -75,6 +78,20 @@ def _target_minus_weak(found: Found) -> Joined:
     """By the labels of the same teacher, of which the study has others."""
     same = {cell.setting for cell in found.of("target")}
     return found.minus("target", "weak", lambda cell: cell.setting in same)
+
+
+def _still_gaining(experiment: Experiment, outcomes: Outcomes) -> str:
+    """What is said where trainings that should end when held-out pairs gain no more ended for want
+    of epochs; empty if none did."""
+    measures = [m for m in experiment.measures if (m.role, m.kind) == ("few_stopped", "reward")]
+    students = [measure for measure in measures if outcomes.facts(measure)]
+    gained = sum(map(outcomes.still_gained, students))
+    if not gained:
+        return ""
+    return (
+        f"In {gained} of {len(students)} trainings held-out pairs still gained after "
+        f"{MOST_EPOCHS:g} epochs, the most that are tried."
+    )
 
 
 BEYOND_STATEMENTS = (
@@ -207,6 +224,7 @@ BEYOND_STATEMENTS = (
         "both minus human labels of the labeled part, until held-out ones gain no more",
         lambda found: found.minus("both", "few_stopped"),
         None,
+        caveat=_still_gaining,
     ),
     Statement(
         "R11",

@@ -13,8 +13,10 @@ from fractions import Fraction
 import numpy as np
 
 from weakteach.results.cells import Cell
+from weakteach.results.outcomes import Outcomes
 from weakteach.statistics.decisions import Claim, Evidence
 from weakteach.statistics.joined import Joined, Missing, aligned, average, minus
+from weakteach.study.experiment import Experiment
 
 MARGIN = 0.1
 # Around one half, of win rates.
@@ -58,7 +60,8 @@ class Found:
 class Statement:
     """A claim of an experiment: its difference, ``what`` minus what in words, and the gain that its
     margin is a share of (or the margin itself, a number). ``unit`` is said with the margin, where
-    it is not a plain one. ``primary`` marks the claims of the publication's abstract."""
+    it is not a plain one. ``primary`` marks the claims of the publication's abstract. ``caveat``
+    adds to the claim's sentence what was found to limit it, if anything."""
 
     experiment: str
     claim: Claim
@@ -67,6 +70,7 @@ class Statement:
     margin: Callable[[Found], Joined | float] | None
     unit: str = ""
     primary: bool = False
+    caveat: Callable[[Experiment, Outcomes], str] | None = None
 
 
 def whole(cell: Cell) -> Joined:

@@ -26,6 +26,24 @@ def claim_rows(
     ones are decided as one family, the secondary ones of each experiment as another. What lacks
     its evidence is not decided, for a reason that ``needed`` gives. ``sizes`` holds the parameters
     of models by their names, ``standings`` those of a study in rounds by the ids of claims."""
+    rows = _rows(experiments, outcomes, sizes, standings)
+    by_id = {one.id: one for one in experiments}
+    stated = [statement for statement in ALL_STATEMENTS if statement.experiment in by_id]
+    return [
+        replace(row, sentence=f"{row.sentence} {caveat}")
+        if statement.caveat and (caveat := statement.caveat(by_id[statement.experiment], outcomes))
+        else row
+        for statement, row in zip(stated, rows, strict=True)
+    ]
+
+
+def _rows(
+    experiments: Sequence[Experiment],
+    outcomes: Outcomes,
+    sizes: Mapping[str, int],
+    standings: Mapping[str, Standing] | None,
+) -> list[ClaimRow]:
+    """Without what limits the claims."""
     found = {one.id: Found(tuple(cells_of(one, outcomes, KINDS)), sizes) for one in experiments}
     stated = [statement for statement in ALL_STATEMENTS if statement.experiment in found]
     evidence = [claim_evidence(statement, found[statement.experiment]) for statement in stated]

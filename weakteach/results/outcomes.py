@@ -107,6 +107,19 @@ class Outcomes:
             raise _damaged(measured, "it does not tell which pairs were labeled") from error
         return pq.read_table(path, filesystem=self.store.filesystem)
 
+    def still_gained(self, measured: Measure) -> bool:
+        """Of the gold reward of a student whose number of updates was found by held-out pairs:
+        whether these still gained with the last update that was tried. Found by its lineage."""
+        record = self.store.record_of(measured.step, measured.fingerprint)
+        try:
+            for name in ("responses", "policy", "as_long_as"):
+                step = record["parameters"][name]  # type: ignore[index]  # of None: a TypeError
+                record = self.store.record_of(step["step"], step["fingerprint"])
+            facts = record["facts"]  # type: ignore[index]
+            return bool(facts["best_updates"] == facts["updates"])
+        except (LookupError, TypeError) as error:
+            raise _damaged(measured, "it does not tell how long training was tried") from error
+
     def _read(self, measured: Measure) -> Column:
         match measured.kind:
             case "reward" | "start_reward":

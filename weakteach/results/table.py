@@ -146,7 +146,7 @@ def numbers_of(kind: str, facts: dict[str, Any]) -> list[Number]:
         case "alike":
             compared = facts["compared"]
             alike = _share("alike", facts["alike"], compared)
-            return [alike, ("kappa", facts["kappa"], None, compared)]
+            return [alike, ("kappa", facts["kappa"], facts.get("kappa_se"), compared)]
         case _:
             return []
 

@@ -3,16 +3,20 @@
 What can be refused is refused here, before Ray starts; ``run/labeling.py`` does the work.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
+from rich.console import Console
 
 from weakteach.artifacts.dropping import at_hand
-from weakteach.artifacts.step import walk
+from weakteach.artifacts.step import Step, walk
 from weakteach.artifacts.store import Store
+from weakteach.models.resources import Resources
 from weakteach.models.size import context_of
 from weakteach.models.spec import Model, find_model
 from weakteach.models.tiny.family import FAMILY
@@ -49,7 +53,7 @@ from weakteach.run.simulation import widest
 from weakteach.run.terminal import terminal
 from weakteach.steps.data import Pairs
 from weakteach.study.policies import policy_of, tokenizers_of
-from weakteach.study.presets import PRESETS
+from weakteach.study.presets import PRESETS, Preset
 
 # One to learn from, and one of another prompt to test with.
 FEWEST_LABELED = 2
@@ -82,49 +86,19 @@ def label(
     """
     preset = PRESETS[options.preset]
     resources = resources_of(preset, execution)
-    names = (options.teacher, *judging.rivals)
-    models = tuple(find_model(name, resolve=False) for name in names)
-    needs = Needs(tuple(one for one in models if one.label not in FAMILY), (), (), ())
-    # Whatever the models' context, pairs that are longer go to quarantine.
-    problems = check_needs(needs, max_tokens=0)
-    refuse_problems(problems + check_cluster_file(cluster.cluster_file, resources))
-    if needs.of_hub:
-        models = tuple(find_model(name) for name in names)
-    model = models[0]
-    wishes = Wishes.of(options.columns, options.choice_values)
-    named = [names for names in (options.labeled, options.unlabeled, judging.elsewhere) if names]
-    sources = [data_source(files, wishes) for files in named]
-    most = min(context_of(one) or options.max_tokens for one in models)
-    most = min(most, options.max_tokens)
-    tokenizers = tokenizers_of(*(policy_of(one, preset.pretraining_documents) for one in models))
-    few, many, *elsewhere = (Pairs(source, tokenizers, most) for source in sources)
-    run = run_of(options, judging, models, few, many)
-    inputs = [name for files in named for name in files]
-    check_out(options.out, run, options.overwrite, inputs)
+    models = models_of((options.teacher, *judging.rivals), cluster, resources)
+    inputs = inputs_of(options, judging, preset, models)
+    run = run_of(options, judging, models, inputs)
+    check_out(options.out, run, options.overwrite, inputs.files)
     store = Store(options.storage)
     store.check_writable()
     ray_address(cluster.address)  # refused before the seconds that Ray takes to import
 
     console = terminal()
-    looked = [look(source) for source in sources]
-    summarize(console, looked)
-    if cluster.check:
-        refuse(looked, options.ask_humans)
-        usable = tell_lengths(console, looked, model, options.max_tokens)
-        refuse_lengths(looked, usable, model, most, options.max_tokens)
-    else:
+    looked = read_all(console, inputs)
+    if not cluster.check:
         begin(options.out, run)
-        try:
-            refuse(looked, options.ask_humans)
-        except DataError:
-            quarantine_anew([_without_lengths(source) for source in sources], options.out)
-            raise
-        usable = tell_lengths(console, looked, model, options.max_tokens)
-        try:
-            refuse_lengths(looked, usable, model, most, options.max_tokens)
-        except DataError:
-            quarantine_anew([partial(pairs.write, store) for pairs in (few, many)], options.out)
-            raise
+    refuse_unusable(console, store, inputs, looked, models, options, told=not cluster.check)
     # Of fewer prompts than folds each is a fold.
     share = max(judging.held_out, 1 / looked[0].labeled_prompts)
     judging = replace(judging, held_out=share)
@@ -132,51 +106,87 @@ def label(
     from weakteach.run.labeling import Labeling, run_labeling
 
     job = Labeling(
-        console, store, resources, preset, models, options, judging, few, many,
-        elsewhere[0] if elsewhere else None, run,
+        console, store, resources, preset, models, options, judging, inputs.few, inputs.many,
+        inputs.elsewhere, run,
     )  # fmt: skip
-    steps = walk([job.verdict, job.weak(options.seed)])
-    existing = at_hand(store, steps)
-    missing = [step for step in steps if step.fingerprint not in existing]
+    missing = missing_of(store, walk([job.verdict, job.weak(options.seed)]))
     needed = widest(missing, resources, options.max_tokens)
-    taken = Taken(
-        missing, needed, options.max_tokens, footprints(missing, resources, options.max_tokens),
-        disk_of(missing, [], 1).needed(drop=False), bytes_on_host(missing),
-    )  # fmt: skip
-    refuse_problems(check_run(taken, store, cluster))
-    tell_open_questions(cluster.cluster_file, needed)
+    refuse_room(store, missing, needed, resources, options.max_tokens, cluster)
     if cluster.check:
         if missing and not is_here(cluster.address):
-            from weakteach.run.cluster import look_at
-
-            nodes, waits = look_at(cluster.address, needed, verbose)
-            refuse_problems(check_cards(nodes, missing, resources, options.max_tokens))
-            for line in waits:
-                console.print(line, soft_wrap=True)
+            look_there(console, cluster, missing, needed, resources, options.max_tokens, verbose)
         console.print("All is there. Nothing was started.")
         return 0
+    start(console, cluster, missing, needed, resources, options.max_tokens, verbose)
+    from weakteach.run.cluster import shared
 
-    from weakteach.run.cluster import SECONDS_FOR_NODES, nodes_now, shared, start_ray, what_waits
-
-    joined = start_ray(cluster.address, 1, resources, verbose, cluster.dashboard)
-    if joined.dashboard:
-        console.print(f"Dashboard: {joined.dashboard}", soft_wrap=True)
-    for line in what_waits(joined, needed, SECONDS_FOR_NODES):
-        console.print(line, soft_wrap=True)
-    refuse_problems(check_cards(nodes_now(), missing, resources, options.max_tokens))
     return run_labeling(replace(job, store=shared(store)))
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What a run reads: labeled pairs, those to label and, if there are any, those of another
+    domain, in this order; ``files`` are as the user named them."""
+
+    files: tuple[str, ...]
+    sources: tuple[UserSource, ...]
+    pairs: tuple[Pairs, ...]
+
+    @property
+    def few(self) -> Pairs:
+        return self.pairs[0]
+
+    @property
+    def many(self) -> Pairs:
+        return self.pairs[1]
+
+    @property
+    def elsewhere(self) -> Pairs | None:
+        return self.pairs[2] if len(self.pairs) > 2 else None
+
+
+def models_of(names: Sequence[str], cluster: Cluster, resources: Resources) -> tuple[Model, ...]:
+    """The teacher and its rivals. Raises UserError unless all of them are at hand, and the cluster
+    file, if there is one, gives what is asked for."""
+    models = tuple(find_model(name, resolve=False) for name in names)
+    needs = Needs(tuple(one for one in models if one.label not in FAMILY), (), (), ())
+    # Whatever the models' context, pairs that are longer go to quarantine.
+    problems = check_needs(needs, max_tokens=0)
+    refuse_problems(problems + check_cluster_file(cluster.cluster_file, resources))
+    return tuple(find_model(name) for name in names) if needs.of_hub else models
+
+
+def inputs_of(
+    options: LabelOptions, judging: Judging, preset: Preset, models: Sequence[Model]
+) -> Inputs:
+    """The pairs of all files, as far as all of the models can read them."""
+    wishes = Wishes.of(options.columns, options.choice_values)
+    named = [names for names in (options.labeled, options.unlabeled, judging.elsewhere) if names]
+    sources = tuple(data_source(files, wishes) for files in named)
+    most = longest_read(models, options.max_tokens)
+    tokenizers = tokenizers_of(*(policy_of(one, preset.pretraining_documents) for one in models))
+    pairs = tuple(Pairs(source, tokenizers, most) for source in sources)
+    return Inputs(tuple(name for files in named for name in files), sources, pairs)
+
+
+def longest_read(models: Sequence[Model], max_tokens: int) -> int:
+    """Tokens of the longest pair that all of the models can read, at most ``max_tokens``."""
+    return min(max_tokens, *(context_of(one) or max_tokens for one in models))
+
+
 def run_of(
-    options: LabelOptions, judging: Judging, models: Sequence[Model], few: Pairs, many: Pairs
+    options: LabelOptions, judging: Judging, models: Sequence[Model], inputs: Inputs
 ) -> dict[str, Any]:
     """What makes two runs the same: whose files may replace each other, and whose artifacts are
     the same."""
+    few, many, elsewhere = inputs.few, inputs.many, inputs.elsewhere
     return {
         "labeled": few.source.name,
         "unlabeled": many.source.name,
+        "elsewhere": elsewhere.source.name if elsewhere else None,
         "labeled_pairs": few.fingerprint,
         "unlabeled_pairs": many.fingerprint,
+        "elsewhere_pairs": elsewhere.fingerprint if elsewhere else None,
         "teacher": str(models[0]),
         "teacher_content": models[0].content,
         "rivals": [model.content for model in models[1:]],
@@ -186,12 +196,115 @@ def run_of(
         "rounds": judging.rounds,
         "curve": [str(share) for share in judging.shares],
         "other_seeds": judging.other_seeds,
+        "wanted_accuracy": judging.wanted_accuracy,
         "dtype": options.dtype,
         "min_confidence": options.min_confidence,
         "as_text": options.as_text,
         "weights": options.weights,
         "ask_humans": options.ask_humans,
     }
+
+
+def read_all(console: Console, inputs: Inputs) -> list[Looked]:
+    """Read all files and print what they hold."""
+    looked = [look(source) for source in inputs.sources]
+    summarize(console, looked)
+    return looked
+
+
+def refuse_unusable(
+    console: Console,
+    store: Store,
+    inputs: Inputs,
+    looked: Sequence[Looked],
+    models: Sequence[Model],
+    options: LabelOptions,
+    told: bool,
+) -> None:
+    """Raises DataError for files that no teacher can be judged or label by; if ``told``, their
+    quarantine says why. Prints how long their pairs are."""
+    out = options.out if told else None
+    with quarantined(out, [_without_lengths(source) for source in inputs.sources]):
+        refuse(looked, options.ask_humans)
+    usable = tell_lengths(console, looked, models[0], options.max_tokens)
+    with quarantined(out, [partial(one.write, store) for one in (inputs.few, inputs.many)]):
+        most = longest_read(models, options.max_tokens)
+        refuse_lengths(looked, usable, models[0], most, options.max_tokens)
+
+
+@contextmanager
+def quarantined(out: Path | None, files: Sequence[Callable[[Path], Any]]) -> Iterator[None]:
+    """Where what is done here raises DataError, ``quarantine_anew`` writes into ``out``, if there
+    is one, what is wrong with the rows of the files."""
+    try:
+        yield
+    except DataError:
+        if out:
+            quarantine_anew(files, out)
+        raise
+
+
+def missing_of(store: Store, steps: Sequence[Step]) -> list[Step]:
+    """Those of the steps, each after its inputs, that must be computed."""
+    existing = at_hand(store, steps)
+    return [step for step in steps if step.fingerprint not in existing]
+
+
+def refuse_room(
+    store: Store,
+    missing: Sequence[Step],
+    needed: Resources,
+    resources: Resources,
+    max_tokens: int,
+    cluster: Cluster,
+) -> None:
+    """Raises UserError where disk or memory do not hold the steps that are missing, and tells what
+    a cluster file leaves open."""
+    taken = Taken(
+        missing, needed, max_tokens, footprints(missing, resources, max_tokens),
+        disk_of(missing, [], 1).needed(drop=False), bytes_on_host(missing),
+    )  # fmt: skip
+    refuse_problems(check_run(taken, store, cluster))
+    tell_open_questions(cluster.cluster_file, needed)
+
+
+def look_there(
+    console: Console,
+    cluster: Cluster,
+    missing: Sequence[Step],
+    needed: Resources,
+    resources: Resources,
+    max_tokens: int,
+    verbose: bool,
+) -> None:
+    """Say what would wait on a cluster. Raises UserError where its cards hold no step."""
+    from weakteach.run.cluster import look_at
+
+    nodes, waits = look_at(cluster.address, needed, verbose)
+    refuse_problems(check_cards(nodes, missing, resources, max_tokens))
+    for line in waits:
+        console.print(line, soft_wrap=True)
+
+
+def start(
+    console: Console,
+    cluster: Cluster,
+    missing: Sequence[Step],
+    needed: Resources,
+    resources: Resources,
+    max_tokens: int,
+    verbose: bool,
+) -> None:
+    """Start Ray, or join it, and say where its dashboard is and what waits for want of room. Raises
+    UserError where its cards do not hold what is missing."""
+    from weakteach.run.cluster import SECONDS_FOR_NODES, nodes_now, start_ray, what_waits
+
+    joined = start_ray(cluster.address, 1, resources, verbose, cluster.dashboard)
+    if joined.dashboard:
+        console.print(f"Dashboard: {joined.dashboard}", soft_wrap=True)
+    for line in what_waits(joined, needed, SECONDS_FOR_NODES):
+        console.print(line, soft_wrap=True)
+    refuse_problems(check_cards(nodes_now(), missing, resources, max_tokens))
 
 
 def refuse(looked: Sequence[Looked], ask_humans: int) -> None:

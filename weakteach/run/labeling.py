@@ -139,11 +139,10 @@ def run_labeling(job: Labeling) -> int:
         found = replace(found, asked=ask(job, asking))
     write_label_report(options.out, found)
     console.print(f"Report: {options.out / 'report.html'}", soft_wrap=True)
-    console.print(advice.sentence, soft_wrap=True)
     if stopped:
         console.print("Nothing was labeled: --no-gate labels in any case.", soft_wrap=True)
-        return EXIT_STOPPED
-    return 0
+    console.print(advice.sentence, soft_wrap=True)
+    return EXIT_STOPPED if stopped else 0
 
 
 def read_pairs(job: Labeling) -> int:

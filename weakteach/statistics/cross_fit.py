@@ -21,7 +21,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy import stats
-from statsmodels.stats.inter_rater import cohens_kappa
 
 from weakteach.statistics.estimate import CONFIDENCE, Estimate
 
@@ -99,20 +98,52 @@ def clustered_mean(values: np.ndarray, groups: np.ndarray, widened: float = 1.0)
     return Estimate(center, center - half, center + half, p=p, prompts=len(values))
 
 
-def kappa(first: Sequence[int] | np.ndarray, second: Sequence[int] | np.ndarray) -> Estimate:
-    """Cohen's κ of two annotators' choices (1 or 2) of the same pairs [n], with its asymptotic
-    interval (Fleiss, Cohen & Everitt 1969); NaN where both always make the same one choice.
+def kappa(
+    first: Sequence[int] | np.ndarray,
+    second: Sequence[int] | np.ndarray,
+    groups: np.ndarray | None = None,
+    widened: float = 1.0,
+) -> Estimate:
+    """Cohen's κ of two annotators' choices with its 95% interval; see ``kappa_and_error``."""
+    value, error = kappa_and_error(first, second, groups, widened)
+    half = float(stats.norm.isf((1 - CONFIDENCE) / 2)) * error
+    ends = np.clip([value - half, value + half], -1, 1).tolist()
+    return Estimate(value, *ends, prompts=np.shape(first)[-1])
 
-    Raises ValueError for no pairs, unequal lengths or other choices.
+
+def kappa_and_error(
+    first: Sequence[int] | np.ndarray,
+    second: Sequence[int] | np.ndarray,
+    groups: np.ndarray | None = None,
+    widened: float = 1.0,
+) -> tuple[float, float]:
+    """Cohen's κ = (p - e)/(1 - e) of two annotators' choices, 1 or 2, and its standard error. Both
+    are NaN where both always make the same one choice.
+
+    The choices are of the same n pairs, [n] or, in several rounds, [repeats, n]. p is the share of
+    equal ones, and e = ab + (1 - a)(1 - b) that of annotators who choose the first response as
+    often, in shares a and b, but each for himself. To first order, κ varies as the mean of
+
+        ((alike - p)(1 - e) - (1 - p)((2b - 1)(x - a) + (2a - 1)(y - b)))/(1 - e)²
+
+    does, x and y being 1 where each chose the first response; with independent pairs that is the
+    variance of Fleiss, Cohen & Everitt (1969). ``groups`` [n] and ``widened`` are those of
+    ``clustered_share``; several rounds are no more pairs. Raises ValueError for no pairs, unequal
+    shapes or other choices.
     """
     one, other = np.asarray(first), np.asarray(second)
-    if one.ndim != 1 or one.shape != other.shape or not len(one):
+    if one.ndim not in (1, 2) or one.shape != other.shape or not one.size:
         raise ValueError(f"No agreement of choices {one.shape} and {other.shape}")
     if not (np.isin(one, (1, 2)).all() and np.isin(other, (1, 2)).all()):
         raise ValueError("Choices are 1 or 2")
-    table = np.array([[((one == a) & (other == b)).sum() for b in (1, 2)] for a in (1, 2)])
-    if max(table[0, 0], table[1, 1]) == len(one):
-        return Estimate(float("nan"), float("nan"), float("nan"), prompts=len(one))
-    found = cohens_kappa(table)
-    return Estimate(float(found.kappa), float(found.kappa_low), float(found.kappa_upp),
-                    prompts=len(one))  # fmt: skip
+    x, y, alike = np.atleast_2d(one == 1), np.atleast_2d(other == 1), np.atleast_2d(one == other)
+    a, b, p = float(x.mean()), float(y.mean()), float(alike.mean())
+    e = a * b + (1 - a) * (1 - b)
+    if e == 1:
+        return float("nan"), float("nan")
+    by_chance = (2 * b - 1) * (x - a) + (2 * a - 1) * (y - b)
+    varies = ((alike - p) * (1 - e) - (1 - p) * by_chance) / (1 - e) ** 2
+    pairs = varies.shape[1]
+    effect = design_effect(varies.mean(axis=0), np.arange(pairs) if groups is None else groups)
+    error = np.sqrt(np.square(varies).mean() / pairs * effect * widened)
+    return (p - e) / (1 - e), float(error)

@@ -54,14 +54,14 @@ class Reliability(Step):
 @dataclass(frozen=True)
 class Alike(Step):
     """Which pairs two teachers label alike: ``pair_id, alike`` (0 or 1) in ``alike.parquet``. The
-    facts have Cohen's ``kappa``, None where both always make the same one choice. Raises DataError
-    where no pair has both labels."""
+    facts have Cohen's ``kappa`` and its standard error over pairs, ``kappa_se``, both None where
+    both always make the same one choice. Raises DataError where no pair has both labels."""
 
     one: WeakLabels
     other: WeakLabels
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
-        from weakteach.statistics.cross_fit import kappa  # scipy
+        from weakteach.statistics.cross_fit import kappa_and_error  # scipy
 
         labels = (read_labels(workspace.store, one) for one in (self.one, self.other))
         table, others = compared(*labels)
@@ -71,9 +71,11 @@ class Alike(Step):
         alike = first == second
         columns = {"pair_id": table["pair_id"], "alike": alike.astype(float)}
         pq.write_table(pa.table(columns), workspace.out / "alike.parquet")
-        found = kappa(first, second).value
+        kappa, error = kappa_and_error(first, second)
+        known = np.isfinite(kappa)
         return {
             "compared": len(table),
             "alike": int(alike.sum()),
-            "kappa": found if np.isfinite(found) else None,
+            "kappa": kappa if known else None,
+            "kappa_se": error if known else None,
         }

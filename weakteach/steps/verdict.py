@@ -156,6 +156,9 @@ class Verdict(Step):
     is asked for.
     """
 
+    # 2: the rivals' κ is of all rounds, and its interval that of pairs which share training pairs.
+    VERSION = 2
+
     folds: Folds
     teacher: CrossFitted
     rivals: tuple[CrossFitted, ...] = ()
@@ -213,8 +216,9 @@ def trained_pairs(store: Store, part: Part) -> pa.Table:
 
 def write_seen(workspace: Workspace, trained: pa.Table, labels: WeakLabels) -> pa.Table:
     """How a teacher of the pairs ``trained`` has seen those that it labeled, which are read a row
-    group at a time: ``pair_id, choice, seen, human`` (0 for none), and ``seen.parquet``."""
-    from weakteach.preferences.duplicates import recognizer
+    group at a time: ``pair_id, choice, seen, prompt`` (its number), ``human`` (0 for none), and
+    ``seen.parquet``."""
+    from weakteach.preferences.duplicates import prompt_numbers, recognizer
 
     store, part = workspace.store, labels.part
     how, tell = [], recognizer(trained)
@@ -228,7 +232,9 @@ def write_seen(workspace: Workspace, trained: pa.Table, labels: WeakLabels) -> p
             chunk = pairs.read_row_group(number, ["pair_id", *TEXT_COLUMNS])
             found = tell(chunk)
             out.write_table(pa.table([chunk["pair_id"], found.tolist()], schema=schema))
-            how.append(pa.table({"pair_id": chunk["pair_id"], "seen": found.tolist()}))
+            numbers = prompt_numbers(chunk)
+            told = {"pair_id": chunk["pair_id"], "seen": found.tolist(), "prompt": numbers}
+            how.append(pa.table(told))
     human = part.human_choices(store).rename_columns(["pair_id", "human"])
     weak = read_labels(store, labels).select(["pair_id", "choice"])
     joined = weak.join(pa.concat_tables(how), "pair_id", join_type="inner")
@@ -244,8 +250,9 @@ class NewToTeacher(Step):
     its labels agree with human choices on the others: the facts are those of ``teaching.Seen``. All
     pairs are told apart in ``seen.parquet``."""
 
-    # 2: near-duplicates are left out of the agreement, too.
-    VERSION = 2
+    # 2: near-duplicates are left out of the agreement, too. 3: pairs of one prompt may count as
+    # fewer in its interval.
+    VERSION = 3
 
     labels: WeakLabels
     trained: Part
@@ -257,7 +264,8 @@ class NewToTeacher(Step):
         ways = np.array(table["seen"].to_pylist(), dtype=object)
         human = table["human"].to_numpy()
         right = human == table["choice"].to_numpy()
-        facts: dict[str, Any] = to_json(seen_facts(ways, right, human > 0))
+        prompt = table["prompt"].to_numpy()
+        facts: dict[str, Any] = to_json(seen_facts(ways, right, human > 0, prompt))
         return facts
 
 

@@ -36,7 +36,7 @@ from weakteach.study.roles import CONTROLS, HALF, RETRAINED, TOP, WEIGHTINGS
 from weakteach.training.recipes import changes_of
 
 FOLDS_OF_A_VERDICT = 4
-# Of a training that ends when held-out pairs gain no more.
+# Of a training that ends when held-out pairs gain no more; where they still do, R11 says so.
 MOST_EPOCHS = 10.0
 # Beyond all seeds of rounds.
 ANOTHER_SEED = 1_000_000

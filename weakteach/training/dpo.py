@@ -42,7 +42,7 @@ from weakteach.training.worker import (
 TRL_LOSSES: dict[Loss, str] = {
     "dpo": "sigmoid", "ipo": "ipo", "rdpo": "robust", "cdpo": "robust", "hinge": "hinge",
 }  # fmt: skip
-# A label without margin is wrong as often as right: no loss that expects so much noise is finite.
+# A label without margin is wrong as often as right, for which TRL's smoothing has no finite value.
 MOST_NOISE = 0.499
 
 
@@ -63,6 +63,11 @@ class PackedDpoTrainer(PackedLanguageModel, DPOTrainer):
     def __init__(self, *args: Any, **options: Any) -> None:
         with _no_reference_model():
             super().__init__(*args, **options)
+
+    def weigh(self, weights: torch.Tensor) -> None:
+        """Make the loss a weighted mean, with these ``weights``."""
+        self.weights = weights
+        self.use_weighting = True  # else TRL reads none of them
 
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
@@ -204,8 +209,7 @@ def dpo_trainer(job: TrainingJob) -> PackedDpoTrainer:
         epoch = math.ceil(len(tokens) / recipe.schedule.batch)
         trainer.add_callback(StopWhenWorse(partial(held_out.of, trainer.plain_model), epoch))
     if recipe.weighted:
-        trainer.weights = check_weights(label_column(job, "weight", "A weighted loss"))
-        trainer.use_weighting = True
+        trainer.weigh(check_weights(label_column(job, "weight", "A weighted loss")))
     if recipe.loss in EXPECT_WRONG_LABELS:
         trainer.smoothing = label_smoothing(job, recipe, len(tokens))
     return trainer

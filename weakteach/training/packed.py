@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from datasets import Dataset
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer
 from transformers.modeling_outputs import SequenceClassifierOutput
 from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head
 
+from weakteach.artifacts.errors import StepError
 from weakteach.models.pair_attention import attending_in_pairs
 from weakteach.models.pair_layout import Batch, cut_by_tokens, lay_out
 from weakteach.models.probe import why_separate
@@ -81,6 +83,15 @@ class PackedTraining(_Trainer):
 
     def collate(self, examples: list[dict[str, int]]) -> dict[str, torch.Tensor]:
         return {"rows": torch.tensor([example["row"] for example in examples])}
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        if self.data_collator != self.collate:
+            raise StepError(
+                f"The data collator was replaced by {type(self.data_collator).__name__}: leave it "
+                "as it is, since a batch holds the numbers of pairs, by which their weights are "
+                "found"
+            )
+        return super().get_train_dataloader()
 
     def scale(self, loss: torch.Tensor, part: Part) -> torch.Tensor:
         """The part's contribution to the loss of the update."""

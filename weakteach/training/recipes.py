@@ -80,9 +80,9 @@ class DpoRecipe:
     """Direct preference optimization; ``beta`` scales the reward.
 
     ``noise`` is the share of labels, below one half, that "rdpo" and "cdpo" take for wrong; with
-    ``soft`` that of each pair is 1 minus the ``probability`` of its label. With ``weighted`` each
-    pair's loss counts as much as the ``weight`` of its label. Raises ValueError for a noise that
-    the loss does not read.
+    ``soft`` that of each pair is 1 minus the ``probability`` of its label, for "cdpo" alone. With
+    ``weighted`` each pair's loss counts as much as the ``weight`` of its label. Raises ValueError
+    for a noise that the loss does not read.
     """
 
     schedule: Schedule = Schedule(learning_rate=5e-5, batch=16)
@@ -99,6 +99,11 @@ class DpoRecipe:
         if (self.noise or self.soft) and self.loss not in EXPECT_WRONG_LABELS:
             losses = " and ".join(EXPECT_WRONG_LABELS)
             raise ValueError(f"Only {losses} expect wrong labels: the loss {self.loss} does not")
+        if self.soft and self.loss == "rdpo":
+            raise ValueError(
+                "Soft labels need the loss cdpo: rdpo divides by 1 - 2·noise, so that the least "
+                "sure pairs would count hundreds of times as much as the others"
+            )
         if self.noise and self.soft:
             raise ValueError("Give the noise of all pairs or take each pair's own, not both")
 

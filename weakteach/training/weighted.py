@@ -1,5 +1,6 @@
 """For users of TRL, without a store: DPO's losses on preferences that count as they weigh."""
 
+from collections.abc import Sequence
 from copy import copy
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ from trl.trainer.utils import remove_none_values
 
 from weakteach.models.logprobs import pair_logprobs
 from weakteach.models.resources import Resources
-from weakteach.models.tokens import pair_tokens
+from weakteach.models.tokens import PairTokens, pair_tokens
 from weakteach.preferences.messages import (
     ASSISTANT,
     Messages,
@@ -26,6 +27,8 @@ from weakteach.preferences.pair import DataError, MessagesOf
 from weakteach.training.dpo import PackedDpoTrainer, check_weights
 
 COLUMNS = ("prompt", "chosen", "rejected", "weight")
+# TRL's losses of a batch as a whole: no weight of a pair can be put to them.
+OF_A_BATCH = {"aot", "aot_unpaired", "sft"}
 
 
 def weighted_dpo_trainer(
@@ -44,16 +47,24 @@ def weighted_dpo_trainer(
     pair. Messages are read through the tokenizer's chat template, if it has one. An update takes
     ``args.per_device_train_batch_size`` pairs on each worker, which go through the model in parts
     of ``resources.train_tokens`` tokens. The model as it is given is the reference. Raises
-    DataError for a column that is missing or holds something else, and for gradient accumulation,
-    which those parts take the place of.
+    DataError for a column that is missing or holds something else, for a pair of more than
+    ``args.max_length`` tokens, since none is cut, for a ``loss_type`` that is not one of each pair,
+    for TRL's own weights (``use_weighting``), and for gradient accumulation, which those parts
+    take the place of; StepError if one of the weights is negative or no number, or none is
+    positive.
     """
     if missing := [name for name in COLUMNS if name not in preferences.column_names]:
         raise DataError(f"No column {', '.join(missing)} among {preferences.column_names}")
     if args.gradient_accumulation_steps > 1:
         raise DataError("Give all pairs of an update as per_device_train_batch_size")
+    if batchwise := sorted(OF_A_BATCH.intersection(args.loss_type)):
+        raise DataError(f"The loss {batchwise[0]} is not one of each pair, so none can be weighed")
+    if args.use_weighting:
+        raise DataError("use_weighting has TRL weigh the pairs itself: leave it out")
     rows = [_read(row, number) for number, row in enumerate(preferences)]
     prompts, chosen, rejected, messages = (list(column) for column in zip(*rows, strict=True))
     tokens = pair_tokens(tokenizer, prompts, chosen, rejected, messages)
+    _refuse_longer(tokens, args.max_length)
     resources = resources or Resources()
     ours = copy(args)
     ours.precompute_ref_log_probs, ours.remove_unused_columns, ours.max_length = True, False, None
@@ -67,9 +78,17 @@ def weighted_dpo_trainer(
         peft_config=peft_config,
     )
     trainer.reference = torch.tensor(reference, dtype=torch.float32)
-    trainer.weights = check_weights(torch.tensor(preferences["weight"][:], dtype=torch.float32))
-    trainer.use_weighting = True
+    trainer.weigh(check_weights(torch.tensor(preferences["weight"][:], dtype=torch.float32)))
     return trainer
+
+
+def _refuse_longer(tokens: Sequence[PairTokens], max_length: int | None) -> None:
+    for number, pair in enumerate(tokens):
+        if max_length is not None and pair.longest > max_length:
+            raise DataError(
+                f"Row {number} has {pair.longest} tokens, more than max_length={max_length}, and "
+                "is not cut: leave such rows out, or give another max_length, None for any"
+            )
 
 
 def _read(row: Any, number: int) -> tuple[str, str, str, MessagesOf | None]:
