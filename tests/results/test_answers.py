@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from synthetic import Bed, experiment
 
+from weakteach.report.words import tally
 from weakteach.results.analysis import analyze
 from weakteach.results.answers import failure_answers, more_needed, needed_after
 from weakteach.results.claims import STATEMENTS
@@ -171,6 +172,33 @@ def test_claims_are_answered_the_primary_ones_first(bed):
         "Claimed: weak minus human labels above −0.1. Found: −0.500 [−0.515, −0.485]."
     )
     assert [claim.primary for claim in found.claims] == [True, False]
+
+
+def test_what_is_decided_comes_first_among_the_primary_and_among_the_other_answers(bed):
+    """Of E6 and E16, and of E15 and a comparison, one each is decided."""
+
+    def measures(spread, **setting):
+        return [
+            *students(bed, "base", 0.0, wobble=0, **setting),
+            *students(bed, "human", 1.0, wobble=0, **setting),
+            *students(bed, "weak", 0.9, wobble=spread, **setting),
+        ]
+
+    clear = [*measures(0)[:12], *students(bed, "weak", 0.5)]
+    found = analyzed(
+        bed,
+        experiment("sizes", "fraction", *measures(1.0)),
+        experiment("E1", "student", *measures(1.0)),
+        experiment("E6", "fraction", *clear),
+        experiment("E15", "beta", *measures(1.0)),
+        experiment("E16", "labels", *clear),
+    )
+    assert [(one.experiment, one.verdict) for one in found.answers[:-1]] == [
+        ("E6", "contradicted"), ("E1", "not decided"), ("E16", "contradicted"),
+        ("E15", "not decided"), ("E1", "not decided"),
+    ]  # fmt: skip
+    assert found.answers[-1].experiment == "sizes"
+    assert tally(found) == "2 of 5 claims and 0 of 1 comparison decided."
 
 
 def test_the_claims_of_the_abstract_are_the_primary_ones():
