@@ -155,7 +155,9 @@ def test_what_failed_is_told_to_later_rounds_and_stops_none_of_the_others(tmp_pa
     assert machine.seeds == [[10, 11], [12, 13]]
     assert {arm.setting.fraction for arm in machine.parts[1].arms} == {"1/2"}
     assert outcome.failures == {bad.fingerprint: "broken"}
-    assert machine.said[-1].startswith("1 decided (1 comparison); 0 given up; 1 open (1 comparison).")
+    assert machine.said[-1].startswith(
+        "1 decided (1 comparison); 0 given up; 1 open (1 comparison)."
+    )
 
 
 def test_a_finished_study_computes_nothing_and_writes_its_report(tmp_path):
