@@ -25,8 +25,8 @@ def claim_rows(
     """Every claim whose experiment is in the study, in the order of the statements. The primary
     ones are decided as one family, which is as large in every study, the secondary ones of each
     experiment as another. What lacks its evidence is not decided, for a reason that ``needed``
-    gives. ``sizes`` holds the parameters
-    of models by their names, ``standings`` those of a study in rounds by the ids of claims."""
+    gives. ``sizes`` holds the parameters of models by their names, ``standings`` those of a study
+    in rounds by the ids of claims."""
     found = {one.id: Found(tuple(cells_of(one, outcomes, KINDS)), sizes) for one in experiments}
     stated = [statement for statement in ALL_STATEMENTS if statement.experiment in found]
     evidence = [claim_evidence(statement, found[statement.experiment]) for statement in stated]
