@@ -38,4 +38,4 @@ def test_the_garbage_collector_leaves_imported_libraries_alone_and_later_garbage
     before, frozen, again = map(int, prepared.stdout.split())
     assert before == 0
     assert frozen > 100_000
-    assert again == frozen
+    assert again <= frozen  # a frozen object may go, but none comes

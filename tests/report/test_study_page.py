@@ -64,5 +64,7 @@ def test_nothing_leaves_the_page_and_no_column_is_hidden(tmp_path: Path) -> None
         pages += [((folder / "report.html").read_text(), width) for width in WIDTHS]
     shown = in_browser(tmp_path, pages, PROBE)
     assert [one["overflow"] for one in shown] == [0] * len(pages)
-    assert [one["cut"] for one in shown if one is not shown[0] and one is not shown[3]] == [[]] * 4
+    narrow, *wide = shown[:3]
+    assert narrow["cut"]  # figures can be moved sideways there, as they say
+    assert [one["cut"] for one in (*wide, *shown[4:])] == [[]] * 4
     assert all(one["parts"] > 4 for one in shown)
