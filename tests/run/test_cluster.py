@@ -180,6 +180,7 @@ print(joined.by_address, joined.dashboard, answer.status)
 """
 
 
+@pytest.mark.slow
 def test_a_dashboard_that_was_asked_for_answers_on_this_machine_alone():
     command = [sys.executable, "-c", WITH_A_DASHBOARD]
     run = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -223,7 +223,7 @@ def test_a_terminated_sweep_ends_as_an_interrupted_one_does(ray_address, tmp_pat
 def test_a_study_in_rounds_goes_on_to_more_seeds_and_computes_no_other(ray_address, tmp_path):
     """One round, a second one with a larger --max-seeds, and nothing the third time."""
     options = [
-        "--data", "world:160", "--test-pairs", "32", "--samples", "1", "--weak", "opt-45k",
+        "--data", "world:96", "--test-pairs", "16", "--samples", "1", "--weak", "opt-45k",
         "--student", "opt-45k", "--fractions", "1/4", "--decide", "--max-seeds",
     ]  # fmt: skip
     records, told = [set()], []
