@@ -29,7 +29,6 @@ from transformers import PrinterCallback
 from weakteach.artifacts.computing import obtain
 from weakteach.artifacts.store import Store
 from weakteach.models.memory import Fit
-from weakteach.models.pair_layout import branch_point
 from weakteach.models.process import prepare_process
 from weakteach.models.resources import Resources
 from weakteach.models.spec import find_model, tokenizer_of
@@ -182,7 +181,7 @@ def operations(model: Any, pairs: list[PairTokens], setting: Setting) -> float:
         if isinstance(module, torch.nn.Linear)
     )
     responses = sum(len(p.response_1) + len(p.response_2) for p in pairs)
-    tokens = sum(p.total - branch_point(p) for p in pairs)
+    tokens = sum(p.total - p.shared for p in pairs)
     forward = 2.0 * (weights * tokens + model.get_output_embeddings().weight.numel() * responses)
     passes = 2 if setting.lora else 3
     return passes * forward / len(pairs) * setting.batch * setting.updates

@@ -1,10 +1,7 @@
 """The page of a ``label`` run: its numbers, untrusted texts, and how a real browser shows it."""
 
-import html
 import json
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from browser import in_browser, needs_browser
 from judged_teachers import facts, judged
 from shown import HOSTILE, with_hostile_texts
 from test_page import Page
@@ -28,7 +26,6 @@ from weakteach.report.label_page import verdict_json, write_label_report
 from weakteach.results.label_findings import MOST_EXAMPLES, LabelRun, judged_pairs
 from weakteach.statistics.estimate import Estimate
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 WIDTHS = (390, 768, 1280)
 
 
@@ -135,9 +132,6 @@ def test_texts_are_not_trusted(tmp_path: Path) -> None:
 
 
 PROBE = """
-const told = [];
-for (const frame of document.querySelectorAll("iframe")) {
-  const page = frame.contentDocument, root = page.documentElement;
   const bar = page.querySelector(".sort"), list = page.querySelector(".pairs");
   const first = () => parseFloat(list.children[0].dataset.margin);
   const of = {
@@ -153,45 +147,17 @@ for (const frame of document.querySelectorAll("iframe")) {
   const button = bar.querySelector("[data-by=margin]");
   button.click(); button.click();
   of.after = first();
-  told.push(of);
-}
-const out = document.createElement("pre");
-out.id = "told"; out.textContent = JSON.stringify(told);
-document.body.append(out);
+  return of;
 """
 
 
-def in_browser(folder: Path, pages: list[tuple[str, int]]) -> list[dict[str, Any]]:
-    """What a headless Chromium makes of pages in frames of these widths."""
-    frames = "".join(
-        f'<iframe width="{width}" height="3000" srcdoc="{html.escape(text)}"></iframe>'
-        for text, width in pages
-    )
-    harness = folder / "harness.html"
-    harness.write_text(
-        "<!DOCTYPE html><meta charset='utf-8'><style>iframe { border: 0 }</style><body>"
-        "<script>window.alert = () => { window.alerted = true; };</script>"
-        f"{frames}<script>addEventListener('load', () => {{ {PROBE} }});</script></body>"
-    )
-    assert CHROMIUM is not None
-    run = subprocess.run(
-        [
-            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
-            f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=20000",
-            harness.as_uri(),
-        ],
-        capture_output=True, text=True, timeout=250, check=True,
-    )  # fmt: skip
-    (told,) = re.findall(r'<pre id="told">(.*?)</pre>', run.stdout, flags=re.DOTALL)
-    return json.loads(html.unescape(told))
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt install chromium")
+@needs_browser
 def test_a_real_browser_shows_the_page(tmp_path: Path) -> None:
     run = run_of(known_facts())
     plain, bad = page(tmp_path / "plain", run), page(tmp_path / "hostile", hostile(run))
     assert HOSTILE not in bad
-    shown = in_browser(tmp_path, [(text, width) for text in (plain, bad) for width in WIDTHS])
+    pages = [(text, width) for text in (plain, bad) for width in WIDTHS]
+    shown = in_browser(tmp_path, pages, PROBE)
     for number, told in enumerate(shown):
         assert (told["overflow"], told["scripts"], told["pictures"]) == (0, 1, 6)
         assert told["sorted"]

@@ -16,11 +16,8 @@ from shown import (
 )
 
 from weakteach.report.terminal import terminal_tables
-from weakteach.report.words import legible, told_once
-from weakteach.results.findings import (
-    Findings,
-    TableOf,
-)
+from weakteach.report.words import legible, tally, told_once
+from weakteach.results.findings import Answer, Findings, TableOf
 from weakteach.results.numbers import number, with_half, with_interval
 from weakteach.statistics.estimate import Estimate
 from weakteach.study.roles import ROLES
@@ -70,8 +67,19 @@ def test_a_terminal_shows_values_and_verdicts() -> None:
     mark = other.figures[0].series[0].marks[0]  # type: ignore[union-attr]
     assert with_half(mark.estimate) in words
     assert words.startswith(
-        "✓ Supported: weak labels are at least as good. ▼ With 1/8 of the pairs"
+        "2 of 3 claims decided. ✓ Supported: weak labels are at least as good. ▼ With 1/8 of"
     )
+
+
+def test_the_first_line_says_how_much_is_decided() -> None:
+    found = findings()
+    assert tally(found) == "2 of 3 claims decided."
+    more = (*found.answers, Answer("sizes", "worse", ""), Answer("sizes", "not decided", ""))
+    failed = Answer("", "failed", "Failed in 1 arm.")
+    both = findings(answers=(*more, failed))
+    assert tally(both) == "2 of 3 claims and 1 of 2 comparisons decided."
+    assert tally(findings(claims=(), answers=(more[-1],))) == "0 of 1 comparison decided."
+    assert tally(findings(claims=(), answers=(failed,))) == ""
 
 
 def test_a_terminal_is_not_told_what_to_do() -> None:

@@ -195,6 +195,29 @@ def test_the_primary_claims_come_first(planned):
     assert ids == ["E1", "E6", "E17 all", "E17 mismatched", "R2"]
 
 
+@pytest.mark.parametrize("rounds", [SEEDS[:2], ()])
+def test_a_primary_claim_has_the_same_share_of_the_error_in_every_sweep(bed, planned, rounds):
+    """E6 in a sweep of its own, and beside E1 and both of E2, of which those are not decided."""
+    levels = {"base": (0.0, 0.0), "human": (2.0, 0.0), "weak": (2.2, 0.01)}
+    measures = planned.students(levels, (10, 11))
+    planned.compute(measures)
+    other = replace(measures[2], setting=replace(measures[2].setting, weak="opt-1m"))
+    found = {}
+    for asked in (["E6"], ["E1", "E2", "E6"]):
+        study = [experiment(id, "fraction", *measures) for id in asked]
+        if "E2" in asked:
+            study[1] = experiment("E2", "supervisor", *measures, other)
+        info = StudyInfo("s", "S", "embedded", "c", "here", 1.0, sizes=SIZES, rounds=rounds)
+        rows = analyze(bed.store, Manifest(info, tuple(study), (), {})).claims
+        (found[len(rows)],) = (row for row in rows if row.experiment == "E6")
+    alone, among = found.values()
+    assert list(found) == [1, 5]  # and R2, of E1
+    assert (alone.p, alone.confidence) == (among.p, among.confidence)
+    assert alone.p < 1
+    if rounds:
+        assert alone.confidence == pytest.approx(1 - 0.05 * 0.1 / 4)
+
+
 def test_a_study_without_claims_is_decided_by_its_comparisons(bed, planned):
     few = {"weak": (0.5, 0.01), "human": (2.0, 0.0), "gold": (2.0, 0.0)}
     study = [

@@ -158,12 +158,32 @@ def init(**options):
     return start(**options)
 
 ray.init = init
-start_ray(None, 1, Resources(), verbose=False)
-print(len(tries), ray.is_initialized())
+joined = start_ray(None, 1, Resources(), verbose=False)
+print(len(tries), ray.is_initialized(), joined)
 """
 
 
 def test_a_ray_that_does_not_come_up_in_time_is_started_again():
     command = [sys.executable, "-c", SLOW_TO_COME_UP]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert run.stdout == f"{cluster.STARTS} True\n"
+    assert run.stdout == f"{cluster.STARTS} True {Joined(by_address=False)}\n"
+
+
+WITH_A_DASHBOARD = """
+from urllib.request import ProxyHandler, build_opener
+from weakteach.models.resources import Resources
+from weakteach.run.cluster import start_ray
+
+joined = start_ray(None, 1, Resources(), verbose=False, dashboard=True)
+answer = build_opener(ProxyHandler({})).open(f"{joined.dashboard}/api/version", timeout=60)
+print(joined.by_address, joined.dashboard, answer.status)
+"""
+
+
+@pytest.mark.slow
+def test_a_dashboard_that_was_asked_for_answers_on_this_machine_alone():
+    command = [sys.executable, "-c", WITH_A_DASHBOARD]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    joined, url, status = run.stdout.split()
+    assert (joined, status) == ("False", "200")
+    assert url.startswith("http://127.0.0.1:")

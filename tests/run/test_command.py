@@ -74,6 +74,7 @@ MISTAKES = {
         ["--data", "posts:300", "--gold", "world"],
         ["--data world:<pairs>"],
     ),
+    "gold that is there twice": (["--gold", "own,world"], ["--gold: ", "is there twice"]),
     "posts without a number": (["--data", "posts:many"], ["posts:<number of pairs>"]),
     "noise that is none": (["--data", "world:64:flips=2"], ["flips=RATE", "world:64:flips"]),
     "missing prices": (["--prices", "our[s].toml"], ["our[s].toml"]),

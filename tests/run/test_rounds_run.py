@@ -7,9 +7,12 @@ import pytest
 from rich.console import Console
 from synthetic import Bed
 
+from weakteach.results.rounds import Question, Survey
 from weakteach.run.parts import SPENT, Outcome, Part, deadline_of
 from weakteach.run.prices import CostError
-from weakteach.run.rounds import Rounds, run_rounds
+from weakteach.run.rounds import Rounds, run_rounds, standing_sentence
+from weakteach.statistics.joined import Missing
+from weakteach.statistics.rounds import Standing
 from weakteach.study.experiments import size_grid
 from weakteach.study.grids import Choices, make_grid
 from weakteach.study.measures import Measure
@@ -73,9 +76,24 @@ def test_a_study_goes_round_after_round_until_all_is_decided(tmp_path):
     machine.go()
     assert machine.seeds == [[10, 11], [12, 13]]
     assert "Round 1 of 2, seeds 10 to 11 (2 in all)" in machine.said[0]
-    assert machine.said[1].startswith("0 decided; 0 given up; 2 open (2 of sizes). Round 2 of 2")
-    assert machine.said[2].startswith("2 decided (2 of sizes); 0 given up; 0 open.")
+    assert machine.said[1].startswith("0 decided; 0 given up; 2 open (2 comparisons). Round 2 of 2")
+    assert machine.said[2].startswith("2 decided (2 comparisons); 0 given up; 0 open.")
     assert machine.said[2].endswith("No round is left that could decide more.")
+
+
+def test_claims_are_told_by_their_numbers_and_comparisons_by_how_many_there_are():
+    questions = [
+        Question(experiment, "", claim, (), lambda found: Missing(""))
+        for experiment, claim in (
+            ("E1", "E1"), ("E2", "E2 size"), ("sizes", ""), ("sizes", ""), ("E9", ""), ("E13", ""),
+            ("E13", ""),
+        )
+    ]  # fmt: skip
+    found = Survey(None, (), (), tuple(questions), (Standing(),) * len(questions))
+    assert standing_sentence(found) == (
+        "0 decided; 0 given up; 7 open (E1, E2 size, 2 comparisons, 1 comparison of E9, "
+        "2 comparisons of E13)."
+    )
 
 
 def test_controls_get_seeds_in_the_first_round_alone(tmp_path):
@@ -137,7 +155,9 @@ def test_what_failed_is_told_to_later_rounds_and_stops_none_of_the_others(tmp_pa
     assert machine.seeds == [[10, 11], [12, 13]]
     assert {arm.setting.fraction for arm in machine.parts[1].arms} == {"1/2"}
     assert outcome.failures == {bad.fingerprint: "broken"}
-    assert machine.said[-1].startswith("1 decided (sizes); 0 given up; 1 open (sizes).")
+    assert machine.said[-1].startswith(
+        "1 decided (1 comparison); 0 given up; 1 open (1 comparison)."
+    )
 
 
 def test_a_finished_study_computes_nothing_and_writes_its_report(tmp_path):

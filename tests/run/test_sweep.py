@@ -1,5 +1,6 @@
 """The sweep as its user runs it: a process, its output, its exit code, its files."""
 
+import itertools
 import json
 import os
 import shutil
@@ -42,6 +43,10 @@ def sweep(storage, *options, **environment):
         env={**os.environ, "COLUMNS": "200", **environment},
     )
     return run.returncode, run.stdout, run.stderr
+
+
+def read(record):
+    return json.loads(record.read_text())
 
 
 def results_of(storage):
@@ -213,6 +218,36 @@ def test_a_terminated_sweep_ends_as_an_interrupted_one_does(ray_address, tmp_pat
     assert "Traceback" not in out
     assert (tmp_path / "studies" / "size_grid" / "report.html").exists()
     assert "pending" in results_of(tmp_path)["status"].to_pylist()
+
+
+def test_a_study_in_rounds_goes_on_to_more_seeds_and_computes_no_other(ray_address, tmp_path):
+    """One round, a second one with a larger --max-seeds, and nothing the third time."""
+    options = [
+        "--data", "world:96", "--test-pairs", "16", "--samples", "1", "--weak", "opt-45k",
+        "--student", "opt-45k", "--fractions", "1/4", "--decide", "--max-seeds",
+    ]  # fmt: skip
+    records, told = [set()], []
+    for most in ("2", "4", "4"):
+        code, out, err = sweep(tmp_path, *options, most, RAY_ADDRESS=ray_address)
+        assert code == 0, err
+        found = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/[0-9a-f]*/record.json")}
+        new = set(found.items()) - records[-1]
+        assert records[-1] <= set(found.items())
+        assert f"{len(new)} steps computed." in out
+        records.append(set(found.items()))
+        told.append(out)
+    assert "Round 1 of 1, seeds 10 to 11 (2 in all)" in told[0]
+    assert "Round 2 of 2, seeds 12 to 13 (4 in all)" in told[1]
+    seeds = [
+        {read(path)["parameters"]["seed"] for path, _ in later - earlier if "Split" in path.parts}
+        for earlier, later in itertools.pairwise(records)
+    ]
+    assert seeds == [{10, 11}, {12, 13}, set()]
+    rows = results_of(tmp_path)
+    assert set(rows["seed"].to_pylist()) == {10, 11, 12, 13}
+    assert set(rows["status"].to_pylist()) == {"done"}
+    for out in told[1:]:
+        assert "in round 2 of 4 seeds" in " ".join(out.split())
 
 
 @pytest.mark.slow

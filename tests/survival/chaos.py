@@ -11,7 +11,9 @@ monkey SIGKILLs trials, controllers and workers of trainings, actors or tasks th
 nodes (a new one takes their place some seconds later), and the driver, which is then submitted
 again. In the end the study must be what it would have been: the files of all artifacts and
 results.parquet byte by byte, the answers word by word, one row for each pair in each label table,
-and no lease, no process and nothing half-written left. Exits with 1 if any of this does not hold.
+and no lease, no process and nothing half-written left. A study in rounds must have decided
+something, or its answers would be equal whatever they rest on. Exits with 1 if any of this does
+not hold.
 """
 
 import json
@@ -33,25 +35,27 @@ import psutil
 from checks import artifact_files, differing, incomplete, leases, leftovers, unsound_labels
 from cyclopts import Parameter
 from cyclopts.validators import Number
-from monkey import Kill, Monkey
-from processes import at_work, free_port, kill, kill_family, nothing_left, polling, workers
+from monkey import LEAST_GAP_SECONDS, Kill, Monkey, gap_of
+from nodes import Nodes
+from processes import at_work, kill, kill_family, nothing_left, polling, workers
 from rich.console import Console
 from rich.table import Table
 
 from weakteach.artifacts.errors import UserError
 from weakteach.artifacts.step import Step, walk
 from weakteach.artifacts.store import Store
+from weakteach.results.analysis import analyze
+from weakteach.results.findings import DECIDED
 from weakteach.run.deciding import FIRST_SEED
 from weakteach.run.terminal import launch, script
 from weakteach.study.experiment import arms_of
 from weakteach.study.experiments import size_grid
 from weakteach.study.grids import Choices, make_grid
+from weakteach.study.manifest import read_manifest
 from weakteach.study.presets import EMBEDDED
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 1800
-# A node's place is taken this long after its loss.
-SECONDS_WITHOUT_NODE = 4.0
 # For a head that misses a lost node within seconds, as one machine's nodes do not share a network.
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",
@@ -125,72 +129,6 @@ class Run:
     @property
     def sound(self) -> bool:
         return not any(self.checks.values())
-
-
-class Nodes:
-    """A Ray cluster of this machine's processes: a head without CPUs, and nodes to be lost."""
-
-    def __init__(self, count: int, cpus: int) -> None:
-        # Reads the environment when it is imported.
-        from ray.cluster_utils import Cluster
-
-        self._cpus = cpus
-        for tries_left in (2, 1, 0):  # as below
-            self._cluster = Cluster()
-            try:
-                self._cluster.add_node(
-                    num_cpus=0, include_dashboard=True, dashboard_port=free_port()
-                )
-                break
-            except Exception:
-                for child in psutil.Process().children():
-                    kill_family(child)
-                if not tries_left:
-                    raise
-        self._due: list[float] = []
-        for _ in range(count):
-            self._add()
-
-    def _add(self) -> None:
-        """Add a node; on a machine too busy to start one within Ray's 30 seconds, later."""
-        try:
-            self._cluster.add_node(num_cpus=self._cpus)
-        except Exception:  # Ray raises bare ones
-            known = {raylet_of(node).pid for node in (self._cluster.head_node, *self.extra)}
-            for child in psutil.Process().children():
-                if child.name() == "raylet" and child.pid not in known:
-                    kill_family(child)
-            self._due.append(time.monotonic() + SECONDS_WITHOUT_NODE)
-
-    @property
-    def address(self) -> str:
-        return str(self._cluster.address)
-
-    @property
-    def extra(self) -> list[Any]:
-        return sorted(self._cluster.worker_nodes, key=lambda node: str(node.unique_id))
-
-    def lose(self, node: Any) -> str:
-        """Kill the node's raylet and all below it; its place is taken later."""
-        raylet = raylet_of(node)
-        below = raylet.children(recursive=True)
-        self._cluster.remove_node(node, allow_graceful=False)
-        for process in below:
-            kill(process)
-        self._due.append(time.monotonic() + SECONDS_WITHOUT_NODE)
-        return f"raylet {raylet.pid} with {len(below)} processes"
-
-    def replace_lost(self) -> None:
-        while self._due and time.monotonic() >= self._due[0]:
-            self._due.pop(0)
-            self._add()
-
-    def shutdown(self) -> None:
-        self._cluster.shutdown()
-
-
-def raylet_of(node: Any) -> psutil.Process:
-    return psutil.Process(node.all_processes["raylet"][0].process.pid)
 
 
 class Driver:
@@ -274,6 +212,14 @@ def _strike(monkey: Monkey, cluster: Nodes, driver: Driver, console: Console) ->
         console.print(f"{number:3d}. {at:6.1f} s  {killed.kind}: {killed.victim}", highlight=False)
 
 
+def with_something_decided(calm: Run, store: Store) -> Run:
+    """The run, in which a check is that its study decided anything."""
+    said = analyze(store, read_manifest(store, "size_grid")).answers
+    decided = [one.sentence for one in said if one.verdict in DECIDED]
+    check = {"something decided": [] if decided else [one.sentence for one in said]}
+    return replace(calm, checks=calm.checks | check)
+
+
 def compare(calm: Store, run: Run, store: Store, steps: list[Step], kills: int) -> Run:
     """The run with all checks against the undisturbed store, whose steps these are."""
     results = "studies/size_grid/results.parquet"
@@ -329,8 +275,13 @@ def main(
     ] = 30,
     seeds: Annotated[str, Parameter(help="Seeds of the monkey, a run for each.")] = "0",
     gap: Annotated[
-        float, Parameter(help="Mean seconds between two kills.", validator=Number(gte=0.5))
-    ] = 9.0,
+        float | None,
+        Parameter(
+            help="Mean seconds between two kills; without it as many as let all kills come within "
+            "70% of the time that the study takes undisturbed.",
+            validator=Number(gte=LEAST_GAP_SECONDS),
+        ),
+    ] = None,
     train_workers: Annotated[
         int,
         Parameter(help="Workers of a training; 0 trains in the trial.", validator=Number(gte=0)),
@@ -374,9 +325,16 @@ def main(
         place = folder or Path(temporary)
         place.mkdir(parents=True, exist_ok=True)
         calm, store = run("undisturbed", study, place, (nodes, cpus), None)
+        if max_seeds and calm.sound:
+            calm = with_something_decided(calm, store)
         if not calm.sound:
             console.print((place / "undisturbed.log").read_text()[-4000:], markup=False)
-        console.print(f"Undisturbed: {calm.seconds:.0f} s.", highlight=False)
+            show(console, calm, [])
+            return 1
+        gap = gap_of(calm.seconds, kills) if gap is None else gap
+        console.print(
+            f"Undisturbed: {calm.seconds:.0f} s. A kill every {gap:.1f} s.", highlight=False
+        )
         runs = []
         for seed in monkeys:
             name = f"seed {seed}"

@@ -9,6 +9,14 @@ from typing import Any
 
 # How long a study is left alone after its start: time to get to work at all.
 SECONDS_TO_START = 5.0
+# Of the time that a study takes undisturbed: its kills come within it, since each makes it longer.
+SHARE_FOR_KILLS = 0.7
+LEAST_GAP_SECONDS = 0.5
+
+
+def gap_of(seconds: float, kills: int) -> float:
+    """Mean seconds between two of so many kills of a study that takes so long undisturbed."""
+    return max(LEAST_GAP_SECONDS, SHARE_FOR_KILLS * seconds / kills)
 
 
 @dataclass(frozen=True)

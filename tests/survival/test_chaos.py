@@ -11,7 +11,7 @@ import psutil
 import pytest
 from autoscale import Autoscaler, Change, Run, cluster_file, problems
 from checks import differing, leases, leftovers
-from monkey import Monkey
+from monkey import Monkey, gap_of
 from processes import at_work, kill_family, kind_of, nothing_left, of_run
 
 from weakteach.artifacts.store import Store
@@ -55,6 +55,12 @@ def test_a_monkey_kills_what_its_seed_says_and_each_kind_as_often():
     assert strikes(1) == strikes(1)
     assert strikes(1) != strikes(2)
     assert Counter(kind for kind, _ in strikes(1)) == {"trial": 20, "node": 20}
+
+
+def test_kills_come_within_the_time_that_a_study_takes():
+    assert gap_of(150, 30) == pytest.approx(3.5)
+    assert gap_of(150, 6) == pytest.approx(17.5)
+    assert gap_of(10, 30) == 0.5
 
 
 def test_a_victim_that_was_gone_does_not_count():

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from families import CONFIGS
+from families import CONFIGS, LLAMA_LIKE
 from packed_trainings import (
     KINDS,
     WHOLE,
@@ -14,8 +14,10 @@ from packed_trainings import (
     spawn_two,
     stock,
 )
+from transformers import LlamaConfig
 
 from weakteach.models.memory import Fit
+from weakteach.models.pair_attention import LEAST_FLEX_WIDTH
 from weakteach.models.resources import Resources
 from weakteach.training.packed import in_parts
 from weakteach.training.recipes import Lora
@@ -91,10 +93,14 @@ def test_two_workers_have_the_gradients_of_one(tmp_path):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="flex attention trains on CUDA alone")
 @pytest.mark.parametrize("kind", KINDS)
-def test_flex_attention_has_the_gradients_of_rows(kind, tmp_path):
+def test_flex_attention_has_the_gradients_of_rows(kind, tmp_path, monkeypatch):
+    """With heads as wide as it asks for on CUDA."""
+    wide = LlamaConfig(**{**LLAMA_LIKE, "hidden_size": 4 * LEAST_FLEX_WIDTH})
+    assert wide.head_dim == LEAST_FLEX_WIDTH
+    monkeypatch.setitem(CONFIGS, "wide", wide)
     found = [
         first_gradients(
-            ours(kind, "llama", some_pairs(), None, tmp_path, 16, Resources(attention=attention))
+            ours(kind, "wide", some_pairs(), None, tmp_path, 16, Resources(attention=attention))
         )
         for attention in ("sdpa", "flex")
     ]

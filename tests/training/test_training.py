@@ -116,6 +116,28 @@ def test_adapters_are_stored_alone_and_load_on_their_base(tmp_path):
     assert not all(changed)
 
 
+def train_and_look(config):
+    """The training, and what it has written beside the model."""
+    facts = train_sft(config)
+    found = sorted(path.name for path in Path(config["job"].run_folder).glob("checkpoint-*"))
+    return {**facts, "checkpoints": found}
+
+
+@dataclass(frozen=True)
+class Looked(Sft):
+    def compute(self, workspace):
+        return run_training(self, train_and_look, workspace)
+
+
+def test_the_model_is_saved_once_and_not_beside_a_checkpoint_of_the_last_update(tmp_path):
+    """Of 6 updates: a checkpoint after every third one but for the last, or none at all."""
+    step = Looked(find_model("opt-45k"), labels_of(), SftRecipe(Schedule(1e-3, batch=16)), seed=0)
+    for name, every, kept in (("asked for", 3, ["checkpoint-3"]), ("too seldom", 0, [])):
+        resources = replace(HERE, checkpoint_steps=every)
+        facts = obtain(Store(tmp_path / name), step, resources)["facts"]
+        assert (facts["updates"], facts["checkpoints"]) == (6, kept)
+
+
 def train_until_killed(storage, step):
     obtain(Store(storage), step, replace(HERE, checkpoint_steps=10))
 

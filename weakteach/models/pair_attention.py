@@ -17,9 +17,12 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 from transformers import AttentionInterface, PreTrainedModel
 
 from weakteach.models.resources import Attention
+from weakteach.models.spec import ModelError
 
 LOGGER = logging.getLogger(__name__)
 PAIR_ATTENTION = "weakteach_pairs"
+# Triton multiplies no smaller matrices.
+LEAST_FLEX_WIDTH = 16
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,13 @@ def _attend_by_blocks(
     scaling: float | None,
     window: int | None,
 ) -> torch.Tensor:
-    out = _flex(query.device.type)(
+    device, width = query.device.type, min(query.shape[-1], value.shape[-1])
+    if device != "cpu" and width < LEAST_FLEX_WIDTH:
+        raise ModelError(
+            f"--attention flex takes heads of a width of {LEAST_FLEX_WIDTH} or more on a GPU, and "
+            f"those of this model are {width} wide: leave the option out"
+        )
+    out = _flex(device)(
         query,
         key,
         value,

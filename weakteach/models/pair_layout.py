@@ -11,7 +11,6 @@ finds that a model must not read them so (``probe``), each response has a padded
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -63,7 +62,7 @@ def _responses(pair: PairTokens) -> int:
 
 
 def _packed_length(pair: PairTokens) -> int:
-    return pair.total - branch_point(pair)
+    return pair.total - pair.shared
 
 
 def lay_out(
@@ -80,12 +79,6 @@ def lay_out(
     return separate_batch(pairs, device, pad)
 
 
-def branch_point(pair: PairTokens) -> int:
-    """Tokens that the two responses have in common at the front."""
-    both = zip(pair.response_1, pair.response_2, strict=False)
-    return sum(1 for _ in takewhile(lambda two: two[0] == two[1], both))
-
-
 def packed_batch(
     pairs: Sequence[PairTokens],
     device: torch.device,
@@ -97,8 +90,8 @@ def packed_batch(
     for one in pairs:
         ids += one.prompt
         ids += one.response_1
-        ids += one.response_2[branch_point(one) :]
-    shared = np.array([branch_point(one) for one in pairs])
+        ids += one.response_2[one.shared :]
+    shared = np.array([one.shared for one in pairs])
     prompt, first, second = _lengths(pairs)
     trunk, first, second = prompt + shared, first - shared, second - shared
     size = trunk + first + second

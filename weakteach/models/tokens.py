@@ -11,6 +11,7 @@ read as they are, and EOS ends a response. What looks like a special token withi
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -20,6 +21,7 @@ from weakteach.preferences.pair import MessagesOf, Pair
 
 # The messages of a prompt and the tools that may be called, as JSON.
 PromptMessages = tuple[str, str | None]
+BLOCK = 64
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,11 @@ class PairTokens:
     def total(self) -> int:
         """Tokens of the prompt and both responses."""
         return len(self.prompt) + len(self.response_1) + len(self.response_2)
+
+    @cached_property
+    def shared(self) -> int:
+        """Tokens that the two responses have in common at the front."""
+        return _common_prefix(self.response_1, self.response_2)
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
@@ -161,10 +168,11 @@ def _unended(ids: list[int], eos: int) -> list[int]:
 
 
 def _common_prefix(a: list[int], b: list[int]) -> int:
-    for i, (x, y) in enumerate(zip(a, b, strict=False)):
-        if x != y:
-            return i
-    return min(len(a), len(b))
+    """How many ids they begin with in common, found by blocks that are compared at once."""
+    most, at = min(len(a), len(b)), 0
+    while at < most and a[at : at + BLOCK] == b[at : at + BLOCK]:
+        at += BLOCK
+    return next((n for n in range(at, min(at + BLOCK, most)) if a[n] != b[n]), most)
 
 
 def length_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:

@@ -24,6 +24,7 @@ from weakteach.report.words import (
     moment,
     probability,
     symbol,
+    tally,
     told_once,
 )
 from weakteach.results.findings import NUMBERED, ClaimRow, Findings, Value
@@ -149,6 +150,7 @@ def template(name: str) -> jinja2.Template:
         "is_text": is_text,
         "numbers_of": numbers_of,
         "told_once": told_once,
+        "tally": tally,
         "safe_script": Markup,
     }
     environment.tests["estimate"] = lambda value: isinstance(value, Estimate)

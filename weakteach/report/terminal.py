@@ -7,16 +7,18 @@ from rich.table import Table
 from rich.text import Text
 
 from weakteach.report.marks import places_of
-from weakteach.report.words import brief, in_short, is_text, legible, symbol, told_once
+from weakteach.report.words import brief, in_short, is_text, legible, symbol, tally, told_once
 from weakteach.results.findings import Answer, Comparison, Findings, Section, TableOf, Value
 
 TERMINAL_WIDTH, TERMINAL_COLUMNS = 100, 6
 
 
 def terminal_tables(findings: Findings) -> list[RenderableType]:
-    """The answers, each on lines of its own, then for each section a table of values ± half their
-    95% interval; nothing is wider than TERMINAL_WIDTH."""
-    shown: list[RenderableType] = [_answers(findings.answers)] if findings.answers else []
+    """How much is decided, the answers, each on lines of its own, then for each section a table of
+    values ± half their 95% interval; nothing is wider than TERMINAL_WIDTH."""
+    decided = tally(findings)
+    shown: list[RenderableType] = [Text(decided, style="bold")] if decided else []
+    shown += [_answers(findings.answers)] if findings.answers else []
     shown += [
         _terminal_table(section.heading, table)
         for section in findings.sections

@@ -5,7 +5,7 @@ import time
 import unicodedata
 from collections.abc import Sequence
 
-from weakteach.results.findings import TableOf, Value
+from weakteach.results.findings import DECIDED, Findings, TableOf, Value
 from weakteach.results.numbers import number, with_half
 from weakteach.statistics.estimate import Estimate
 
@@ -48,6 +48,19 @@ def moment(seconds: float) -> str:
 
 def symbol(verdict: str) -> str:
     return SYMBOLS.get(verdict, "\N{MIDDLE DOT}")
+
+
+def tally(findings: Findings) -> str:
+    """How many claims and comparisons are decided, as a sentence; empty where there are none."""
+    claims = [one.verdict for one in findings.claims]
+    answered = [one.verdict for one in findings.answers if one.verdict != "failed"]
+    decided, of_claims = (sum(v in DECIDED for v in found) for found in (answered, claims))
+    counts = {
+        "claim": (of_claims, len(claims)),
+        "comparison": (decided - of_claims, len(answered) - len(claims)),
+    }
+    said = [f"{n} of {m} {name}{'s' * (m > 1)}" for name, (n, m) in counts.items() if m]
+    return f"{' and '.join(said)} decided." if said else ""
 
 
 def is_text(column: Sequence[Value]) -> bool:

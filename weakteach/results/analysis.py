@@ -10,6 +10,7 @@ from weakteach.results.answers import (
     claim_answers,
     contrast_answers,
     contrasts,
+    decided_first,
     failure_answers,
 )
 from weakteach.results.cells import Cell, cells_of, minus_human
@@ -95,16 +96,17 @@ def analyze(store: Store, manifest: Manifest) -> Findings:
     sections = tuple(_section(one, outcomes, claims, price) for one in manifest.experiments)
     status = arm_status(store, manifest)
     counts = {name: list(status.values()).count(name) for name in ("done", "failed", "pending")}
-    answers = claim_answers(claims)
+    primary = claim_answers(claim for claim in claims if claim.primary)
+    others = claim_answers(claim for claim in claims if not claim.primary)
     for one in manifest.experiments:
         if not any(claim.experiment == one.id for claim in claims):
             cells = cells_of(one, outcomes, OUTCOMES)
             compared = contrasts(cells, manifest.info.sizes)
-            answers += contrast_answers(one.id, compared, of_contrasts.get(one.id))
+            others += contrast_answers(one.id, compared, of_contrasts.get(one.id))
     taught = [m for m in manifest.measures if m.kind in ("agreement", "teacher_accuracy")]
     failures = _failures(manifest)
     return Findings(
-        answers=answers + failure_answers(failures),
+        answers=(*decided_first(primary), *decided_first(others), *failure_answers(failures)),
         ran=what_ran(store, manifest),
         sections=sections,
         claims=tuple(claims),

@@ -2,7 +2,7 @@
 
 A sentence says that one group is better or worse than another only where that is decided at the
 level of its family, after Holm: claims as ``deciding.py`` says, the comparisons of one experiment
-together.
+together. What is decided comes before what is not, after the primary claims, which come first.
 """
 
 from collections import Counter
@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 
 from weakteach.results.cells import Cell, human_of
 from weakteach.results.claims import whole
-from weakteach.results.findings import Answer, ClaimRow
+from weakteach.results.findings import DECIDED, Answer, ClaimRow
 from weakteach.results.numbers import with_interval
 from weakteach.statistics.decisions import (
     CONTRADICTED,
@@ -57,9 +57,12 @@ class Contrast:
 
 
 def claim_answers(rows: Iterable[ClaimRow]) -> tuple[Answer, ...]:
-    """A sentence for each claim, the primary ones first."""
-    ordered = sorted(rows, key=lambda row: not row.primary)
-    return tuple(Answer(row.experiment, row.verdict, _of_claim(row)) for row in ordered)
+    """A sentence for each claim, in their order."""
+    return tuple(Answer(row.experiment, row.verdict, _of_claim(row)) for row in rows)
+
+
+def decided_first(answers: Iterable[Answer]) -> tuple[Answer, ...]:
+    return tuple(sorted(answers, key=lambda one: one.verdict not in DECIDED))
 
 
 def _of_claim(row: ClaimRow) -> str:

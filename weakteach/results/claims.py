@@ -1,9 +1,9 @@
 """The claims of the publication: the outcomes that each is a difference of, and its margin.
 
-The claims of the publication's abstract are the primary ones, decided as one family; all others
-are secondary, those of each experiment a family of their own (see ``deciding.py``). Which are
-primary, and the margins, a tenth of what human labels bring over the base student in the same
-experiment, are fixed here before any arm was compared.
+The claims of the publication's abstract are the primary ones, decided as one family of the same
+size whichever of them a study asks; all others are secondary, those of each experiment a family of
+their own (see ``deciding.py``). Which are primary, and the margins, a tenth of what human labels
+bring over the base student in the same experiment, are fixed here before any arm was compared.
 """
 
 from collections.abc import Callable, Mapping

@@ -9,7 +9,7 @@ from weakteach.results.cells import cells_of
 from weakteach.results.claims import KINDS, Found, Statement, claim_evidence
 from weakteach.results.findings import ClaimRow
 from weakteach.results.outcomes import Outcomes
-from weakteach.results.rounds import family_of
+from weakteach.results.rounds import family_of, family_size
 from weakteach.statistics.decisions import Decision, Evidence, decide
 from weakteach.statistics.joined import Missing
 from weakteach.statistics.rounds import Standing
@@ -23,9 +23,10 @@ def claim_rows(
     standings: Mapping[str, Standing] | None = None,
 ) -> list[ClaimRow]:
     """Every claim whose experiment is in the study, in the order of the statements. The primary
-    ones are decided as one family, the secondary ones of each experiment as another. What lacks
-    its evidence is not decided, for a reason that ``needed`` gives. ``sizes`` holds the parameters
-    of models by their names, ``standings`` those of a study in rounds by the ids of claims."""
+    ones are decided as one family, which is as large in every study, the secondary ones of each
+    experiment as another. What lacks its evidence is not decided, for a reason that ``needed``
+    gives. ``sizes`` holds the parameters of models by their names, ``standings`` those of a study
+    in rounds by the ids of claims."""
     rows = _rows(experiments, outcomes, sizes, standings)
     by_id = {one.id: one for one in experiments}
     stated = [statement for statement in ALL_STATEMENTS if statement.experiment in by_id]
@@ -57,9 +58,10 @@ def _rows(
         if isinstance(one, Evidence):
             families.setdefault(family_of(statement), []).append(place)
     decisions: dict[int, Decision] = {}
-    for places in families.values():
+    for name, places in families.items():
         family = [one for place in places if isinstance(one := evidence[place], Evidence)]
-        decisions |= dict(zip(places, decide(family), strict=True))
+        decided = decide(family, family_size(name, len(family)))
+        decisions |= dict(zip(places, decided, strict=True))
     return [
         _not_measured(statement, one)
         if isinstance(one, Missing)

@@ -16,6 +16,8 @@ NUMBERED = re.compile(r"[ECR]\d+")
 # What a cell of a table may hold; an estimate is shown with its interval, None as a dash.
 Value = str | int | float | Estimate | None
 
+# Verdicts of claims and comparisons on which a study has an answer.
+DECIDED = ("supported", "contradicted", "better", "worse")
 # The heading of what is compared with students of human labels.
 MINUS_HUMAN = "minus human"
 

@@ -61,6 +61,12 @@ def family_of(statement: Statement) -> str:
     return PRIMARY if statement.primary else statement.experiment
 
 
+def family_size(family: str, present: int) -> int:
+    """The claims that share the error of a family of which so many are present. The primary one is
+    as large in every sweep: a claim's share does not depend on which others are asked beside it."""
+    return sum(one.primary for one in ALL_STATEMENTS) if family == PRIMARY else present
+
+
 def questions_of(
     experiments: Sequence[Experiment], sizes: Mapping[str, int]
 ) -> tuple[Question, ...]:
@@ -122,10 +128,11 @@ def _standings(
         )
         if not any(rows[-1]):
             break
-        for places in _families(questions).values():
-            of_family = [[row[place] for place in places] for row in rows]
+        for family, places in _families(questions).items():
+            absent = [None] * (family_size(family, len(places)) - len(places))
+            of_family = [[*(row[place] for place in places), *absent] for row in rows]
             found = decide_rounds(of_family, rounds_of(len(seeds)))
-            for place, standing in zip(places, found, strict=True):
+            for place, standing in zip(places, found[: len(places)], strict=True):
                 standings[place] = standing
     return tuple(standings)
 

@@ -26,8 +26,8 @@ class Deciding:
     first_seed: Annotated[int | None, Parameter(validator=validators.Number(gte=0))] = None
     """The first of the seeds of --decide, 10 without it; the others follow it."""
     budget: str | None = None
-    """Start no arm later than this: 90s, 45m or 2h from the start. The same command with a larger
-    budget goes on."""
+    """Start no arm later than this: 90s, 45m or 2h from the start. Arms under way are finished, so
+    the study ends somewhat later. The same command with a larger budget goes on."""
 
     def seeds(self, default: bool, given: tuple[int, ...]) -> tuple[int, ...]:
         """The seeds of all rounds, in their order; none where the grid is fixed. ``default`` is

@@ -13,8 +13,9 @@ from weakteach.artifacts.dropping import at_hand
 from weakteach.artifacts.step import Step, walk
 from weakteach.artifacts.store import Store
 from weakteach.report.words import duration
+from weakteach.results.findings import NUMBERED
 from weakteach.results.outcomes import Outcomes
-from weakteach.results.rounds import Survey, next_rounds, survey
+from weakteach.results.rounds import Question, Survey, next_rounds, survey
 from weakteach.run.parts import SPENT, Outcome, Part
 from weakteach.run.plan import model_of, operations
 from weakteach.run.prices import CostError
@@ -116,19 +117,24 @@ def standing_sentence(found: Survey) -> str:
     given_up = _named(found, lambda one: one.given_up)
     open_ = _named(found, lambda one: one.open)
     parts = [(decided, "decided"), (given_up, "given up"), (open_, "open")]
-    return "; ".join(f"{len(names)} {verb}{_list(names)}" for names, verb in parts) + "."
+    return "; ".join(f"{len(those)} {verb}{_list(those)}" for those, verb in parts) + "."
 
 
-def _named(found: Survey, of: Callable[[Standing], bool]) -> list[str]:
+def _named(found: Survey, of: Callable[[Standing], bool]) -> list[Question]:
     pairs = zip(found.questions, found.standings, strict=True)
-    return [one.claim or one.experiment for one, there in pairs if of(there)]
+    return [one for one, there in pairs if of(there)]
 
 
-def _list(names: list[str]) -> str:
-    """The names, those of one experiment's comparisons once with their number."""
-    counted = [(name, len(list(same))) for name, same in groupby(names)]
-    said = ", ".join(name if n == 1 else f"{n} of {name}" for name, n in counted)
-    return f" ({said})" if said else ""
+def _list(questions: list[Question]) -> str:
+    """The ids of claims; comparisons by their number, and the number of their experiment, if it
+    has one that others know."""
+    said = []
+    for (claim, experiment), same in groupby(questions, lambda one: (one.claim, one.experiment)):
+        count = len(list(same))
+        compared = f"{count} comparison{'s' * (count > 1)}"
+        numbered = f" of {experiment}" if NUMBERED.fullmatch(experiment) else ""
+        said.append(claim or f"{compared}{numbered}")
+    return f" ({', '.join(said)})" if said else ""
 
 
 def run_rounds(

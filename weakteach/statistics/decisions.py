@@ -99,18 +99,20 @@ class Decision:
     tested: bool = True
 
 
-def decide(family: Sequence[Evidence]) -> tuple[Decision, ...]:
+def decide(family: Sequence[Evidence], size: int | None = None) -> tuple[Decision, ...]:
     """Decide claims as one family, in the order given, once; see ``rounds.py`` for several looks.
+    ``size`` counts those of the family, too, that there is no evidence for: each has p = 1.
 
     Raises ValueError when a claim has no margin, or one that it has no use for, when a margin is
     a number that is not positive or a matrix of another shape, and for outcomes that
     ``crossed.components`` refuses.
     """
     tested = [test(evidence) for evidence in family]
-    adjusted = holm([one.p_alone for one in tested])
+    size = len(tested) if size is None else size
+    adjusted = holm([*(one.p_alone for one in tested), *[1.0] * (size - len(tested))])
     return tuple(
-        _decision(one, float(p), LEVEL / len(tested))
-        for one, p in zip(tested, adjusted, strict=True)
+        _decision(one, float(p), LEVEL / size)
+        for one, p in zip(tested, adjusted[: len(tested)], strict=True)
     )
 
 

@@ -108,7 +108,7 @@ class RewardHead(Step):
         return run_training(self, train_reward_head, workspace)
 
     def __str__(self) -> str:
-        return f"{self.start} reward head {self.fingerprint[:8]}"
+        return f"reward model trained from {self.start}"
 
 
 def best_updates(store: Store, stopped: Dpo) -> int:

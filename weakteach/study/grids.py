@@ -1,5 +1,6 @@
 """From what a user asked for to a grid: names resolved to models, data, golds and endpoints."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -206,7 +207,13 @@ def make_grid(
         pairs = Pairs(find_source(name, resolve, wishes), tokenizers, preset.max_tokens)
         trained = any(gold.startswith(TRAINED) for gold in golds)
         held_out = HeldOut(pairs, preset.test_pairs, preset.set_aside_pairs if trained else 0)
-        found = (find_gold(gold, name, held_out, wanted, preset, resolve) for gold in golds)
+        found = [find_gold(gold, name, held_out, wanted, preset, resolve) for gold in golds]
+        named = Counter(str(gold) for gold in found if gold)
+        if twice := [of for of, times in named.items() if times > 1]:
+            raise DataError(
+                f"--gold: {twice[0]} is there twice, and results tell golds apart by their names: "
+                "give one of them"
+            )
         return Data(
             name=domain_name(pairs.source),
             held_out=held_out,
