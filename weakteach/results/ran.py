@@ -3,12 +3,13 @@ said of what was only possible."""
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from weakteach.artifacts.store import Store
 from weakteach.results.findings import Ran
 from weakteach.study.manifest import Manifest
+from weakteach.study.measures import Measure
 from weakteach.study.roles import OF_THE_TEACHER
 
 Record = dict[str, Any]
@@ -29,10 +30,11 @@ TOLD = {
 def what_ran(store: Store, manifest: Manifest) -> Ran:
     """Parameters, versions and counts come from the records of steps that exist; what differs
     between steps is listed with the number of steps."""
-    found = {(kind, one): store.record_of(kind, one) for kind, one in manifest.steps}
+    measured = [(measure.step, measure.fingerprint) for measure in manifest.measures]
+    found = {step: store.record_of(*step) for step in dict.fromkeys((*manifest.steps, *measured))}
     records = {step: record for step, record in found.items() if record}
     return Ran(
-        facts=_facts(manifest),
+        facts=_facts([m for m in manifest.measures if (m.step, m.fingerprint) in records]),
         data=tuple(
             {"source": _source(record), **_counts(record)}
             for (kind, _), record in records.items()
@@ -44,8 +46,8 @@ def what_ran(store: Store, manifest: Manifest) -> Ran:
     )
 
 
-def _facts(manifest: Manifest) -> tuple[tuple[str, str], ...]:
-    measures = manifest.measures
+def _facts(measures: Sequence[Measure]) -> tuple[tuple[str, str], ...]:
+    """Of the measures that are done."""
 
     def listed(values: Iterable[str]) -> str:
         return ", ".join(dict.fromkeys(values)) or "none"
