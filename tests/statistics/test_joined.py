@@ -11,8 +11,6 @@ from weakteach.statistics.cross_fit import clustered_share
 from weakteach.statistics.crossed import (
     components,
     mean,
-    share,
-    share_of,
     win_rate,
 )
 from weakteach.statistics.joined import (
@@ -169,8 +167,3 @@ def test_the_interval_of_clustered_hits_covers_and_one_of_single_hits_is_wilsons
         found = clustered_share(hits.ravel(), np.tile(np.arange(80), 3))
         covered += found.low <= 2 / 3 <= found.high
     assert covered / 400 >= 0.93
-
-
-def test_share_is_that_of_its_components():
-    matrix = np.array([[1, 0, 1, 1], [1, 0, 0, 1.0]])
-    assert share(matrix) == share_of(components(matrix))
