@@ -16,8 +16,7 @@ from weakteach.models.spec import find_model
 from weakteach.preferences.sources import data_source
 from weakteach.run.labeling import report_seen, report_share
 from weakteach.run.terminal import run
-from weakteach.statistics.crossed import win_rate
-from weakteach.statistics.estimate import Estimate
+from weakteach.statistics.estimate import Estimate, wilson_interval
 from weakteach.steps.data import Pairs
 from weakteach.study.policies import tokenizers_of
 
@@ -36,9 +35,8 @@ def printed(tell, *arguments):
     [(20, WORSE), (40, WORSE), (41, CHANCE), (50, CHANCE), (59, CHANCE), (60, ""), (80, "")],
 )
 def test_a_share_is_judged_by_its_interval(agreed, ending):
-    share = win_rate(agreed, 0, 100 - agreed)
-    low, high = share.low, share.high
-    text = printed(report_share, "Accuracy", share)
+    low, high = wilson_interval(agreed, 100)
+    text = printed(report_share, "Accuracy", Estimate(agreed / 100, low, high, prompts=100))
     assert text == (
         f"Accuracy: {agreed}.0% (95 % interval {low:.1%} to {high:.1%}, 100 pairs){ending}\n"
     )

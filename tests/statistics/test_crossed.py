@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from weakteach.statistics import crossed
-from weakteach.statistics.estimate import Estimate
+from weakteach.statistics.estimate import Estimate, wilson_interval
 
 TRIES = 1000
 
@@ -129,20 +129,6 @@ def share(matrix: np.ndarray) -> Estimate:
     return crossed.share_of(crossed.components(matrix))
 
 
-def wilson(successes: int, n: int) -> tuple[float, float]:
-    """Wilson's score interval in its closed form (1927)."""
-    z, p = 1.959963984540054, successes / n
-    center = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
-    return max(0.0, center - half), min(1.0, center + half)
-
-
-@pytest.mark.parametrize(("successes", "n"), [(0, 10), (6, 10), (10, 10), (255, 400)])
-def test_a_share_of_independent_comparisons_has_wilsons_interval(successes: int, n: int) -> None:
-    found = crossed.win_rate(successes, 0, n - successes)
-    assert (found.low, found.high) == pytest.approx(wilson(successes, n), abs=1e-12)
-
-
 @pytest.mark.parametrize(("chance", "spread"), [(0.5, 0.5), (0.9, 0.5), (0.6, 2.0)])
 def test_interval_of_a_share_holds_the_truth(chance: float, spread: float) -> None:
     random, shift = np.random.default_rng(5), stats.norm.ppf(chance) * np.sqrt(1 + spread**2)
@@ -157,12 +143,12 @@ def test_interval_of_a_share_holds_the_truth(chance: float, spread: float) -> No
 def test_a_share_counts_like_prompts_once_and_independent_cells_each() -> None:
     same = np.repeat(np.arange(100)[None, :] < 62, 4, axis=0)
     one = share(same)
-    assert (one.low, one.high) == pytest.approx(wilson(62, 100), abs=0.002)
-    assert share(np.ones((4, 100))).low == pytest.approx(wilson(100, 100)[0])
+    assert (one.low, one.high) == pytest.approx(wilson_interval(62, 100), abs=0.002)
+    assert share(np.ones((4, 100))).low == pytest.approx(wilson_interval(100, 100)[0])
     # Every seed has as many hits, every prompt too: as if each cell were a trial of its own.
     even = np.array([[0, 1] * 50, [1, 0] * 50])
     both = share(even)
-    assert (both.low, both.high) == pytest.approx(wilson(100, 200))
+    assert (both.low, both.high) == pytest.approx(wilson_interval(100, 200))
     with pytest.raises(ValueError, match="cannot be"):
         share(2.0 * same)
 
@@ -170,7 +156,7 @@ def test_a_share_counts_like_prompts_once_and_independent_cells_each() -> None:
 def test_a_tie_is_half_a_win() -> None:
     won = crossed.win_rate(wins=40, ties=20, losses=40)
     assert won.value == 0.5
-    assert (won.low, won.high) == pytest.approx(wilson(50, 100))
+    assert (won.low, won.high) == pytest.approx(wilson_interval(50, 100))
     half = crossed.win_rate(0, 1, 0)
     assert 0 < half.low < half.value < half.high < 1
     assert half.high == pytest.approx(1 - half.low)
