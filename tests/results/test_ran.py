@@ -19,7 +19,8 @@ def test_only_what_was_measured_is_listed(tmp_path):
         bed.pending("reward", "weak", 7, weak="opt-7m", student="opt-9m", fraction="1/3", beta="9"),
         bed.pending("verdicts", "weak", 7, of="a judge"),
     )
-    facts = dict(what_ran(bed.store, Manifest(INFO, (one,), ())).facts)
+    steps = tuple((measure.step, measure.fingerprint) for measure in one.measures)
+    facts = dict(what_ran(bed.store, Manifest(INFO, (one,), steps)).facts)
     assert facts["betas"] == "0.4"
     assert facts["teachers"] == "opt-1m"
     assert facts["labeled fractions"] == "1/8"

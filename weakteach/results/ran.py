@@ -30,8 +30,7 @@ TOLD = {
 def what_ran(store: Store, manifest: Manifest) -> Ran:
     """Parameters, versions and counts come from the records of steps that exist; what differs
     between steps is listed with the number of steps."""
-    measured = [(measure.step, measure.fingerprint) for measure in manifest.measures]
-    found = {step: store.record_of(*step) for step in dict.fromkeys((*manifest.steps, *measured))}
+    found = {(kind, one): store.record_of(kind, one) for kind, one in manifest.steps}
     records = {step: record for step, record in found.items() if record}
     return Ran(
         facts=_facts([m for m in manifest.measures if (m.step, m.fingerprint) in records]),
