@@ -1,5 +1,5 @@
-"""What docs/forms.md and docs/files.md list is what there is, and what docs/architecture.md computes
-is what comes out."""
+"""What docs/forms.md and docs/files.md list is what there is, and what the example of
+docs/architecture.md shows is what comes out."""
 
 import doctest
 import re

@@ -157,9 +157,7 @@ def gpus_of_a_training(folder):
     from weakteach.training.worker import TrainingJob, trainer_arguments
 
     where, start = str(folder), find_model("opt-45k")
-    job = TrainingJob(
-        Store(folder), start, "", "", None, 0, "float32", Resources(), where, where
-    )
+    job = TrainingJob(Store(folder), start, "", "", None, 0, "float32", Resources(), where, where)
     return SFTConfig(**trainer_arguments(job, Schedule(1e-3, batch=4), Fit())).n_gpu
 
 

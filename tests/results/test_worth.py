@@ -60,7 +60,7 @@ def test_weak_labels_beside_human_ones_are_worth_so_many_more_of_them(bed):
 
 def test_students_without_enough_prompts_in_common_are_a_row_that_says_so(bed):
     both = students(bed, "both", "1/8", 240)
-    few = {p: 1.0 for p in PROMPTS[:20]}
+    few = dict.fromkeys(PROMPTS[:20], 1.0)
     odd = [bed.reward("both", seed, few, fraction="1/4") for seed in (0, 1, 2)]
     (table,) = sections(bed, *humans(bed), *both, *odd)
     whole, refused = table.rows

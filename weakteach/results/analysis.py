@@ -18,10 +18,10 @@ from weakteach.results.deciding import claim_rows
 from weakteach.results.findings import (
     MINUS_HUMAN,
     ClaimRow,
-    Comparison,
     Figure,
     Findings,
     Mark,
+    MeansFigure,
     Scatter,
     Section,
     Series,
@@ -195,7 +195,7 @@ def _kinds(experiment: Experiment) -> tuple[str, ...]:
     return of_students if measured.intersection(of_students) else OF_TEACHERS
 
 
-def comparison(experiment: Experiment, kind: str, cells: Sequence[Cell]) -> Comparison:
+def comparison(experiment: Experiment, kind: str, cells: Sequence[Cell]) -> MeansFigure:
     label, _, reference = KINDS[kind]
     marks: dict[str, list[Mark]] = {}
     differences: dict[str, list[Mark]] = {}
@@ -204,7 +204,7 @@ def comparison(experiment: Experiment, kind: str, cells: Sequence[Cell]) -> Comp
             marks.setdefault(cell.series, []).append(Mark(cell.x, value, cell.seed_means))
         if isinstance(difference := minus_human(cell, cells), Estimate):
             differences.setdefault(cell.series, []).append(Mark(cell.x, difference))
-    return Comparison(
+    return MeansFigure(
         title=f"{experiment.title}: {label}",
         x_label=AXES[experiment.axis],
         y_label=label,

@@ -9,7 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from weakteach.results.findings import Example, Figure, Histogram, Reliability, TableOf, Value
+from weakteach.results.findings import (
+    Example,
+    Figure,
+    Histogram,
+    ReliabilityDiagram,
+    TableOf,
+    Value,
+)
 from weakteach.results.outcomes import Outcomes, column_of
 from weakteach.statistics.calibration import Calibration, calibration, error_parts
 from weakteach.statistics.estimate import Estimate
@@ -77,7 +84,7 @@ def teacher_figures(measures: Sequence[Measure], outcomes: Outcomes) -> tuple[Fi
             "by chance (means over seeds). Bins hold the labels of all seeds; their intervals are "
             "for new pairs."
         )
-        figures.append(Reliability(f"Reliability of {name}", bins, caption))
+        figures.append(ReliabilityDiagram(f"Reliability of {name}", bins, caption))
         if len(figures) == 1:
             figures.append(_margins(f"Margins of {name}", table))
     return tuple(figures)

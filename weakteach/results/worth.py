@@ -9,7 +9,7 @@ from weakteach.results.findings import TableOf, Value
 from weakteach.results.outcomes import Outcomes
 from weakteach.statistics.estimate import Estimate
 from weakteach.statistics.exchange import exchange_rate
-from weakteach.statistics.joined import Missing, Outcome, aligned
+from weakteach.statistics.joined import Crossing, Missing, aligned
 from weakteach.study.experiment import Experiment
 
 COLUMNS = ("teacher", "labeled", "human labels", "weak labels", "1,000 are worth", "told")
@@ -75,13 +75,11 @@ def _labels(experiment: Experiment, cell: Cell, outcomes: Outcomes) -> tuple[int
 def _times(worth: Estimate | None, price: float) -> Estimate | None:
     if worth is None:
         return None
-    return replace(
-        worth, value=worth.value * price, low=worth.low * price, high=worth.high * price
-    )
+    return replace(worth, value=worth.value * price, low=worth.low * price, high=worth.high * price)
 
 
 def _worth(
-    joined: list[Outcome] | Missing, numbers: Sequence[int], human: int, weak: int
+    joined: list[Crossing] | Missing, numbers: Sequence[int], human: int, weak: int
 ) -> tuple[Estimate | None, str]:
     """The worth, and whether it is told."""
     if isinstance(joined, Missing):

@@ -14,9 +14,9 @@ There are two ways to join the seeds of one measure:
   share. In Var(mean) = Var(m)/S + (mean covariance of two seeds' means) both terms are so estimated
   without bias. Seeds of the same pairs give y = x; seeds that share none count as independent.
 
-Differences, means and multiples are formed by id, of the ids that are in all they are made of, with
-the same least share. Whatever is made of something missing is missing
-for the same reason.
+Differences, means and multiples are formed by id, of the ids that are in all that they are made of;
+the same least share of them has to be. Whatever is made of something missing is missing for the
+same reason.
 """
 
 from collections.abc import Mapping, Sequence
@@ -58,7 +58,7 @@ class Missing:
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class Crossing:
     """Outcomes ``matrix`` [seeds, ids] of ``seeds``, in rising order, at ``ids``, sorted.
 
     ``asked`` are the ids, sorted, that any of the joined members has or lacks: those that are not
@@ -88,14 +88,14 @@ class Outcome:
         """The same of values between 0 and 1, within which its interval stays."""
         return replace(share_of(components(self.matrix)), left_out=self.left_out)
 
-    def times(self, factor: float) -> "Outcome":
+    def times(self, factor: float) -> "Crossing":
         return replace(self, matrix=factor * self.matrix)
 
-    def plus(self, number: float) -> "Outcome":
+    def plus(self, number: float) -> "Crossing":
         return replace(self, matrix=self.matrix + number)
 
 
-Joined = Outcome | Missing
+Joined = Crossing | Missing
 
 
 def crossed(columns: Mapping[int, Column]) -> Joined:
@@ -109,7 +109,7 @@ def crossed(columns: Mapping[int, Column]) -> Joined:
     if problem := _too_few(len(ids), len(asked), who):
         return problem
     matrix = np.stack([one.values[np.searchsorted(one.ids, ids)] for one in found])
-    return Outcome(seeds, ids, matrix, asked)
+    return Crossing(seeds, ids, matrix, asked)
 
 
 def overlapping(columns: Mapping[int, Column]) -> Joined:
@@ -132,7 +132,7 @@ def overlapping(columns: Mapping[int, Column]) -> Joined:
         at = np.searchsorted(ids, column.ids)
         matrix[row, at] += (column.values - center) * np.sqrt(_square(len(ids)) / _square(n))
     asked = _any([column.asked for column in columns.values()])
-    return Outcome(seeds, ids, matrix, asked, own_pairs=True)
+    return Crossing(seeds, ids, matrix, asked, own_pairs=True)
 
 
 def minus(one: Joined, other: Joined) -> Joined:
@@ -149,9 +149,9 @@ def average(outcomes: Sequence[Joined]) -> Joined:
     )
 
 
-def aligned(outcomes: Sequence[Joined]) -> list[Outcome] | Missing:
+def aligned(outcomes: Sequence[Joined]) -> list[Crossing] | Missing:
     """The outcomes at the seeds and ids that all of them have."""
-    found: list[Outcome] = []
+    found: list[Crossing] = []
     for one in outcomes:
         if isinstance(one, Missing):
             return one
@@ -188,12 +188,12 @@ def _combined(outcomes: Sequence[Joined], weights: Sequence[float]) -> Joined:
     return replace(found[0], matrix=np.asarray(matrix))
 
 
-def _of_seeds(outcome: Outcome, seeds: tuple[int, ...]) -> Outcome:
+def _of_seeds(outcome: Crossing, seeds: tuple[int, ...]) -> Crossing:
     rows = [outcome.seeds.index(seed) for seed in seeds]
     return replace(outcome, seeds=seeds, matrix=outcome.matrix[rows])
 
 
-def _spread_over(outcome: Outcome, ids: np.ndarray) -> Outcome:
+def _spread_over(outcome: Crossing, ids: np.ndarray) -> Crossing:
     """Pseudo-values over more ids, which a seed lacks just as those that it lacked before."""
     means = outcome.matrix.mean(axis=1, keepdims=True)
     matrix = np.repeat(means, len(ids), axis=1)
