@@ -19,7 +19,7 @@ from weakteach.training.local import own_folder
 from weakteach.training.recipes import Schedule, SftRecipe
 from weakteach.training.sft import train_sft
 
-UPDATES = 6
+UPDATES = 12
 
 
 def leave(run_folder, *files):
