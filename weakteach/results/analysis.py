@@ -257,8 +257,9 @@ def _size(cell: Cell, difference: Estimate | Missing | None) -> str:
     if isinstance(outcome, Missing):
         return f"{len(cell.seeds)}: {outcome.reason}"
     of = f" of {len(outcome.asked)}" if outcome.left_out else ""
-    fewer = isinstance(difference, Estimate) and difference.seeds < len(outcome.seeds)
-    both = f" ({difference.seeds} in both)" if fewer else ""
+    both = ""
+    if isinstance(difference, Estimate) and difference.seeds < len(outcome.seeds):
+        both = f" ({difference.seeds} in both)"
     return f"{len(outcome.seeds)}{both}, {len(outcome.ids)}{of}"
 
 

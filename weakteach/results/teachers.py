@@ -280,8 +280,8 @@ def _stability(measures: Sequence[Measure], outcomes: Outcomes) -> Value:
     if isinstance(joined, Missing):
         return joined.reason
     alike = [float((one == other).mean()) for one, other in combinations(joined.matrix, 2)]
-    counts = {"prompts": len(joined.ids), "left_out": joined.left_out}
-    return Estimate(fmean(alike), math.nan, math.nan, **counts)
+    prompts, left_out = len(joined.ids), joined.left_out
+    return Estimate(fmean(alike), math.nan, math.nan, prompts=prompts, left_out=left_out)
 
 
 def _calibration(table: pa.Table) -> Calibration:
