@@ -9,14 +9,14 @@ import numpy as np
 from weakteach.results.findings import (
     Answer,
     ClaimRow,
-    Comparison,
     Example,
     Figure,
     Findings,
     Histogram,
     Mark,
+    MeansFigure,
     Ran,
-    Reliability,
+    ReliabilityDiagram,
     Scatter,
     Section,
     Series,
@@ -68,7 +68,7 @@ NAMES = (
 )  # fmt: skip
 
 
-def comparison(series: int, places: int, seeds: int = 3, long: bool = False) -> Comparison:
+def comparison(series: int, places: int, seeds: int = 3, long: bool = False) -> MeansFigure:
     draws = np.random.default_rng(series * 100 + places)
     names = ("SmolLM2-135M-Instruct at fraction {}/16", "opt-{}k")
     made = []
@@ -85,7 +85,7 @@ def comparison(series: int, places: int, seeds: int = 3, long: bool = False) -> 
                 )
             )
         made.append(Series(NAMES[turn], tuple(marks)))
-    return Comparison(
+    return MeansFigure(
         "Gold reward by student", "student", "gold reward of the student", tuple(made), 0.0
     )
 
@@ -100,13 +100,13 @@ def scatter(points: int = 120) -> Scatter:
     )  # fmt: skip
 
 
-def reliability() -> Reliability:
+def reliability() -> ReliabilityDiagram:
     accuracies = [0.5 + 0.035 * n for n in range(9)]
     bins = tuple(
         (0.525 + 0.05 * n, Estimate(value, value - 0.06, value + 0.06), 300 - 30 * n)
         for n, value in enumerate(accuracies)
     )
-    return Reliability("Calibration of opt-45k", bins, "ECE 0.041 [0.030, 0.055]")
+    return ReliabilityDiagram("Calibration of opt-45k", bins, "ECE 0.041 [0.030, 0.055]")
 
 
 def histogram() -> Histogram:
@@ -213,17 +213,17 @@ def with_hostile_texts(value: Any) -> Any:
 
 
 ODD: tuple[Figure, ...] = (
-    Comparison("empty", "x", "y", ()),
-    Comparison("no mark", "x", "y", (Series("a", ()),), 0.5),
-    Comparison("unknown", "x", "y", (Series("a", (Mark("p", UNKNOWN, (NAN,)),)),)),
-    Comparison("no interval", "x", "y", (Series("a", (Mark("p", Estimate(1, NAN, NAN)),)),)),
-    Comparison("one end", "x", "y", (Series("a", (Mark("", Estimate(1, NAN, 2), (1.0,)),)),)),
-    Comparison("odd end", "x", "y", (Series("a", (Mark("p", Estimate(3, 1, 2)),)),)),
+    MeansFigure("empty", "x", "y", ()),
+    MeansFigure("no mark", "x", "y", (Series("a", ()),), 0.5),
+    MeansFigure("unknown", "x", "y", (Series("a", (Mark("p", UNKNOWN, (NAN,)),)),)),
+    MeansFigure("no interval", "x", "y", (Series("a", (Mark("p", Estimate(1, NAN, NAN)),)),)),
+    MeansFigure("one end", "x", "y", (Series("a", (Mark("", Estimate(1, NAN, 2), (1.0,)),)),)),
+    MeansFigure("odd end", "x", "y", (Series("a", (Mark("p", Estimate(3, 1, 2)),)),)),
     Scatter("no point", "x", "y", (), (), ""),
     Scatter("one missing", "x", "y", (1.0, NAN), (2.0, 3.0), ""),
     Scatter("many", "x", "y", (1.0, 2.0) * 5000, (2.0, 3.0) * 5000, ""),
-    Reliability("no bin", (), ""),
-    Reliability("empty bin", ((NAN, UNKNOWN, 0), (0.7, Estimate(0.6, NAN, NAN), 4)), ""),
+    ReliabilityDiagram("no bin", (), ""),
+    ReliabilityDiagram("empty bin", ((NAN, UNKNOWN, 0), (0.7, Estimate(0.6, NAN, NAN), 4)), ""),
     Histogram("no group", "x", (0.0, 1.0), {}),
     Histogram("no count", "x", (0.0, 1.0), {"a": (0,)}),
 )

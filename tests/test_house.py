@@ -16,6 +16,8 @@ MOST_LINES, LARGEST_SHARE = 400, 0.25
 # Read by processes that only plan or look at results: neither may cost them seconds.
 LIGHT = ("artifacts", "preferences/pair.py")
 HEAVY = ("torch", "ray")
+# Whoever gives one of these another name takes it from here.
+MEAN_SEVERAL = {"Cost", "NodeType", "Part"}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 
@@ -72,6 +74,16 @@ def test_no_file_and_no_room_is_too_large() -> None:
         rooms[room_of(path)] += n
     room, most = rooms.most_common(1)[0]
     assert most <= LARGEST_SHARE * rooms.total(), f"{room}/ holds a quarter of all lines"
+
+
+def test_a_class_name_means_one_thing() -> None:
+    names = Counter(
+        node.name
+        for path in MODULES
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef)
+    )
+    assert {name for name, count in names.items() if count > 1} == MEAN_SEVERAL
 
 
 def test_test_files_have_names_of_their_own() -> None:

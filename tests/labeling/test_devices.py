@@ -17,6 +17,7 @@ from weakteach.labeling.shards import ChunkWork
 from weakteach.models.resources import Resources
 
 PAIRS = 100
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 class WhichDevices(ChunkWork):
@@ -126,6 +127,53 @@ def test_a_process_outside_of_ray_computes_on_the_first_gpu_that_it_sees(
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     prepare_process(threads=1)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == kept
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    """A host with two GPUs in torch's eyes, of which a process sees those that it is let see."""
+    import torch
+    from accelerate.state import AcceleratorState
+
+    def count():
+        return len([one for one in os.environ.get(VISIBLE, "0,1").split(",") if one])
+
+    monkeypatch.setattr(torch.cuda, "device_count", count)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    for module in (torch.cuda, torch.accelerator):
+        monkeypatch.setattr(module, "is_available", lambda: count() > 0)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def gpus_of_a_training(folder):
+    """As TRL counts them; it refuses more than one in a process."""
+    from trl.trainer.sft_config import SFTConfig
+
+    from weakteach.artifacts.store import Store
+    from weakteach.models.memory import Fit
+    from weakteach.models.spec import find_model
+    from weakteach.training.recipes import Schedule
+    from weakteach.training.worker import TrainingJob, trainer_arguments
+
+    where, start = str(folder), find_model("opt-45k")
+    job = TrainingJob(Store(folder), start, "", "", None, 0, "float32", Resources(), where, where)
+    return SFTConfig(**trainer_arguments(job, Schedule(1e-3, batch=4), Fit())).n_gpu
+
+
+@pytest.mark.parametrize(("visible", "gpus"), [(None, 1), ("0,1", 1), ("1", 1), ("", 0)])
+def test_a_training_counts_one_gpu_where_its_host_has_two(
+    tmp_path, monkeypatch, two_gpus, visible, gpus
+):
+    from weakteach.models.process import prepare_process
+
+    monkeypatch.delenv(VISIBLE, raising=False)
+    if visible is not None:
+        monkeypatch.setenv(VISIBLE, visible)
+    if visible != "1" and gpus:
+        assert gpus_of_a_training(tmp_path) == 2  # what TRL would refuse
+    prepare_process(threads=1)
+    assert gpus_of_a_training(tmp_path) == gpus
 
 
 def test_a_worker_of_several_gpus_is_refused_as_it_would_use_one():

@@ -1,5 +1,7 @@
 """A shard goes through two stages, in one process or in two, and comes out whole."""
 
+import errno
+import os
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -10,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray.cloudpickle
+import torch
 
-from weakteach.artifacts.errors import StepError
+from weakteach.artifacts.errors import StepError, StorageError
 from weakteach.artifacts.store import Store
 from weakteach.labeling import stream as stream_module
 from weakteach.labeling.shards import ChunkWork, Stream, cut
@@ -24,8 +27,8 @@ GPU_LIKE_CPUS = 0.5
 
 
 def stage_here():
-    """Ray names its workers after what they do."""
-    return psutil.Process().cmdline()[0].partition("::")[2]
+    """Ray names its workers after what they do; those of an actor's several calls take turns."""
+    return psutil.Process().cmdline()[0].partition("::")[2].removesuffix(".make")
 
 
 def with_columns(rows, values):
@@ -42,6 +45,7 @@ class Processes(ChunkWork):
     unreadable: tuple[int, ...] = ()
     unmakeable: tuple[int, ...] = ()
     broken: Exception | None = None
+    unloadable: Exception | None = None
 
     def prepare(self, reader, rows):
         if self.broken:
@@ -50,7 +54,8 @@ class Processes(ChunkWork):
         return with_columns(rows, {"payload": b"x" * self.size, "reader": stage_here()})
 
     def load(self):
-        return None
+        if self.unloadable:
+            raise self.unloadable from self.unloadable.__cause__
 
     def process(self, loaded, rows):
         self._refuse(rows, self.unmakeable, "made")
@@ -159,6 +164,43 @@ def test_what_preparing_fails_with_is_handed_on(tmp_path, error, passes):
     assert not list((tmp_path / "shards").glob("*.parquet"))
 
 
+def caused(error, cause):
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (caused(StorageError("bucket"), OSError("SlowDown")), True),
+        (caused(StorageError("bucket"), PermissionError("no")), False),
+        (StorageError("no such store"), False),
+    ],
+    ids=["passing", "forbidden", "lasting"],
+)
+def test_a_storage_that_does_not_answer_as_models_are_loaded_passes(tmp_path, error, passes):
+    (row,) = both(numbers(tmp_path, Processes(unloadable=error)), range(10))
+    assert (row["error"], row["passes"]) == (str(error), passes)
+
+
+def test_a_device_without_memory_is_no_fault_of_rows_and_names_the_remedy(tmp_path):
+    """Not even of a pair that is at work alone."""
+    full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nAnd more.")
+    for chunk_rows in (1, 10):
+        stream = numbers(tmp_path, Processes(broken=full), rows=10, chunk_rows=chunk_rows)
+        row = both(stream, *cut(stream))[0]
+        assert (row["quarantined"], row["passes"]) == (0, False)
+        assert row["error"].startswith("the device has no memory for a batch: lower --batch-tokens")
+        assert row["error"].endswith("(CUDA out of memory. Tried to allocate 2 GiB.)")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_full_disk_stays_full_and_is_no_fault_of_rows(tmp_path, number):
+    full = OSError(number, os.strerror(number))
+    (row,) = both(numbers(tmp_path, Processes(broken=full)), range(10))
+    assert (row["error"], row["quarantined"], row["passes"]) == (str(full), 0, False)
+
+
 def test_a_shard_that_is_there_is_not_made_again(tmp_path):
     stream = numbers(tmp_path, Processes())
     (first,) = both(stream, range(10))
@@ -181,7 +223,7 @@ def test_rows_of_a_shard_of_several_chunks_are_processed_together(tmp_path, monk
 
 
 PREPARE, MAKE = (f"MapBatches({name})" for name in ("prepare_shards", "make_shards"))
-ACTOR = "Holder.make"
+ACTOR = "Holder"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from weakteach.preferences.pair import (
     canonical_pair,
     refusal,
 )
-from weakteach.preferences.rows import Survey
+from weakteach.preferences.rows import FileSurvey
 from weakteach.preferences.sources import file_source
 
 HH_FILE = Path(__file__).parents[3] / "shared/data/hh-rlhf/harmless-base.jsonl.gz"
@@ -113,7 +113,7 @@ def labeled(row: Comparison | Quarantined) -> tuple[Pair, int | None]:
 
 def row_comparisons(row: dict, place: str) -> list[Comparison | Quarantined]:
     """The only row of a file, read."""
-    seen = Survey("f")
+    seen = FileSurvey("f")
     seen.add(row)
     try:
         layout = seen.layout()

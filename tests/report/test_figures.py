@@ -16,8 +16,8 @@ from weakteach.report.forest import draw_forest
 from weakteach.report.marks import places_of, span
 from weakteach.report.styles import styles_of
 from weakteach.results.findings import (
-    Comparison,
     Mark,
+    MeansFigure,
     Series,
 )
 from weakteach.statistics.estimate import Estimate
@@ -78,7 +78,7 @@ def test_series_differ_by_more_than_color() -> None:
 @example([["a", "c"], ["a", "b", "c"]])
 def test_places_hold_every_mark_once(orders: list[list[str]]) -> None:
     series = tuple(Series(str(n), tuple(Mark(x, UNKNOWN) for x in o)) for n, o in enumerate(orders))
-    places = places_of(Comparison("t", "x", "y", series))
+    places = places_of(MeansFigure("t", "x", "y", series))
     assert sorted(places) == sorted({x for order in orders for x in order})
     if len(orders) == 2 and orders[0] == ["a", "c"] and orders[1] == ["a", "b", "c"]:
         assert places == ["a", "b", "c"]

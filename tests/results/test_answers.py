@@ -1,12 +1,14 @@
 """What a study says in words, from artifacts whose numbers are known."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from synthetic import Bed, experiment
 
 from weakteach.report.words import tally
+from weakteach.report.page import write_report
 from weakteach.results.analysis import analyze
 from weakteach.results.answers import failure_answers, more_needed, needed_after
 from weakteach.results.claims import STATEMENTS
@@ -199,6 +201,31 @@ def test_what_is_decided_comes_first_among_the_primary_and_among_the_other_answe
     ]  # fmt: skip
     assert found.answers[-1].experiment == "sizes"
     assert tally(found) == "2 of 5 claims and 0 of 1 comparison decided."
+def test_of_how_many_prompts_a_claim_or_a_comparison_is_is_said_where_some_are_missing(bed):
+    """19 prompts, of which two are quarantined, each in another role's responses."""
+
+    def role(name, level, wobble, but=()):
+        kept = [p for p in PROMPTS[:19] if p not in but]
+        return [
+            bed.reward(name, seed, {p: level + EASE[p] + wobble * WOBBLE[seed] for p in kept})
+            for seed in SEEDS
+        ]
+
+    measures = [
+        *role("base", 0.0, 0.0),
+        *role("human", 1.0, 0.0, [PROMPTS[3]]),
+        *role("weak", 0.5, 0.1, [PROMPTS[7]]),
+    ]
+    claimed = analyzed(bed, experiment("E1", "student", *measures))
+    compared = analyzed(bed, experiment("grid", "student", *measures))
+    for found in (claimed, compared):
+        assert found.answers[0].sentence.endswith("[−0.515, −0.485], 17 of 19 prompts.")
+    assert claimed.claims[0].estimate.left_out == 2
+    info = StudyInfo("s", "S", "embedded", "python s.py", "here", started=1.0, sizes=SIZES)
+    write_report(Path(bed.store.root), info, claimed, final=True)
+    page = Path(bed.store.root, "report.html").read_text()
+    said = page[page.index('class="claims"') :]
+    assert "17 of 19 prompts" in said[: said.index("</ul>")]
 
 
 def test_the_claims_of_the_abstract_are_the_primary_ones():

@@ -113,7 +113,19 @@ def test_e4_is_of_the_prompts_that_seeds_share_and_refused_where_they_share_few(
     few = judged("a", lambda s: PROMPTS[5 * s : 5 * s + 10])
     refused = claims(bed, experiment("E4", "student", *few))["E4"]
     assert refused.measured == "not measured"
-    assert "0 of 10" in refused.needed
+    assert "share 0 of 20" in refused.needed
+
+
+def test_a_claim_of_what_a_judge_has_decided_says_how_much_and_is_refused_below_a_share(bed):
+    def judged(undecided):
+        answers = {f"p{n:02}": [(None, 1) if n < undecided else (1, 1)] for n in range(100)}
+        measures = [bed.verdicts("verdicts", "weak", seed, answers) for seed in SEEDS]
+        return claims(bed, experiment("E4", "student", *measures))["E4"]
+
+    assert (judged(10).estimate.prompts, judged(10).estimate.left_out) == (90, 10)
+    refused = judged(60)
+    assert refused.measured == "not measured"
+    assert "share 40 of 100" in refused.needed
 
 
 def test_e5_and_e15_and_e16(bed):
@@ -220,7 +232,7 @@ def test_one_prompt_in_quarantine_in_each_of_two_cells_does_not_misalign_them(be
     row = claims(bed, experiment("E1", "student", *measures))["E1"]
     assert row.estimate.value == pytest.approx(-1.0)
     assert row.estimate.high - row.estimate.low == pytest.approx(0, abs=1e-9)
-    assert row.estimate.prompts == 18
+    assert (row.estimate.prompts, row.estimate.left_out) == (18, 2)
 
 
 def test_a_claim_with_an_arm_to_come_is_not_measured_and_says_so(bed):

@@ -8,7 +8,7 @@ from weakteach.study.manifest import Manifest, StudyInfo
 INFO = StudyInfo("s", "S", "embedded", "python s.py", "here", started=1.0)
 
 
-def test_only_what_the_study_measures_is_listed(tmp_path):
+def test_only_what_was_measured_is_listed(tmp_path):
     bed = Bed(tmp_path)
     one = experiment(
         "grid",
@@ -16,8 +16,12 @@ def test_only_what_the_study_measures_is_listed(tmp_path):
         bed.reward("base", 0, {"a": 1.0, "b": 2.0}),
         bed.reward("weak", 1, {"a": 1.0, "b": 2.0}, weak="opt-1m", fraction="1/8"),
         bed.pending("accuracy", "human", 1, weak="never-asked"),
+        bed.pending("reward", "weak", 7, weak="opt-7m", student="opt-9m", fraction="1/3", beta="9"),
+        bed.pending("verdicts", "weak", 7, of="a judge"),
     )
-    facts = dict(what_ran(bed.store, Manifest(INFO, (one,), ())).facts)
+    steps = tuple((measure.step, measure.fingerprint) for measure in one.measures)
+    facts = dict(what_ran(bed.store, Manifest(INFO, (one,), steps)).facts)
+    assert facts["betas"] == "0.4"
     assert facts["teachers"] == "opt-1m"
     assert facts["labeled fractions"] == "1/8"
     assert facts["seeds"] == "0, 1"

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from synthetic import Bed, experiment
 
+from weakteach.report.words import in_short
 from weakteach.results.analysis import analyze, table_of
 from weakteach.results.cells import cells_of, minus_human
 from weakteach.results.findings import Scatter
+from weakteach.results.numbers import with_kept
 from weakteach.results.published import WEAK_HUMAN, published_table
 from weakteach.results.teachers import examples, label_tables, teacher_figures, teacher_table
 from weakteach.statistics.crossed import mean
@@ -44,10 +46,12 @@ def test_cells_have_means_of_the_shared_prompts_and_paired_differences(bed):
     assert human.estimate.value == pytest.approx(10 + 0.5)  # mean of 1 to 19, and of the seeds
     difference = minus_human(weak, [human, weak])
     assert difference.value == pytest.approx((3 + 4) / 2)
-    assert (difference.seeds, difference.prompts) == (2, 18)
+    assert (difference.seeds, difference.prompts, difference.left_out) == (2, 18, 2)
     table = table_of(one, "reward", [human, weak])
     assert table.columns[-1] == "seeds, prompts"
-    assert [row[-1] for row in table.rows] == ["2, 19", "2, 19"]
+    assert [row[-1] for row in table.rows] == ["2, 19 of 20", "2, 19 of 20"]
+    assert [row[1].left_out for row in table.rows] == [0, 0]  # which the last column tells
+    assert table.rows[1][2] == difference
 
 
 def test_a_cell_whose_seeds_share_too_little_is_a_row_with_its_reason(bed):
@@ -56,7 +60,7 @@ def test_a_cell_whose_seeds_share_too_little_is_a_row_with_its_reason(bed):
     found = analyze(bed.store, manifest(one))
     (row,) = found.sections[0].tables[0].rows
     assert row[1] is None
-    assert "share 5 of 10" in row[-1]
+    assert "share 5 of 15" in row[-1]
 
 
 def test_a_win_rate_leaves_out_prompts_without_a_verdict(bed):
@@ -64,6 +68,18 @@ def test_a_win_rate_leaves_out_prompts_without_a_verdict(bed):
     one = experiment("E4", "student", bed.verdicts("verdicts", "weak", 0, answers))
     (cell,) = cells_of(one, bed.outcomes, ["verdicts"])
     assert cell.estimate.value == (1 + 0 + 0.5 + 1) / 4
+    assert with_kept(cell.estimate) == "4 of 5 prompts"
+
+
+@pytest.mark.parametrize("kind", ["verdicts", "consistency"])
+def test_a_judge_that_leaves_most_prompts_undecided_has_no_rate(bed, kind):
+    sure = {f"a{n:02}": [(1, 2), (1, 2)] for n in range(40)}
+    unsure = {f"b{n:02}": [(None, 1), (2, None)] for n in range(60)}
+    one = experiment("E4", "student", bed.verdicts(kind, "weak", 0, {**sure, **unsure}))
+    (cell,) = cells_of(one, bed.outcomes, [kind])
+    assert cell.estimate is None
+    ((*_, size),) = table_of(one, kind, [cell]).rows
+    assert "has an outcome of 40 of 100 prompts or pairs, too few to compare" in size
 
 
 def test_consistency_is_the_share_of_the_commonest_verdict_of_judged_contests(bed):
@@ -94,11 +110,47 @@ def test_the_table_of_teachers_joins_seeds_by_pair(bed):
     # Without p007, which one seed lacks: 14 of 19 and 10 of 19 are right.
     assert row["accuracy against humans"].value == pytest.approx((14 / 19 + 10 / 19) / 2)
     assert row["accuracy against gold"].value == pytest.approx((14 / 19 + 10 / 19) / 2)
-    assert row["agreement between seeds"] == pytest.approx(15 / 19)
+    assert row["agreement between seeds"].value == pytest.approx(15 / 19)
+    for column in ("agreement between seeds", "accuracy against humans", "accuracy against gold"):
+        assert with_kept(row[column]) == "19 of 20 prompts"
     assert row["agreement on unlabeled"].value == pytest.approx((16 / 20 + 12 / 20) / 2)
     assert row["agreement on unlabeled"].prompts == 30
     # Confidence 0.2 says 60% throughout; 15 of 20 and 10 of 19 are right.
     assert row["calibration error (ECE)"] == pytest.approx((0.15 + abs(10 / 19 - 0.6)) / 2)
+
+
+def test_teachers_of_seeds_that_share_too_few_pairs_say_so(bed):
+    measures = [bed.compared("teacher_accuracy", s, labeled(10 * s, 20, 5)) for s in range(3)]
+    (table,) = teacher_table(measures, bed.outcomes)
+    row = dict(zip(table.columns, table.rows[0], strict=True))
+    why = "the 3 seeds share 0 of 40 prompts or pairs, too few to compare"
+    assert row["agreement between seeds"] == row["accuracy against humans"] == why
+
+
+def test_a_difference_to_human_labels_that_is_refused_says_why(bed):
+    half = PROMPTS[:10]
+    one = experiment(
+        "E16",
+        "labels",
+        bed.reward("human", 0, numbers(0)),
+        bed.reward("weak", 0, numbers(3, but=half)),
+        bed.reward("gold", 0, numbers(3, but=["q00"])),
+    )
+    cells = cells_of(one, bed.outcomes, ["reward"])
+    human, weak, gold = table_of(one, "reward", cells).rows
+    why = "what is compared share 10 of 20 prompts or pairs, too few to compare"
+    assert (human[2:4], weak[2:4]) == ((None, None), (why, None))
+    assert in_short(gold[2]).endswith(", 19 of 20 prompts")
+    published = published_table("E1", cells, ())
+    assert published.rows[-1][-1] == why
+
+
+def test_a_difference_of_fewer_seeds_than_the_mean_says_so(bed):
+    humans = [bed.reward("human", seed, numbers(0)) for seed in (0, 1)]
+    weak = [bed.reward("weak", seed, numbers(seed)) for seed in (0, 1, 2)]
+    one = experiment("E16", "labels", *humans, *weak)
+    rows = table_of(one, "reward", cells_of(one, bed.outcomes, ["reward"])).rows
+    assert [row[-1] for row in rows] == ["2, 20", "3 (2 in both), 20"]
 
 
 def test_reliability_counts_a_pair_once_whatever_the_number_of_seeds(bed):
@@ -164,7 +216,7 @@ def test_a_scatter_pairs_responses_to_the_same_prompt(bed):
     found = analyze(bed.store, manifest(one))
     (figure,) = [f for f in found.sections[0].figures if isinstance(f, Scatter)]
     assert figure.y == pytest.approx([2 * value for value in figure.x])
-    assert "18 prompts; 1 left out" in figure.caption
+    assert "18 prompts; 2 left out" in figure.caption
 
 
 def test_examples_of_a_study_without_any_are_none(bed):

@@ -58,6 +58,17 @@ def test_weak_labels_beside_human_ones_are_worth_so_many_more_of_them(bed):
     assert (worth.low, worth.high) == pytest.approx((worth.value, worth.value))
 
 
+def test_students_without_enough_prompts_in_common_are_a_row_that_says_so(bed):
+    both = students(bed, "both", "1/8", 240)
+    few = dict.fromkeys(PROMPTS[:20], 1.0)
+    odd = [bed.reward("both", seed, few, fraction="1/4") for seed in (0, 1, 2)]
+    (table,) = sections(bed, *humans(bed), *both, *odd)
+    whole, refused = table.rows
+    assert whole[-1] == "yes"
+    why = "no: what is compared share 20 of 40 prompts or pairs, too few to compare"
+    assert refused[-2:] == (None, why)
+
+
 def test_the_price_of_a_human_label_makes_it_money(bed):
     (table,) = sections(bed, *humans(bed), *students(bed, "both", "1/8", 240), label_price=0.25)
     assert table.columns[-3:] == ("1,000 are worth", "at 0.25 a label", "told")

@@ -1,5 +1,7 @@
 """Joining outcomes by seed and id: what is kept, what is told, and that intervals cover."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,8 +11,6 @@ from weakteach.statistics.cross_fit import clustered_share
 from weakteach.statistics.crossed import (
     components,
     mean,
-    share,
-    share_of,
     win_rate,
 )
 from weakteach.statistics.joined import (
@@ -40,21 +40,35 @@ def test_crossing_goes_by_id_and_tells_what_it_left_out():
     assert list(joined.ids) == [f"p{n:03}" for n in (0, 1, 2, 4, 5, 6, 8, 9)]
     assert joined.matrix[1].tolist() == [0, 1, 2, 4, 5, 6, 8, 9]
     assert joined.matrix[0].tolist() == [0, 10, 20, 40, 50, 60, 80, 90]
-    assert (joined.known, joined.left_out) == (9, 1)
+    assert list(joined.asked) == [f"p{n:03}" for n in range(10)]
+    assert joined.left_out == joined.mean().left_out == 2
 
 
 def test_crossing_refuses_below_a_share_and_says_how_many():
     few = crossed({0: named(10), 1: column({f"p{n:03}": n for n in range(3, 13)})})
     assert isinstance(few, Missing)
-    assert "7 of 10" in few.reason
+    assert few.reason == "the 2 seeds share 7 of 13 prompts or pairs, too few to compare"
     assert LEAST_SHARE == 0.8
-    assert not isinstance(crossed({0: named(10), 1: named(12, but=[0, 1])}), Missing)
+    assert not isinstance(crossed({0: named(10), 1: named(10, but=[0, 1])}), Missing)
+
+
+def test_what_has_no_outcome_counts_as_left_out():
+    answered = named(10, but=[3, 7])
+    some = replace(answered, lacking=np.array(["p007", "p003"]))
+    assert (crossed({0: answered}).left_out, crossed({0: some}).left_out) == (0, 2)
+    assert crossed({0: some, 1: named(10, but=[5])}).reason.startswith("the 2 seeds share 7 of 10")
+    assert overlapping({0: some, 1: named(5)}).left_out == 1
+    most = replace(answered, lacking=np.array([f"x{n}" for n in range(12)]))
+    for join in (crossed, overlapping):
+        assert "seed has an outcome of 8 of 20 prompts or pairs" in join({0: most}).reason
+    difference = minus(crossed({0: some}), crossed({0: named(10)}))
+    assert (difference.left_out, difference.mean().prompts) == (2, 8)
 
 
 def test_a_chain_of_joins_is_held_to_the_first_members():
     a, b = crossed({0: named(10, but=[0])}), crossed({0: named(10, but=[1])})
     c = crossed({0: named(10, but=[2])})
-    assert minus(minus(a, b), c).reason.startswith("what is compared share 7 of 9")
+    assert minus(minus(a, b), c).reason.startswith("what is compared share 7 of 10")
 
 
 def test_one_quarantined_prompt_in_each_of_two_cells_does_not_misalign_them():
@@ -62,7 +76,7 @@ def test_one_quarantined_prompt_in_each_of_two_cells_does_not_misalign_them():
     other = crossed({0: named(20, lambda n: n - 1, but=[15]), 1: named(20, lambda n: n - 1)})
     found = minus(one, other)
     assert found.matrix.tolist() == [[1.0] * 18] * 2
-    assert found.left_out == 1
+    assert found.left_out == 2
 
 
 def test_differences_are_of_the_seeds_that_both_have():
@@ -153,8 +167,3 @@ def test_the_interval_of_clustered_hits_covers_and_one_of_single_hits_is_wilsons
         found = clustered_share(hits.ravel(), np.tile(np.arange(80), 3))
         covered += found.low <= 2 / 3 <= found.high
     assert covered / 400 >= 0.93
-
-
-def test_share_is_that_of_its_components():
-    matrix = np.array([[1, 0, 1, 1], [1, 0, 0, 1.0]])
-    assert share(matrix) == share_of(components(matrix))

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,12 @@ def test_every_script_is_short_and_plans_without_running(script, tmp_path):
 def test_the_plan_of_the_whole_publication_lists_every_experiment(tmp_path, preset):
     out = plan(ROOT / "sweeps/paper.py", "--preset", preset, "--storage", str(tmp_path / "store"))
     assert re.findall(r"│ ([ECR]\d+) ", out) == IDS
+
+
+def test_the_main_teacher_is_the_first_named_whatever_its_size():
+    asked = Choices(weak=("opt-230k", "opt-45k"), fractions=(Fraction(1, 4), Fraction(1, 8)))
+    point = make_grid(EMBEDDED, EMBEDDED.ranges, asked).point(3)
+    assert (str(point.weak), point.fraction, point.seed) == ("opt-230k", Fraction(1, 4), 3)
 
 
 def test_ids_are_unique_and_every_experiment_measures_something(grid):

@@ -15,7 +15,7 @@ import pyarrow as pa
 from weakteach.artifacts.errors import StepError
 from weakteach.artifacts.step import Workspace
 from weakteach.evaluation.gold import Gold
-from weakteach.models.chat.endpoint import Chat, Question, Reply, draw_seed, named_option
+from weakteach.models.chat.endpoint import Chat, ChatQuestion, Reply, draw_seed, named_option
 from weakteach.models.chat.session import ChatSession, no_answer
 
 ORDERS = (1, 2)
@@ -58,13 +58,13 @@ ASK: dict[Style, str] = {
 }
 
 
-def judge_question(style: Style, prompt: str, first: str, second: str, seed: int) -> Question:
+def judge_question(style: Style, prompt: str, first: str, second: str, seed: int) -> ChatQuestion:
     user = (
         f"Conversation:\n{prompt.strip()}\n\nReply 1:\n{first.strip()}\n\nReply 2:\n"
         f"{second.strip()}\n\n{ASK[style]}"
     )
     tokens = SCORE_TOKENS if style == "scores" else CHOICE_TOKENS
-    return Question(SYSTEM, user, tokens, seed)
+    return ChatQuestion(SYSTEM, user, tokens, seed)
 
 
 def read_scores(text: str) -> tuple[float, float] | None:

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 
 @dataclass(frozen=True)
@@ -54,19 +53,21 @@ def contest_outcomes(verdicts: pa.Table) -> dict[str, int | None]:
     }
 
 
-def contest_consistencies(verdicts: pa.Table) -> dict[str, float]:
+def contest_consistencies(verdicts: pa.Table) -> dict[str, float | None]:
     """For each contest the share of its most frequent verdict among the repeats of one order, the
-    mean over both orders. Contests that were answered less than twice are left out, and those
-    between equal texts, which no judge has seen: all their verdicts are ties without a reply or a
+    mean over both orders; None for one that was answered less than twice. Contests between equal
+    texts are left out, which no judge has seen: all their verdicts are ties without a reply or a
     score."""
     ids, signs = _signs(verdicts)
-    seen = pc.call_function(
-        "or_kleene",
-        [verdicts["reply"].is_valid(), pc.call_function("is_valid", [verdicts["score_1"]])],
-    )
-    judged = set(verdicts.filter(seen)["id"].to_pylist())
-    found = {key: _consistency(one[None]) for key, one in zip(ids, signs, strict=True)}
-    return {key: one for key, one in found.items() if one is not None and key in judged}
+    rows = verdicts.select(["id", "verdict", "reply", "score_1"]).to_pylist()
+    seen = {
+        row["id"]
+        for row in rows
+        if row["verdict"] is None or row["reply"] is not None or row["score_1"] is not None
+    }
+    return {
+        key: _consistency(one[None]) for key, one in zip(ids, signs, strict=True) if key in seen
+    }
 
 
 def summarize_verdicts(contests: pa.Table, verdicts: pa.Table) -> VerdictSummary:

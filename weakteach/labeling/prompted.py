@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from weakteach.labeling.annotators import label_table
-from weakteach.models.chat.endpoint import Question, Reply, draw_seed, named_option
+from weakteach.models.chat.endpoint import ChatQuestion, Reply, draw_seed, named_option
 from weakteach.models.chat.session import ChatSession
 
 TextKind = Literal["dialogue", "summary"]
@@ -59,24 +59,24 @@ NAMES: dict[TextKind, tuple[str, str]] = {
 
 def annotation_question(
     domain: TextKind, prompt: str, first: str, second: str, seed: int
-) -> Question:
+) -> ChatQuestion:
     context, name = NAMES[domain]
     user = (
         f"{context}:\n{prompt.strip()}\n\n{name} 1:\n{first.strip()}\n\n{name} 2:\n"
         f"{second.strip()}\n\nWhich {name.lower()} is better? Answer with 1 or 2 alone."
     )
-    return Question(PREAMBLES[domain], user, ANSWER_TOKENS, seed)
+    return ChatQuestion(PREAMBLES[domain], user, ANSWER_TOKENS, seed)
 
 
 @dataclass(frozen=True)
-class Answer:
+class Leaning:
     """The probability that the response shown first is the better one."""
 
     first_better: float
     by_logprobs: bool
 
 
-def read_answer(reply: Reply | None) -> Answer | None:
+def read_answer(reply: Reply | None) -> Leaning | None:
     """What a reply says, None if it says nothing clear.
 
     With log-probabilities: P(1)/(P(1) + P(2)) at the first token that is one of the two. One that
@@ -89,8 +89,8 @@ def read_answer(reply: Reply | None) -> Answer | None:
         return None
     for alternatives in reply.tokens:
         if alternatives[0][0].strip() in ("1", "2"):
-            return Answer(_share_of_first(alternatives), by_logprobs=True)
-    return Answer(DRAWN if choice == "1" else 1 - DRAWN, by_logprobs=False)
+            return Leaning(_share_of_first(alternatives), by_logprobs=True)
+    return Leaning(DRAWN if choice == "1" else 1 - DRAWN, by_logprobs=False)
 
 
 def _share_of_first(alternatives: Sequence[tuple[str, float]]) -> float:

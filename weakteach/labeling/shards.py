@@ -7,8 +7,8 @@ a shard are prepared on a CPU (read and tokenized), then processed where the mod
 
 A row that cannot be prepared or processed goes to quarantine with its reason, and a stream goes on
 without it: one that fails alone, and again. To find it, a shard that fails is cut into its chunks,
-and a chunk that fails into halves. An error that passes (see ``errors.passes``) says nothing of
-rows. A failure that is not of single rows is an error all the same; it is one if
+and a chunk that fails into halves. An error of storage, memory or device (``errors.is_of_rows``)
+says nothing of rows. A failure that is not of single rows is an error all the same; it is one if
 
 - the work cannot be loaded,
 - no row of a chunk of several rows can be prepared, or none processed, or
@@ -28,7 +28,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from weakteach.artifacts.errors import StepError, passes
+from weakteach.artifacts.errors import StepError, is_of_rows
 from weakteach.artifacts.store import Store
 from weakteach.preferences.pair import CHUNK_ROWS
 
@@ -125,7 +125,7 @@ def prepare_shard(stream: Stream, reader: Any, shard: range) -> pa.Table:
     for ``process_shard``.
 
     Raises StepError with the first reason if no row of a chunk of several can be prepared, and
-    what passes as it is.
+    what is not of rows as it is.
     """
     rows = _read_rows(stream, shard)
     tables, refused = _done(stream, partial(stream.work.prepare, reader), rows)
@@ -145,7 +145,7 @@ def process_shard(stream: Stream, loaded: Any, prepared: pa.Table) -> Processed:
     """Process the prepared rows of a shard.
 
     Raises StepError with the first reason if no row of a chunk of several can be processed, and
-    what passes as it is.
+    what is not of rows as it is.
     """
     tables: list[pa.Table] = []
     failed: Refused = []
@@ -190,7 +190,7 @@ def _done(
     try:
         return [do(rows)], []
     except Exception as error:
-        if passes(error):
+        if not is_of_rows(error):
             raise
         LOGGER.warning("%d rows of %s fail", len(rows), stream.input, exc_info=error)
     tables: list[pa.Table] = []
@@ -216,7 +216,7 @@ def _halved(
     try:
         return [do(chunk)], []
     except Exception as error:
-        if passes(error):
+        if not is_of_rows(error):
             raise
         if len(chunk) == 1:
             key = str(chunk[stream.key][0].as_py())

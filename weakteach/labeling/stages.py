@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from ray.util import metrics
 
-from weakteach.artifacts.errors import passes
+from weakteach.artifacts.errors import in_words, passes
 from weakteach.labeling.shards import (
     ChunkWork,
     Made,
@@ -99,7 +99,7 @@ NO_FAILURE: dict[str, Any] = {"error": "", "passes": False}
 
 
 def _failure(error: Exception) -> dict[str, Any]:
-    return {"error": str(error) or type(error).__name__, "passes": passes(error)}
+    return {"error": in_words(error), "passes": passes(error)}
 
 
 def _row(**columns: Any) -> pa.Table:

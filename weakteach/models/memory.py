@@ -215,7 +215,7 @@ def training_memory(
         gradients=trained * FLOAT32 / fit.shards,
         optimizer=trained * ADAM / fit.shards,
         buckets=trained * FLOAT32 if workers > 1 and fit.shards == 1 else 0,
-        activations=_kept(shape, tokens, size, lora_rank, fit.activation_checkpointing),
+        activations=_kept(shape, tokens, size, fit.activation_checkpointing),
         logits=min(tokens, TILE_TOKENS)
         * (TILE_LOGITS * size + TILE_COPIES * min(shape.vocabulary, TILE_LOGITS) * FLOAT32),
     )
@@ -299,7 +299,7 @@ def _in_nf4(shape: Shape, size: int) -> float:
     return NF4 * layers + size * (shape.parameters - layers + widest)
 
 
-def _kept(shape: Shape, tokens: int, size: int, lora_rank: int, checkpointing: bool) -> float:
+def _kept(shape: Shape, tokens: int, size: int, checkpointing: bool) -> float:
     per_hidden, per_key = KEPT_GATED if shape.is_gated else KEPT_UNGATED
     per_feed = KEPT_FEED_RELU if shape.is_relu else KEPT_FEED
     per_feed = KEPT_FEED_GATED if shape.is_gated else per_feed

@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 
 from weakteach.preferences.pair import Comparison, Quarantined, canonical_pair, refusal
 from weakteach.preferences.readers import Header, Note, Read
-from weakteach.preferences.rows import Layout, Row, Survey, Wishes
+from weakteach.preferences.rows import FileSurvey, Layout, Row, Wishes
 
 # A share of quarantined rows above which a user should look before he goes on.
 MANY_QUARANTINED = 0.05
 
 
-def survey(records: Iterable[Read], where: str, wishes: Wishes) -> tuple[Survey, list[Note]]:
+def survey(records: Iterable[Read], where: str, wishes: Wishes) -> tuple[FileSurvey, list[Note]]:
     """All rows of a file seen once. Raises DataError where columns have one name."""
-    seen = Survey(where, wishes)
+    seen = FileSurvey(where, wishes)
     notes = []
     for record in records:
         if isinstance(record, Header):

@@ -82,7 +82,7 @@ AS_FOUND = Wishes()
 
 
 @dataclass
-class Survey:
+class FileSurvey:
     """What all rows of one file say together, before any of them is read as a pair."""
 
     where: str

@@ -19,10 +19,10 @@ from weakteach.report.marks import draw_estimates, finite, places_of, span
 from weakteach.report.styles import CHARACTER, COLORS, LINES, MARKERS, Style, drawable, named
 from weakteach.report.words import one_line
 from weakteach.results.findings import (
-    Comparison,
     Figure,
     Histogram,
-    Reliability,
+    MeansFigure,
+    ReliabilityDiagram,
     Scatter,
     TableOf,
     Value,
@@ -48,16 +48,16 @@ def draw(figure: Figure, name: str, styles: Mapping[str, Style]) -> Drawing:
     escaping. The same figure always gives the same bytes."""
     canvas = Canvas(_size(figure), layout="constrained")
     canvas.patch.set_visible(False)
-    if isinstance(figure, Comparison) and is_forest(figure):
+    if isinstance(figure, MeansFigure) and is_forest(figure):
         draw_forest(canvas, figure, styles)
         return _finished(canvas, figure, name)
     axes = canvas.subplots()
     _style(axes, figure)
-    if isinstance(figure, Comparison):
+    if isinstance(figure, MeansFigure):
         _draw_comparison(canvas, axes, figure, styles)
     elif isinstance(figure, Scatter):
         _draw_scatter(axes, figure)
-    elif isinstance(figure, Reliability):
+    elif isinstance(figure, ReliabilityDiagram):
         _draw_reliability(axes, figure)
     else:
         _draw_histogram(axes, figure, styles)
@@ -80,7 +80,7 @@ def numbers_of(figure: Figure) -> TableOf:
     """What a figure shows, as a table."""
     columns: tuple[str, ...]
     rows: Iterable[tuple[Value, ...]]
-    if isinstance(figure, Comparison):
+    if isinstance(figure, MeansFigure):
         places = places_of(figure)
         columns = (figure.x_label, "series", figure.y_label, "by seed")
         marks = [(series.name, mark) for series in figure.series for mark in series.marks]
@@ -95,7 +95,7 @@ def numbers_of(figure: Figure) -> TableOf:
             (label, len(values), *_spread(values))
             for label, values in ((figure.x_label, figure.x), (figure.y_label, figure.y))
         )
-    elif isinstance(figure, Reliability):
+    elif isinstance(figure, ReliabilityDiagram):
         columns, rows = ("mean confidence", "accuracy", "pairs"), figure.bins
     else:
         columns = ("from", "to", *figure.counts)
@@ -108,13 +108,13 @@ def _spread(values: Sequence[float]) -> tuple[float, ...]:
     return tuple(map(float, np.quantile(known, [0, 0.5, 1]))) if known else (math.nan,) * 3
 
 
-def _slot(figure: Comparison) -> float:
+def _slot(figure: MeansFigure) -> float:
     """Inches for one place on the x axis."""
     return max(0.6, 0.2 + 0.15 * len(figure.series))
 
 
 def _size(figure: Figure) -> tuple[float, float]:
-    if not isinstance(figure, Comparison):
+    if not isinstance(figure, MeansFigure):
         return NARROWEST, 3.6
     if is_forest(figure):
         return forest_size(figure)
@@ -124,7 +124,7 @@ def _size(figure: Figure) -> tuple[float, float]:
 
 
 def _draw_comparison(
-    canvas: Canvas, axes: Axes, figure: Comparison, styles: Mapping[str, Style]
+    canvas: Canvas, axes: Axes, figure: MeansFigure, styles: Mapping[str, Style]
 ) -> None:
     places = places_of(figure)
     if figure.reference is not None:
@@ -196,7 +196,7 @@ def _draw_scatter(axes: Axes, figure: Scatter) -> None:
     axes.grid(axis="x", color=COLORS["grid"], lw=0.8)
 
 
-def _draw_reliability(axes: Axes, figure: Reliability) -> None:
+def _draw_reliability(axes: Axes, figure: ReliabilityDiagram) -> None:
     known = [bin for bin in figure.bins if math.isfinite(bin[0]) and math.isfinite(bin[1].value)]
     left = min([0.5, *(confidence for confidence, _, _ in known)])
     ends = [*finite(estimate.low for _, estimate, _ in known), *(e.value for _, e, _ in known)]
@@ -224,7 +224,7 @@ def _draw_histogram(axes: Axes, figure: Histogram, styles: Mapping[str, Style]) 
 
 
 def _labels(figure: Figure) -> tuple[str, str]:
-    if isinstance(figure, Reliability):
+    if isinstance(figure, ReliabilityDiagram):
         return "confidence of the teacher", "accuracy"
     return figure.x_label, "pairs" if isinstance(figure, Histogram) else figure.y_label
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure as Canvas
 from weakteach.report.marks import finite, places_of, span
 from weakteach.report.styles import COLORS, Style, drawable
 from weakteach.report.words import one_line
-from weakteach.results.findings import Comparison, Mark, Series
+from weakteach.results.findings import Mark, MeansFigure, Series
 
 WIDTH, ROW, MARGIN, LOWEST = 10.5, 0.235, 1.0, 2.2  # inches
 NAME = 52  # characters
@@ -20,15 +20,15 @@ CUT = ("<", ">")  # markers of intervals that go on beyond a panel
 Row = tuple[str, Series | None, str]
 
 
-def is_forest(figure: Comparison) -> bool:
+def is_forest(figure: MeansFigure) -> bool:
     return bool(figure.differences)
 
 
-def forest_size(figure: Comparison) -> tuple[float, float]:
+def forest_size(figure: MeansFigure) -> tuple[float, float]:
     return WIDTH, max(MARGIN + ROW * len(_rows(figure)), LOWEST)
 
 
-def draw_forest(canvas: Canvas, figure: Comparison, styles: Mapping[str, Style]) -> None:
+def draw_forest(canvas: Canvas, figure: MeansFigure, styles: Mapping[str, Style]) -> None:
     rows = _rows(figure)
     left, right = canvas.subplots(1, 2, sharey=True)
     _panel(left, rows, {s.name: s for s in figure.series}, styles)
@@ -50,7 +50,7 @@ def draw_forest(canvas: Canvas, figure: Comparison, styles: Mapping[str, Style])
     )  # fmt: skip
 
 
-def _rows(figure: Comparison) -> list[Row]:
+def _rows(figure: MeansFigure) -> list[Row]:
     """Each place with its series below; of a single series the places alone."""
     rows: list[Row] = []
     for place in places_of(figure):

@@ -8,14 +8,14 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from weakteach.report.styles import Style, named
-from weakteach.results.findings import Comparison
+from weakteach.results.findings import MeansFigure
 from weakteach.statistics.estimate import Estimate
 
 # Intervals wider than so many of the middle one do not set the span of an axis.
 WIDEST = 2.0
 
 
-def places_of(figure: Comparison) -> list[str]:
+def places_of(figure: MeansFigure) -> list[str]:
     """The places on the x axis in order, where some series may lack some of them."""
     places: list[str] = []
     for series in figure.series:

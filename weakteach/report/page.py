@@ -28,7 +28,7 @@ from weakteach.report.words import (
     told_once,
 )
 from weakteach.results.findings import NUMBERED, ClaimRow, Findings, Value
-from weakteach.results.numbers import DASH, number, with_interval
+from weakteach.results.numbers import DASH, number, with_interval, with_kept
 from weakteach.statistics.estimate import Estimate
 from weakteach.study.manifest import StudyInfo
 
@@ -143,6 +143,7 @@ def template(name: str) -> jinja2.Template:
         "number": number,
         "probability": probability,
         "with_interval": with_interval,
+        "with_kept": with_kept,
         "duration": duration,
         "moment": moment,
         "symbol": symbol,

@@ -9,7 +9,7 @@ from itertools import count, cycle
 from matplotlib.font_manager import findfont, get_font
 
 from weakteach.report.words import one_line
-from weakteach.results.findings import Comparison, Figure, Histogram
+from weakteach.results.findings import Figure, Histogram, MeansFigure
 
 # Inline SVG refers to these by name, so that the page's style sheet can turn them dark.
 COLORS = {
@@ -49,7 +49,7 @@ def styles_of(figures: Iterable[Figure]) -> dict[str, Style]:
     """A style for each name in the figures; names keep theirs from figure to figure."""
     names: dict[str, None] = {}
     for figure in figures:
-        if isinstance(figure, Comparison):
+        if isinstance(figure, MeansFigure):
             names |= dict.fromkeys(series.name for series in figure.series)
         elif isinstance(figure, Histogram):
             names |= dict.fromkeys(figure.counts)

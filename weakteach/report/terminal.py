@@ -8,7 +8,7 @@ from rich.text import Text
 
 from weakteach.report.marks import places_of
 from weakteach.report.words import brief, in_short, is_text, legible, symbol, tally, told_once
-from weakteach.results.findings import Answer, Comparison, Findings, Section, TableOf, Value
+from weakteach.results.findings import Answer, Findings, MeansFigure, Section, TableOf, Value
 
 TERMINAL_WIDTH, TERMINAL_COLUMNS = 100, 6
 
@@ -44,7 +44,7 @@ def _main_table(section: Section) -> TableOf | None:
     if section.tables:
         return section.tables[0]
     for figure in section.figures:
-        if isinstance(figure, Comparison):
+        if isinstance(figure, MeansFigure):
             places = places_of(figure)
             names = [series.name for series in figure.series]
             cells: dict[tuple[str, str], Value] = {

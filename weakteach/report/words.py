@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from weakteach.results.findings import DECIDED, Findings, TableOf, Value
-from weakteach.results.numbers import number, with_half
+from weakteach.results.numbers import number, with_half, with_kept
 from weakteach.statistics.estimate import Estimate
 
 LONGEST_NAME = 160
@@ -32,7 +32,7 @@ def probability(p: float | None) -> str:
 def in_short(value: Value) -> str:
     """A cell of a table on one line."""
     if isinstance(value, Estimate):
-        return with_half(value)
+        return ", ".join(filter(None, (with_half(value), with_kept(value))))
     return value if isinstance(value, str) else number(value)
 
 

@@ -1,6 +1,7 @@
 """From a study's manifest and artifacts to its findings."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,10 +19,10 @@ from weakteach.results.deciding import claim_rows
 from weakteach.results.findings import (
     MINUS_HUMAN,
     ClaimRow,
-    Comparison,
     Figure,
     Findings,
     Mark,
+    MeansFigure,
     Scatter,
     Section,
     Series,
@@ -42,6 +43,7 @@ from weakteach.results.teachers import (
 )
 from weakteach.results.worth import worth_table
 from weakteach.statistics.crossed import holm, r_squared
+from weakteach.statistics.estimate import Estimate
 from weakteach.statistics.joined import LEAST_SHARE, Missing, aligned
 from weakteach.statistics.rounds import Standing
 from weakteach.study.experiment import Experiment
@@ -195,16 +197,16 @@ def _kinds(experiment: Experiment) -> tuple[str, ...]:
     return of_students if measured.intersection(of_students) else OF_TEACHERS
 
 
-def comparison(experiment: Experiment, kind: str, cells: Sequence[Cell]) -> Comparison:
+def comparison(experiment: Experiment, kind: str, cells: Sequence[Cell]) -> MeansFigure:
     label, _, reference = KINDS[kind]
     marks: dict[str, list[Mark]] = {}
     differences: dict[str, list[Mark]] = {}
     for cell in cells:
         if (value := cell.estimate) is not None:
             marks.setdefault(cell.series, []).append(Mark(cell.x, value, cell.seed_means))
-        if (difference := minus_human(cell, cells)) is not None:
+        if isinstance(difference := minus_human(cell, cells), Estimate):
             differences.setdefault(cell.series, []).append(Mark(cell.x, difference))
-    return Comparison(
+    return MeansFigure(
         title=f"{experiment.title}: {label}",
         x_label=AXES[experiment.axis],
         y_label=label,
@@ -216,20 +218,23 @@ def comparison(experiment: Experiment, kind: str, cells: Sequence[Cell]) -> Comp
 
 
 def table_of(experiment: Experiment, kind: str, cells: Sequence[Cell]) -> TableOf:
-    """Means, and differences to human labels with p-values adjusted within the table."""
+    """Means, and differences to human labels with p-values adjusted within the table, or why there
+    is none. The last column says how many prompts the means are of, the differences themselves
+    where they are of fewer than there are."""
     shown = [cell for cell in cells if cell.seeds]
     several = len({cell.series for cell in shown}) > 1
     differences = [minus_human(cell, shown) for cell in shown]
-    tested = [one for one in differences if one is not None]
+    tested = [one for one in differences if isinstance(one, Estimate)]
     adjusted = iter(holm([one.p for one in tested]).tolist())
+    compared = (MINUS_HUMAN, "p (Holm)") if any(differences) else ()
     rows: list[tuple[Value, ...]] = []
     for cell, one in zip(shown, differences, strict=True):
-        p = None if one is None else next(adjusted)
-        size = _size(cell)
+        p = next(adjusted) if isinstance(one, Estimate) else None
+        difference = one.reason if isinstance(one, Missing) else one
         names = (cell.x, cell.series) if several else (cell.x,)
-        rows.append((*names, cell.estimate, *((one, p) if tested else ()), size))
+        value = cell.estimate and replace(cell.estimate, left_out=0)
+        rows.append((*names, value, *((difference, p) if compared else ()), _size(cell, one)))
     unit = "pairs" if kind in OF_PAIRS else "prompts"
-    compared = (MINUS_HUMAN, "p (Holm)") if tested else ()
     return TableOf(
         title=KINDS[kind][0].capitalize(),
         columns=(
@@ -242,17 +247,22 @@ def table_of(experiment: Experiment, kind: str, cells: Sequence[Cell]) -> TableO
         rows=tuple(rows),
         note="Means with 95% intervals for new seeds and new prompts; differences are paired over "
         "both, as far as both cells have them. With one seed an interval holds for new prompts "
-        f"alone. Prompts that not all seeds have are left out, as long as {LEAST_SHARE:.0%} stay.",
+        f"alone. Prompts that not all seeds, or not both cells, have an outcome of are left out, "
+        f"as long as {LEAST_SHARE:.0%} stay.",
     )
 
 
-def _size(cell: Cell) -> str:
-    """Seeds, and the prompts or pairs that the estimate is of; or why there is none."""
+def _size(cell: Cell, difference: Estimate | Missing | None) -> str:
+    """Seeds, and the prompts or pairs that the estimate is of; or why there is none. Where the
+    difference is of fewer seeds, that is said."""
     outcome = cell.outcome
     if isinstance(outcome, Missing):
         return f"{len(cell.seeds)}: {outcome.reason}"
-    of = f" of {outcome.known}" if outcome.left_out else ""
-    return f"{len(outcome.seeds)}, {len(outcome.ids)}{of}"
+    of = f" of {len(outcome.asked)}" if outcome.left_out else ""
+    both = ""
+    if isinstance(difference, Estimate) and difference.seeds < len(outcome.seeds):
+        both = f" ({difference.seeds} in both)"
+    return f"{len(outcome.seeds)}{both}, {len(outcome.ids)}{of}"
 
 
 def _scatters(cells: Sequence[Cell]) -> list[Scatter]:

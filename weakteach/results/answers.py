@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 from weakteach.results.cells import Cell, human_of
 from weakteach.results.claims import whole
 from weakteach.results.findings import DECIDED, Answer, ClaimRow
-from weakteach.results.numbers import with_interval
+from weakteach.results.numbers import with_interval, with_kept
 from weakteach.statistics.decisions import (
     CONTRADICTED,
     LEVEL,
@@ -146,9 +146,9 @@ def contrast_answers(
     decisions = iter(
         decide(
             [
-                Evidence(Claim(one.where, "", "greater"), one.difference.matrix)
+                Evidence(Claim(one.where, "", "greater"), found.matrix, left_out=found.left_out)
                 for one in measured
-                if not isinstance(one.difference, Missing)
+                if not isinstance(found := one.difference, Missing)
             ]
         )
     )
@@ -239,7 +239,7 @@ def _level(confidence: float) -> str:
 def _shown(estimate: Estimate) -> str:
     value, ends = with_interval(estimate)
     signed = f"+{value}" if estimate.value > 0 and float(value.replace(",", "")) else value
-    return f"{signed} {ends}".strip()
+    return ", ".join(filter(None, (f"{signed} {ends}".strip(), with_kept(estimate))))
 
 
 def _capital(sentence: str) -> str:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Protocol
 
-from weakteach.statistics.crossed import components, mean, share_of
 from weakteach.statistics.estimate import Estimate
 from weakteach.statistics.joined import Column, Joined, Missing, minus
 from weakteach.study.experiment import Experiment
@@ -52,8 +51,7 @@ class Cell:
         """The mean with its interval, which for a share stays within 0 and 1."""
         if isinstance(self.outcome, Missing):
             return None
-        matrix = self.outcome.matrix
-        return mean(matrix) if self.kind in REWARDS else share_of(components(matrix))
+        return self.outcome.mean() if self.kind in REWARDS else self.outcome.share()
 
     @property
     def seed_means(self) -> tuple[float, ...]:
@@ -93,14 +91,14 @@ def human_of(cell: Cell, cells: Sequence[Cell]) -> Cell | None:
     return None
 
 
-def minus_human(cell: Cell, cells: Sequence[Cell]) -> Estimate | None:
-    """Paired over the seeds and prompts that both have; None for the human cell itself, without
-    one, or where they have too few prompts in common."""
+def minus_human(cell: Cell, cells: Sequence[Cell]) -> Estimate | Missing | None:
+    """Paired over the seeds and prompts that both have, or why it is not; None for the human cell
+    itself, without one, and for a cell without an outcome."""
     human = human_of(cell, cells)
-    if human is None or cell.role == "human":
+    if human is None or cell.role == "human" or isinstance(cell.outcome, Missing):
         return None
     found = minus(cell.outcome, human.outcome)
-    return None if isinstance(found, Missing) else mean(found.matrix)
+    return found if isinstance(found, Missing) else found.mean()
 
 
 def _but_teacher(cell: Cell) -> dict[str, str]:

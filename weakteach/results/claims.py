@@ -385,8 +385,8 @@ def claim_evidence(statement: Statement, found: Found) -> Evidence | Missing:
     if isinstance(difference, Missing):
         return difference
     if margin is None or isinstance(margin, float):
-        return Evidence(statement.claim, difference.matrix, margin)
+        return Evidence(statement.claim, difference.matrix, margin, difference.left_out)
     both = aligned([difference, margin])
     if isinstance(both, Missing):
         return both
-    return Evidence(statement.claim, both[0].matrix, both[1].matrix)
+    return Evidence(statement.claim, both[0].matrix, both[1].matrix, both[0].left_out)

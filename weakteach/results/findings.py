@@ -40,7 +40,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class MeansFigure:
     """A figure of means: one group of marks for each place on the x axis. ``reference`` is the
     height of a line that says ``reference_name`` (0.5 for win rates). ``differences`` holds, under
     the same names and places, what is shown of each mark beside it: its difference to another."""
@@ -68,7 +68,7 @@ class Scatter:
 
 
 @dataclass(frozen=True)
-class Reliability:
+class ReliabilityDiagram:
     """Accuracy against confidence, by bin: mean confidence, accuracy, number of pairs."""
 
     title: str
@@ -86,7 +86,7 @@ class Histogram:
     counts: Mapping[str, tuple[int, ...]]
 
 
-Figure = Comparison | Scatter | Reliability | Histogram
+Figure = MeansFigure | Scatter | ReliabilityDiagram | Histogram
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ import numpy as np
 from weakteach.results.cells import Cell, cells_of, human_of
 from weakteach.results.findings import MINUS_HUMAN, TableOf, Value
 from weakteach.results.outcomes import Outcomes
-from weakteach.statistics.crossed import components, mean, share_of
 from weakteach.statistics.joined import Joined, Missing, aligned, minus
 from weakteach.study.experiment import Experiment
 
@@ -59,9 +58,8 @@ def better(cell: Cell, cells: Sequence[Cell]) -> Joined | None:
 def _told(share: Joined, human: Joined | None, cell: Cell) -> tuple[Value, ...]:
     if isinstance(share, Missing):
         return None, None, share.reason
-    difference = None
+    difference: Value = None
     if human is not None and cell.role != "human":
         compared = minus(share, human)
-        difference = None if isinstance(compared, Missing) else mean(compared.matrix)
-    size = f"{len(share.seeds)}, {len(share.ids)}"
-    return share_of(components(share.matrix)), difference, size
+        difference = compared.reason if isinstance(compared, Missing) else compared.mean()
+    return share.share(), difference, f"{len(share.seeds)}, {len(share.ids)}"

@@ -10,11 +10,11 @@ import pyarrow as pa
 from weakteach.evaluation.gate import Advice, PricedRoute
 from weakteach.evaluation.teaching import Seen, TeacherFacts
 from weakteach.results.findings import (
-    Comparison,
     Figure,
     Histogram,
     Mark,
-    Reliability,
+    MeansFigure,
+    ReliabilityDiagram,
     Series,
     TableOf,
     Value,
@@ -94,7 +94,7 @@ def label_figures(run: LabelRun) -> tuple[Figure, ...]:
         points = zip(facts.curve.labels, facts.curve.accuracy, strict=True)
         marks = tuple(Mark(f"{n:,}", accuracy) for n, accuracy in points)
         figures.append(
-            Comparison(
+            MeansFigure(
                 "Learning curve",
                 "labeled pairs that the teacher learned from",
                 "agrees with the human",
@@ -104,7 +104,7 @@ def label_figures(run: LabelRun) -> tuple[Figure, ...]:
             )
         )
     figures.append(
-        Comparison(
+        MeansFigure(
             "Accuracy by margin",
             "tenth of the labels, from the smallest margins to the largest",
             "agrees with the human",
@@ -116,7 +116,7 @@ def label_figures(run: LabelRun) -> tuple[Figure, ...]:
     routed = tuple(Mark(_share(r), Estimate(r.accuracy, r.low, r.high)) for r in run.routes)
     by_lot = tuple(Mark(_share(r), Estimate(r.at_random, NAN, NAN)) for r in run.routes)
     figures.append(
-        Comparison(
+        MeansFigure(
             "Humans label the small margins",
             "share of the pairs that humans label",
             "accuracy of all labels",
@@ -220,13 +220,13 @@ def _reach(labels: float | None, low: float | None, high: float | None, told: bo
     return f"about {labels:,.0f} [{ends[0]}, {ends[1]}]"
 
 
-def _reliability(title: str, found: Calibration) -> Reliability:
+def _reliability(title: str, found: Calibration) -> ReliabilityDiagram:
     bins = tuple((one.probability, one.accuracy, one.count) for one in found.bins)
     caption = (
         f"Expected calibration error {found.ece:.3f}; a perfectly calibrated teacher would show "
         f"about {found.ece_by_chance:.3f} by chance."
     )
-    return Reliability(title, bins, caption)
+    return ReliabilityDiagram(title, bins, caption)
 
 
 def _share(route: PricedRoute) -> str:

@@ -44,6 +44,13 @@ def with_half(estimate: Estimate) -> str:
     return f"{number(estimate.value, decimals)} {PLUS_MINUS}{number(half, decimals)}"
 
 
+def with_kept(estimate: Estimate) -> str:
+    """The prompts that the value is of, where there were others, too; else nothing."""
+    if not estimate.left_out:
+        return ""
+    return f"{estimate.prompts:,} of {estimate.prompts + estimate.left_out:,} prompts"
+
+
 def _has_interval(estimate: Estimate) -> bool:
     return all(map(math.isfinite, (estimate.value, estimate.low, estimate.high)))
 

@@ -1,7 +1,7 @@
 """Reading what a study measured: the outcomes of a measure over seeds, joined by prompt or pair."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -147,9 +147,9 @@ class Outcomes:
                 gap = pc.call_function("subtract", [table["chosen"], table["rejected"]])
                 return column_of(table.append_column("gap", gap), "pair_id", "gap")
             case "verdicts":
-                # Prompts without a verdict are left out: a missing verdict is never a tie.
+                # A missing verdict is never a tie.
                 decided = contest_outcomes(self.table(measured, "verdicts")).items()
-                return _by_id({key: (one + 1) / 2 for key, one in decided if one is not None})
+                return _by_id({k: None if one is None else (one + 1) / 2 for k, one in decided})
             case "consistency":
                 return _by_id(contest_consistencies(self.table(measured, "verdicts")))
             case _:
@@ -177,6 +177,9 @@ def column_of(table: pa.Table, key: str, value: str) -> Column:
     return Column(ids[order], table[value].to_numpy().astype(np.float64)[order])
 
 
-def _by_id(values: dict[str, float]) -> Column:
-    ids = sorted(values)
-    return Column(np.asarray(ids, dtype=str), np.array([float(values[key]) for key in ids]))
+def _by_id(values: Mapping[str, float | None]) -> Column:
+    """What has no value is lacking."""
+    known = {key: value for key, value in sorted(values.items()) if value is not None}
+    lacking = [key for key, value in values.items() if value is None]
+    ids, found = np.array([*known], dtype=str), np.array([*known.values()], dtype=np.float64)
+    return Column(ids, found, np.array(lacking, dtype=str))

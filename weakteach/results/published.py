@@ -8,6 +8,7 @@ from itertools import takewhile
 from weakteach.results.cells import Cell, human_of, minus_human
 from weakteach.results.findings import MINUS_HUMAN, TableOf, Value
 from weakteach.statistics.estimate import Estimate
+from weakteach.statistics.joined import Missing
 from weakteach.study.roles import ROLES, TOP, WEIGHTINGS
 
 Rows = tuple[tuple[str, float | str, float | str], ...]
@@ -139,7 +140,9 @@ def _pairs_of(cells: Sequence[Cell]) -> list[tuple[Value, ...]]:
         human = human_of(cell, cells)
         if cell.role == "weak" and cell.estimate and human and human.estimate:
             place = cell.x if ", " not in cell.series else f"{cell.x}, {cell.series}"
-            rows.append(("ours", place, cell.estimate, human.estimate, minus_human(cell, cells)))
+            difference = minus_human(cell, cells)
+            told = difference.reason if isinstance(difference, Missing) else difference
+            rows.append(("ours", place, cell.estimate, human.estimate, told))
     return rows
 
 

@@ -3,12 +3,13 @@ said of what was only possible."""
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from weakteach.artifacts.store import Store
 from weakteach.results.findings import Ran
 from weakteach.study.manifest import Manifest
+from weakteach.study.measures import Measure
 from weakteach.study.roles import OF_THE_TEACHER
 
 Record = dict[str, Any]
@@ -32,7 +33,7 @@ def what_ran(store: Store, manifest: Manifest) -> Ran:
     found = {(kind, one): store.record_of(kind, one) for kind, one in manifest.steps}
     records = {step: record for step, record in found.items() if record}
     return Ran(
-        facts=_facts(manifest),
+        facts=_facts([m for m in manifest.measures if (m.step, m.fingerprint) in records]),
         data=tuple(
             {"source": _source(record), **_counts(record)}
             for (kind, _), record in records.items()
@@ -44,8 +45,8 @@ def what_ran(store: Store, manifest: Manifest) -> Ran:
     )
 
 
-def _facts(manifest: Manifest) -> tuple[tuple[str, str], ...]:
-    measures = manifest.measures
+def _facts(measures: Sequence[Measure]) -> tuple[tuple[str, str], ...]:
+    """Of the measures that are done."""
 
     def listed(values: Iterable[str]) -> str:
         return ", ".join(dict.fromkeys(values)) or "none"

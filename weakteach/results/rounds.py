@@ -93,7 +93,10 @@ def _contrast_evidence(place: int, found: Found) -> Evidence | Missing:
     one = contrasts(found.cells, found.sizes)[place]
     if isinstance(one.difference, Missing):
         return one.difference
-    return Evidence(Claim(one.where, "", "greater"), one.difference.matrix)
+    difference = one.difference
+    return Evidence(
+        Claim(one.where, "", "greater"), difference.matrix, left_out=difference.left_out
+    )
 
 
 def standings_of(

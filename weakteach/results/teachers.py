@@ -1,5 +1,6 @@
 """What teachers and their labels are worth: accuracy, calibration, and the pairs they get wrong."""
 
+import math
 from collections.abc import Iterable, Sequence
 from itertools import combinations
 from statistics import fmean
@@ -8,10 +9,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from weakteach.results.findings import Example, Figure, Histogram, Reliability, TableOf, Value
+from weakteach.results.findings import (
+    Example,
+    Figure,
+    Histogram,
+    ReliabilityDiagram,
+    TableOf,
+    Value,
+)
 from weakteach.results.outcomes import Outcomes, column_of
 from weakteach.statistics.calibration import Calibration, calibration, error_parts
-from weakteach.statistics.crossed import components, mean, share_of
+from weakteach.statistics.estimate import Estimate
 from weakteach.statistics.joined import Column, Joined, Missing, crossed, overlapping
 from weakteach.study.experiment import Experiment
 from weakteach.study.measures import Measure
@@ -76,7 +84,7 @@ def teacher_figures(measures: Sequence[Measure], outcomes: Outcomes) -> tuple[Fi
             "by chance (means over seeds). Bins hold the labels of all seeds; their intervals are "
             "for new pairs."
         )
-        figures.append(Reliability(f"Reliability of {name}", bins, caption))
+        figures.append(ReliabilityDiagram(f"Reliability of {name}", bins, caption))
         if len(figures) == 1:
             figures.append(_margins(f"Margins of {name}", table))
     return tuple(figures)
@@ -103,7 +111,7 @@ def scaling_table(experiment: Experiment, outcomes: Outcomes) -> TableOf | None:
                 done[0].setting.weak,
                 temperature,
                 *errors,
-                gained.reason if isinstance(gained, Missing) else mean(gained.matrix),
+                gained.reason if isinstance(gained, Missing) else gained.mean(),
             )
         )
     if not rows:
@@ -119,7 +127,7 @@ def scaling_table(experiment: Experiment, outcomes: Outcomes) -> TableOf | None:
 
 def _mean(columns: dict[int, Column]) -> Value:
     joined = crossed(columns)
-    return joined.reason if isinstance(joined, Missing) else mean(joined.matrix)
+    return joined.reason if isinstance(joined, Missing) else joined.mean()
 
 
 def _error_parts(table: pa.Table, name: str) -> Column:
@@ -171,7 +179,7 @@ def _gold_row(role: str, measures: Sequence[Measure], outcomes: Outcomes) -> tup
     )
     gap = {s: Column(c.ids, c.values - rejected[s].values) for s, c in chosen.items()}
     found = [overlapping(columns) for columns in (chosen, rejected, gap)]
-    means = (one.reason if isinstance(one, Missing) else mean(one.matrix) for one in found)
+    means = (one.reason if isinstance(one, Missing) else one.mean() for one in found)
     return (ROLES[role], *means, len(_ids(chosen.values())))
 
 
@@ -240,7 +248,7 @@ def _done(measures: Sequence[Measure], outcomes: Outcomes) -> list[Measure]:
 
 def _share(joined: Joined) -> Value:
     """A share with its interval, or why there is none."""
-    return joined.reason if isinstance(joined, Missing) else share_of(components(joined.matrix))
+    return joined.reason if isinstance(joined, Missing) else joined.share()
 
 
 def _gold_accuracy(measures: Sequence[Measure], outcomes: Outcomes) -> Value:
@@ -260,18 +268,20 @@ def _longer(measures: Sequence[Measure], outcomes: Outcomes, name: str) -> float
     return fmean(f[name] / f["different_lengths"] for f in facts) if facts else None
 
 
-def _stability(measures: Sequence[Measure], outcomes: Outcomes) -> float | None:
+def _stability(measures: Sequence[Measure], outcomes: Outcomes) -> Value:
     """Mean share of the test pairs that the teachers of two seeds label alike, over the pairs that
-    both have; None with one seed."""
+    all have, or why there is none; None with one seed."""
     choices = {
         m.seed: column_of(outcomes.table(m, "compared"), "pair_id", "weak") for m in measures
     }
-    alike = []
-    for one, other in combinations(choices.values(), 2):
-        joined = crossed({0: one, 1: other})
-        if not isinstance(joined, Missing):
-            alike.append(float((joined.matrix[0] == joined.matrix[1]).mean()))
-    return fmean(alike) if alike else None
+    if len(choices) < 2:
+        return None
+    joined = crossed(choices)
+    if isinstance(joined, Missing):
+        return joined.reason
+    alike = [float((one == other).mean()) for one, other in combinations(joined.matrix, 2)]
+    prompts, left_out = len(joined.ids), joined.left_out
+    return Estimate(fmean(alike), math.nan, math.nan, prompts=prompts, left_out=left_out)
 
 
 def _calibration(table: pa.Table) -> Calibration:

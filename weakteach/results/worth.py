@@ -8,8 +8,8 @@ from weakteach.results.cells import Cell
 from weakteach.results.findings import TableOf, Value
 from weakteach.results.outcomes import Outcomes
 from weakteach.statistics.estimate import Estimate
-from weakteach.statistics.exchange import Exchange, exchange_rate
-from weakteach.statistics.joined import Missing, aligned
+from weakteach.statistics.exchange import exchange_rate
+from weakteach.statistics.joined import Crossing, Missing, aligned
 from weakteach.study.experiment import Experiment
 
 COLUMNS = ("teacher", "labeled", "human labels", "weak labels", "1,000 are worth", "told")
@@ -37,12 +37,10 @@ def worth_table(
         alone = [one for one in whole if one.role == "few_long" and _but_fraction(one, both)]
         human, weak = _labels(experiment, both, outcomes)
         numbers = [_labels(experiment, one, outcomes)[0] for one in alone]
-        joined = aligned([both.outcome, *(one.outcome for one in alone)])
-        if isinstance(joined, Missing) or len(set(numbers)) < 2 or min(human, *numbers) < 1:
+        if len(set(numbers)) < 2 or min(human, *numbers) < 1:
             continue
-        together, *others = (one.matrix for one in joined)
-        found = exchange_rate(dict(zip(numbers, others, strict=True)), together, human, weak)
-        worth, told = _told(found)
+        joined = aligned([both.outcome, *(one.outcome for one in alone)])
+        worth, told = _worth(joined, numbers, human, weak)
         money = () if price is None else (_times(worth, price),)
         place = (both.setting.weak, both.setting.fraction, human, weak)
         rows.append((*place, worth, *money, told))
@@ -77,12 +75,20 @@ def _labels(experiment: Experiment, cell: Cell, outcomes: Outcomes) -> tuple[int
 def _times(worth: Estimate | None, price: float) -> Estimate | None:
     if worth is None:
         return None
-    return Estimate(worth.value * price, worth.low * price, worth.high * price)
+    return replace(worth, value=worth.value * price, low=worth.low * price, high=worth.high * price)
 
 
-def _told(found: Exchange) -> tuple[Estimate | None, str]:
+def _worth(
+    joined: list[Crossing] | Missing, numbers: Sequence[int], human: int, weak: int
+) -> tuple[Estimate | None, str]:
     """The worth, and whether it is told."""
+    if isinstance(joined, Missing):
+        return None, f"no: {joined.reason}"
+    together, *others = (one.matrix for one in joined)
+    found = exchange_rate(dict(zip(numbers, others, strict=True)), together, human, weak)
     if found.worth is None:
         return None, "no: human labels alone do not tell"
     low, high = (float("nan") if end is None else end for end in (found.low, found.high))
-    return Estimate(found.worth, low, high), "yes" if found.told else "no: the interval is open"
+    prompts, left_out = len(joined[0].ids), joined[0].left_out
+    worth = Estimate(found.worth, low, high, prompts=prompts, left_out=left_out)
+    return worth, "yes" if found.told else "no: the interval is open"

@@ -75,11 +75,19 @@ class Dropping:
             count, size = len(self._gone), decimal(sum(self._gone.values()))
             models = "model was" if count == 1 else "models were"
             self._say(f"{count} SFT {models} dropped, {size}.")
-        there = self.store.existing(step for step in self.steps if step.bulk)
-        kept = len(there) - len(self.store.dropped(s for s in self.steps if s.fingerprint in there))
-        if kept:
+        if kept := self._kept():
             stays = "SFT model stays" if kept == 1 else "SFT models stay"
             self._say(f"{kept} {stays}: what is not done, here or elsewhere, may read them.")
+
+    def _kept(self) -> int:
+        """How many models stay."""
+        try:
+            there = self.store.existing(step for step in self.steps if step.bulk)
+            whole = [step for step in self.steps if step.fingerprint in there]
+            return len(there) - len(self.store.dropped(whole))
+        except (OSError, StorageError) as error:
+            self._say(f"How many SFT models stay is not known: {reason(error)}")
+            return 0
 
     def _drop(self) -> None:
         """A storage that fails now must not stop the study: the next arm's end tries again."""

@@ -85,8 +85,10 @@ def run_study(
                 dropping.all_arms_ended()
     elif dropping and store.is_local:  # a bucket's leases need the Ray that was not started
         dropping.all_arms_ended()
-    tracking.close()
-    findings = recorder.write(final=True)
+    try:
+        findings = recorder.write(final=True)
+    finally:
+        tracking.close()
     return Outcome(recorder.computed, findings, interrupted, recorder.late, recorder.failures)
 
 
@@ -233,8 +235,12 @@ class Recorder(Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         arm = self._arms[trial.config["arm"]]
         cause = f"the trial's process died: {reason(trial.get_error() or RuntimeError('unknown'))}"
-        missing = set(arm.targets) - {s for s in arm.targets if self._store.record(s)}
-        self.failures |= {step.fingerprint: cause for step in missing}
+        try:
+            existing = self._store.existing(arm.targets)
+        except (OSError, StorageError):  # Tune would end the sweep with an error of a callback
+            existing = self._existing.look()
+        missing = {target.fingerprint for target in arm.targets} - existing
+        self.failures |= dict.fromkeys(missing, cause)
         self._arm_ended(f"{arm.name}: {cause}")
 
     def _arm_ended(self, line: str) -> None:

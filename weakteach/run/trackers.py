@@ -31,9 +31,10 @@ from ray.tune.logger import LoggerCallback, TBXLoggerCallback
 from ray.tune.result import TRAINING_ITERATION
 from rich.console import Console
 
-from weakteach.artifacts.errors import UserError
+from weakteach.artifacts.errors import StorageError, UserError
 from weakteach.artifacts.store import Store
 from weakteach.results.table import numbers_of
+from weakteach.run.failures import reason
 from weakteach.study.manifest import study_folder
 from weakteach.study.measures import Arm
 
@@ -177,8 +178,9 @@ def require(tracker: str, *modules: str) -> None:
 class Tracking(Callback):
     """Tells trackers what becomes of the arms; as a callback of Ray Tune, while they run.
 
-    Raises TrackerError for a tracker that cannot be used. One that fails later is told of on the
-    console and left out from then on: the study matters more.
+    Raises TrackerError for a tracker that cannot be used. The study matters more than its runs
+    there: a tracker that fails later is told of on the console and left out from then on, and a
+    storage that does not answer is asked again when all arms have ended.
     """
 
     def __init__(
@@ -208,6 +210,7 @@ class Tracking(Callback):
         self._open: set[int] = set()
         self._ended: set[int] = set()
         self._published = 0.0
+        self._said: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune keeps a copy of its callbacks for a restore; open runs are ours
@@ -232,12 +235,18 @@ class Tracking(Callback):
     def close(self) -> None:
         """End the runs of all arms: of those, too, whose steps existed before, or that were
         interrupted."""
-        for place in range(len(self._arms)):
+        for place, run in enumerate(self._runs):
             if place not in self._ended:
                 self._begin(place)
                 self._end(place)
-        if not self._store.is_local:
-            shutil.rmtree(self._folder)
+            if place not in self._ended:  # of a storage that still does not answer
+                self._tell("log_trial_end", run, True)
+        if self._store.is_local:
+            return
+        if self._publish():
+            shutil.rmtree(self._folder, ignore_errors=True)
+        else:
+            self._say(f"What the trackers wrote lies on this machine: {self._folder}")
 
     def _begin(self, place: int) -> None:
         if place not in self._open:  # a trial that is tried again starts again
@@ -245,11 +254,19 @@ class Tracking(Callback):
             self._tell("log_trial_start", self._runs[place])
 
     def _end(self, place: int) -> None:
+        """Tell what was measured of an arm, and end its run. Tune would end the sweep with an error
+        of a callback: if the storage does not answer, the run stays open for ``close``."""
+        if not self._trackers:
+            return
+        arm, run = self._arms[place], self._runs[place]
+        try:
+            existing = len(self._store.existing(arm.targets))
+            results = results_of(arm, self._store) | {TRAINING_ITERATION: existing}
+        except (OSError, StorageError) as error:
+            self._say(f"Trackers cannot be told of results now: {reason(error)}")
+            return
         self._open.discard(place)
         self._ended.add(place)
-        arm, run = self._arms[place], self._runs[place]
-        existing = len(self._store.existing(arm.targets))
-        results = results_of(arm, self._store) | {TRAINING_ITERATION: existing}
         self._tell("log_trial_result", existing, run, results)
         self._tell("log_trial_end", run, existing < len(arm.targets))
         if not self._store.is_local:
@@ -262,17 +279,29 @@ class Tracking(Callback):
             except Exception as error:
                 LOGGER.info("tracker %s", name, exc_info=error)
                 del self._trackers[name]
-                line = f"--tracker {name} failed ({type(error).__name__}) and is left out from now"
-                self._console.print(line, highlight=False, markup=False)
+                failed = f"--tracker {name} failed ({type(error).__name__})"
+                self._say(f"{failed} and is left out from now")
 
-    def _publish(self) -> None:
-        """Copy the files that changed to the study's folder."""
-        for file in sorted(path for path in self._folder.rglob("*") if path.is_file()):
-            if file.stat().st_mtime >= self._published:
-                place = f"{self._target}/{file.relative_to(self._folder).as_posix()}"
-                self._store.filesystem.create_dir(place.rpartition("/")[0], recursive=True)
-                fs.copy_files(str(file), place, destination_filesystem=self._store.filesystem)
-        self._published = max((p.stat().st_mtime for p in self._folder.rglob("*")), default=0.0)
+    def _publish(self) -> bool:
+        """Copy the files that changed to the study's folder; whether that could be done."""
+        try:
+            files = {p: p.stat().st_mtime for p in self._folder.rglob("*") if p.is_file()}
+            for file, changed in sorted(files.items()):
+                if changed >= self._published:
+                    place = f"{self._target}/{file.relative_to(self._folder).as_posix()}"
+                    self._store.filesystem.create_dir(place.rpartition("/")[0], recursive=True)
+                    fs.copy_files(str(file), place, destination_filesystem=self._store.filesystem)
+        except (OSError, StorageError) as error:
+            self._say(f"What trackers wrote cannot be copied now: {reason(error)}")
+            return False
+        self._published = max(files.values(), default=0.0)
+        return True
+
+    def _say(self, line: str) -> None:
+        """Once, however often it happens."""
+        if line not in self._said:
+            self._said.add(line)
+            self._console.print(line, highlight=False, markup=False)
 
 
 def settings_of(arm: Arm) -> dict[str, str]:

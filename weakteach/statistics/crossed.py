@@ -120,16 +120,6 @@ def paired(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return a - b
 
 
-def share(matrix: np.ndarray) -> Estimate:
-    """Mean of ``matrix`` [seeds, prompts] of wins 1, ties 0.5 and losses 0, with the interval of
-    ``share_of``. Raises ValueError for values outside of [0, 1], and as ``components`` does.
-    """
-    parts = components(matrix)
-    if np.min(matrix) < 0 or np.max(matrix) > 1:
-        raise ValueError("A share is of values between 0 and 1")
-    return share_of(parts)
-
-
 def share_of(parts: Components) -> Estimate:
     """A mean of shares with Wilson's interval, which stays within 0 and 1.
 

@@ -66,11 +66,18 @@ class Evidence:
     labels bring over the base student, as ``0.1 * (human - base)``. As a matrix it is only used
     when its own mean is shown to be above 0, and its noise enters the test as that of the
     difference does: d + m is tested against 0.
+
+    ``left_out`` counts the prompts that there were besides those of the matrices.
     """
 
     claim: Claim
     difference: np.ndarray
     margin: np.ndarray | float | None = None
+    left_out: int = 0
+
+    def mean(self, confidence: float = CONFIDENCE) -> Estimate:
+        """The mean difference with its interval."""
+        return replace(mean(self.difference, confidence), left_out=self.left_out)
 
 
 @dataclass(frozen=True)
@@ -158,7 +165,7 @@ class Test:
 
 def test(evidence: Evidence) -> Test:
     """Test a claim by itself. Raises ValueError as ``decide`` does."""
-    claim, estimate, margin = evidence.claim, mean(evidence.difference), _margin(evidence)
+    claim, estimate, margin = evidence.claim, evidence.mean(), _margin(evidence)
     above_low, below_high = (
         paired(evidence.difference, -margin),
         paired(margin, evidence.difference),

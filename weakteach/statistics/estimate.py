@@ -12,8 +12,9 @@ class Estimate:
     """A value with its 95% interval; the ends are NaN where they are not known.
 
     ``p`` is two-sided, of a true value of 0 (NaN where nothing is tested). ``seeds`` and
-    ``prompts`` count what the value was taken over. Unless ``covers_seeds``, interval and p hold
-    for new prompts, but for these seeds alone.
+    ``prompts`` count what the value was taken over, and ``left_out`` the other prompts that there
+    were, of which not everything that it is made of has an outcome. Unless ``covers_seeds``,
+    interval and p hold for new prompts, but for these seeds alone.
     """
 
     value: float
@@ -24,6 +25,7 @@ class Estimate:
     seeds: int = 0
     prompts: int = 0
     covers_seeds: bool = False
+    left_out: int = 0
 
 
 def wilson_interval(successes: int, n: int) -> tuple[float, float]:

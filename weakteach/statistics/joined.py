@@ -2,8 +2,8 @@
 
 There are two ways to join the seeds of one measure:
 
-- ``crossed``: every seed answers the same prompts. Kept are the prompts that all seeds have; if
-  they are fewer than ``LEAST_SHARE`` of what the smallest seed has, the result is ``Missing``.
+- ``crossed``: every seed answers the same prompts. Kept are the prompts of which all seeds have an
+  outcome; if they are fewer than ``LEAST_SHARE`` of all that there were, the result is ``Missing``.
 - ``overlapping``: every seed has drawn pairs of its own, some of which other seeds drew too. All
   are kept. Seed s with n values x has at pair i, of P different pairs in all, the pseudo-value
 
@@ -14,29 +14,40 @@ There are two ways to join the seeds of one measure:
   share. In Var(mean) = Var(m)/S + (mean covariance of two seeds' means) both terms are so estimated
   without bias. Seeds of the same pairs give y = x; seeds that share none count as independent.
 
-Differences, means and multiples are formed by id. Whatever is made of something missing is missing
-for the same reason.
+Differences, means and multiples are formed by id, of the ids that are in all that they are made of;
+the same least share of them has to be. Whatever is made of something missing is missing for the
+same reason.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from weakteach.statistics.crossed import components, mean, share_of
+from weakteach.statistics.estimate import CONFIDENCE, Estimate
+
 LEAST_SHARE = 0.8
-"""The least share of the prompts of its smallest member that a join must keep."""
+"""The least share of the prompts of all its members that a join must keep."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """The outcomes of one seed: ``values`` [n] of ``ids`` [n], which are sorted and unique."""
+    """The outcomes of one seed: ``values`` [n] of ``ids`` [n], which are sorted and unique.
+    ``lacking`` are ids without an outcome, such as contests that a judge left undecided."""
 
     ids: np.ndarray
     values: np.ndarray
+    lacking: np.ndarray = field(default_factory=lambda: np.array([], dtype=str))
 
     def __post_init__(self) -> None:
         if self.ids.shape != self.values.shape or not (self.ids[1:] > self.ids[:-1]).all():
             raise ValueError("A column holds one value for each of its sorted, unique ids")
+
+    @property
+    def asked(self) -> np.ndarray:
+        """All ids, sorted."""
+        return np.union1d(self.ids, self.lacking) if len(self.lacking) else self.ids
 
 
 @dataclass(frozen=True)
@@ -47,18 +58,18 @@ class Missing:
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class Crossing:
     """Outcomes ``matrix`` [seeds, ids] of ``seeds``, in rising order, at ``ids``, sorted.
 
-    ``known`` counts the ids that the smallest of the joined members had, so that
-    ``known - len(ids)`` were left out. ``own_pairs`` says that the seeds were joined as
-    ``overlapping``; then the matrix holds pseudo-values and nothing is left out.
+    ``asked`` are the ids, sorted, that any of the joined members has or lacks: those that are not
+    among ``ids`` were left out. ``own_pairs`` says that the seeds were joined as ``overlapping``;
+    then the matrix holds pseudo-values, and only what no seed has an outcome of is left out.
     """
 
     seeds: tuple[int, ...]
     ids: np.ndarray
     matrix: np.ndarray
-    known: int
+    asked: np.ndarray
     own_pairs: bool = False
 
     @property
@@ -67,16 +78,24 @@ class Outcome:
 
     @property
     def left_out(self) -> int:
-        return self.known - len(self.ids)
+        return len(self.asked) - len(self.ids)
 
-    def times(self, factor: float) -> "Outcome":
+    def mean(self, confidence: float = CONFIDENCE) -> Estimate:
+        """The mean over seeds and ids with its interval; see ``crossed.mean``."""
+        return replace(mean(self.matrix, confidence), left_out=self.left_out)
+
+    def share(self) -> Estimate:
+        """The same of values between 0 and 1, within which its interval stays."""
+        return replace(share_of(components(self.matrix)), left_out=self.left_out)
+
+    def times(self, factor: float) -> "Crossing":
         return replace(self, matrix=factor * self.matrix)
 
-    def plus(self, number: float) -> "Outcome":
+    def plus(self, number: float) -> "Crossing":
         return replace(self, matrix=self.matrix + number)
 
 
-Joined = Outcome | Missing
+Joined = Crossing | Missing
 
 
 def crossed(columns: Mapping[int, Column]) -> Joined:
@@ -84,16 +103,13 @@ def crossed(columns: Mapping[int, Column]) -> Joined:
     if not columns:
         return Missing("not measured yet")
     seeds = tuple(sorted(columns))
-    rows = [
-        Outcome((s,), columns[s].ids, columns[s].values[None, :], len(columns[s].ids))
-        for s in seeds
-    ]
-    known = min(row.known for row in rows)
-    ids = _shared(rows)
-    if problem := _too_few(len(ids), known, f"the {len(seeds)} seeds"):
+    found = [columns[seed] for seed in seeds]
+    ids, asked = _shared([one.ids for one in found]), _any([one.asked for one in found])
+    who = "the seed has an outcome of" if len(seeds) == 1 else f"the {len(seeds)} seeds share"
+    if problem := _too_few(len(ids), len(asked), who):
         return problem
-    matrix = np.concatenate([row.matrix[:, np.searchsorted(row.ids, ids)] for row in rows])
-    return Outcome(seeds, ids, matrix, known)
+    matrix = np.stack([one.values[np.searchsorted(one.ids, ids)] for one in found])
+    return Crossing(seeds, ids, matrix, asked)
 
 
 def overlapping(columns: Mapping[int, Column]) -> Joined:
@@ -104,15 +120,19 @@ def overlapping(columns: Mapping[int, Column]) -> Joined:
     fewest = min(len(column.ids) for column in columns.values())
     if fewest < 2:
         return Missing("a seed has fewer than 2 pairs")
-    ids = np.unique(np.concatenate([columns[seed].ids for seed in seeds]))
+    for column in columns.values():
+        if problem := _too_few(len(column.ids), len(column.asked), "a seed has an outcome of"):
+            return problem
+    ids = _any([columns[seed].ids for seed in seeds])
     matrix = np.empty((len(seeds), len(ids)))
     for row, seed in enumerate(seeds):
         column = columns[seed]
-        mean, n = column.values.mean(), len(column.ids)
-        matrix[row] = mean
+        center, n = column.values.mean(), len(column.ids)
+        matrix[row] = center
         at = np.searchsorted(ids, column.ids)
-        matrix[row, at] += (column.values - mean) * np.sqrt(_square(len(ids)) / _square(n))
-    return Outcome(seeds, ids, matrix, len(ids), own_pairs=True)
+        matrix[row, at] += (column.values - center) * np.sqrt(_square(len(ids)) / _square(n))
+    asked = _any([column.asked for column in columns.values()])
+    return Crossing(seeds, ids, matrix, asked, own_pairs=True)
 
 
 def minus(one: Joined, other: Joined) -> Joined:
@@ -129,9 +149,9 @@ def average(outcomes: Sequence[Joined]) -> Joined:
     )
 
 
-def aligned(outcomes: Sequence[Joined]) -> list[Outcome] | Missing:
+def aligned(outcomes: Sequence[Joined]) -> list[Crossing] | Missing:
     """The outcomes at the seeds and ids that all of them have."""
-    found: list[Outcome] = []
+    found: list[Crossing] = []
     for one in outcomes:
         if isinstance(one, Missing):
             return one
@@ -141,19 +161,20 @@ def aligned(outcomes: Sequence[Joined]) -> list[Outcome] | Missing:
         return Missing("no seed in common")
     if len({one.own_pairs for one in found}) > 1:
         raise ValueError("Outcomes of the same pairs and of each seed's own do not go together")
+    asked = _any([one.asked for one in found])
     if found[0].own_pairs:
-        ids = np.unique(np.concatenate([one.ids for one in found]))
+        ids = _any([one.ids for one in found])
         spread = [_spread_over(_of_seeds(one, seeds), ids) for one in found]
-        return [replace(one, known=len(ids)) for one in spread]
-    known, ids = min(one.known for one in found), _shared(found)
-    if problem := _too_few(len(ids), known, "what is compared"):
+        return [replace(one, asked=asked) for one in spread]
+    ids = _shared([one.ids for one in found])
+    if problem := _too_few(len(ids), len(asked), "what is compared share"):
         return problem
     return [
         replace(
             cut := _of_seeds(one, seeds),
             ids=ids,
             matrix=cut.matrix[:, np.searchsorted(one.ids, ids)],
-            known=known,
+            asked=asked,
         )
         for one in found
     ]
@@ -167,12 +188,12 @@ def _combined(outcomes: Sequence[Joined], weights: Sequence[float]) -> Joined:
     return replace(found[0], matrix=np.asarray(matrix))
 
 
-def _of_seeds(outcome: Outcome, seeds: tuple[int, ...]) -> Outcome:
+def _of_seeds(outcome: Crossing, seeds: tuple[int, ...]) -> Crossing:
     rows = [outcome.seeds.index(seed) for seed in seeds]
     return replace(outcome, seeds=seeds, matrix=outcome.matrix[rows])
 
 
-def _spread_over(outcome: Outcome, ids: np.ndarray) -> Outcome:
+def _spread_over(outcome: Crossing, ids: np.ndarray) -> Crossing:
     """Pseudo-values over more ids, which a seed lacks just as those that it lacked before."""
     means = outcome.matrix.mean(axis=1, keepdims=True)
     matrix = np.repeat(means, len(ids), axis=1)
@@ -185,14 +206,20 @@ def _square(n: int) -> float:
     return float(n) * (n - 1)
 
 
-def _shared(outcomes: Sequence[Outcome]) -> np.ndarray:
-    ids = outcomes[0].ids
-    for one in outcomes[1:]:
-        ids = np.intersect1d(ids, one.ids, assume_unique=True)
-    return ids
+def _shared(ids: Sequence[np.ndarray]) -> np.ndarray:
+    """Those that are in all."""
+    shared = ids[0]
+    for more in ids[1:]:
+        shared = np.intersect1d(shared, more, assume_unique=True)
+    return shared
 
 
-def _too_few(shared: int, known: int, who: str) -> Missing | None:
-    if shared >= max(2, LEAST_SHARE * known):
+def _any(ids: Sequence[np.ndarray]) -> np.ndarray:
+    """Those that are in any, sorted."""
+    return np.unique(np.concatenate(ids))
+
+
+def _too_few(shared: int, asked: int, who: str) -> Missing | None:
+    if shared >= max(2, LEAST_SHARE * asked):
         return None
-    return Missing(f"{who} share {shared:,} of {known:,} prompts or pairs, too few to compare")
+    return Missing(f"{who} {shared:,} of {asked:,} prompts or pairs, too few to compare")

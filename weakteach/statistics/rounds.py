@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from weakteach.statistics.crossed import holm, mean
+from weakteach.statistics.crossed import holm
 from weakteach.statistics.decisions import (
     CONTRADICTED,
     LEVEL,
@@ -120,7 +120,7 @@ def _of_round(
         decision = Decision(
             claim=one.claim,
             verdict=NOT_DECIDED,
-            estimate=mean(evidence.difference, confidence),
+            estimate=evidence.mean(confidence),
             margin=one.margin,
             p=min(1.0, float(p) / share(number)),
             p_alone=min(1.0, one.p_alone / share(number)),

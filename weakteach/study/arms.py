@@ -355,8 +355,8 @@ class Grid:
         return tuple(dict.fromkeys((*self.weak, *self.others)))
 
     def point(self, seed: int) -> Point:
-        """The main point: smallest teacher, main student, half of the pairs labeled (or the
-        largest fraction that the grid goes over, where it leaves out the half)."""
+        """The main point: main teacher and student, half of the pairs labeled (or the largest
+        fraction that the grid goes over, where it leaves out the half)."""
         fraction = HALF if HALF in self.fractions else max(self.fractions)
         return Point(self.data, self.weak[0], self.student, fraction, seed)
 

@@ -66,7 +66,7 @@ class Ranges:
     """
 
     weak: tuple[str, ...] = ()
-    """Teacher models, separated by commas."""
+    """Teacher models, separated by commas; the first is the main one."""
     fractions: tuple[Fraction, ...] = ()
     """Labeled fractions, such as 1/16,1/2."""
     seeds: tuple[int, ...] = ()

@@ -179,18 +179,18 @@ class HowAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class RefusingAnswer:
     pass
 
 
-Answer = ListAnswer | KindAnswer | ChoiceAnswer | HowAnswer | Refusal
+Answer = ListAnswer | KindAnswer | ChoiceAnswer | HowAnswer | RefusingAnswer
 
 
 _FIXED = phrase_table(
     (
         (POLITE_OPENERS, OPENER, "polite"),
         (RUDE_OPENERS, OPENER, "rude"),
-        (REFUSALS, ANSWER, Refusal()),
+        (REFUSALS, ANSWER, RefusingAnswer()),
         (HEDGES, ANSWER, "hedge"),
         (REASONS, REASON, "reason"),
         (REDIRECTIONS, REDIRECTION, "redirection"),
@@ -254,4 +254,4 @@ def read_response(words: tuple[str, ...]) -> Reading:
 def _allowed(phrase: Phrase, kept: list[Phrase]) -> bool:
     if phrase.slot not in (REASON, REDIRECTION):
         return True
-    return any(isinstance(before.says, Refusal) for before in kept)
+    return any(isinstance(before.says, RefusingAnswer) for before in kept)

@@ -84,7 +84,7 @@ class Chat:
 
 
 @dataclass(frozen=True)
-class Question:
+class ChatQuestion:
     """One request. Questions that differ in the seed alone are asked separately; the endpoint is
     told the seed when it samples (temperature above 0)."""
 
@@ -134,7 +134,7 @@ def _alternatives(token: dict[str, Any]) -> list[tuple[str, float]]:
     return sorted(found.items(), key=lambda item: -item[1])
 
 
-def request_body(chat: Chat, question: Question) -> dict[str, Any]:
+def request_body(chat: Chat, question: ChatQuestion) -> dict[str, Any]:
     body: dict[str, Any] = {
         "model": chat.model,
         "messages": [
@@ -151,7 +151,7 @@ def request_body(chat: Chat, question: Question) -> dict[str, Any]:
     return body
 
 
-def question_key(chat: Chat, question: Question) -> str:
+def question_key(chat: Chat, question: ChatQuestion) -> str:
     """Hash of the request, and of the seed even where it is not sent."""
     text = json.dumps([request_body(chat, question), question.seed], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

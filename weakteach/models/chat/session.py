@@ -16,8 +16,8 @@ from weakteach.artifacts.store import Store
 from weakteach.models.chat.endpoint import (
     Chat,
     ChatError,
+    ChatQuestion,
     NoReply,
-    Question,
     Reply,
     question_key,
     read_reply,
@@ -84,7 +84,7 @@ class ChatSession:
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._client.close()
 
-    def ask(self, questions: Sequence[Question]) -> list[Reply | None]:
+    def ask(self, questions: Sequence[ChatQuestion]) -> list[Reply | None]:
         """A reply to each question, None where it failed after all retries.
 
         Raises ChatError when the endpoint refuses the key or the model, is down, or the cost cap
@@ -131,7 +131,7 @@ class ChatSession:
     def _cost(self) -> float:
         return self.chat.cost(self._prompt_tokens, self._completion_tokens)
 
-    def _answer(self, question: Question, path: str) -> Reply | None:
+    def _answer(self, question: ChatQuestion, path: str) -> Reply | None:
         if self._stop.is_set():
             return None
         try:
@@ -141,7 +141,7 @@ class ChatSession:
             self._stop.set()  # here and not by the reader, so that no other thread asks on
             raise
 
-    def _request(self, question: Question, path: str) -> Reply | None:
+    def _request(self, question: ChatQuestion, path: str) -> Reply | None:
         import openai
 
         try:
