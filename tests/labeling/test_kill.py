@@ -1,6 +1,5 @@
 """A large labeling whose actors and driver are killed ends as if nothing had happened."""
 
-import re
 import shutil
 import sys
 import time

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from synthetic import Bed, experiment
 
-from weakteach.report.words import tally
 from weakteach.report.page import write_report
+from weakteach.report.words import tally
 from weakteach.results.analysis import analyze
 from weakteach.results.answers import failure_answers, more_needed, needed_after
 from weakteach.results.claims import STATEMENTS
@@ -201,6 +201,8 @@ def test_what_is_decided_comes_first_among_the_primary_and_among_the_other_answe
     ]  # fmt: skip
     assert found.answers[-1].experiment == "sizes"
     assert tally(found) == "2 of 5 claims and 0 of 1 comparison decided."
+
+
 def test_of_how_many_prompts_a_claim_or_a_comparison_is_is_said_where_some_are_missing(bed):
     """19 prompts, of which two are quarantined, each in another role's responses."""
 
