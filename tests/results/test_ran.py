@@ -2,7 +2,7 @@
 
 from synthetic import Bed, experiment
 
-from weakteach.results.ran import what_ran
+from weakteach.results.ran import records_of, what_ran
 from weakteach.study.manifest import Manifest, StudyInfo
 
 INFO = StudyInfo("s", "S", "embedded", "python s.py", "here", started=1.0)
@@ -17,7 +17,7 @@ def test_only_what_the_study_measures_is_listed(tmp_path):
         bed.reward("weak", 1, {"a": 1.0, "b": 2.0}, weak="opt-1m", fraction="1/8"),
         bed.pending("accuracy", "human", 1, weak="never-asked"),
     )
-    facts = dict(what_ran(bed.store, Manifest(INFO, (one,), ())).facts)
+    facts = dict(what_ran(Manifest(INFO, (one,), ()), {}).facts)
     assert facts["teachers"] == "opt-1m"
     assert facts["labeled fractions"] == "1/8"
     assert facts["seeds"] == "0, 1"
@@ -47,7 +47,8 @@ def test_settings_dtypes_and_versions_are_those_of_the_records(tmp_path):
         {"source": {"class": "FileSource", "name": "mine"}, "max_tokens": 64},
         {"rows": 5, "pairs": 4, "quarantined": 1},
     )
-    ran = what_ran(bed.store, Manifest(INFO, (), (*steps, ("Sft", "not-there"))))
+    manifest = Manifest(INFO, (), (*steps, ("Sft", "not-there")))
+    ran = what_ran(manifest, records_of(bed.store, manifest))
     settings = dict(ran.settings)
     assert settings["Sft of opt-45k"] == '{"schedule": {"rate": 0.1}}'
     assert settings["Dpo of opt-45k"] == '{"beta": 0.2}'
