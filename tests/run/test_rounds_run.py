@@ -92,7 +92,8 @@ def test_the_next_round_is_as_long_as_the_steps_that_were_computed(tmp_path):
     for measure in {m for one in found.wanted for m in one.measures}:
         machine.compute(measure)
     second = machine.rounds.survey({})
-    rewards = [s for s in machine.rounds.missing(second.wanted) if type(s).__name__ == "GoldReward"]
+    missing = machine.rounds.plan(second.wanted).missing
+    rewards = [step for step in missing if type(step).__name__ == "GoldReward"]
     assert len(rewards) == 8
     assert machine.rounds.seconds(rewards, second.experiments) == pytest.approx(16)
 

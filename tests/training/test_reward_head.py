@@ -177,14 +177,15 @@ def test_a_reward_head_labels_as_a_teacher_and_as_a_gold_model(tmp_path, ray_her
 
 def test_a_pair_that_the_head_cannot_read_to_its_end_is_refused_by_name():
     """What it can just read is labeled; one token more, and the reward would be of another text."""
+    tokenizer = load_tokenizer(TINY.location)
     head = load_with_head(weights_of(None, TINY), "float32", 0)
-    work, loaded = RewardHeadReward(None, TINY, "float32", 4096), (head, load_tokenizer(TINY.location))
-    room = context_length(head) - 3
+    work, room = RewardHeadReward(None, TINY, "float32", 4096), context_length(head) - 3
 
     def labels(more):
         texts = {"prompt": [[1, 2, 3]] * 2, "response_1": [[4, 5]] * 2}
         texts["response_2"] = [[6] * 8, [7] * (room + more)]
-        return work.process(loaded, pa.table({"pair_id": ["short", "long"], **texts}))
+        rows = pa.table({"pair_id": ["short", "long"], **texts})
+        return work.process((head, tokenizer), rows)
 
     assert labels(0)["pair_id"].to_pylist() == ["short", "long"]
     with pytest.raises(StepError, match=rf"Pair long has {room + 4} tokens, .* at most {room + 3}"):
