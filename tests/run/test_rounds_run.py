@@ -78,6 +78,17 @@ def test_a_study_goes_round_after_round_until_all_is_decided(tmp_path):
     assert machine.said[2].endswith("No round is left that could decide more.")
 
 
+def test_each_round_starts_with_its_longest_arms(tmp_path):
+    """Those with fewer labeled pairs: what the teacher labels takes longer, its training less."""
+    machine = Machine(tmp_path)
+    machine.go()
+    told = [[(arm.setting.fraction, arm.seed) for arm in part.arms] for part in machine.parts]
+    assert told == [
+        [("1/8", 10), ("1/8", 11), ("1/2", 10), ("1/2", 11)],
+        [("1/8", 12), ("1/8", 13), ("1/2", 12), ("1/2", 13)],
+    ]
+
+
 def test_controls_get_seeds_in_the_first_round_alone(tmp_path):
     machine = Machine(tmp_path)
     machine.go()

@@ -67,7 +67,7 @@ def _run(console: Console, planned: Planned, concurrent: int, deadline: float) -
         )  # fmt: skip
 
     if planned.rounds:
-        # On nodes that are not named, a study may be paid for, or run on a laptop for nothing.
+        # Who names no nodes and no limit may run on a machine that costs nothing.
         paid_for = bool(asked.cost.node_types) or asked.cost.max_cost is not None
         tariff = planned.tariff if paid_for else None
         check = RoundsCost(planned)
