@@ -17,6 +17,7 @@ import pyarrow as pa
 from ray.util import metrics
 
 from weakteach.artifacts.errors import passes
+from weakteach.artifacts.signs import Sign
 from weakteach.labeling.shards import (
     ChunkWork,
     Made,
@@ -70,6 +71,8 @@ def make_shards(batch: pa.Table, stream: Stream, threads: int) -> pa.Table:
     began = time.perf_counter()
     if not row["error"]:
         try:
+            if stream.sign:
+                _put_once(stream.sign)
             if found := found_shard(stream, shard):
                 made = found
             else:
@@ -82,6 +85,12 @@ def make_shards(batch: pa.Table, stream: Stream, threads: int) -> pa.Table:
                 os._exit(DEVICE_FAILED)  # this process can use its device no more
             row |= _failure(error)
     return _row(**row, **vars(made), making=time.perf_counter() - began)
+
+
+@cache
+def _put_once(sign: Sign) -> None:
+    """In each process; a stream that begins anew has another sign."""
+    sign.put()
 
 
 NO_FAILURE: dict[str, Any] = {"error": "", "passes": False}
