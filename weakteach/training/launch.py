@@ -79,6 +79,8 @@ def launch(
             progress(0, 0, waits=waits)
 
     room, told = partial(has_room, resources, workers), tell if progress and workers else None
+    if told:
+        told(False)
     try:
         with waits_told(job.store, scratch, told, room) as trainer.sign:
             result = trainer.fit()
