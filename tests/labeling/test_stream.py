@@ -123,7 +123,7 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(tmp_path, ray_here, r
     stream = numbers(tmp_path)
     stream = replace(stream, work=replace(stream.work, dies_once_at=50, fails_in=fails_in))
     told = []
-    shards = stream_chunks(stream, resources, lambda done, rows, _: told.append((done, rows)))
+    shards = stream_chunks(stream, resources, lambda done, rows, *_: told.append((done, rows)))
     table = rows_of(shards)
     assert (tmp_path / "died").exists()
     assert table["number"].to_pylist() == list(range(100))
