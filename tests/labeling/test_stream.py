@@ -2,12 +2,14 @@
 
 import os
 import signal
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 import ray.cloudpickle
 import torch
 from hypothesis import given
@@ -20,6 +22,7 @@ from weakteach.artifacts.store import Store
 from weakteach.labeling import stream as stream_module
 from weakteach.labeling.shards import MAX_SHARDS, ChunkWork, Stream
 from weakteach.labeling.stream import stream_chunks
+from weakteach.models import room
 from weakteach.models.resources import Resources
 
 ray.cloudpickle.register_pickle_by_value(__import__("sys").modules[__name__])
@@ -120,7 +123,7 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(tmp_path, ray_here, r
     stream = numbers(tmp_path)
     stream = replace(stream, work=replace(stream.work, dies_once_at=50, fails_in=fails_in))
     told = []
-    shards = stream_chunks(stream, resources, lambda done, rows, _: told.append((done, rows)))
+    shards = stream_chunks(stream, resources, lambda done, rows, *_: told.append((done, rows)))
     table = rows_of(shards)
     assert (tmp_path / "died").exists()
     assert table["number"].to_pylist() == list(range(100))
@@ -173,6 +176,33 @@ def test_waiting_for_a_device_is_no_failure_and_being_stuck_is_a_loss(tmp_path, 
     assert waits.read == 2
     with pytest.raises(LostError, match="Count was stuck: no progress"):
         list(stream_module._despite_losses(stream, Stalls(), Resources(cpus=0)))
+
+
+def test_what_waits_for_a_device_says_so_until_it_has_it(tmp_path, ray_here, monkeypatch):
+    """Something else has all of the cluster until it is told that labeling waits."""
+    monkeypatch.setattr(room, "LOOK_SECONDS", 0.1)
+    stream, told, taken = numbers(tmp_path), [], tmp_path / "taken"
+
+    @ray.remote(num_cpus=ray.cluster_resources()["CPU"])
+    def hog():
+        taken.touch()
+        while taken.exists():
+            time.sleep(0.02)
+
+    busy = hog.remote()
+    while not taken.exists():
+        time.sleep(0.02)
+
+    def progress(done, total, tokens=0, waits=False):
+        told.append((done, total, waits))
+        if waits:
+            taken.unlink(missing_ok=True)
+
+    stream_chunks(stream, TASKS, progress)
+    ray.get(busy)
+    assert told[:2] == [(0, 100, False), (0, 100, True)]
+    assert (told[-1], told.count((0, 100, True))) == ((100, 100, False), sum(w for *_, w in told))
+    assert not list((tmp_path / "shards").glob(".*"))
 
 
 def test_finished_shards_survive_a_failure_and_are_not_made_again(tmp_path, ray_here):

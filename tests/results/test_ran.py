@@ -2,7 +2,7 @@
 
 from synthetic import Bed, experiment
 
-from weakteach.results.ran import what_ran
+from weakteach.results.ran import records_of, what_ran
 from weakteach.study.manifest import Manifest, StudyInfo
 
 INFO = StudyInfo("s", "S", "embedded", "python s.py", "here", started=1.0)
@@ -20,7 +20,8 @@ def test_only_what_was_measured_is_listed(tmp_path):
         bed.pending("verdicts", "weak", 7, of="a judge"),
     )
     steps = tuple((measure.step, measure.fingerprint) for measure in one.measures)
-    facts = dict(what_ran(bed.store, Manifest(INFO, (one,), steps)).facts)
+    manifest = Manifest(INFO, (one,), steps)
+    facts = dict(what_ran(manifest, records_of(bed.store, manifest)).facts)
     assert facts["betas"] == "0.4"
     assert facts["teachers"] == "opt-1m"
     assert facts["labeled fractions"] == "1/8"
@@ -51,7 +52,8 @@ def test_settings_dtypes_and_versions_are_those_of_the_records(tmp_path):
         {"source": {"class": "FileSource", "name": "mine"}, "max_tokens": 64},
         {"rows": 5, "pairs": 4, "quarantined": 1},
     )
-    ran = what_ran(bed.store, Manifest(INFO, (), (*steps, ("Sft", "not-there"))))
+    manifest = Manifest(INFO, (), (*steps, ("Sft", "not-there")))
+    ran = what_ran(manifest, records_of(bed.store, manifest))
     settings = dict(ran.settings)
     assert settings["Sft of opt-45k"] == '{"schedule": {"rate": 0.1}}'
     assert settings["Dpo of opt-45k"] == '{"beta": 0.2}'

@@ -5,8 +5,7 @@ import re
 import pytest
 
 from sweeps.size_grid import size_grid
-from weakteach.run.plan import Plan, PlanRow
-from weakteach.run.prices import SHIPPED, PriceError, costs, read_prices
+from weakteach.run.prices import SHIPPED, PriceError, read_prices, tariff_of
 
 TABLE = """
 currency = "EUR"
@@ -55,13 +54,13 @@ def table(tmp_path):
     return file
 
 
-def plan(hours: float) -> Plan:
-    return Plan(1, (PlanRow("Dpo", 1, 1, 0, hours * 3600),), "A100")
+def costs(hours: float, *asked):
+    return tariff_of("A100", *asked).costs(hours)
 
 
 def test_cost_is_hours_over_speed_and_devices_times_the_price_of_the_node(table):
     prices = read_prices(table)
-    big, small = costs(plan(100), prices)
+    big, small = costs(100, prices)
     assert (big.name, big.device_hours, big.on_demand, big.spot) == ("big", 100, 200, 100)
     assert (small.device_hours, small.on_demand, small.spot) == (400, 400, None)
     assert (big.paid("spot"), big.paid("on_demand"), small.paid("spot")) == (100, 200, 400)
@@ -69,11 +68,19 @@ def test_cost_is_hours_over_speed_and_devices_times_the_price_of_the_node(table)
 
 def test_only_nodes_with_the_gpu_asked_for_count(table):
     prices = read_prices(table)
-    assert [cost.name for cost in costs(plan(1), prices, "L4")] == ["small"]
-    assert [cost.name for cost in costs(plan(1), prices, "H100")] == []
-    assert [cost.name for cost in costs(plan(1), prices, "", ["big"])] == ["big"]
+    assert [cost.name for cost in costs(1, prices, "L4")] == ["small"]
+    assert [cost.name for cost in costs(1, prices, "H100")] == []
+    assert [cost.name for cost in costs(1, prices, "", ["big"])] == ["big"]
     with pytest.raises(PriceError, match="server is not among the node types"):
-        costs(plan(1), prices, "", ["server"])
+        costs(1, prices, "", ["server"])
+
+
+def test_what_hours_cost_lies_between_the_cheapest_and_the_dearest_node(table):
+    prices = read_prices(table)
+    assert tariff_of("A100", prices).between(100) == "100.00 to 400.00"
+    assert tariff_of("A100", prices, "L4").between(100) == "400.00"
+    assert tariff_of("A100", prices, "H100").between(100) == ""
+    assert tariff_of("A100", prices).money == "EUR (spot)"
 
 
 @pytest.mark.parametrize(

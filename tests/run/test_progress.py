@@ -1,5 +1,6 @@
 """What follows a study outlives errors of the storage, and asks it rarely."""
 
+import io
 import threading
 from dataclasses import dataclass
 
@@ -10,7 +11,8 @@ from weakteach.artifacts.computing import obtain
 from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Store
 from weakteach.run import progress
-from weakteach.run.progress import Doing, Existing, Following, Listing
+from weakteach.run.progress import Doing, Existing, Following, Listing, doing_of
+from weakteach.run.terminal import following
 
 
 @dataclass(frozen=True)
@@ -114,3 +116,30 @@ def test_what_says_nothing_new_is_shown_to_wait(clock):
     assert str(doing) == "Sft 4/9, WeakLabels 0/200 (nothing new for 5 min)"
     doing.say("2", "")
     assert str(doing) == "Sft 4/9"
+
+
+def test_a_step_that_waits_for_a_device_says_so_and_for_how_long(clock):
+    doing = Doing()
+    doing.say("1", doing_of(A, 0, 0, True))
+    doing.say("2", doing_of(B, 3, 200, True))
+    clock.now += 120.0
+    doing.say("2", doing_of(B, 3, 200, False))
+    assert str(doing) == "Text waits for a device (nothing new for 2 min), Text 3/200"
+    doing.say("1", doing_of(A, 0, 0, False))
+    assert str(doing) == "Text, Text 3/200"
+
+
+def test_a_line_of_one_step_says_that_it_waits_and_counts_no_rate_meanwhile():
+    console = Console(width=200, file=io.StringIO(), force_terminal=True)
+
+    def shown():
+        text = console.file.getvalue()
+        console.file.seek(0)
+        console.file.truncate()
+        return text
+
+    with following(console, "labeling") as told:
+        told(0, 0, waits=True)
+        assert "labeling, waits for a device" in shown()
+        told(10, 200)
+    assert "waits" not in shown().rpartition("10/200")[2]

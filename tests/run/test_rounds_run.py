@@ -96,6 +96,17 @@ def test_claims_are_told_by_their_numbers_and_comparisons_by_how_many_there_are(
     )
 
 
+def test_each_round_starts_with_its_longest_arms(tmp_path):
+    """Those with fewer labeled pairs: what the teacher labels takes longer, its training less."""
+    machine = Machine(tmp_path)
+    machine.go()
+    told = [[(arm.setting.fraction, arm.seed) for arm in part.arms] for part in machine.parts]
+    assert told == [
+        [("1/8", 10), ("1/8", 11), ("1/2", 10), ("1/2", 11)],
+        [("1/8", 12), ("1/8", 13), ("1/2", 12), ("1/2", 13)],
+    ]
+
+
 def test_controls_get_seeds_in_the_first_round_alone(tmp_path):
     machine = Machine(tmp_path)
     machine.go()
@@ -110,7 +121,8 @@ def test_the_next_round_is_as_long_as_the_steps_that_were_computed(tmp_path):
     for measure in {m for one in found.wanted for m in one.measures}:
         machine.compute(measure)
     second = machine.rounds.survey({})
-    rewards = [s for s in machine.rounds.missing(second.wanted) if type(s).__name__ == "GoldReward"]
+    missing = machine.rounds.plan(second.wanted).missing
+    rewards = [step for step in missing if type(step).__name__ == "GoldReward"]
     assert len(rewards) == 8
     assert machine.rounds.seconds(rewards, second.experiments) == pytest.approx(16)
 

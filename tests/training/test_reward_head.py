@@ -1,13 +1,16 @@
 """Reward heads: their loss, their artifact, their labels, and gold models made of them."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from families import CONFIGS, random_model
 
 from weakteach.artifacts.computing import obtain, obtain_each
+from weakteach.artifacts.errors import StepError
 from weakteach.artifacts.store import Store
 from weakteach.evaluation.gold import RewardModel
+from weakteach.labeling.annotators import RewardHeadReward
 from weakteach.models.loading import (
     context_length,
     load_causal,
@@ -170,3 +173,20 @@ def test_a_reward_head_labels_as_a_teacher_and_as_a_gold_model(tmp_path, ray_her
         plain = rewards_of(model, pairs, f"response_{side}")
         assert np.abs(labels[f"reward_{side}"].to_numpy() - plain).max() < 1e-5
     assert str(gold.gold) == "reward model trained from opt-45k"
+
+
+def test_a_pair_that_the_head_cannot_read_to_its_end_is_refused_by_name():
+    """What it can just read is labeled; one token more, and the reward would be of another text."""
+    tokenizer = load_tokenizer(TINY.location)
+    head = load_with_head(weights_of(None, TINY), "float32", 0)
+    work, room = RewardHeadReward(None, TINY, "float32", 4096), context_length(head) - 3
+
+    def labels(more):
+        texts = {"prompt": [[1, 2, 3]] * 2, "response_1": [[4, 5]] * 2}
+        texts["response_2"] = [[6] * 8, [7] * (room + more)]
+        rows = pa.table({"pair_id": ["short", "long"], **texts})
+        return work.process((head, tokenizer), rows)
+
+    assert labels(0)["pair_id"].to_pylist() == ["short", "long"]
+    with pytest.raises(StepError, match=rf"Pair long has {room + 4} tokens, .* at most {room + 3}"):
+        labels(1)

@@ -33,7 +33,9 @@ from weakteach.artifacts.store import RECORD, Store
 class StepProgress(Protocol):
     """Like ``step.Progress``, for any of several steps."""
 
-    def __call__(self, step: Step, done: int, total: int, tokens: int = 0) -> None: ...
+    def __call__(
+        self, step: Step, done: int, total: int, tokens: int = 0, waits: bool = False
+    ) -> None: ...
 
 
 class Failures(Protocol):

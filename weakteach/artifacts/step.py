@@ -12,10 +12,10 @@ from weakteach.artifacts.store import Store
 
 
 class Progress(Protocol):
-    """Called with how much of a step's work is done, how much there is in all, and how many tokens
-    were read."""
+    """Called with how much of a step's work is done, how much there is in all (0 where that is not
+    known), and how many tokens were read; and whether it waits for a device."""
 
-    def __call__(self, done: int, total: int, tokens: int = 0) -> None: ...
+    def __call__(self, done: int, total: int, tokens: int = 0, waits: bool = False) -> None: ...
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ class LabelComparison:
     """Counts of pairs. The gold counts are None where no gold label is known.
 
     ``compared`` pairs have a weak label and a human choice; on ``agreed`` of them both are the
-    same, on ``gold_with_weak`` of the others gold sides with the weak label. ``weak_right`` and
-    ``human_right`` count the compared pairs on which each sides with gold, ``weak_longer`` and
-    ``human_longer`` those on which each chose the longer of two responses that differ in length,
-    of which there are ``different_lengths``.
+    same, on ``gold_with_weak`` of the others gold sides with the weak label. ``weak_right`` counts
+    the compared pairs on which the weak label sides with gold, ``weak_longer`` and ``human_longer``
+    those on which each chose the longer of two responses that differ in length, of which there are
+    ``different_lengths``.
     """
 
     labeled: int
@@ -25,7 +25,6 @@ class LabelComparison:
     agreed: int
     gold_with_weak: int | None
     weak_right: int | None
-    human_right: int | None
     different_lengths: int
     weak_longer: int
     human_longer: int
@@ -80,7 +79,6 @@ def compare_labels(labeled: int, joined: pa.Table) -> LabelComparison:
         agreed=_count(weak == human),
         gold_with_weak=None if gold is None else _count((gold == weak) & (weak != human)),
         weak_right=None if gold is None else _count(gold == weak),
-        human_right=None if gold is None else _count(gold == human),
         different_lengths=_count(differ),
         weak_longer=_count(differ & (weak == longer)),
         human_longer=_count(differ & (human == longer)),

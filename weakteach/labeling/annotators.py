@@ -106,6 +106,16 @@ def _pairs_in(prepared: pa.Table) -> "list[PairTokens]":
     return [PairTokens(*pair) for pair in zip(*texts, strict=True)]
 
 
+def _refuse_longer(pair_ids: list[str], pairs: "list[PairTokens]", limit: int) -> None:
+    """Raises StepError that names a pair of more tokens than the model reads: a response that is
+    cut is another one."""
+    for pair_id, pair in zip(pair_ids, pairs, strict=True):
+        if pair.longest > limit:
+            raise StepError(
+                f"Pair {pair_id} has {pair.longest} tokens, and the model reads at most {limit}"
+            )
+
+
 @dataclass(frozen=True)
 class ImplicitReward(ReadsTokens):
     """The implicit reward of a DPO model: β·(log π(y|x) - log π_ref(y|x)) (DPO, eq. 5)."""
@@ -135,12 +145,7 @@ class ImplicitReward(ReadsTokens):
 
         ids = rows["pair_id"].to_pylist()
         tokens = _pairs_in(rows)
-        limit = context_length(loaded.policy)
-        for pair_id, pair in zip(ids, tokens, strict=True):
-            if pair.longest > limit:
-                raise StepError(
-                    f"Pair {pair_id} has {pair.longest} tokens, and the model reads at most {limit}"
-                )
+        _refuse_longer(ids, tokens, context_length(loaded.policy))
         ratios = log_ratios(loaded, tokens, self.batch_tokens, self.attention)
         labels = label_table(ids, self.beta * ratios)
         return labels.replace_schema_metadata({TOKENS: str(sum(pair.total for pair in tokens))})
@@ -167,8 +172,10 @@ class RewardHeadReward(ReadsTokens):
         return load_reward_model(folder, self.dtype), load_tokenizer(folder)
 
     def process(self, loaded: Any, rows: pa.Table) -> pa.Table:
+        from weakteach.models.loading import context_length
         from weakteach.models.scoring import score_pairs
 
         model, tokenizer = loaded
-        rewards = score_pairs(model, tokenizer, _pairs_in(rows), self.batch_tokens)
-        return label_table(rows["pair_id"].to_pylist(), rewards)
+        ids, tokens = rows["pair_id"].to_pylist(), _pairs_in(rows)
+        _refuse_longer(ids, tokens, context_length(model))
+        return label_table(ids, score_pairs(model, tokenizer, tokens, self.batch_tokens))

@@ -29,6 +29,7 @@ from weakteach.artifacts.errors import LostError
 from weakteach.labeling.shards import Stream
 from weakteach.labeling.stages import failed_shards, make_shards
 from weakteach.models.resources import Resources
+from weakteach.models.room import has_room
 
 LOGGER = logging.getLogger(__name__)
 NAMESPACE = "weakteach"
@@ -262,13 +263,6 @@ def relay_shards(batch: pa.Table, stream: Stream, resources: Resources, holders:
     except RayError as error:
         LOGGER.exception("a shard of %s", stream.input)
         return failed_shards(batch, LostError(f"its actor was lost: {error}"))
-
-
-def has_room(resources: Resources) -> bool:
-    """Whether the cluster has what a labeler needs free now."""
-    free = ray.available_resources()
-    needed = {"CPU": resources.cpus, "GPU": resources.gpus}
-    return all(free.get(name, 0.0) >= amount for name, amount in needed.items())
 
 
 def _taken(resources: Resources) -> set[str]:

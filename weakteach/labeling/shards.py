@@ -29,6 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from weakteach.artifacts.errors import StepError, is_of_rows
+from weakteach.artifacts.signs import Sign
 from weakteach.artifacts.store import Store
 from weakteach.preferences.pair import CHUNK_ROWS
 
@@ -77,7 +78,8 @@ class ChunkWork(ABC):
 class Stream:
     """A Parquet file of the store and the folder where its shards go.
 
-    ``key`` is the column that names a row in quarantine.
+    ``key`` is the column that names a row in quarantine. Its workers put the ``sign``, if there is
+    one, once they are there.
     """
 
     store: Store
@@ -86,6 +88,7 @@ class Stream:
     work: ChunkWork
     key: str = "pair_id"
     chunk_rows: int = CHUNK_ROWS
+    sign: Sign | None = None
 
     def rows(self) -> int:
         """Rows of the input. Raises StepError if there are none."""

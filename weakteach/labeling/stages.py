@@ -18,6 +18,7 @@ import pyarrow as pa
 from ray.util import metrics
 
 from weakteach.artifacts.errors import in_words, passes
+from weakteach.artifacts.signs import Sign
 from weakteach.labeling.shards import (
     ChunkWork,
     Made,
@@ -71,6 +72,8 @@ def make_shards(
     shard, made, making = range(row["start"], row["stop"]), Made(0, 0, 0), 0.0
     if not row["error"]:
         try:
+            if stream.sign:
+                _put_once(stream.sign)
             if found := found_shard(stream, shard):
                 made = found
             else:
@@ -93,6 +96,12 @@ def failed_shards(batch: pa.Table, error: Exception) -> pa.Table:
     """What ``make_shards`` returns for a shard of which nothing was made."""
     row = {name: batch[name][0].as_py() for name in ("start", "stop")}
     return _row(**row, preparing=0.0, **vars(Made(0, 0, 0)), making=0.0, **_failure(error))
+
+
+@cache
+def _put_once(sign: Sign) -> None:
+    """In each process; a stream that begins anew has another sign."""
+    sign.put()
 
 
 NO_FAILURE: dict[str, Any] = {"error": "", "passes": False}

@@ -19,10 +19,10 @@ two would be faster (``tests/benchmarks/labeling_overhead.py``).
 
 import logging
 from collections.abc import Iterator
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
-import ray
 import ray.data
 from ray.data import DataContext, ExecutionResources, TaskPoolStrategy
 from ray.data.exceptions import ExecutionTimeoutError
@@ -31,12 +31,7 @@ from ray.util import metrics
 
 from weakteach.artifacts.errors import LostError, StepError
 from weakteach.artifacts.step import Progress
-from weakteach.labeling.holders import (
-    SHARDS_AT_A_TIME,
-    has_room,
-    relay_shards,
-    start_holders,
-)
+from weakteach.labeling.holders import SHARDS_AT_A_TIME, relay_shards, start_holders
 from weakteach.labeling.shards import (
     QUARANTINE_SHARE,
     Busy,
@@ -48,6 +43,7 @@ from weakteach.labeling.shards import (
 )
 from weakteach.labeling.stages import make_shards, prepare_shards
 from weakteach.models.resources import Resources
+from weakteach.models.room import has_room, waits_told
 
 LOGGER = logging.getLogger(__name__)
 # A shard of a large model on a slow device may take many minutes; a deadlock takes for ever.
@@ -80,26 +76,39 @@ def stream_chunks(
     quarantining = [shard for shard in found if quarantined_in(stream, shard)]
     rows, done, tokens, busy = shards[-1].stop, sum(map(len, found)), 0, Busy()
     _follow(stream, done, rows, tokens, progress)
-    for shard, made, spent in _made(stream, missing, resources):
-        done += len(shard)
-        tokens += made.tokens
-        busy += spent
-        if made.quarantined:
-            quarantining.append(shard)
-            _check_quarantine(stream, quarantining, rows)
-        _follow(stream, done, rows, tokens, progress)
+
+    def tell(waits: bool) -> None:
+        _follow(stream, done, rows, tokens, progress, waits)
+
+    room, told = partial(has_room, resources), tell if progress else None
+    with waits_told(stream.store, stream.shards, told, room) as sign:
+        for shard, made, spent in _made(replace(stream, sign=sign), missing, resources):
+            done += len(shard)
+            tokens += made.tokens
+            busy += spent
+            if made.quarantined:
+                quarantining.append(shard)
+                _check_quarantine(stream, quarantining, rows)
+            _follow(stream, done, rows, tokens, progress)
     if busy.rows:
         LOGGER.info("%s: %s", type(stream.work).__name__, busy)
     devices = min(len(shards), resources.label_workers) * (resources.gpus or 1)
     return Shards(stream, shards, devices, busy)
 
 
-def _follow(stream: Stream, done: int, rows: int, tokens: int, progress: Progress | None) -> None:
+def _follow(
+    stream: Stream,
+    done: int,
+    rows: int,
+    tokens: int,
+    progress: Progress | None,
+    waits: bool = False,
+) -> None:
     _chunks_waiting().set(
         -(-(rows - done) // stream.chunk_rows), {"work": type(stream.work).__name__}
     )
     if progress:
-        progress(done, rows, tokens)
+        progress(done, rows, tokens, waits)
 
 
 def _check_quarantine(stream: Stream, quarantining: list[range], rows: int) -> None:

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from weakteach.models.loading import context_length
 from weakteach.models.reward_forms import Encoded, RewardForm
 from weakteach.models.tokens import PairTokens, length_batches
 
@@ -18,16 +17,15 @@ def score_pairs(
     pairs: Sequence[PairTokens],
     batch_tokens: int,
 ) -> np.ndarray:
-    """Rewards of shape [pairs, 2], float64, each read at the end of prompt + response, or where
-    the model's context ends."""
-    context = context_length(model)
+    """Rewards of shape [pairs, 2], float64, each read at the end of prompt + response, which must
+    not be longer than the model's context."""
     sides = (
         [pair.prompt + pair.response_1 for pair in pairs],
         [pair.prompt + pair.response_2 for pair in pairs],
     )
     rewards = []
     for side in sides:
-        encoded = [{"input_ids": ids[:context]} for ids in side]
+        encoded = [{"input_ids": ids} for ids in side]
         rewards.append(_rewards(model, encoded, tokenizer.pad_token_id, batch_tokens))
     return np.stack(rewards, axis=1)
 

@@ -29,10 +29,11 @@ from weakteach.results.findings import (
     TableOf,
     Value,
 )
+from weakteach.results.golds import cut_answers, gold_answers
 from weakteach.results.gra import gra_table
 from weakteach.results.outcomes import Outcomes
 from weakteach.results.published import published_table
-from weakteach.results.ran import what_ran
+from weakteach.results.ran import Records, records_of, what_ran
 from weakteach.results.rounds import questions_of, standings_of
 from weakteach.results.teachers import (
     examples,
@@ -98,6 +99,8 @@ def analyze(store: Store, manifest: Manifest) -> Findings:
     sections = tuple(_section(one, outcomes, claims, price) for one in manifest.experiments)
     status = arm_status(store, manifest)
     counts = {name: list(status.values()).count(name) for name in ("done", "failed", "pending")}
+    records = records_of(store, manifest)
+    golds = gold_answers(manifest.measures, outcomes) + cut_answers(records)
     primary = claim_answers(claim for claim in claims if claim.primary)
     others = claim_answers(claim for claim in claims if not claim.primary)
     for one in manifest.experiments:
@@ -108,13 +111,18 @@ def analyze(store: Store, manifest: Manifest) -> Findings:
     taught = [m for m in manifest.measures if m.kind in ("agreement", "teacher_accuracy")]
     failures = _failures(manifest)
     return Findings(
-        answers=(*decided_first(primary), *decided_first(others), *failure_answers(failures)),
-        ran=what_ran(store, manifest),
+        answers=(
+            *golds,
+            *decided_first(primary),
+            *decided_first(others),
+            *failure_answers(failures),
+        ),
+        ran=what_ran(manifest, records),
         sections=sections,
         claims=tuple(claims),
         teachers=teacher_table(taught, outcomes),
         teacher_figures=teacher_figures(taught, outcomes),
-        cost=_cost(store, manifest),
+        cost=_cost(manifest, records),
         failures=failures,
         arms_done=counts["done"],
         arms_failed=counts["failed"],
@@ -293,16 +301,16 @@ def _scatters(cells: Sequence[Cell]) -> list[Scatter]:
     return made
 
 
-def _cost(store: Store, manifest: Manifest) -> TableOf:
+def _cost(manifest: Manifest, records: Records) -> TableOf:
     """Device time of all steps by kind, whenever they ran."""
     rows: list[tuple[Value, ...]] = []
     total, count = 0.0, 0
     for kind in dict.fromkeys(kind for kind, _ in manifest.steps):
         mine = [fingerprint for name, fingerprint in manifest.steps if name == kind]
-        records = [r for r in (store.record_of(kind, one) for one in mine) if r]
-        hours = sum(record["device_seconds"] for record in records) / 3600
-        rows.append((kind, len(mine), len(records), round(hours, 3)))
-        total, count = total + hours, count + len(records)
+        there = [records[kind, one] for one in mine if (kind, one) in records]
+        hours = sum(record["device_seconds"] for record in there) / 3600
+        rows.append((kind, len(mine), len(there), round(hours, 3)))
+        total, count = total + hours, count + len(there)
     rows.append(("all", len(manifest.steps), count, round(total, 3)))
     return TableOf(
         "Cost",

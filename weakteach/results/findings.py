@@ -134,8 +134,8 @@ class ClaimRow:
 @dataclass(frozen=True)
 class Answer:
     """What a study says, in a sentence or two: of a claim, whose ``verdict`` it has, or of two
-    groups of students, the first of which was ``better``, ``worse``, or ``not decided``; or why
-    something ``failed``, which is of no one ``experiment``."""
+    groups of students, the first of which was ``better``, ``worse``, or ``not decided``. Of no one
+    ``experiment`` are why something ``failed``, and what is ``told`` of a gold before the rest."""
 
     experiment: str
     verdict: str

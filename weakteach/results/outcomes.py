@@ -29,6 +29,7 @@ NEEDED_FACTS: dict[str, tuple[str, ...]] = {
     "reward": ("mean", "se", "rows"),
     "start_reward": ("mean", "se", "rows"),
     "accuracy": ("agreed", "compared"),
+    "gold_accuracy": ("agreed", "compared"),
     "agreement": _COMPARED,
     "teacher_accuracy": _COMPARED,
     "label_gold": ("chosen", "rejected", "rows"),
@@ -126,7 +127,7 @@ class Outcomes:
                 return column_of(self.table(measured, "rewards"), "prompt_id", "reward")
             case "similarity":
                 return column_of(self.table(measured, "similarity"), "prompt_id", "similarity")
-            case "accuracy" | "teacher_accuracy" | "transfer" | "agreement":
+            case "accuracy" | "gold_accuracy" | "teacher_accuracy" | "transfer" | "agreement":
                 table = self.table(measured, "compared")
                 right = pc.call_function("equal", [table["weak"], table["human"]])
                 return column_of(table.append_column("right", right), "pair_id", "right")

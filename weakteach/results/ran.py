@@ -13,6 +13,8 @@ from weakteach.study.measures import Measure
 from weakteach.study.roles import OF_THE_TEACHER
 
 Record = dict[str, Any]
+# Of the steps that exist, by kind and fingerprint.
+Records = Mapping[tuple[str, str], Record]
 
 GOLD_KINDS = ("reward", "label_gold", "label_gap")
 JUDGE_KINDS = ("verdicts", "consistency")
@@ -27,11 +29,15 @@ TOLD = {
 }
 
 
-def what_ran(store: Store, manifest: Manifest) -> Ran:
+def records_of(store: Store, manifest: Manifest) -> Records:
+    """The records of a study's steps, each read once."""
+    found = {(kind, one): store.record_of(kind, one) for kind, one in manifest.steps}
+    return {step: record for step, record in found.items() if record}
+
+
+def what_ran(manifest: Manifest, records: Records) -> Ran:
     """Parameters, versions and counts come from the records of steps that exist; what differs
     between steps is listed with the number of steps."""
-    found = {(kind, one): store.record_of(kind, one) for kind, one in manifest.steps}
-    records = {step: record for step, record in found.items() if record}
     return Ran(
         facts=_facts([m for m in manifest.measures if (m.step, m.fingerprint) in records]),
         data=tuple(
@@ -74,7 +80,7 @@ def _counts(record: Record) -> dict[str, int | str]:
     return {k: v for k, v in record["facts"].items() if isinstance(v, int | str)}
 
 
-def _settings(records: Mapping[tuple[str, str], Record]) -> tuple[tuple[str, str], ...]:
+def _settings(records: Records) -> tuple[tuple[str, str], ...]:
     """What steps were told to do: the recipes of each model, and the parameters of ``TOLD``, each
     different value once; and the dtype of each kind of step that has one."""
     found: dict[tuple[str, str], None] = {}

@@ -49,7 +49,7 @@ RESULTS_SCHEMA = pa.schema(
             pa.string(),
             "What was measured: gold_reward (mean over test prompts), garbage (share of "
             "unreadable words), start_gold_reward (of the model that DPO started from), "
-            "student_accuracy, agreement and teacher_accuracy (shares of pairs "
+            "student_accuracy, gold_accuracy, agreement and teacher_accuracy (shares of pairs "
             "on which labels agree with humans), …_gold (with gold), gold_with_weak (share of "
             "mismatches on which gold sides with weak), chosen_gold, rejected_gold, win_rate, "
             "flips (share of verdicts that change with the order), longer (share of verdicts for "
@@ -119,6 +119,8 @@ def numbers_of(kind: str, facts: dict[str, Any]) -> list[Number]:
             return [("start_gold_reward", facts["mean"], facts["se"], facts["rows"])]
         case "accuracy":
             return [_share("student_accuracy", facts["agreed"], facts["compared"])]
+        case "gold_accuracy":
+            return [_share(kind, facts["agreed"], facts["compared"])]
         case "agreement" | "teacher_accuracy":
             return _agreement(kind, facts)
         case "label_gold":

@@ -1,13 +1,12 @@
 """What a sweep was asked for, and all that is known of it before anything runs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.filesize import decimal
 
-from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Store
 from weakteach.models.resources import Resources
 from weakteach.models.size import parameters
@@ -23,19 +22,18 @@ from weakteach.run.plan import (
     make_plan,
     plan_sentence,
     plan_table,
-    seconds_of,
 )
 from weakteach.run.prices import Cost as OfNodes
 from weakteach.run.prices import (
-    Prices,
+    Tariff,
     check_cost,
     cost_sentence,
     cost_table,
-    costs,
     read_prices,
+    tariff_of,
 )
 from weakteach.run.readiness import Taken, check_cards, check_run, refuse, tell_open_questions
-from weakteach.run.simulation import simulation_table, tasks_of, widest
+from weakteach.run.simulation import longest_first, simulation_table, tasks_of, widest
 from weakteach.study.arms import Grid
 from weakteach.study.experiment import Experiment, arms_of
 from weakteach.study.measures import Arm
@@ -72,10 +70,6 @@ class Asked:
     def max_tokens(self) -> int:
         return self.grid.preset.max_tokens
 
-    def seconds(self, step: Step) -> float:
-        """Estimate for one device."""
-        return seconds_of(step, self.scale)
-
     def rounds(self) -> "Rounds | None":
         """None where the grid is fixed."""
         if not self.seeds:
@@ -91,8 +85,9 @@ class Asked:
 
 @dataclass(frozen=True)
 class Planned:
-    """The ``arms`` that come first, all there are where the grid is fixed, and what they take.
-    ``at_once`` is None where the cluster says how many run at a time, once it is joined."""
+    """The ``arms`` that come first, all there are where the grid is fixed, in the order in which
+    they start, and what they take. ``at_once`` is None where the cluster says how many run at a
+    time, once it is joined."""
 
     asked: Asked
     rounds: "Rounds | None"
@@ -100,8 +95,7 @@ class Planned:
     experiments: Sequence[Experiment]
     arms: list[Arm]
     plan: Plan
-    prices: Prices
-    costs: tuple[OfNodes, ...]
+    tariff: Tariff
     at_once: AtOnce | None
     footprints: list[Footprint]
     disk: Disk
@@ -110,6 +104,11 @@ class Planned:
     @property
     def concurrent(self) -> int:
         return self.at_once.arms if self.at_once else 1
+
+    @property
+    def costs(self) -> tuple[OfNodes, ...]:
+        """Of the arms that come first, on each node type that could run them."""
+        return self.tariff.costs(self.plan.device_hours)
 
     @property
     def computes(self) -> bool:
@@ -129,13 +128,16 @@ class Planned:
             console.print(plan_table(plan))
             console.print(plan_sentence(plan))
         if self.rounds and found:
-            console.print(self.rounds.table(found, self.concurrent))
-            console.print(self.rounds.sentence(found, self.concurrent))
+            console.print(self.rounds.table(found, self.concurrent, self.tariff))
+            console.print(self.rounds.sentence(found, self.concurrent, self.tariff))
+            if asked.cost.max_cost is not None:
+                console.print("--max-cost is checked before each round, with those before it.")
         console.print(f"{self.at_once or 'As many arms at a time as fit on the cluster'}.")
-        console.print(cost_table(self.costs, self.prices))
-        console.print(cost_sentence(self.costs, self.prices))
-        tasks = tasks_of(plan.missing, asked.seconds, asked.resources, asked.max_tokens)
-        console.print(simulation_table(tasks, plan.device, self.costs, self.prices))
+        prices = self.tariff.prices
+        console.print(cost_table(self.costs, prices))
+        console.print(cost_sentence(plan, self.tariff))
+        tasks = tasks_of(plan.missing, plan.seconds, asked.resources, asked.max_tokens)
+        console.print(simulation_table(tasks, plan.device, self.costs, prices))
         console.print(memory_table(self.footprints, asked.resources))
         on_host = decimal(round(self.bytes_on_host))
         console.print(f"{self.disk} A host keeps up to {on_host} while it computes.")
@@ -143,7 +145,7 @@ class Planned:
     def check_cost(self) -> None:
         """Raises CostError if it costs more than it may."""
         if self.asked.cost.max_cost is not None:
-            check_cost(self.plan, self.costs, self.prices, self.asked.cost.max_cost)
+            check_cost(self.plan, self.tariff, self.asked.cost.max_cost)
 
     def check_ready(self) -> None:
         """Raises UserError where disk, memory, nodes or the storage are not there, or a cluster is
@@ -166,6 +168,23 @@ class Planned:
         refuse(check_cards(nodes, missing, resources, self.asked.max_tokens))
 
 
+class RoundsCost:
+    """Called with the arms of a round before it runs: raises CostError where all rounds so far cost
+    more than they may."""
+
+    def __init__(self, planned: Planned) -> None:
+        self._planned = planned
+        self._rows = planned.plan.rows
+
+    def __call__(self, arms: list[Arm]) -> None:
+        asked = self._planned.asked
+        if asked.cost.max_cost is None:
+            return
+        plan = make_plan(arms, asked.store, asked.scale)
+        self._rows += plan.rows
+        check_cost(replace(plan, rows=self._rows), self._planned.tariff, asked.cost.max_cost)
+
+
 def plan_of(asked: Asked) -> Planned:
     """Look at what is there and what is not."""
     resources = asked.resources
@@ -173,8 +192,9 @@ def plan_of(asked: Asked) -> Planned:
     rounds = asked.rounds()
     found = rounds.survey({}) if rounds else None
     experiments = found.wanted if found else asked.experiments
-    arms = arms_of(experiments)
-    plan = make_plan(arms, asked.store, asked.scale)
+    unordered = arms_of(experiments)
+    plan = make_plan(unordered, asked.store, asked.scale)
+    arms = longest_first(unordered, plan.seconds)
     prices = read_prices(asked.cost.prices)
     return Planned(
         asked=asked,
@@ -183,10 +203,10 @@ def plan_of(asked: Asked) -> Planned:
         experiments=experiments,
         arms=arms,
         plan=plan,
-        prices=prices,
-        costs=costs(plan, prices, resources.gpu_type, asked.cost.node_types),
+        tariff=tariff_of(plan.device, prices, resources.gpu_type, asked.cost.node_types),
         at_once=at_once,
         footprints=footprints(plan.missing, resources, asked.max_tokens),
-        disk=disk_of(plan.missing, arms, at_once.arms if at_once else 1),
+        # All may run at a time where the cluster is yet to say how many.
+        disk=disk_of(plan.missing, arms, at_once.arms if at_once else len(arms)),
         bytes_on_host=bytes_on_host(plan.missing),
     )

@@ -70,8 +70,10 @@ class Labeling:
         """The facts of the step's record; a line follows the step."""
         with following(self.console, text) as progress:
 
-            def told(step: Step, done: int, total: int, tokens: int = 0) -> None:
-                progress(done, total, tokens)
+            def told(
+                step: Step, done: int, total: int, tokens: int = 0, waits: bool = False
+            ) -> None:
+                progress(done, total, tokens, waits)
 
             facts: dict[str, Any] = obtain(self.store, step, self.resources, told)["facts"]
             return facts

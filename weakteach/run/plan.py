@@ -2,8 +2,10 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
 
 from rich.table import Table
 
@@ -34,6 +36,9 @@ from weakteach.study.presets import Scale
 FORWARD, TRAIN = 2, 6
 # Of the documents that embedded models are pretrained on, in the mean and with padding.
 DOCUMENT_TOKENS = 55
+# Records of steps of one kind and model that are read to tell how long such a step takes.
+ENOUGH_RECORDS = 16
+CPU = "CPU core"
 
 
 @dataclass(frozen=True)
@@ -52,13 +57,18 @@ class PlanRow:
 class Plan:
     """The unique steps of a study by kind. ``unsized`` are the models of missing steps whose size
     is not known: their steps count as nothing. ``missing`` are the steps to compute, after their
-    inputs."""
+    inputs, ``estimates`` their device-seconds by fingerprint."""
 
     arms: int
     rows: tuple[PlanRow, ...]
     device: str
     unsized: tuple[str, ...] = ()
     missing: tuple[Step, ...] = ()
+    estimates: Mapping[str, float] = field(default_factory=dict)
+
+    def seconds(self, step: Step) -> float:
+        """Estimated device-seconds of a step that is missing; 0 of one that exists."""
+        return self.estimates.get(step.fingerprint, 0.0)
 
     @property
     def unique(self) -> int:
@@ -78,23 +88,81 @@ class Plan:
 
 
 def make_plan(arms: Iterable[Arm], store: Store, scale: Scale) -> Plan:
-    """Count the steps of the arms; estimate how long each missing one takes (``seconds_of``)."""
+    """Count the steps of the arms; estimate how long each missing one takes, by steps of its kind
+    and model that the plan's device has computed, or else by ``seconds_of``."""
     arms = list(arms)
     per_arm = [walk(arm.targets) for arm in arms]
     unique = walk(target for arm in arms for target in arm.targets)
     existing = at_hand(store, unique)
     used = Counter(type(step).__name__ for steps in per_arm for step in steps)
+    to_do = tuple(step for step in unique if step.fingerprint not in existing)
+    there = [step for step in unique if step.fingerprint in existing]
+    seconds = measured(_times(store, there, to_do, scale), scale)
+    estimates = {step.fingerprint: seconds(step) for step in to_do}
     rows = []
     unsized: dict[str, None] = {}
     for kind in dict.fromkeys(type(step).__name__ for step in unique):
         steps = [step for step in unique if type(step).__name__ == kind]
         missing = [step for step in steps if step.fingerprint not in existing]
-        seconds = sum(seconds_of(step, scale) for step in missing)
-        rows.append(PlanRow(kind, used[kind], len(steps), len(steps) - len(missing), seconds))
+        taken = sum(estimates[step.fingerprint] for step in missing)
+        rows.append(PlanRow(kind, used[kind], len(steps), len(steps) - len(missing), taken))
         models = [model for step in missing if (model := model_of(step))]
         unsized |= {model.label: None for model in models if not parameters(model)}
-    to_do = tuple(step for step in unique if step.fingerprint not in existing)
-    return Plan(len(arms), tuple(rows), scale.device, tuple(unsized), to_do)
+    return Plan(len(arms), tuple(rows), scale.device, tuple(unsized), to_do, estimates)
+
+
+def _times(
+    store: Store, there: Iterable[Step], wanted: Iterable[Step], scale: Scale
+) -> Iterator[tuple[Step, float]]:
+    """Some steps that such a device has computed, of the kinds and models of those that are wanted
+    and have an estimate, and their device-seconds."""
+    kinds = {kind_of(step) for step in wanted if seconds_of(step, scale)}
+    by_kind: dict[tuple[str, str], list[Step]] = {}
+    for step in there:
+        if kind_of(step) in kinds:
+            by_kind.setdefault(kind_of(step), []).append(step)
+    for steps in by_kind.values():
+        for step in islice(steps, ENOUGH_RECORDS):
+            record = store.record(step)
+            if record and device_of(record) == scale.device:
+                yield step, record["device_seconds"]
+
+
+def device_of(record: Mapping[str, Any]) -> str:
+    """The device that computed a step, by its name in plans; empty where its record tells none."""
+    execution = record.get("execution")
+    if not isinstance(execution, Mapping):
+        return ""
+    return str(execution.get("gpu_type", "")) if execution.get("gpus") else CPU
+
+
+def kind_of(step: Step) -> tuple[str, str]:
+    """Its class and the model that it computes with."""
+    model = model_of(step)
+    return type(step).__name__, model.label if model else ""
+
+
+def measured(took: Iterable[tuple[Step, float]], scale: Scale) -> Callable[[Step], float]:
+    """An estimate of a step's seconds by those that steps of its kind and model took: as many times
+    its ``seconds_of`` as they took of theirs, or their mean where that is 0. For a step of another
+    kind or model it is ``seconds_of``."""
+    seconds: dict[tuple[str, str], list[float]] = {}
+    estimates: dict[tuple[str, str], float] = {}
+    for step, one in took:
+        kind = kind_of(step)
+        seconds.setdefault(kind, []).append(one)
+        estimates[kind] = estimates.get(kind, 0.0) + seconds_of(step, scale)
+
+    def estimate(step: Step) -> float:
+        kind, estimated = kind_of(step), seconds_of(step, scale)
+        if kind not in seconds:
+            return estimated
+        total = sum(seconds[kind])
+        if estimates[kind]:
+            return estimated * total / estimates[kind]
+        return total / len(seconds[kind])
+
+    return estimate
 
 
 def plan_table(plan: Plan) -> Table:

@@ -1,7 +1,7 @@
 """What device-hours cost: a table of node types that the user may edit."""
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -105,15 +105,43 @@ def read_prices(file: Path | None = None) -> Prices:
     return prices
 
 
-def costs(
-    plan: Plan, prices: Prices, gpu_type: str = "", node_types: Iterable[str] = ()
-) -> tuple[Cost, ...]:
-    """The cost of a plan on each node type that could run it: all with a device whose speed is
-    known, but for those without the GPU asked for or not among ``node_types``.
+@dataclass(frozen=True)
+class Tariff:
+    """The node types that could run a study, by name, and its prices. ``device`` is the one that
+    the study's hours are counted in."""
 
-    Raises PriceError for a node type that is unknown or cannot run the plan.
+    prices: Prices
+    device: str
+    nodes: Mapping[str, NodeType]
+
+    def costs(self, device_hours: float) -> tuple[Cost, ...]:
+        """On each of the node types."""
+        speeds = self.prices.speed.get(self.device, {})
+        return tuple(
+            _cost(name, node, device_hours / speeds[node.device])
+            for name, node in self.nodes.items()
+        )
+
+    @property
+    def money(self) -> str:
+        """The currency, and which price is paid."""
+        return f"{self.prices.currency} ({self.prices.workers.replace('_', ' ')})"
+
+    def between(self, device_hours: float) -> str:
+        """The least and the most that the hours cost; empty where no node type could run them."""
+        paid = sorted(cost.paid(self.prices.workers) for cost in self.costs(device_hours))
+        return " to ".join(dict.fromkeys(f"{amount:,.2f}" for amount in paid[:1] + paid[-1:]))
+
+
+def tariff_of(
+    device: str, prices: Prices, gpu_type: str = "", node_types: Iterable[str] = ()
+) -> Tariff:
+    """Of all node types with a device whose speed is known, but for those without the GPU asked for
+    or not among ``node_types``.
+
+    Raises PriceError for a node type that is unknown or cannot run the study.
     """
-    speeds = prices.speed.get(plan.device, {})
+    speeds = prices.speed.get(device, {})
     fitting = {
         name: node
         for name, node in prices.nodes.items()
@@ -127,11 +155,8 @@ def costs(
                 f"--node-types: {name} is not among the node types of {prices.file} that could "
                 f"run this study: {names}"
             )
-    return tuple(
-        _cost(name, node, plan.device_hours / speeds[node.device])
-        for name, node in fitting.items()
-        if not wanted or name in wanted
-    )
+    kept = {name: node for name, node in fitting.items() if not wanted or name in wanted}
+    return Tariff(prices, device, kept)
 
 
 def rates(found: Iterable[Cost], prices: Prices) -> tuple[Rate, ...]:
@@ -142,7 +167,7 @@ def rates(found: Iterable[Cost], prices: Prices) -> tuple[Rate, ...]:
     )
 
 
-def check_cost(plan: Plan, found: tuple[Cost, ...], prices: Prices, most: float) -> None:
+def check_cost(plan: Plan, tariff: Tariff, most: float) -> None:
     """Raise CostError if the study could cost more than ``most``: on the dearest of the node types,
     or if its cost cannot be told."""
     if plan.unsized:
@@ -150,6 +175,7 @@ def check_cost(plan: Plan, found: tuple[Cost, ...], prices: Prices, most: float)
             f"--max-cost cannot be checked: the size of {', '.join(plan.unsized)} cannot be told "
             "from its name or files, so its steps have no estimate"
         )
+    prices, found = tariff.prices, tariff.costs(plan.device_hours)
     if not found:
         raise CostError(
             f"--max-cost cannot be checked: {prices.file} has no node type for this study; give "
@@ -181,15 +207,13 @@ def cost_table(found: tuple[Cost, ...], prices: Prices) -> Table:
     return table
 
 
-def cost_sentence(found: tuple[Cost, ...], prices: Prices) -> str:
-    paid = sorted(cost.paid(prices.workers) for cost in found)
-    if not paid:
-        return f"{prices.file} has no node type for this study, so its cost cannot be told."
-    between = f"{paid[0]:,.2f}" + ("" if len(paid) == 1 else f" to {paid[-1]:,.2f}")
-    kind = prices.workers.replace("_", " ")
+def cost_sentence(plan: Plan, tariff: Tariff) -> str:
+    between = tariff.between(plan.device_hours)
+    if not between:
+        return f"{tariff.prices.file} has no node type for this study, so its cost cannot be told."
     return (
-        f"All steps on nodes of one type: {between} {prices.currency} ({kind}). The head node, "
-        "storage, booting and idle devices come on top."
+        f"All steps on nodes of one type: {between} {tariff.money}. The head node, storage, "
+        "booting and idle devices come on top."
     )
 
 

@@ -20,8 +20,9 @@ from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Store
 
 LOGGER = logging.getLogger(__name__)
-# A step that tells nothing for so long waits for a device, or has much to do: that is shown.
+# A step that tells nothing new for so long has much to do, or waits: that is shown.
 QUIET_SECONDS = 60.0
+WAITS = "waits for a device"
 
 
 class Listing:
@@ -68,6 +69,12 @@ class Existing:
                 LOGGER.warning("%s cannot be listed now: %s", self._store.url, error)
             self._listing.done(started)
         return set(self._existing)
+
+
+def doing_of(step: Step, done: int, total: int, waits: bool) -> str:
+    """What a trial that computes the step says."""
+    parts = [type(step).__name__, f"{done}/{total}" if total else "", WAITS if waits else ""]
+    return " ".join(part for part in parts if part)
 
 
 class Doing:

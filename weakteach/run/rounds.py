@@ -2,14 +2,13 @@
 rounds themselves, one after the other."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
 from rich.console import Console
 from rich.table import Table
 
-from weakteach.artifacts.dropping import at_hand
 from weakteach.artifacts.step import Step, walk
 from weakteach.artifacts.store import Store
 from weakteach.report.words import duration
@@ -17,8 +16,9 @@ from weakteach.results.findings import NUMBERED
 from weakteach.results.outcomes import Outcomes
 from weakteach.results.rounds import Question, Survey, next_rounds, survey
 from weakteach.run.parts import SPENT, Outcome, Part
-from weakteach.run.plan import model_of, operations
-from weakteach.run.prices import CostError
+from weakteach.run.plan import Plan, make_plan, measured
+from weakteach.run.prices import CostError, Tariff
+from weakteach.run.simulation import longest_first
 from weakteach.statistics.rounds import Standing
 from weakteach.statistics.schedule import rounds_of, seeds_of, share
 from weakteach.study.experiment import Experiment, arms_of
@@ -42,26 +42,20 @@ class Rounds:
         """How far the study is, by the artifacts that there are now."""
         return survey(self.universe, Outcomes(self.store), self.sizes, self.seeds, failed)
 
-    def missing(self, wanted: Sequence[Experiment]) -> list[Step]:
-        steps = _steps(wanted)
-        existing = at_hand(self.store, steps)
-        return [step for step in steps if step.fingerprint not in existing]
+    def plan(self, wanted: Sequence[Experiment]) -> Plan:
+        return make_plan(arms_of(wanted), self.store, self.scale)
 
-    def seconds(self, missing: Sequence[Step], done: Sequence[Experiment]) -> float:
-        """Of these steps, one after the other: the mean of steps of the same kind and model among
-        those done, or else what their floating-point operations take on the preset's device."""
+    def seconds(self, missing: Iterable[Step], done: Sequence[Experiment]) -> float:
+        """Of these steps, one after the other, by what those done took (see ``plan.measured``)."""
         steps = _steps(done)
         existing = self.store.existing(steps)
-        found: dict[tuple[str, str], list[float]] = {}
-        for step in steps:
-            if step.fingerprint in existing:
-                found.setdefault(_kind(step), []).append(self._took(step))
-        means = {kind: sum(took) / len(took) for kind, took in found.items()}
-        speed = self.scale.flops_per_second
-        return sum(
-            means[_kind(step)] if _kind(step) in means else operations(step, self.scale) / speed
-            for step in missing
-        )
+        took = ((step, self._took(step)) for step in steps if step.fingerprint in existing)
+        estimate = measured(took, self.scale)
+        return sum(estimate(step) for step in missing)
+
+    def arms(self, found: Survey) -> list[Arm]:
+        """Those of the round that comes next, in the order in which they start."""
+        return longest_first(arms_of(found.wanted), self.plan(found.wanted).seconds)
 
     def _took(self, step: Step) -> float:
         if step.fingerprint not in self._seconds:
@@ -69,46 +63,52 @@ class Rounds:
             self._seconds[step.fingerprint] = record["seconds"] if record else 0.0
         return self._seconds[step.fingerprint]
 
-    def sentence(self, found: Survey, at_once: int) -> str:
-        """Where the questions stand, the round that comes next, and what it takes."""
+    def sentence(self, found: Survey, at_once: int, tariff: Tariff | None = None) -> str:
+        """Where the questions stand, the round that comes next, and what it takes; by a ``tariff``
+        in money, too."""
         stands = standing_sentence(found)
         number = found.number
         if number is None:
             return f"{stands} No round is left that could decide more."
         new = self.seeds[0 if number == 1 else seeds_of(number - 1) : seeds_of(number)]
-        missing = self.missing(found.wanted)
-        took = duration(self.seconds(missing, found.experiments) / at_once)
+        plan = self.plan(found.wanted)
+        took = duration(self.seconds(plan.missing, found.experiments) / at_once)
+        money = tariff.between(plan.device_hours) if tariff else ""
+        paid = f", {money} {tariff.money}" if tariff and money else ""
         return (
             f"{stands if number > 1 else ''}{' ' if number > 1 else ''}"
             f"Round {number} of {rounds_of(len(self.seeds))}, seeds {new[0]} to {new[-1]} "
-            f"({seeds_of(number)} in all): {len(missing)} steps in {len(arms_of(found.wanted))} "
-            f"arms, about {took} with {at_once} at a time."
+            f"({seeds_of(number)} in all): {len(plan.missing)} steps in {plan.arms} "
+            f"arms, about {took} with {at_once} at a time{paid}."
         )
 
-    def table(self, found: Survey, at_once: int) -> Table:
+    def table(self, found: Survey, at_once: int, tariff: Tariff) -> Table:
         """The rounds to come, and what they take at most: if no more is decided or given up."""
         table = Table(title="Rounds, at most", title_justify="left")
-        for heading in ("round", "seeds", "share of error", "arms", "steps", "time"):
+        for heading in ("round", "seeds", "share of error", "arms", "steps", "time", tariff.money):
             table.add_column(heading, justify="right")
-        planned: set[str] = set()
-        for number, wanted in next_rounds(self.universe, found, self.sizes, self.seeds):
-            missing = [s for s in self.missing(wanted) if s.fingerprint not in planned]
-            planned |= {step.fingerprint for step in missing}
+        planned: dict[str, Step] = {}
+        hours = 0.0
+
+        def taken(missing: Collection[Step], hours: float) -> tuple[str, ...]:
             took = duration(self.seconds(missing, found.experiments) / at_once)
-            counts = (len(arms_of(wanted)), len(missing))
-            part = f"{share(number):.3g} of 5%"
-            table.add_row(str(number), str(seeds_of(number)), part, *map(str, counts), took)
+            return str(len(missing)), took, tariff.between(hours)
+
+        for number, wanted in next_rounds(self.universe, found, self.sizes, self.seeds):
+            plan = self.plan(wanted)
+            new = {s.fingerprint: s for s in plan.missing if s.fingerprint not in planned}
+            of_new = sum(map(plan.seconds, new.values())) / 3600
+            names = (number, seeds_of(number), f"{share(number):.3g} of 5%", plan.arms)
+            table.add_row(*map(str, names), *taken(new.values(), of_new))
+            planned, hours = planned | new, hours + of_new
+        table.add_section()
+        table.add_row("all", "", "", "", *taken(planned.values(), hours))
         return table
 
 
 def _steps(experiments: Sequence[Experiment]) -> list[Step]:
     targets = (measure.target for one in experiments for measure in one.measures)
     return walk(target for target in targets if target is not None)
-
-
-def _kind(step: Step) -> tuple[str, str]:
-    model = model_of(step)
-    return type(step).__name__, model.label if model else ""
 
 
 def standing_sentence(found: Survey) -> str:
@@ -144,19 +144,21 @@ def run_rounds(
     deadline: float,
     at_once: int,
     console: Console,
+    tariff: Tariff | None = None,
 ) -> Outcome:
     """Run one round after the other until every question is decided or given up, the seeds or the
     time are spent, or ``check`` refuses the arms of a round that is not the first (CostError).
 
-    ``run`` computes a part of the study and writes its report.
+    ``run`` computes a part of the study and writes its report. A ``tariff`` tells of each round
+    what it costs.
     """
     outcome, last = None, 0
     while True:
         failures: Mapping[str, str] = outcome.failures if outcome else {}
         computed = outcome.computed if outcome else 0
         found = rounds.survey(failures)
-        console.print(rounds.sentence(found, at_once), soft_wrap=True)
-        arms = arms_of(found.wanted)
+        console.print(rounds.sentence(found, at_once, tariff), soft_wrap=True)
+        arms = rounds.arms(found)
         if found.number is not None and (why := _stop(found.number, last, arms, check, deadline)):
             console.print(why, soft_wrap=True)
             arms = []

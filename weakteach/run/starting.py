@@ -7,12 +7,11 @@ imported when all is ready.
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 
 from rich.console import Console
 
 from weakteach.report.terminal import terminal_tables
-from weakteach.run.asked import Planned
+from weakteach.run.asked import Planned, RoundsCost
 from weakteach.run.cluster import (
     SECONDS_FOR_NODES,
     arms_at_once,
@@ -22,15 +21,13 @@ from weakteach.run.cluster import (
     what_waits,
 )
 from weakteach.run.parts import SPENT, Outcome, Part, deadline_of
-from weakteach.run.plan import make_plan, plan_sentence
-from weakteach.run.prices import check_cost, costs, rates
+from weakteach.run.plan import plan_sentence
+from weakteach.run.prices import rates
 from weakteach.run.rounds import run_rounds
-from weakteach.run.simulation import longest_first
 from weakteach.run.sweep import run_study
 from weakteach.run.terminal import EXIT_FAILED, EXIT_INTERRUPTED
 from weakteach.study.experiment import Experiment
 from weakteach.study.manifest import describe, study_folder
-from weakteach.study.measures import Arm
 
 
 def start(console: Console, planned: Planned) -> int:
@@ -64,12 +61,12 @@ def _join(console: Console, planned: Planned) -> int:
 
 
 def _run(console: Console, planned: Planned, concurrent: int, deadline: float) -> Outcome:
-    asked, made = planned.asked, planned.plan
+    asked = planned.asked
     study = describe(
         asked.name, asked.title, asked.grid, asked.store, shlex.join(sys.argv), asked.seeds,
         asked.cost.label_price,
     )  # fmt: skip
-    paid = rates(planned.costs, planned.prices) if asked.cost.node_types else ()
+    paid = rates(planned.costs, planned.tariff.prices) if asked.cost.node_types else ()
 
     def run(experiments: Sequence[Experiment], part: Part) -> Outcome:
         return run_study(
@@ -78,35 +75,15 @@ def _run(console: Console, planned: Planned, concurrent: int, deadline: float) -
         )  # fmt: skip
 
     if planned.rounds:
-        check = _RoundsCost(planned)
-        return run_rounds(planned.rounds, run, check, deadline, concurrent, console)
-    missing = {step.fingerprint for step in made.missing}
-    arms = longest_first(
-        planned.arms, lambda step: asked.seconds(step) if step.fingerprint in missing else 0.0
-    )
-    outcome = run(asked.experiments, Part(arms, deadline))
+        # Who names no nodes and no limit may run on a machine that costs nothing.
+        paid_for = bool(asked.cost.node_types) or asked.cost.max_cost is not None
+        tariff = planned.tariff if paid_for else None
+        check = RoundsCost(planned)
+        return run_rounds(planned.rounds, run, check, deadline, concurrent, console, tariff)
+    outcome = run(asked.experiments, Part(planned.arms, deadline))
     if outcome.late:
         console.print(f"{outcome.late} arms were not started. {SPENT}")
     return outcome
-
-
-class _RoundsCost:
-    """Called with the arms of a round before it runs: raises CostError where all rounds so far cost
-    more than they may."""
-
-    def __init__(self, planned: Planned) -> None:
-        self._planned = planned
-        self._rows = list(planned.plan.rows)
-
-    def __call__(self, arms: list[Arm]) -> None:
-        asked, prices = self._planned.asked, self._planned.prices
-        if asked.cost.max_cost is None:
-            return
-        plan = make_plan(arms, asked.store, asked.scale)
-        self._rows += plan.rows
-        whole = replace(plan, rows=tuple(self._rows))
-        found = costs(whole, prices, asked.resources.gpu_type, asked.cost.node_types)
-        check_cost(whole, found, prices, asked.cost.max_cost)
 
 
 def _tell(console: Console, planned: Planned, outcome: Outcome) -> int:

@@ -27,7 +27,7 @@ from weakteach.run.failures import SharedFailures, reason, start_keeper
 from weakteach.run.metrics import StudyMetrics
 from weakteach.run.parts import Outcome, Part
 from weakteach.run.prices import Rate
-from weakteach.run.progress import Doing, Existing, Following
+from weakteach.run.progress import Doing, Existing, Following, doing_of
 from weakteach.run.trackers import Tracking
 from weakteach.study.experiment import Experiment, arms_of
 from weakteach.study.manifest import Manifest, StudyInfo, make_manifest
@@ -150,10 +150,12 @@ def run_arm(
     """A trial: obtain what the arm is made of, and report each step computed and each failure."""
     arm = part.arms[config["arm"]]
     computed = 0
+    one_at_a_time = threading.Lock()  # a thread tells what waits
 
     def tell(**said: Any) -> None:
         plain = {"step": "", "doing": "", "failures": {}, "late": False}
-        tune.report({"steps": computed, **plain, **said})
+        with one_at_a_time:
+            tune.report({"steps": computed, **plain, **said})
 
     if time.time() >= part.deadline:
         tell(late=True)
@@ -165,11 +167,11 @@ def run_arm(
         computed += 1
         tell(step=step.fingerprint)
 
-    def doing(step: Step, done: int, total: int, tokens: int = 0) -> None:
+    def doing(step: Step, done: int, total: int, tokens: int = 0, waits: bool = False) -> None:
         nonlocal told
-        if not done or time.monotonic() - told >= SECONDS_BETWEEN_REPORTS:
+        if waits or not done or time.monotonic() - told >= SECONDS_BETWEEN_REPORTS:
             told = time.monotonic()
-            tell(doing=f"{type(step).__name__} {done}/{total}")
+            tell(doing=doing_of(step, done, total, waits))
 
     known = SharedFailures(keeper)
     outcomes = obtain_each(store, arm.targets, resources, finished, doing, known)

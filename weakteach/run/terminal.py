@@ -28,6 +28,7 @@ from rich.text import Text
 from weakteach import __version__
 from weakteach.artifacts.errors import StepError, UserError
 from weakteach.artifacts.step import Progress as Told
+from weakteach.run.progress import WAITS
 
 # What lists of options may hold, for one who wrote something else.
 KINDS: dict[type, str] = {
@@ -168,7 +169,8 @@ def _sigterm_as_ctrl_c() -> Iterator[list[int]]:
 
 @contextmanager
 def following(console: Console, text: str) -> Iterator[Told]:
-    """A line with the time a step takes; with rows, rates and time left once it tells them.
+    """A line with the time a step takes; with rows, rates and time left once it tells them, or that
+    it waits for a device.
 
     Rates are those of this run: what an earlier one left done counts for none.
     """
@@ -184,8 +186,11 @@ def following(console: Console, text: str) -> Iterator[Told]:
         task = bar.add_task(text, total=None, rate="")
         first: tuple[int, float] | None = None
 
-        def show(done: int, total: int, tokens: int = 0) -> None:
+        def show(done: int, total: int, tokens: int = 0, waits: bool = False) -> None:
             nonlocal first
+            bar.update(task, description=f"{text}, {WAITS}" if waits else text)
+            if waits or not total:
+                return
             now = time.monotonic()
             first = first or (done, now)
             seconds = now - first[1]

@@ -27,12 +27,13 @@ PROMPT_COLUMNS = ["prompt", "prompt_messages", "tools"]
 
 @dataclass(frozen=True)
 class Agreement(Step):
-    """How often weak labels agree with human choices and, if ``gold`` is given, with gold labels.
-    ``compared.parquet`` holds the single pairs (see ``agreement.join_labels``)."""
+    """How often labels of a teacher, or of a gold, agree with human choices and, if ``gold`` is
+    given, with gold labels. ``compared.parquet`` holds the single pairs, with the labels as
+    ``weak`` (see ``agreement.join_labels``)."""
 
     VERSION = 2
 
-    labels: WeakLabels
+    labels: WeakLabels | GoldLabels
     gold: GoldLabels | None = None
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
@@ -124,7 +125,7 @@ class Generate(Step):
 @dataclass(frozen=True)
 class GoldReward(Step):
     """The gold reward of the responses to each prompt. Facts are their mean and its standard error,
-    and in ``cut`` the number of responses that a reward model could not read to their end.
+    and in ``cut`` how many of the ``responses`` a reward model could not read to their end.
 
     ``rewards.parquet`` has a row for each prompt, with the means over its samples; where there are
     several, ``samples.parquet`` has a row for each of them."""
@@ -151,7 +152,7 @@ class GoldReward(Step):
         scored = pq.read_table(single)
         facts: dict[str, Any] = dict(counts)
         if "cut" in scored.column_names:
-            facts["cut"] = int(scored["cut"].to_numpy().sum())
+            facts |= {"cut": int(scored["cut"].to_numpy().sum()), "responses": len(scored)}
         if several:
             scored = _means(scored)
             pq.write_table(scored, workspace.out / "rewards.parquet")

@@ -186,7 +186,8 @@ def run_training(
         progress=None if resources.train_workers else workspace.progress,
         held_out=(until.part.file(store), labels_file(store, until)) if until else None,
     )
-    return launch(train, job, f"{type(step).__name__}-{step.fingerprint}", workspace.scratch_url)
+    name = f"{type(step).__name__}-{step.fingerprint}"
+    return launch(train, job, name, workspace.scratch_url, workspace.scratch, workspace.progress)
 
 
 def base_model(policy: Policy) -> Model | None:

@@ -212,13 +212,16 @@ class Lab:
         )
 
     def outcomes(self, roles: Iterable[str]) -> list[Measure]:
-        """What the students of these roles are compared by: the gold reward of their responses, or
-        how often they agree with human choices where no gold is known. The weak role also gets
-        what its teacher is worth: its agreement on the unlabeled and its accuracy on the test part.
+        """What the students of these roles are compared by: the gold reward of their responses,
+        after what that gold is worth, or how often they agree with human choices where no gold is
+        known. The weak role also gets what its teacher is worth: its agreement on the unlabeled and
+        its accuracy on the test part.
         """
-        found = []
+        found: list[Measure] = []
         for role in roles:
             if gold := self.point.data.gold:
+                if not found:
+                    found.append(self.gold_accuracy(gold))
                 found.append(self.reward(role, gold))
             elif role not in ("base", "sft", "gold", "teacher"):
                 found.append(self.accuracy(role))
@@ -228,6 +231,11 @@ class Lab:
 
     def reward(self, role: str, gold: Gold) -> Measure:
         return self.measure("reward", role, GoldReward(self.responses(role), gold), str(gold))
+
+    def gold_accuracy(self, gold: Gold) -> Measure:
+        """How often a gold agrees with human choices on the test part: the same for all seeds."""
+        labels = GoldLabels(self.point.data.held_out.test, gold)
+        return self.measure("gold_accuracy", "gold", Agreement(labels), str(gold))
 
     def start_rewards(self, roles: Iterable[str]) -> list[Measure]:
         """The gold rewards that students of these roles had before their DPO, where there is a

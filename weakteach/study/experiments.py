@@ -211,6 +211,7 @@ def gold_models(grid: Grid) -> list[Measure]:
         for student in grid.students:
             lab = grid.lab(replace(grid.point(seed), student=student))
             for gold in grid.data.golds:
+                found.append(lab.gold_accuracy(gold))
                 found += [lab.reward(role, gold) for role in BASIC]
     return found
 

@@ -6,6 +6,7 @@ An exception that the training raises is one, and is not tried again for ever.
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ray.exceptions import RayError
@@ -18,7 +19,9 @@ from ray.train.v2._internal.exceptions import (
 from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 
 from weakteach.artifacts.errors import LostError, StepError
+from weakteach.artifacts.step import Progress
 from weakteach.models.resources import Resources
+from weakteach.models.room import has_room, waits_told
 from weakteach.training.trainer import EndingTrainer
 from weakteach.training.worker import TrainingJob
 
@@ -32,14 +35,17 @@ def launch(
     job: TrainingJob,
     name: str,
     storage: str,
+    scratch: str = "",
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Run ``train({"job": job})`` and return what rank 0 returned.
 
     With 0 workers it runs here, in Ray Train's local mode, and resumes from the trainer's own
     checkpoints. Otherwise a run of that ``name`` under ``storage``, a URL, goes on from the last
-    checkpoint that it reported. Raises LostError when what it runs on is lost too often, and
-    StepError with the cause when training fails for good, or at once where workers could not share
-    a batch evenly.
+    checkpoint that it reported; ``progress`` is told while it waits for its workers, by a file in
+    ``scratch``, a folder of the job's store. Raises LostError when what it runs on is lost too
+    often, and StepError with the cause when training fails for good, or at once where workers
+    could not share a batch evenly.
     """
     resources = job.resources
     batch, workers = job.recipe.schedule.batch, resources.train_workers
@@ -67,8 +73,17 @@ def launch(
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )
+
+    def tell(waits: bool) -> None:
+        if progress:
+            progress(0, 0, waits=waits)
+
+    room, told = partial(has_room, resources, workers), tell if progress and workers else None
+    if told:
+        told(False)
     try:
-        result = trainer.fit()
+        with waits_told(job.store, scratch, told, room) as trainer.sign:
+            result = trainer.fit()
     except WorkerGroupError as error:
         failures = [error.worker_failures[rank] for rank in sorted(error.worker_failures)]
         lost = [why for why in failures if isinstance(why, GONE)]

@@ -1,14 +1,21 @@
 """Ray's trainer, but for a helper of its own that would outlive a killed controller."""
 
+import logging
 import os
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from ray.train.v2._internal.callbacks import placement_group_callback
+from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 from ray.train.v2._internal.execution.controller.placement_group_cleaner import (
     PlacementGroupCleaner,
 )
 from ray.train.v2.torch.torch_trainer import TorchTrainer
+
+from weakteach.artifacts.signs import Sign
+
+LOGGER = logging.getLogger(__name__)
 
 
 class EndingCleaner(PlacementGroupCleaner):
@@ -31,11 +38,33 @@ class EndingCleanerCallback(placement_group_callback.PlacementGroupCleanerCallba
         super().after_controller_start(train_run_context)
 
 
+class GroupSigns(WorkerGroupCallback):
+    """Puts a sign, in the controller's process, while a group has its workers."""
+
+    def __init__(self, sign: Sign) -> None:
+        self._sign = sign
+
+    def before_worker_group_start(self, worker_group_context: Any) -> None:
+        self._despite_errors(self._sign.take)
+
+    def after_worker_group_start(self, worker_group: Any) -> None:
+        self._despite_errors(self._sign.put)
+
+    def _despite_errors(self, do: Callable[[], None]) -> None:
+        try:
+            do()
+        except OSError:  # a training that is not followed is one all the same
+            LOGGER.exception("%s", self._sign.path)
+
+
 class EndingTrainer(TorchTrainer):
-    """A TorchTrainer of which nothing stays when it is killed."""
+    """A TorchTrainer of which nothing stays when it is killed. Its groups put the ``sign``."""
+
+    sign: Sign | None = None
 
     def _create_default_callbacks(self) -> list[Any]:
         of_ray = placement_group_callback.PlacementGroupCleanerCallback
         callbacks = super()._create_default_callbacks()
         assert any(isinstance(callback, of_ray) for callback in callbacks)
-        return [EndingCleanerCallback() if isinstance(c, of_ray) else c for c in callbacks]
+        signs = [GroupSigns(self.sign)] if self.sign else []
+        return [EndingCleanerCallback() if isinstance(c, of_ray) else c for c in callbacks] + signs

@@ -1,0 +1,83 @@
+"""How long steps are planned to take: by what the records of their kind and model say."""
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+from synthetic import Bed
+
+from weakteach.run.plan import kind_of, make_plan, measured, seconds_of
+from weakteach.steps.evaluation import GoldReward
+from weakteach.steps.labels import WeakLabels
+from weakteach.study.experiment import arms_of
+from weakteach.study.experiments import size_grid
+from weakteach.study.grids import Choices, make_grid
+from weakteach.study.presets import EMBEDDED, PAPER
+
+CORE = {"class": "Resources", "gpus": 0, "gpu_type": ""}
+A100 = {"class": "Resources", "gpus": 1, "gpu_type": "A100"}
+
+
+def study(preset, student="opt-45k"):
+    """Arms of two seeds and two fractions."""
+    half, eighth = Fraction(1, 2), Fraction(1, 8)
+    choices = Choices(weak=("opt-45k",), seeds=(0, 1), fractions=(eighth, half), student=student)
+    return arms_of([size_grid(make_grid(preset, preset.first, choices, resolve=False))])
+
+
+def of(kind, plan):
+    return [step for step in plan.missing if isinstance(step, kind)]
+
+
+def test_a_step_takes_as_many_times_its_estimate_as_others_of_its_kind_and_model(tmp_path):
+    plan, scale = make_plan(study(EMBEDDED), Bed(tmp_path).store, EMBEDDED.scale), EMBEDDED.scale
+    short, *_, long = sorted(of(WeakLabels, plan), key=lambda step: seconds_of(step, scale))
+    half, whole = seconds_of(short, scale), seconds_of(long, scale)
+    assert half < whole
+    estimate = measured([(short, 3 * half), (long, 3 * whole + half)], scale)
+    assert estimate(long) == pytest.approx(whole * (3 + half / (half + whole)))
+    (other,) = [step for step in plan.missing if type(step).__name__ == "Dpo"][:1]
+    assert estimate(other) == seconds_of(other, scale) > 0
+    # What has no estimate takes the mean.
+    scored, again = of(GoldReward, plan)[:2]
+    assert seconds_of(scored, scale) == 0
+    assert measured([(scored, 2.0), (again, 6.0)], scale)(again) == 4.0
+    assert measured([], scale)(scored) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("preset", "execution", "factor"),
+    [
+        (EMBEDDED, CORE, 5.0),
+        (EMBEDDED, A100, 1.0),  # a core takes another time
+        (PAPER, A100, 5.0),
+        (PAPER, {**A100, "gpu_type": "L4"}, 1.0),
+        (PAPER, {**A100, "gpu_type": ""}, 1.0),
+        (PAPER, None, 1.0),
+    ],
+)
+def test_a_plan_takes_the_rate_that_its_device_was_measured_at(tmp_path, preset, execution, factor):
+    bed, arms, scale = Bed(tmp_path), study(preset), preset.scale
+    before = make_plan(arms, bed.store, scale)
+    done, *rest = of(WeakLabels, before)
+    record = {"execution": execution, "device_seconds": 5 * seconds_of(done, scale)}
+    bed.put("WeakLabels", {}, {}, fingerprint=done.fingerprint, **record)
+    after = make_plan(arms, bed.store, scale)
+    assert of(WeakLabels, after) == rest
+    for step in rest:
+        assert kind_of(step) == kind_of(done)
+        assert after.seconds(step) == pytest.approx(factor * before.seconds(step))
+    others = [step for step in after.missing if step not in rest]
+    assert all(after.seconds(step) == before.seconds(step) for step in others)
+    assert after.seconds(done) == 0.0
+    assert after.device_hours == pytest.approx(sum(after.estimates.values()) / 3600)
+
+
+def test_another_models_records_say_nothing(tmp_path):
+    bed, scale = Bed(tmp_path), EMBEDDED.scale
+    plan = make_plan(study(EMBEDDED), bed.store, scale)
+    done = of(WeakLabels, plan)[0]
+    larger = replace(done.teacher.start.start, content="sha256:0", label="another")
+    elsewhere = replace(done, teacher=replace(done.teacher, start=larger))
+    estimate = measured([(elsewhere, 100.0)], scale)
+    assert estimate(done) == seconds_of(done, scale)
