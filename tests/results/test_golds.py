@@ -100,7 +100,7 @@ def test_terminal_and_report_tell_of_golds_before_the_answers(bed, tmp_path):
         text = " ".join(shown.split())
         agreement = text.index("agrees with held-out humans on 71.0%")
         were_cut = text.index("12 of 462 responses were too long")
-        assert agreement < were_cut < text.index("weak labels and human ones")
+        assert agreement < were_cut < text.index("Weak labels and human ones")
 
 
 def test_every_gold_of_a_study_is_measured_once_on_the_test_part_before_students():
