@@ -48,6 +48,8 @@ from weakteach.training.stopping import HELD_OUT_LOSS, best_updates, held_out_lo
 
 LOGGER = logging.getLogger(__name__)
 TRAINER_STATE = "trainer_state.json"
+# Training goes on while a checkpoint is sent to the storage.
+SENT_ASIDE = ray.train.CheckpointUploadMode.ASYNC
 
 
 @dataclass(frozen=True)
@@ -251,8 +253,8 @@ class ReportProgress(TrainerCallback):
         logs = logs or {}
         LOGGER.info("update %d of %d: %s", state.global_step, state.max_steps, logs)
         _require_finite(logs.get("loss", 0.0), state)
-        if self._in_group:
-            ray.train.report(logs)
+        if self._in_group:  # in its turn, behind a checkpoint that is still on its way
+            ray.train.report(logs, checkpoint_upload_mode=SENT_ASIDE)
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -264,9 +266,8 @@ class ReportProgress(TrainerCallback):
         if rank() > 0:
             shutil.rmtree(folder)  # nothing reads it
         checkpoint = Checkpoint.from_directory(folder) if rank() == 0 else None
-        # Training goes on while it is sent to the storage; Ray Train deletes it here then.
-        mode = ray.train.CheckpointUploadMode.ASYNC
-        ray.train.report(metrics, checkpoint=checkpoint, checkpoint_upload_mode=mode)
+        # Ray Train deletes it here when it is sent.
+        ray.train.report(metrics, checkpoint=checkpoint, checkpoint_upload_mode=SENT_ASIDE)
 
 
 def train_and_save(trainer: Trainer, job: TrainingJob, merge: bool = False) -> dict[str, Any]:
