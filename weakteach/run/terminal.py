@@ -188,7 +188,7 @@ def following(console: Console, text: str) -> Iterator[Told]:
 
         def show(done: int, total: int, tokens: int = 0, waits: bool = False) -> None:
             nonlocal first
-            bar.update(task, description=f"{text}, {WAITS}" if waits else text)
+            bar.update(task, description=f"{text}, {WAITS}" if waits else text, refresh=waits)
             if waits or not total:
                 return
             now = time.monotonic()
