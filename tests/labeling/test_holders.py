@@ -17,14 +17,14 @@ from weakteach.artifacts.errors import LostError
 from weakteach.artifacts.store import Store
 from weakteach.evaluation.gold import RewardModel, Scoring, WorldGold
 from weakteach.evaluation.responses import Sampling
-from weakteach.labeling.holders import LOSSES_OF_A_SHARD, Holders
+from weakteach.labeling.holders import HELD_SECONDS, LOSSES_OF_A_SHARD, Holders
 from weakteach.labeling.shards import ChunkWork, Stream
 from weakteach.labeling.stream import stream_chunks
 from weakteach.models.resources import Resources
 from weakteach.models.spec import find_model
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-SOON_SECONDS = 30
+SOON_SECONDS = HELD_SECONDS / 2
 ONE = Resources(label_actors=1)
 
 

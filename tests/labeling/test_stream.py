@@ -44,7 +44,7 @@ WAYS_THAT_DIE = pytest.mark.parametrize(
 )
 
 
-PASSING = RuntimeError("a kernel failed"), torch.AcceleratorError("CUDA")
+PASSING = (RuntimeError, "a kernel failed"), (torch.AcceleratorError, "CUDA")
 
 
 WAYS_THAT_FAIL_ONCE = pytest.mark.parametrize(
@@ -68,7 +68,7 @@ class Count(ChunkWork):
     folder: str
     dies_once_at: int = -1
     poison: tuple[int, ...] = ()
-    once: Exception | None = None
+    once: tuple[type[Exception], str] | None = None
     fails_in: str = "process"
 
     def prepare(self, reader, rows):
@@ -95,7 +95,8 @@ class Count(ChunkWork):
             except FileExistsError:
                 pass
             else:
-                raise self.once
+                kind, said = self.once
+                raise kind(said)
         bad = set(self.poison).intersection(chunk["number"].to_pylist())
         if bad:
             raise StepError(f"number {min(bad)} is bad")
@@ -147,7 +148,7 @@ def test_an_error_that_does_not_come_again_puts_no_row_in_quarantine(
 
 def test_an_error_of_the_storage_is_a_loss_of_no_row(tmp_path, ray_here):
     stream = numbers(tmp_path)
-    broken = replace(stream, work=replace(stream.work, once=OSError("SlowDown")))
+    broken = replace(stream, work=replace(stream.work, once=(OSError, "SlowDown")))
     with pytest.raises(LostError, match="SlowDown"):
         stream_chunks(broken, TASKS)
     facts = stream_chunks(broken, TASKS).write(tmp_path / "out.parquet")

@@ -33,7 +33,7 @@ from weakteach.models.room import has_room
 
 LOGGER = logging.getLogger(__name__)
 NAMESPACE = "weakteach"
-HELD_SECONDS = 10.0
+HELD_SECONDS = 60.0
 LOOK_SECONDS = 0.5
 # What waits is told to others than those who will have it in a moment only when it is seen again.
 LOOKS = 2

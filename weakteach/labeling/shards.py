@@ -46,7 +46,8 @@ Refused = list[tuple[str, str]]
 
 
 class ChunkWork(ABC):
-    """What is done to rows. Hashable and small; what it needs is loaded where it is done.
+    """What is done to rows. Small, and a value: copies are equal, and have one hash. What it needs
+    is loaded where it is done.
 
     Work that has something to do without its model, such as to tokenize, does it in ``prepare``.
     """
