@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import ray.cloudpickle
 import torch
+from ways import Apart
 
 from weakteach.artifacts.errors import StepError, StorageError
 from weakteach.artifacts.store import Store
@@ -23,7 +24,6 @@ from weakteach.labeling.stream import stream_chunks
 from weakteach.models.resources import Resources
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-GPU_LIKE_CPUS = 0.5
 
 
 def stage_here():
@@ -104,12 +104,6 @@ def numbers(tmp_path, work, rows=60, chunk_rows=10):
         key="number",
         chunk_rows=chunk_rows,
     )
-
-
-@pytest.fixture
-def apart(monkeypatch):
-    """Resources of stages that Ray Data cannot fuse, as those of a GPU, on the CPUs of tests."""
-    monkeypatch.setattr(Resources, "preparing_cpus", GPU_LIKE_CPUS)
 
 
 def rows_of(stream, resources):
@@ -223,7 +217,7 @@ def test_rows_of_a_shard_of_several_chunks_are_processed_together(tmp_path, monk
 
 
 PREPARE, MAKE = (f"MapBatches({name})" for name in ("prepare_shards", "make_shards"))
-ACTOR = "Holder"
+RELAY, ACTOR = "MapBatches(relay_shards)", "Holder"
 
 
 @pytest.mark.parametrize(
@@ -242,28 +236,28 @@ def test_on_cpus_what_makes_a_shard_prepares_it(tmp_path, ray_here, resources, s
 
 
 @pytest.mark.parametrize(
-    ("resources", "stage"),
-    [(Resources(), MAKE), (Resources(label_actors=2), ACTOR)],
+    ("resources", "reader", "maker"),
+    [(Apart(), PREPARE, MAKE), (Apart(label_actors=2), RELAY, ACTOR)],
     ids=["tasks", "actors"],
 )
 @pytest.mark.parametrize("size", [0, 1 << 18], ids=["small", "larger than a block"])
-def test_stages_apart_hand_on_whole_shards(tmp_path, ray_here, apart, resources, stage, size):
+def test_stages_apart_hand_on_whole_shards(tmp_path, ray_here, resources, reader, maker, size):
     """Small shards travel together in a block, and one of 2.5 MiB goes in a block of its own."""
     shards = stream_chunks(numbers(tmp_path, Processes(size)), resources)
     rows = pa.concat_tables(shards.tables())
     assert rows["number"].to_pylist() == list(range(60))
-    assert set(rows["reader"].to_pylist()) == {PREPARE}
-    assert set(rows["maker"].to_pylist()) == {stage}
+    assert set(rows["reader"].to_pylist()) == {reader}
+    assert set(rows["maker"].to_pylist()) == {maker}
     assert rows["together"].to_pylist() == [10] * 60
     assert shards.busy.rows == 60
     assert shards.busy.preparing > 0
     assert shards.busy.making > 0
 
 
-def test_preparing_runs_ahead_by_some_shards_and_no_more(tmp_path, ray_here, apart, monkeypatch):
+def test_preparing_runs_ahead_by_some_shards_and_no_more(tmp_path, ray_here, monkeypatch):
     monkeypatch.setattr(stream_module, "AHEAD_BYTES", 16 << 20)
     stream = numbers(tmp_path, Ahead(str(tmp_path), 1 << 18), rows=600)
-    assert rows_of(stream, Resources(label_actors=1))["number"].to_pylist() == list(range(600))
+    assert rows_of(stream, Apart(label_actors=1))["number"].to_pylist() == list(range(600))
     ahead = int((tmp_path / "told").read_text())
     assert 1 < ahead < 30  # of 60 shards of 2.5 MiB
 

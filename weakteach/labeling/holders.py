@@ -14,8 +14,8 @@ import asyncio
 import logging
 import threading
 import time
-from collections import Counter
-from collections.abc import Hashable
+from collections import Counter, deque
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -27,7 +27,7 @@ from ray.exceptions import RayActorError, RayError
 
 from weakteach.artifacts.errors import LostError
 from weakteach.labeling.shards import Stream
-from weakteach.labeling.stages import failed_shards, make_shards
+from weakteach.labeling.stages import failed_shards, make_shards, prepare_shards
 from weakteach.models.resources import Resources
 from weakteach.models.room import has_room
 
@@ -39,6 +39,8 @@ LOOK_SECONDS = 0.5
 LOOKS = 2
 # While one shard is computed, another is on its way, and one that was computed is written.
 SHARDS_AT_A_TIME = 2
+# So many does a task hand over before it waits for the first.
+SHARDS_AHEAD = SHARDS_AT_A_TIME + 1
 # Holders that a shard may lose: more says that the shard takes them down.
 LOSSES_OF_A_SHARD = 3
 # Of all streams of a run together.
@@ -255,14 +257,28 @@ def _started_for(job: str) -> Any:
     return ray.remote(Holders).options(**options).remote()
 
 
-def relay_shards(batch: pa.Table, stream: Stream, resources: Resources, holders: Any) -> pa.Table:
-    """Have the shard of the batch, its one row, made by a holder; see ``stages.make_shards``."""
+def relay_shards(
+    batch: pa.Table, stream: Stream, resources: Resources, holders: Any
+) -> Iterator[pa.Table]:
+    """Have the shards of the batch, each of them a row, made by holders; see
+    ``stages.make_shards``. They are prepared here where holders have a device, the next ones while
+    one is computed."""
+    rows = (batch.slice(row, 1) for row in range(len(batch)))
+    given: deque[tuple[pa.Table, ray.ObjectRef[pa.Table]]] = deque()
+    for row in prepare_shards(batch, stream) if resources.preparing_cpus else rows:
+        given.append((row, holders.make.remote([ray.put(row)], stream, resources)))
+        if len(given) == SHARDS_AHEAD:
+            yield _made(stream, *given.popleft())
+    while given:
+        yield _made(stream, *given.popleft())
+
+
+def _made(stream: Stream, row: pa.Table, made: "ray.ObjectRef[pa.Table]") -> pa.Table:
     try:
-        made: pa.Table = ray.get(holders.make.remote([ray.put(batch)], stream, resources))
-        return made
+        return ray.get(made)
     except RayError as error:
         LOGGER.exception("a shard of %s", stream.input)
-        return failed_shards(batch, LostError(f"its actor was lost: {error}"))
+        return failed_shards(row, LostError(f"its actor was lost: {error}"))
 
 
 def _taken(resources: Resources) -> set[str]:

@@ -8,8 +8,8 @@ shards. Results pass neither through the driver nor through the object store, so
 the input. A killed worker loses the shard that it was at and nothing else, and no row is there
 twice.
 
-Actors are not Ray Data's own but those of the run (see ``holders.py``), which outlive a step: the
-second stage is then of tasks without resources that hand a shard to one of them and wait.
+Actors are not Ray Data's own but those of the run (see ``holders.py``), which outlive a step: then
+Ray Data's tasks, as many as label, prepare shards, hand them to the actors, and are some ahead.
 
 Without devices the process that holds the model prepares its own shards: Ray Data fuses tasks that
 want the same resources, and actors get what is not prepared. The arms of a study keep all cores
@@ -31,7 +31,7 @@ from ray.util import metrics
 
 from weakteach.artifacts.errors import LostError, StepError
 from weakteach.artifacts.step import Progress
-from weakteach.labeling.holders import SHARDS_AT_A_TIME, relay_shards, start_holders
+from weakteach.labeling.holders import SHARDS_AHEAD, relay_shards, start_holders
 from weakteach.labeling.shards import (
     QUARANTINE_SHARE,
     Busy,
@@ -132,9 +132,10 @@ def _made(
         return
     workers = min(len(shards), resources.label_workers)
     _quiet_context(workers)
+    together = SHARDS_AHEAD if resources.label_actors else 1
     dataset: ray.data.Dataset = ray.data.from_items(
         [{"start": shard.start, "stop": shard.stop} for shard in shards],
-        override_num_blocks=min(len(shards), HANDOUTS_PER_WORKER * workers),
+        override_num_blocks=min(-(-len(shards) // together), HANDOUTS_PER_WORKER * workers),
     )
     dataset.set_name(type(stream.work).__name__)
     if resources.label_actors:
@@ -155,8 +156,16 @@ def _through_tasks(
 ) -> ray.data.Dataset:
     # As many prepare as make, which fused stages have to be.
     pool = TaskPoolStrategy(size=workers)
-    return _prepared(dataset, stream, pool, resources.preparing_options()).map_batches(
-        make_shards,  # type: ignore[arg-type]  # takes the arguments below as well
+    prepared = dataset.map_batches(
+        prepare_shards,  # type: ignore[arg-type]  # takes the arguments below as well
+        fn_args=(stream,),
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=pool,
+        **resources.preparing_options(),
+    )
+    return prepared.map_batches(
+        make_shards,  # type: ignore[arg-type]  # as above
         fn_args=(stream, resources.threads),
         batch_size=1,  # a shard
         batch_format="pyarrow",
@@ -168,29 +177,13 @@ def _through_tasks(
 def _through_actors(
     dataset: ray.data.Dataset, stream: Stream, resources: Resources, workers: int
 ) -> ray.data.Dataset:
-    if resources.preparing_cpus:
-        pool = TaskPoolStrategy(size=workers)
-        dataset = _prepared(dataset, stream, pool, resources.preparing_options())
     return dataset.map_batches(
         relay_shards,  # type: ignore[arg-type]  # as above
         fn_args=(stream, resources, start_holders()),
-        batch_size=1,
-        batch_format="pyarrow",
-        compute=TaskPoolStrategy(size=SHARDS_AT_A_TIME * workers),
-        num_cpus=0,
-    )
-
-
-def _prepared(
-    dataset: ray.data.Dataset, stream: Stream, pool: TaskPoolStrategy, options: dict[str, Any]
-) -> ray.data.Dataset:
-    return dataset.map_batches(
-        prepare_shards,  # type: ignore[arg-type]  # as above
-        fn_args=(stream,),
         batch_size=None,
         batch_format="pyarrow",
-        compute=pool,
-        **options,
+        compute=TaskPoolStrategy(size=workers),
+        num_cpus=resources.preparing_cpus,
     )
 
 

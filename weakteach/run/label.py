@@ -111,13 +111,14 @@ def label(
     )  # fmt: skip
     missing = missing_of(store, walk([job.verdict, job.weak(options.seed)]))
     needed = widest(missing, resources, options.max_tokens)
-    refuse_room(store, missing, needed, resources, options.max_tokens, cluster)
+    wanted = Wanted(missing, needed, resources, options.max_tokens, cluster)
+    refuse_room(wanted, store)
     if cluster.check:
         if missing and not is_here(cluster.address):
-            look_there(console, cluster, missing, needed, resources, options.max_tokens, verbose)
+            look_there(wanted, console, verbose)
         console.print("All is there. Nothing was started.")
         return 0
-    start(console, cluster, missing, needed, resources, options.max_tokens, verbose)
+    start(wanted, console, verbose)
     from weakteach.run.cluster import shared
 
     return run_labeling(replace(job, store=shared(store)))
@@ -250,61 +251,54 @@ def missing_of(store: Store, steps: Sequence[Step]) -> list[Step]:
     return [step for step in steps if step.fingerprint not in existing]
 
 
-def refuse_room(
-    store: Store,
-    missing: Sequence[Step],
-    needed: Resources,
-    resources: Resources,
-    max_tokens: int,
-    cluster: Cluster,
-) -> None:
+@dataclass(frozen=True)
+class Wanted:
+    """The steps that must be computed, and on what: with ``resources``, or, where a training does
+    not fit these, with as many as are ``needed``."""
+
+    missing: Sequence[Step]
+    needed: Resources
+    resources: Resources
+    max_tokens: int
+    cluster: Cluster
+
+
+def refuse_room(wanted: Wanted, store: Store) -> None:
     """Raises UserError where disk or memory do not hold the steps that are missing, and tells what
     a cluster file leaves open."""
+    missing = wanted.missing
     taken = Taken(
-        missing, needed, max_tokens, footprints(missing, resources, max_tokens),
+        missing, wanted.needed, wanted.max_tokens,
+        footprints(missing, wanted.resources, wanted.max_tokens),
         disk_of(missing, [], 1).needed(drop=False), bytes_on_host(missing),
     )  # fmt: skip
-    refuse_problems(check_run(taken, store, cluster))
-    tell_open_questions(cluster.cluster_file, needed)
+    refuse_problems(check_run(taken, store, wanted.cluster))
+    tell_open_questions(wanted.cluster.cluster_file, wanted.needed)
 
 
-def look_there(
-    console: Console,
-    cluster: Cluster,
-    missing: Sequence[Step],
-    needed: Resources,
-    resources: Resources,
-    max_tokens: int,
-    verbose: bool,
-) -> None:
+def look_there(wanted: Wanted, console: Console, verbose: bool) -> None:
     """Say what would wait on a cluster. Raises UserError where its cards hold no step."""
     from weakteach.run.cluster import look_at
 
-    nodes, waits = look_at(cluster.address, needed, verbose)
-    refuse_problems(check_cards(nodes, missing, resources, max_tokens))
+    nodes, waits = look_at(wanted.cluster.address, wanted.needed, verbose)
+    refuse_problems(check_cards(nodes, wanted.missing, wanted.resources, wanted.max_tokens))
     for line in waits:
         console.print(line, soft_wrap=True)
 
 
-def start(
-    console: Console,
-    cluster: Cluster,
-    missing: Sequence[Step],
-    needed: Resources,
-    resources: Resources,
-    max_tokens: int,
-    verbose: bool,
-) -> None:
+def start(wanted: Wanted, console: Console, verbose: bool) -> None:
     """Start Ray, or join it, and say where its dashboard is and what waits for want of room. Raises
     UserError where its cards do not hold what is missing."""
     from weakteach.run.cluster import SECONDS_FOR_NODES, nodes_now, start_ray, what_waits
 
-    joined = start_ray(cluster.address, 1, resources, verbose, cluster.dashboard)
+    cluster = wanted.cluster
+    joined = start_ray(cluster.address, 1, wanted.resources, verbose, cluster.dashboard)
     if joined.dashboard:
         console.print(f"Dashboard: {joined.dashboard}", soft_wrap=True)
-    for line in what_waits(joined, needed, SECONDS_FOR_NODES):
+    for line in what_waits(joined, wanted.needed, SECONDS_FOR_NODES):
         console.print(line, soft_wrap=True)
-    refuse_problems(check_cards(nodes_now(), missing, resources, max_tokens))
+    nodes = nodes_now()
+    refuse_problems(check_cards(nodes, wanted.missing, wanted.resources, wanted.max_tokens))
 
 
 def refuse(looked: Sequence[Looked], ask_humans: int) -> None:
