@@ -75,11 +75,11 @@ def test_the_first_line_says_how_much_is_decided() -> None:
     found = findings()
     assert tally(found) == "2 of 3 claims decided."
     more = (*found.answers, Answer("sizes", "worse", ""), Answer("sizes", "not decided", ""))
-    failed = Answer("", "failed", "Failed in 1 arm.")
-    both = findings(answers=(*more, failed))
+    failed, gold = Answer("", "failed", "Failed in 1 arm."), Answer("", "told", "The gold agrees.")
+    both = findings(answers=(gold, *more, failed))
     assert tally(both) == "2 of 3 claims and 1 of 2 comparisons decided."
     assert tally(findings(claims=(), answers=(more[-1],))) == "0 of 1 comparison decided."
-    assert tally(findings(claims=(), answers=(failed,))) == ""
+    assert tally(findings(claims=(), answers=(gold, failed))) == ""
 
 
 def test_a_terminal_is_not_told_what_to_do() -> None:

@@ -5,7 +5,7 @@ import time
 import unicodedata
 from collections.abc import Sequence
 
-from weakteach.results.findings import DECIDED, Findings, TableOf, Value
+from weakteach.results.findings import DECIDED, FAILED, TOLD, Findings, TableOf, Value
 from weakteach.results.numbers import number, with_half, with_kept
 from weakteach.statistics.estimate import Estimate
 
@@ -53,7 +53,7 @@ def symbol(verdict: str) -> str:
 def tally(findings: Findings) -> str:
     """How many claims and comparisons are decided, as a sentence; empty where there are none."""
     claims = [one.verdict for one in findings.claims]
-    answered = [one.verdict for one in findings.answers if one.verdict != "failed"]
+    answered = [v for one in findings.answers if (v := one.verdict) not in (TOLD, FAILED)]
     decided, of_claims = (sum(v in DECIDED for v in found) for found in (answered, claims))
     counts = {
         "claim": (of_claims, len(claims)),

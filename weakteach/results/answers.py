@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 
 from weakteach.results.cells import Cell, human_of
 from weakteach.results.claims import whole
-from weakteach.results.findings import DECIDED, Answer, ClaimRow
+from weakteach.results.findings import DECIDED, FAILED, Answer, ClaimRow
 from weakteach.results.numbers import with_interval, with_kept
 from weakteach.statistics.decisions import (
     CONTRADICTED,
@@ -164,7 +164,7 @@ def failure_answers(failures: Iterable[tuple[str, str, str]]) -> tuple[Answer, .
     """A sentence for each reason for which roles failed; ``failures`` are arm, roles and reason."""
     counts = Counter((roles, why) for _, roles, why in failures)
     return tuple(
-        Answer("", "failed", f"Failed in {_arms(n)}, {roles}: {why.rstrip('.')}.")
+        Answer("", FAILED, f"Failed in {_arms(n)}, {roles}: {why.rstrip('.')}.")
         for (roles, why), n in counts.items()
     )
 

@@ -18,6 +18,8 @@ Value = str | int | float | Estimate | None
 
 # Verdicts of claims and comparisons on which a study has an answer.
 DECIDED = ("supported", "contradicted", "better", "worse")
+# Those of answers that no claim or comparison asked for.
+TOLD, FAILED = "told", "failed"
 # The heading of what is compared with students of human labels.
 MINUS_HUMAN = "minus human"
 

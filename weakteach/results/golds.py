@@ -5,13 +5,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from weakteach.artifacts.record import is_number
-from weakteach.results.findings import Answer
+from weakteach.results.findings import TOLD, Answer
 from weakteach.results.outcomes import MOST, Outcomes
 from weakteach.results.ran import Record, Records
 from weakteach.statistics.estimate import wilson_interval
 from weakteach.study.measures import Measure
 
-TOLD = "told"
 CHANCE = 0.5
 # Whose responses a step of each kind that reads with a gold scores.
 SCORED = {"GoldReward": "", "GoldLabels": " of pairs"}
