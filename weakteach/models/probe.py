@@ -155,13 +155,14 @@ def _plain(model: PreTrainedModel, texts: list[tuple[list[int], list[int]]]) -> 
     found = []
     for prompt, response in texts:
         ids = torch.tensor([prompt + response], device=model.device)
-        logits = model(input_ids=ids, use_cache=False).logits.float()
+        # In float64, as torch's log-softmax loses small terms beside a large one in float32.
+        logits = model(input_ids=ids, use_cache=False).logits.double()
         if logits.ndim == 2:  # of a scalar head, at the end
             found.append(logits[0, 0])
             continue
         scores = logits[0, len(prompt) - 1 : -1].log_softmax(-1)
         found.append(scores.gather(-1, ids[0, len(prompt) :, None]).sum())
-    return torch.stack(found)
+    return torch.stack(found).float()
 
 
 def _sums(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
