@@ -1,6 +1,7 @@
 """Runs in trackers, read back from what their own libraries wrote."""
 
 import struct
+import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,11 +180,17 @@ def test_wandb_offline_keeps_runs_that_can_be_synced(tmp_path, monkeypatch):
     follow(Store(tmp_path), ["wandb"], [arm(0), arm(1)])
     kept = list((tmp_path / "studies" / "study" / "wandb").glob("offline-run-*/run-*.wandb"))
     assert len(kept) == 2
-    content = b"".join(file.read_bytes() for file in kept)
-    for text in (arm(0).name, arm(1).name, "opt-230k", "weak/gold_reward/world_exact"):
-        assert text.encode() in content
+    wanted = {arm(0).name, arm(1).name, "opt-230k", "weak/gold_reward/world_exact"}
+    give_up = time.monotonic() + 20  # W&B's own process writes them
+    while missing := {text for text in wanted if text.encode() not in _bytes(kept)}:
+        assert time.monotonic() < give_up, missing
+        time.sleep(0.05)
     for file in tmp_path.rglob("*"):
         assert not file.is_file() or b"kkkkkkkk" not in file.read_bytes(), file
+
+
+def _bytes(files):
+    return b"".join(file.read_bytes() for file in files)
 
 
 def test_what_a_tracker_lacks_is_named(tmp_path, monkeypatch):

@@ -94,14 +94,16 @@ def start_ray(
     environment = WORKER_ENVIRONMENT | {"OMP_NUM_THREADS": str(resources.threads)}
     os.environ.update({k: os.environ.get(k, v) for k, v in environment.items()})
     address, given = ray_address(address)
-    options: dict[str, Any] = {"address": address}
-    if not address:
+    options: dict[str, Any]
+    if address:
+        given_to_workers = {"env_vars": {name: os.environ[name] for name in environment}}
+        options = {"address": address, "runtime_env": given_to_workers}
+    else:  # its workers inherit the environment, and those that Ray starts in advance are of use
         options = _local(concurrent, resources) | {"include_dashboard": dashboard}
     for tries_left in reversed(range(1 if address else STARTS)):
         try:
             terminated = signal.getsignal(signal.SIGTERM)
             context = ray.init(
-                runtime_env={"env_vars": {name: os.environ[name] for name in environment}},
                 log_to_driver=verbose,
                 logging_level=logging.INFO if verbose else logging.ERROR,
                 **options,
