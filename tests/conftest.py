@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
+from on_this_ray import on_this_ray
 
 from weakteach.cli import app
 from weakteach.models.tiny.family import base_folder
@@ -70,3 +71,10 @@ def here(capsys, monkeypatch):
         return code, *capsys.readouterr()
 
     return command
+
+
+@pytest.fixture
+def here_on_ray(ray_here, here):
+    """The same for commands that need Ray: on that of this process."""
+    with on_this_ray():
+        yield here

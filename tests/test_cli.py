@@ -37,11 +37,6 @@ def weakteach(*arguments):
 QUICK = ("--held-out", 0.5, "--curve", 0, "--other-seeds", 0)
 
 
-@pytest.fixture
-def joining(ray_address, monkeypatch):
-    monkeypatch.setenv("RAY_ADDRESS", ray_address)
-
-
 @pytest.fixture(scope="module")
 def labeled(tmp_path_factory):
     """Two files of the world's pairs, labeled by a tiny teacher."""
@@ -128,13 +123,13 @@ def test_preferences_load_with_datasets_and_feed_trl_unchanged(labeled, tmp_path
     assert trainer.train().global_step == 2
 
 
-def test_human_choices_of_the_unlabeled_file_change_no_label(labeled, joining, tmp_path):
+def test_human_choices_of_the_unlabeled_file_change_no_label(labeled, here_on_ray, tmp_path):
     folder, _ = labeled
     swapped = tmp_path / "many.jsonl"
     rows = [json.loads(line) for line in (folder / "many.jsonl").read_text().splitlines()[:200]]
     flipped = [{**r, "chosen": r["rejected"], "rejected": r["chosen"]} for r in rows]
     swapped.write_text("".join(json.dumps(row) + "\n" for row in flipped))
-    code, _, err = weakteach(
+    code, _, err = here_on_ray(
         *("label", "--labeled", folder / "few[final].jsonl", "--unlabeled", swapped),
         *("--teacher", "opt-45k", "--out", tmp_path / "out", "--storage", folder / "store"),
         *("--no-gate", "--weights", "C4", *QUICK),
@@ -164,10 +159,10 @@ def test_labels_have_a_card_that_says_whose_they_are(labeled):
 
 
 @pytest.mark.slow
-def test_asked_pairs_are_filled_in_and_given_back(labeled, joining, here, tmp_path):
+def test_asked_pairs_are_filled_in_and_given_back(labeled, here_on_ray, tmp_path):
     folder, _ = labeled
     few, plain, out = folder / "few[final].jsonl", tmp_path / "plain.jsonl", tmp_path / "out"
-    here("world", 60, "--start", 600, "--no-choices", "--out", plain)
+    here_on_ray("world", 60, "--start", 600, "--no-choices", "--out", plain)
     known = [json.loads(line) for line in few.read_text().splitlines()[:3]]
     with plain.open("a") as file:
         for row in known:  # what humans have labeled already
@@ -175,7 +170,7 @@ def test_asked_pairs_are_filled_in_and_given_back(labeled, joining, here, tmp_pa
             file.write(json.dumps({"prompt": row["prompt"], **both}) + "\n")
     asking = ("label", "--unlabeled", plain, "--teacher", "opt-45k", *QUICK, "--no-gate")
     asking += ("--storage", folder / "store", "--ask-humans", 6)
-    code, told, err = weakteach(*asking, "--labeled", few, "--out", out)
+    code, told, err = here_on_ray(*asking, "--labeled", few, "--out", out)
     assert code == 0, err
     assert "6 pairs for humans to label" in told
     assert {name for name in FORMS if (out / name).exists()} == set(FORMS)
@@ -191,13 +186,13 @@ def test_asked_pairs_are_filled_in_and_given_back(labeled, joining, here, tmp_pa
         writer.writerows(rows)
     filled = (out / "asked.csv").read_bytes()
     # The same run leaves a person's work alone, and no other run may delete it.
-    assert weakteach(*asking, "--labeled", few, "--out", out)[0] == 0
+    assert here_on_ray(*asking, "--labeled", few, "--out", out)[0] == 0
     assert (out / "asked.csv").read_bytes() == filled
     both = ("--labeled", few, "--labeled", out / "asked.csv")
-    code, _, err = here(*asking, *both, "--out", out, "--overwrite")
+    code, _, err = here_on_ray(*asking, *both, "--out", out, "--overwrite")
     assert code == 2
     assert "asked.csv lies there" in err
-    code, told, err = weakteach(*asking, *both, "--out", tmp_path / "next")
+    code, told, err = here_on_ray(*asking, *both, "--out", tmp_path / "next")
     assert code == 0, err
     verdict = json.loads((tmp_path / "next/verdict.json").read_text())
     assert verdict["facts"]["pairs"] == 305
@@ -313,12 +308,12 @@ def test_pairs_that_are_all_too_long_are_in_quarantine_when_a_run_fails(labeled,
 CASES = Path(__file__).parent / "preferences/cases"
 
 
-def test_a_teacher_not_told_from_chance_labels_nothing_unless_asked_to(joining, tmp_path):
+def test_a_teacher_not_told_from_chance_labels_nothing_unless_asked_to(here_on_ray, tmp_path):
     """Coin flips: with the pairs that it learned from, a teacher would seem to know them."""
     few, out = CASES / "leak-coin-flips.jsonl", tmp_path / "out"
     words = ("label", "--labeled", few, "--unlabeled", few, "--teacher", "opt-45k", *QUICK)
     words += ("--out", out, "--storage", tmp_path / "store")
-    code, told, err = weakteach(*words)
+    code, told, err = here_on_ray(*words)
     assert code == 3, told + err
     advice = json.loads((out / "verdict.json").read_text())["advice"]
     assert advice["kind"] in ("collect", "other")
@@ -328,7 +323,7 @@ def test_a_teacher_not_told_from_chance_labels_nothing_unless_asked_to(joining, 
     assert (out / "report.html").exists()
     assert not {"labels.parquet", "preferences.parquet", "README.md"} & set(os.listdir(out))
     assert not (tmp_path / "store" / "NewToTeacher").exists()
-    code, told, err = weakteach(*words, "--no-gate")
+    code, told, err = here_on_ray(*words, "--no-gate")
     assert code == 0, err
     assert "200 are pairs that the teacher learned from" in told
     assert "labeled, but left out of the agreement" in told
@@ -336,14 +331,14 @@ def test_a_teacher_not_told_from_chance_labels_nothing_unless_asked_to(joining, 
     assert json.loads((out / "verdict.json").read_text())["seen"]["agreement"] is None
     assert re.search(r"In both files[\s\S]*leak-coin-flips.jsonl +200 +200", told)
     # What a run left goes when the next one is stopped.
-    assert weakteach(*words)[0] == 3
+    assert here_on_ray(*words)[0] == 3
     assert not (out / "labels.parquet").exists()
 
 
 @pytest.mark.slow
-def test_a_teacher_learns_from_the_labeled_pairs_alone(joining, tmp_path):
+def test_a_teacher_learns_from_the_labeled_pairs_alone(here_on_ray, tmp_path):
     few = CASES / "partly-labeled.jsonl"
-    code, _, err = weakteach(
+    code, _, err = here_on_ray(
         *("label", "--labeled", few, "--unlabeled", few, "--teacher", "opt-45k", *QUICK),
         *("--out", tmp_path / "out", "--storage", tmp_path / "store", "--no-gate"),
     )

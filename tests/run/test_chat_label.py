@@ -1,15 +1,15 @@
 """``weakteach label`` on messages, by a tiny chat model, as its user runs it."""
 
+import io
 import json
-import os
-import subprocess
-import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import datasets
 import pyarrow.parquet as pq
 import pytest
 from chat_models import chat_folder, chat_tokenizer
+from on_this_ray import on_this_ray
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
@@ -44,7 +44,7 @@ def write(file, rows):
 
 
 @pytest.fixture(scope="module")
-def labeled(ray_address, tmp_path_factory):
+def labeled(ray_here, tmp_path_factory):
     """A teacher whose template takes no system turn, and what its run left and said."""
     folder = tmp_path_factory.mktemp("chat")
     teacher = chat_folder(folder / "teacher", "no system turn")
@@ -52,18 +52,14 @@ def labeled(ray_address, tmp_path_factory):
     refused = {**conversation(0), "prompt": [{"role": "user", "content": c} for c in "ab"]}
     rows = [*(conversation(n, n % 2 == 0) for n in range(60, 100)), refused]
     many = write(folder / "many.jsonl", rows)
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "weakteach", "label", "--labeled", few, "--unlabeled", many),
-            *("--teacher", teacher, "--out", folder / "out", "--storage", folder / "store"),
-            *QUICK,
-        ],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "200", "RAY_ADDRESS": ray_address},
-    )
-    assert done.returncode == 0, done.stderr
-    return folder, done.stdout
+    told = io.StringIO()
+    with on_this_ray(), redirect_stdout(told):
+        words = (
+            *("label", "--labeled", few, "--unlabeled", many, "--teacher", teacher),
+            *("--out", folder / "out", "--storage", folder / "store", *QUICK),
+        )
+        assert run(app, list(map(str, words))) == 0
+    return folder, told.getvalue()
 
 
 def preferences(folder, cache):
@@ -118,16 +114,14 @@ def test_the_preferences_train_a_student_with_trl(labeled, tmp_path):
     assert shown.endswith("<|im_start|>assistant\n")
 
 
-def test_preferences_as_text(labeled, ray_address, tmp_path, monkeypatch):
-    monkeypatch.setenv("RAY_ADDRESS", ray_address)
+def test_preferences_as_text(labeled, here_on_ray, tmp_path):
     folder, _ = labeled
-    arguments = [
+    code, _, err = here_on_ray(
         *("label", "--labeled", folder / "few.jsonl", "--unlabeled", folder / "many.jsonl"),
         *("--teacher", folder / "teacher", "--out", tmp_path / "out", "--as-text"),
         *("--storage", folder / "store", *QUICK),
-    ]
-    done = subprocess.run([sys.executable, "-m", "weakteach", *arguments], capture_output=True)
-    assert done.returncode == 0, done.stderr.decode()
+    )
+    assert code == 0, err
     texts = pq.read_table(tmp_path / "out/preferences.parquet").to_pylist()
     messages = pq.read_table(folder / "out/preferences.parquet").to_pylist()
     for text, row in zip(texts, messages, strict=True):
