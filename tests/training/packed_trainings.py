@@ -1,14 +1,12 @@
 """Trainings that read each prompt once, and TRL's on the same pairs, with the gradients of both."""
 
 import os
-import socket
 from contextlib import contextmanager
 from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from datasets import Dataset
 from families import CONFIGS, VOCABULARY, random_model
 from torch.distributed.tensor import DTensor
@@ -223,11 +221,3 @@ def in_group(rank, port):
     torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=120))
     yield
     torch.distributed.destroy_process_group()
-
-
-def spawn_two(worker, folder):
-    """Two processes that run ``worker(rank, port, folder)``."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(worker, (port, folder), nprocs=2)

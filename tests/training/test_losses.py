@@ -8,6 +8,7 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
 import torch
+from forked import run_two
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from packed_trainings import (
@@ -16,7 +17,6 @@ from packed_trainings import (
     in_group,
     ours,
     some_pairs,
-    spawn_two,
     stock,
 )
 
@@ -88,7 +88,7 @@ def run_worker(rank, port, folder):
 
 
 def test_two_workers_weigh_as_one_does(tmp_path):
-    spawn_two(run_worker, tmp_path)
+    run_two(run_worker, tmp_path)
     trainer = ours("dpo", FAMILY, some_pairs(), Lora(rank=4), tmp_path, 16, SMALL)
     trainer.weigh(torch.tensor(some_weights()))
     one, one_loss = first_gradients(trainer)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from families import CONFIGS, LLAMA_LIKE
+from forked import run_two
 from packed_trainings import (
     KINDS,
     WHOLE,
@@ -11,7 +12,6 @@ from packed_trainings import (
     in_group,
     ours,
     some_pairs,
-    spawn_two,
     stock,
 )
 from transformers import LlamaConfig
@@ -81,7 +81,7 @@ def run_worker(rank, port, folder):
 
 def test_two_workers_have_the_gradients_of_one(tmp_path):
     """Though they cut their shares in different numbers of parts."""
-    spawn_two(run_worker, tmp_path)
+    run_two(run_worker, tmp_path)
     for case, (kind, lora) in enumerate(CASES):
         theirs = first_gradients(stock(kind, "llama", some_pairs(), lora, tmp_path, 16))
         for rank in range(2):

@@ -7,15 +7,14 @@ two GPUs the same runs as it is.
 
 import json
 import os
-import socket
 from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from accelerate import state
 from accelerate.utils import DistributedType
+from forked import run_two
 from packed_trainings import (
     KINDS,
     assert_equal,
@@ -95,10 +94,7 @@ def run_worker(rank, port, folder, on_gpu):
 
 
 def sharded_is_whole(folder, on_gpu):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(run_worker, (port, folder, on_gpu), nprocs=2)
+    run_two(run_worker, folder, on_gpu)
     for case, (kind, lora, _) in enumerate(CASES):
         whole = ours(kind, FAMILY, some_pairs(), lora, folder, 16)
         theirs = first_gradients(whole)

@@ -7,7 +7,8 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from packed_trainings import in_group, spawn_two
+from forked import run_two
+from packed_trainings import in_group
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from weakteach.artifacts.computing import obtain
@@ -133,7 +134,7 @@ def stop_in_group(rank, port, folder):
 
 def test_two_workers_stop_where_one_does(store, tmp_path):
     (tmp_path / "store").symlink_to(store.root)
-    spawn_two(stop_in_group, tmp_path)
+    run_two(stop_in_group, tmp_path)
     one, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert one == other
     updates, losses = zip(*losses_of(store, STOPPED).items(), strict=True)

@@ -1,6 +1,5 @@
 import hashlib
 import json
-import multiprocessing as mp
 import os
 import shutil
 import signal
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 import ray.cloudpickle
 import ray.train
+from forked import forking
 from ray.train.v2._internal.execution.storage import StorageContext
 from transformers import TrainerCallback
 
@@ -144,7 +144,7 @@ def train_until_killed(storage, step):
 
 def test_killed_training_goes_on_from_its_checkpoint_to_the_same_bytes(tmp_path):
     step, storage = dpo(labels_of(256), epochs=4), str(tmp_path / "killed")
-    process = mp.get_context("spawn").Process(target=train_until_killed, args=(storage, step))
+    process = forking().Process(target=train_until_killed, args=(storage, step))
     process.start()
     scratch = Path(storage, "Dpo", f".{step.fingerprint}.scratch", "trainer")
     deadline = time.monotonic() + 120
