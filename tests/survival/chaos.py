@@ -2,7 +2,7 @@
 
     python tests/survival/chaos.py
     python tests/survival/chaos.py --kills 30 --seeds 0,1,2
-    python tests/survival/chaos.py --max-seeds 4                          # a study in rounds
+    python tests/survival/chaos.py --max-seeds 8 --pairs 1024             # a study in rounds
     python tests/survival/chaos.py --train-workers 0 --label-actors 0     # as on a laptop
 
 Raises a Ray cluster on this machine: a head without CPUs, and nodes that come and go. On it runs
@@ -310,12 +310,12 @@ def main(
     """The study undisturbed, then once with each monkey. Takes about 10 minutes for each."""
     choices = Choices(
         weak=("opt-45k", "opt-230k"),
-        student="opt-45k",
-        fractions=(Fraction(1, 2),),
+        student="opt-230k",
+        fractions=(Fraction(1, 8),),
         seeds=(0,),
         data=f"world:{pairs}",
         gold=("own",),
-        test_pairs=64,
+        test_pairs=128,
     )
     study, console = Study(choices, max_seeds, train_workers, label_actors), Console()
     monkeys = [int(seed) for seed in seeds.split(",")]
