@@ -86,6 +86,8 @@ def test_labels_equal_the_plain_computation(store, ray_here, lora):
             assert label[f"reward_{side}"] == pytest.approx(plain, abs=1e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_tasks_actors_and_stages_give_the_same_rows_and_the_schema_of_a_label(store, ray_here):
     source = WorldSource(1200, seed=2)
     pairs, by_tasks = labels_of(store, source)

@@ -254,6 +254,8 @@ def test_stages_apart_hand_on_whole_shards(tmp_path, ray_here, resources, reader
     assert shards.busy.making > 0
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_preparing_runs_ahead_by_some_shards_and_no_more(tmp_path, ray_here, monkeypatch):
     monkeypatch.setattr(stream_module, "AHEAD_BYTES", 16 << 20)
     stream = numbers(tmp_path, Ahead(str(tmp_path), 1 << 18), rows=600)

@@ -163,6 +163,8 @@ print(len(tries), ray.is_initialized(), joined)
 """
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_a_ray_that_does_not_come_up_in_time_is_started_again():
     command = [sys.executable, "-c", SLOW_TO_COME_UP]
     run = subprocess.run(command, capture_output=True, text=True, check=True)

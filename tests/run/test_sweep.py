@@ -202,6 +202,8 @@ def test_a_killed_sweep_goes_on_to_the_results_of_an_undisturbed_one(tmp_path):
     assert results_of(tmp_path / "killed").equals(results_of(tmp_path / "whole"))
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_a_terminated_sweep_ends_as_an_interrupted_one_does(ray_address, tmp_path):
     options = [*SMALL, "--weak", "opt-45k", "--fractions", "1/2"]
     run = subprocess.Popen(

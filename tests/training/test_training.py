@@ -228,6 +228,8 @@ class KilledOnce(Sft):
         return run_training(self, kill_rank_1, workspace)
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_a_killed_worker_is_no_failure_and_training_resumes(tmp_path, ray_here):
     store, schedule = Store(tmp_path), Schedule(1e-3, batch=16, epochs=2)
     step = KilledOnce(find_model("opt-45k"), labels_of(256), SftRecipe(schedule), seed=0)
