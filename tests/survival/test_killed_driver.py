@@ -66,9 +66,20 @@ def kill_a_driver(folder):
     print(json.dumps([before, after, free]))
 
 
+@pytest.fixture
+def another_ray():
+    """On the same host."""
+    up = "import ray; ray.init(num_cpus=1, include_dashboard=False); print('up'); input()"
+    options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", up], **options) as process:
+        assert process.stdout.readline() == "up\n"
+        yield
+        process.communicate("\n")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # for a machine that does much else
-def test_a_killed_driver_leaves_neither_an_actor_nor_a_device_taken(tmp_path):
+def test_a_killed_driver_leaves_neither_an_actor_nor_a_device_taken(another_ray, tmp_path):
     run = subprocess.run(
         [sys.executable, __file__, "kill", str(tmp_path)], capture_output=True, text=True,
         env={**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"},

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import ray
 from ray.train.v2._internal.callbacks import placement_group_callback
 from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 from ray.train.v2._internal.execution.controller.placement_group_cleaner import (
@@ -22,8 +23,14 @@ class EndingCleaner(PlacementGroupCleaner):
     """A detached actor that gives the devices of a group back when its controller was killed.
 
     Ray's then leaves by an exception in the thread that watches, which ends that thread alone: the
-    actor stays for as long as the cluster.
+    actor stays for as long as the cluster. On a host with several Rays it does not know which one
+    to ask, and that thread ends at once.
     """
+
+    def start_monitoring(self) -> Any:
+        if ray.is_initialized():
+            os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+        return super().start_monitoring()
 
     def _exit(self) -> None:
         if threading.current_thread() is self._monitor_thread:
