@@ -21,7 +21,7 @@ def run_two(worker, *arguments):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    forking()
+    forking()  # the server that start_processes asks
     torch.multiprocessing.start_processes(
         worker, (port, *arguments), nprocs=2, start_method="forkserver"
     )

@@ -1,4 +1,4 @@
-"""``weakteach label`` on messages, by a tiny chat model, as its user runs it."""
+"""``weakteach label`` on messages, by a tiny chat model."""
 
 import io
 import json
