@@ -27,7 +27,10 @@ settings.load_profile("no deadline")
 
 
 # These take longest: begun last, they would keep one of the workers when the others are done.
-LONGEST = ("test_cli.py", "test_sweep.py", "test_training.py", "test_chat_label.py")
+LONGEST = (
+    "test_cli.py", "test_stream.py", "test_training.py", "test_chat_label.py", "test_packed.py",
+    "test_sweep.py",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -132,7 +132,7 @@ def host_seconds(work: ImplicitReward, stream: Stream) -> float:
     )
     with tempfile.TemporaryDirectory() as folder, without:
         here = replace(stream, shards=folder)
-        for shard in cut(here):
+        for shard in cut(here, work.batch_tokens):
             prepared = prepare_shard(here, reader, shard)
             began = time.process_time()
             write_shard(here, shard, process_shard(here, loaded, prepared))

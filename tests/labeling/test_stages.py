@@ -122,7 +122,7 @@ def both(stream, *shards):
 def test_rows_are_refused_in_either_stage_with_their_reasons(tmp_path):
     stream = numbers(tmp_path, Processes(unreadable=(3, 7), unmakeable=(4, 25)))
     stream.store.filesystem.create_dir(stream.shards, recursive=True)
-    made = both(stream, *cut(stream))
+    made = both(stream, *cut(stream, 8192))
     assert [(row["rows"], row["quarantined"]) for row in made[:4]] == [
         (7, 3), (10, 0), (9, 1), (10, 0),
     ]  # fmt: skip
@@ -143,7 +143,7 @@ def test_rows_are_refused_in_either_stage_with_their_reasons(tmp_path):
 
 def test_a_shard_of_one_row_that_cannot_be_prepared_is_all_quarantine(tmp_path):
     stream = numbers(tmp_path, Processes(unreadable=(1,)), rows=3, chunk_rows=1)
-    rows = both(stream, *cut(stream))
+    rows = both(stream, *cut(stream, 8192))
     assert [(row["rows"], row["quarantined"]) for row in rows] == [(1, 0), (0, 1), (1, 0)]
 
 
@@ -182,7 +182,7 @@ def test_a_device_without_memory_is_no_fault_of_rows_and_names_the_remedy(tmp_pa
     full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nAnd more.")
     for chunk_rows in (1, 10):
         stream = numbers(tmp_path, Processes(broken=full), rows=10, chunk_rows=chunk_rows)
-        row = both(stream, *cut(stream))[0]
+        row = both(stream, *cut(stream, 8192))[0]
         assert (row["quarantined"], row["passes"]) == (0, False)
         assert row["error"].startswith("the device has no memory for a batch: lower --batch-tokens")
         assert row["error"].endswith("(CUDA out of memory. Tried to allocate 2 GiB.)")
@@ -209,8 +209,8 @@ def test_a_shard_that_is_there_is_not_made_again(tmp_path):
 def test_rows_of_a_shard_of_several_chunks_are_processed_together(tmp_path, monkeypatch):
     monkeypatch.setattr("weakteach.labeling.shards.MAX_SHARDS", 2)
     stream = numbers(tmp_path, Processes(unmakeable=(45,)))
-    assert cut(stream) == [range(30), range(30, 60)]
-    both(stream, *cut(stream))
+    assert cut(stream, 8192) == [range(30), range(30, 60)]
+    both(stream, *cut(stream, 8192))
     together = pa.concat_tables(stream_chunks(stream, Resources()).tables())["together"]
     # The shard that fails is cut into chunks, and the chunk that fails into halves.
     assert together.to_pylist() == [30] * 30 + [10] * 10 + [5] * 5 + [1] + [3] * 3 + [10] * 10

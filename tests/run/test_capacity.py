@@ -66,6 +66,9 @@ def test_clusters_that_fit(tmp_path):
         assert not check_cluster("cluster.yaml", nodes(tmp_path), resources)
     alive = [{"Alive": True, "NodeName": "a", "Resources": {"CPU": 4.0}}, {"Alive": False}]
     assert nodes_of_ray(alive) == [NodeType("a", {"CPU": 4.0}, 1)]
+    set_aside = {"CPU": 4.0, "memory": 7e9, "object_store_memory": 3e9}
+    (node,) = nodes_of_ray([{"Alive": True, "NodeName": "a", "Resources": set_aside}])
+    assert node.memory == 1e10
     (problem,) = check_cluster("ray", nodes_of_ray(alive), Resources(label_actors=1, gpus=1))
     assert "no node has 1 GPUs" in problem.what
     (tmp_path / "other.yaml").write_text("a: 1")

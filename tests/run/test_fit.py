@@ -19,7 +19,7 @@ from weakteach.run.fit import (
     plan_memory,
 )
 from weakteach.run.nodes import NodeType, smallest_card
-from weakteach.run.readiness import check_cards, check_footprints
+from weakteach.run.readiness import check_cards, check_footprints, check_nodes
 from weakteach.run.simulation import tasks_of, widest
 from weakteach.steps.data import HeldOut, Pairs, Split
 from weakteach.steps.evaluation import Generate, GoldReward
@@ -202,6 +202,18 @@ def test_what_workers_load_into_the_memory_of_their_host(steps):
     assert told["Sft", "large"] == (4 * weights, 4)
     assert told["Dpo", "large"] == (2 * weights, 4)  # adapters are trained
     assert told["WeakLabels", "large"] == (0, 1)
+
+
+def test_what_workers_load_must_fit_the_memory_of_hosts_that_are_there(steps):
+    loaded = 4 * 4 * shape_for(steps[2].start).parameters
+    resources = replace(RESOURCES, gpu_type="A100-80G")
+    room = replace(card("host", "A100-80G", gpus=8), memory=loaded + 1.0)
+    assert check_nodes([room], steps, resources, 512) == []
+    assert check_nodes([replace(room, memory=None)], steps, resources, 512) == []
+    (problem,) = check_nodes([room, replace(room, memory=loaded - 1.0)], steps, resources, 512)
+    assert "the workers of Sft of large load about" in problem.what
+    two = replace(card("two", "A100-80G", gpus=2), memory=loaded / 2)  # so many workers get there
+    assert check_nodes([two], steps, resources, 512) == []
 
 
 def test_the_table_has_the_largest_model_of_each_kind_and_way(steps):

@@ -85,11 +85,15 @@ def numbers(storage, weak):
     return frame.loc[frame["weak"] == weak].set_index(["role", "measure"])
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_the_price_of_a_human_label_is_kept_for_the_report(finished):
     storage, _, _ = finished
     assert read_manifest(Store(storage), "size_grid").info.label_price == 0.25
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_every_role_of_a_sound_arm_has_numbers_with_documented_columns(finished):
     storage, _, _ = finished
     results = results_of(storage)
@@ -103,6 +107,8 @@ def test_every_role_of_a_sound_arm_has_numbers_with_documented_columns(finished)
     assert rows.loc["weak"].loc[shares, "value"].between(0, 1).all()
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_numbers_are_those_of_the_artifacts_recomputed_with_pandas(finished):
     storage, _, _ = finished
     rows = numbers(storage, "opt-45k")
@@ -132,6 +138,8 @@ def test_numbers_are_those_of_the_artifacts_recomputed_with_pandas(finished):
     assert seen == 1
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_a_manifest_names_all_that_its_artifacts_were_made_of(finished):
     storage, _, _ = finished
     manifest = json.loads(Path(storage, "studies", "size_grid", "study.json").read_text())
@@ -142,6 +150,8 @@ def test_a_manifest_names_all_that_its_artifacts_were_made_of(finished):
     assert find_garbage(Store(storage)).items == ()
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_a_failed_arm_is_rows_with_a_reason_and_the_others_go_on(finished):
     storage, _, (code, out, err) = finished
     rows = numbers(storage, "broken")
@@ -154,6 +164,8 @@ def test_a_failed_arm_is_rows_with_a_reason_and_the_others_go_on(finished):
     assert "lower the learning rate" in page
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_sft_models_that_are_done_with_are_dropped_and_their_records_told(finished):
     storage, _, (_, out, _) = finished
     tuned = list(Path(storage).glob("Sft/[0-9a-f]*"))
@@ -164,6 +176,8 @@ def test_sft_models_that_are_done_with_are_dropped_and_their_records_told(finish
     assert "Sft of opt-45k" in page
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_a_study_whose_steps_another_has_computed_computes_nothing(finished):
     storage, _, _ = finished
     sound = [*SMALL, "--weak", "opt-45k", "--fractions", "1/2"]

@@ -1,17 +1,16 @@
 """Experiments as values, and their scripts as their users plan them."""
 
-import os
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from fractions import Fraction
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from weakteach.artifacts.step import walk
 from weakteach.results.analysis import AXES, PLACES
+from weakteach.run.command import Sweep
 from weakteach.steps.evaluation import Agreement
 from weakteach.steps.teachers import Alike, Reliability
 from weakteach.steps.views import Calibrated, Gated, Weighted
@@ -37,20 +36,22 @@ def grid():
     return make_grid(EMBEDDED, EMBEDDED.ranges, Choices())
 
 
-def plan(script, *options):
-    run = subprocess.run(
-        [sys.executable, str(script), "--plan", *options],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "200", "HF_HUB_OFFLINE": "1"},
-    )
-    assert run.returncode == 0, run.stderr
-    return run.stdout
+@pytest.fixture
+def plan(capsys, monkeypatch):
+    """Plans a script in this process; what it prints."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def command(script, *options):
+        here = vars(import_module(f"sweeps.{script.stem}")).values()
+        (found,) = (value for value in here if isinstance(value, Sweep))
+        assert found.run(["--plan", *options]) == 0, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    return command
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_every_script_is_short_and_plans_without_running(script, tmp_path):
+def test_every_script_is_short_and_plans_without_running(script, tmp_path, plan):
     assert len(script.read_text().splitlines()) <= 40
     out = plan(script, "--storage", str(tmp_path / "store"))
     assert re.search(r"[1-9]\d* unique steps 0 of which exist", out.replace(",", ""))
@@ -58,7 +59,7 @@ def test_every_script_is_short_and_plans_without_running(script, tmp_path):
 
 
 @pytest.mark.parametrize("preset", ["embedded", "paper"])
-def test_the_plan_of_the_whole_publication_lists_every_experiment(tmp_path, preset):
+def test_the_plan_of_the_whole_publication_lists_every_experiment(tmp_path, preset, plan):
     out = plan(ROOT / "sweeps/paper.py", "--preset", preset, "--storage", str(tmp_path / "store"))
     assert re.findall(r"│ ([ECR]\d+) ", out) == IDS
 

@@ -1,5 +1,7 @@
 """Trainings that read each prompt once have the gradients of TRL's trainers as they come."""
 
+from itertools import product
+
 import pytest
 import torch
 from families import CONFIGS, LLAMA_LIKE
@@ -22,10 +24,22 @@ from weakteach.models.resources import Resources
 from weakteach.training.packed import in_parts
 from weakteach.training.recipes import Lora
 
+# Of every family one way that shares prompts and one that does not; the others are slow.
+QUICK = {("sft", True), ("dpo", False)}
 
-@pytest.mark.parametrize("lora", [None, Lora(rank=4)], ids=["full", "adapters"])
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("family", CONFIGS)
+
+def ways(families, all_ways_of):
+    """Of each family all ways to train it, quick for ``all_ways_of``."""
+    for family, kind, adapters in product(families, KINDS, (False, True)):
+        quick = family in all_ways_of or (kind, adapters) in QUICK
+        yield pytest.param(
+            family, kind, Lora(rank=4) if adapters else None,
+            marks=() if quick else pytest.mark.slow,
+            id=f"{family}-{kind}-{'adapters' if adapters else 'full'}",
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(("family", "kind", "lora"), ways(CONFIGS, {"opt", "llama"}))
 def test_gradients_are_those_of_the_stock_trainer(family, kind, lora, tmp_path):
     """With as much of the update in the model at once as fits in 80 tokens, against TRL's
     accumulation over four batches."""
@@ -37,9 +51,10 @@ def test_gradients_are_those_of_the_stock_trainer(family, kind, lora, tmp_path):
         assert_equal(first_gradients(trainer), theirs)
 
 
-@pytest.mark.parametrize("lora", [None, Lora(rank=4)], ids=["full", "adapters"])
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("family", ["opt", "llama", "qwen3", "smollm3", "gemma3"])
+FAMILIES = ["opt", "llama", "qwen3", "smollm3", "gemma3"]
+
+
+@pytest.mark.parametrize(("family", "kind", "lora"), ways(FAMILIES, {"llama"}))
 def test_checkpointed_activations_change_no_gradient(family, kind, lora, tmp_path):
     """And layers are indeed run anew: each is called twice."""
     pairs, resources, found = some_pairs(), Resources(train_tokens=80), []

@@ -1,9 +1,10 @@
 """The shards of a stream: which rows make one, how it is made, and the artifact that all make.
 
 Rows are kept in shards of whole chunks of CHUNK_ROWS. Both follow from the number of the input's
-rows alone, so results depend neither on who makes a shard nor on how many are at work, and a shard
-that is there is not made again. Work has two parts, which may be done by two processes: the rows of
-a shard are prepared on a CPU (read and tokenized), then processed where the model is.
+rows and the tokens of a batch alone, so results depend neither on who makes a shard nor on how many
+are at work, and a shard that is there is not made again. Work has two parts, which may be done by
+two processes: the rows of a shard are prepared on a CPU (read and tokenized), then processed where
+the model is.
 
 A row that cannot be prepared or processed goes to quarantine with its reason, and a stream goes on
 without it: one that fails alone, and again. To find it, a shard that fails is cut into its chunks,
@@ -36,6 +37,10 @@ from weakteach.preferences.pair import CHUNK_ROWS
 LOGGER = logging.getLogger(__name__)
 # A shard is what a kill can lose, a Ray task, and a file: as small as a chunk, but not too many.
 MAX_SHARDS = 1024
+# A batch is never of two shards. Of large batches, shards are as large as one of rows so short,
+# but there stay so many shards that all who label have a few.
+ROW_TOKENS = 64
+ENOUGH_SHARDS = 64
 QUARANTINE_SHARE = 0.05
 # Keys of a schema's metadata. A work may tell the tokens that it read in that of its result.
 TOKENS, QUARANTINED = b"tokens", b"quarantined"
@@ -99,10 +104,13 @@ class Stream:
             raise StepError(f"{self.input} holds no rows to process")
         return rows
 
-    def shard_rows(self, rows: int) -> int:
-        """Rows of each shard of an input of so many rows; the last one may have fewer."""
+    def shard_rows(self, rows: int, batch_tokens: int) -> int:
+        """Rows of each shard of an input of so many rows, of which batches of so many tokens are
+        made; the last one may have fewer."""
         chunks = -(-rows // self.chunk_rows)
-        return self.chunk_rows * -(-chunks // MAX_SHARDS)
+        of_a_batch = batch_tokens // (ROW_TOKENS * self.chunk_rows)
+        least = -(-chunks // MAX_SHARDS)
+        return self.chunk_rows * max(least, min(of_a_batch, chunks // ENOUGH_SHARDS))
 
     def path(self, shard: range) -> str:
         return f"{self.shards}/{shard.start:09d}-{shard.stop:09d}.parquet"
@@ -117,10 +125,10 @@ class Made:
     tokens: int
 
 
-def cut(stream: Stream) -> list[range]:
+def cut(stream: Stream, batch_tokens: int) -> list[range]:
     """The rows of each shard, in the order of the input."""
     rows = stream.rows()
-    size = stream.shard_rows(rows)
+    size = stream.shard_rows(rows, batch_tokens)
     return [range(start, min(start + size, rows)) for start in range(0, rows, size)]
 
 

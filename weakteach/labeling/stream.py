@@ -69,7 +69,7 @@ def stream_chunks(
     """
     filesystem = stream.store.filesystem
     filesystem.create_dir(stream.shards, recursive=True)
-    shards = cut(stream)
+    shards = cut(stream, resources.batch_tokens)
     infos = filesystem.get_file_info([stream.path(shard) for shard in shards])
     found = [shard for shard, info in zip(shards, infos, strict=True) if info.is_file]
     missing = [shard for shard, info in zip(shards, infos, strict=True) if not info.is_file]

@@ -53,8 +53,7 @@ class Resources:
     train_tokens: int = 8192
     """Most tokens that a device takes at once in training."""
     batch_tokens: int = 8192
-    """Tokens of a batch of labeling or generation, with its padding; a batch has no more than the
-    128 pairs of a chunk."""
+    """Tokens of a batch of labeling or generation, with its padding."""
     attention: Attention = "sdpa"
     """How pairs are read, in labeling and training: flex skips what the mask hides, is meant for
     CUDA, and slow on a CPU."""

@@ -32,7 +32,7 @@ from weakteach.run.prices import (
     read_prices,
     tariff_of,
 )
-from weakteach.run.readiness import Taken, check_cards, check_run, refuse, tell_open_questions
+from weakteach.run.readiness import Taken, check_nodes, check_run, refuse, tell_open_questions
 from weakteach.run.simulation import longest_first, simulation_table, tasks_of, widest
 from weakteach.study.arms import Grid
 from weakteach.study.experiment import Experiment, arms_of
@@ -162,10 +162,11 @@ class Planned:
         if self.computes:
             ray_address(asked.running.address)
 
-    def check_cards(self, nodes: Sequence[NodeType]) -> None:
-        """Raises UserError where steps do not fit a GPU of nodes that are there."""
+    def check_nodes(self, nodes: Sequence[NodeType]) -> None:
+        """Raises UserError where steps do not fit the GPUs or the memory of nodes that are
+        there."""
         missing, resources = self.plan.missing, self.asked.resources
-        refuse(check_cards(nodes, missing, resources, self.asked.max_tokens))
+        refuse(check_nodes(nodes, missing, resources, self.asked.max_tokens))
 
 
 class RoundsCost:

@@ -122,7 +122,7 @@ class Sweep:
                 from weakteach.run.cluster import look_at  # Ray
 
                 nodes, waits = look_at(asked.running.address, planned.widest, asked.verbose)
-                planned.check_cards(nodes)
+                planned.check_nodes(nodes)
                 for line in waits:
                     console.print(line, soft_wrap=True)
             console.print(f"All is there. {plan_sentence(planned.plan)} Nothing was started.")

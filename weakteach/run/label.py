@@ -42,9 +42,9 @@ from weakteach.run.options import (
 )
 from weakteach.run.readiness import (
     Taken,
-    check_cards,
     check_cluster_file,
     check_needs,
+    check_nodes,
     check_run,
     tell_open_questions,
 )
@@ -281,7 +281,7 @@ def look_there(wanted: Wanted, console: Console, verbose: bool) -> None:
     from weakteach.run.cluster import look_at
 
     nodes, waits = look_at(wanted.cluster.address, wanted.needed, verbose)
-    refuse_problems(check_cards(nodes, wanted.missing, wanted.resources, wanted.max_tokens))
+    refuse_problems(check_nodes(nodes, wanted.missing, wanted.resources, wanted.max_tokens))
     for line in waits:
         console.print(line, soft_wrap=True)
 
@@ -298,7 +298,7 @@ def start(wanted: Wanted, console: Console, verbose: bool) -> None:
     for line in what_waits(joined, wanted.needed, SECONDS_FOR_NODES):
         console.print(line, soft_wrap=True)
     nodes = nodes_now()
-    refuse_problems(check_cards(nodes, wanted.missing, wanted.resources, wanted.max_tokens))
+    refuse_problems(check_nodes(nodes, wanted.missing, wanted.resources, wanted.max_tokens))
 
 
 def refuse(looked: Sequence[Looked], ask_humans: int) -> None:

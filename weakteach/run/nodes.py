@@ -120,10 +120,18 @@ def nodes_of_ray(alive: Iterable[Mapping[str, Any]]) -> list[NodeType]:
     """The nodes of a running cluster, as ``ray.nodes()`` lists them; one that scales up by itself
     may get others, which its file tells."""
     return [
-        NodeType(str(node.get("NodeName")), node["Resources"], 1)
+        NodeType(str(node.get("NodeName")), node["Resources"], 1, memory=_memory(node["Resources"]))
         for node in alive
         if node.get("Alive")
     ]
+
+
+def _memory(resources: Mapping[str, float]) -> float | None:
+    """Bytes of a node's memory: Ray sets a part of it aside for objects. Where Ray was told a
+    number, this is more than there is, and nothing is refused that has room."""
+    if "memory" not in resources:
+        return None
+    return resources["memory"] + resources.get("object_store_memory", 0.0)
 
 
 def smallest_card(nodes: Iterable[NodeType], resources: Resources) -> float | None:

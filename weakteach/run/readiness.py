@@ -116,10 +116,10 @@ class Taken:
     written: float
     on_host: float
 
-    @property
-    def loads(self) -> list[tuple[str, float, int]]:
-        """See ``check_host_memory``."""
-        return [(one.name, one.loaded, one.workers) for one in self.footprints]
+
+def loads_of(footprints: Iterable[Footprint]) -> list[tuple[str, float, int]]:
+    """What workers load into the memory of their host, as ``check_host_memory`` takes it."""
+    return [(one.name, one.loaded, one.workers) for one in footprints]
 
 
 def check_run(taken: Taken, store: Store, where: Cluster) -> list[Problem]:
@@ -139,7 +139,7 @@ def _check_file(file: Path, taken: Taken) -> list[Problem]:
     return [
         *check_cluster(file.name, nodes, resources),
         *check_hosts(file.name, nodes, resources, taken.on_host),
-        *check_host_memory(file.name, hosts_of(nodes, resources), taken.loads),
+        *check_host_memory(file.name, hosts_of(nodes, resources), loads_of(taken.footprints)),
         *check_cards(nodes, taken.missing, resources, taken.max_tokens),
     ]
 
@@ -147,12 +147,23 @@ def _check_file(file: Path, taken: Taken) -> list[Problem]:
 def _check_machine(taken: Taken, store: Store) -> list[Problem]:
     """This machine, on which Ray is to start."""
     hosts = [Host("this machine", memory_here())]
-    problems = check_host_memory("this machine", hosts, taken.loads)
+    problems = check_host_memory("this machine", hosts, loads_of(taken.footprints))
     if store.is_local:
         return problems
     folder = cache_folder()
     remedy = "WEAKTEACH_CACHE on a larger disk, or --sft-lora"
     return problems + check_disk(str(folder), free_bytes(folder), taken.on_host, remedy)
+
+
+def check_nodes(
+    nodes: Sequence[NodeType], missing: Sequence[Step], resources: Resources, max_tokens: int
+) -> list[Problem]:
+    """That steps fit the cards and the memory of nodes that are there."""
+    found = footprints(missing, resources, max_tokens)
+    return [
+        *check_cards(nodes, missing, resources, max_tokens),
+        *check_host_memory("Ray", hosts_of(nodes, resources), loads_of(found)),
+    ]
 
 
 def check_cards(

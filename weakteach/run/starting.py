@@ -53,7 +53,7 @@ def _join(console: Console, planned: Planned) -> int:
         console.print(f"Dashboard: {joined.dashboard}", soft_wrap=True)
     for line in what_waits(joined, planned.widest, SECONDS_FOR_NODES):
         console.print(line, soft_wrap=True)
-    planned.check_cards(nodes_now())
+    planned.check_nodes(nodes_now())
     patience = SECONDS_FOR_NODES if joined.by_address else 0.0
     at_once = arms_at_once(planned.at_once, resources, patience)
     console.print(f"{at_once}.")

@@ -87,12 +87,12 @@ class Lab:
     def weak(self) -> WeakLabels:
         return WeakLabels(self.teacher, self.split.unlabeled, self.dtype)
 
-    @property
+    @cached_property
     def tested(self) -> WeakLabels:
         """The teacher's labels of the test part."""
         return WeakLabels(self.teacher, self.point.data.held_out.test, self.dtype)
 
-    @property
+    @cached_property
     def taught(self) -> Labels:
         """The weak labels that students learn from: all, or those that pass the gate."""
         return Gated(self.weak, self.verdict, self.gate) if self.gate else self.weak
@@ -107,7 +107,7 @@ class Lab:
     def random(self) -> RandomFlips:
         return RandomFlips(self.human, self.taught, self.point.seed)
 
-    @property
+    @cached_property
     def verdict(self) -> Verdict:
         """On the teacher's model and recipes, by cross-fitting on the labeled part."""
         folds, name = Folds(self.split.labeled, FOLDS_OF_A_VERDICT, 1), name_of(self.point.weak)
@@ -179,7 +179,7 @@ class Lab:
             dpo = replace(dpo, loss="cdpo", soft=True)
         return dpo_from(start, labels, dpo, *how)
 
-    @property
+    @cached_property
     def _stopped(self) -> Dpo:
         """A student of all human labels of the labeled part, for as many updates of DPO as were
         best for one of three quarters of them, by the loss on the last quarter."""
@@ -295,7 +295,7 @@ class Lab:
         name, seed = type(step).__name__, self.point.seed
         return Measure(self.setting, seed, kind, role, of, name, step.fingerprint, step)
 
-    @property
+    @cached_property
     def setting(self) -> Setting:
         point = self.point
         dpo = point.dpo or point.usual_dpo

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any, Literal
 
 # Of DPO's kind: DPO itself (Rafailov et al. 2023, eq. 7), IPO (Azar et al. 2023, eq. 17, by token
@@ -108,6 +109,7 @@ class DpoRecipe:
             raise ValueError("Give the noise of all pairs or take each pair's own, not both")
 
 
+@cache  # asked for every measure of a study, of a few recipes
 def changes_of(recipe: DpoRecipe, usual: DpoRecipe) -> str:
     """Where a recipe differs from the usual one, such as ``lora.rank 16``."""
     mine, theirs = (dict(_leaves("", asdict(of))) for of in (recipe, usual))
