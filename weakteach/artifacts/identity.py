@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
 from fractions import Fraction
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any, ClassVar
 
 FINGERPRINT_LENGTH = 20
@@ -99,13 +99,9 @@ def _parameters(instance: Any, complete: bool = False) -> dict[str, Any]:
 
 def identity_fields(instance: Any) -> Iterator[tuple[Field[Any], Any]]:
     """The fields of a dataclass instance that are part of its identity, with their values."""
-    for field in _of_identity(type(instance)):
-        yield field, getattr(instance, field.name)
-
-
-@cache
-def _of_identity(kind: type) -> tuple[Field[Any], ...]:
-    return tuple(field for field in fields(kind) if field.metadata.get("identity", True))
+    for field in fields(instance):
+        if field.metadata.get("identity", True):
+            yield field, getattr(instance, field.name)
 
 
 def _is_left_out(field: Field[Any], value: Any) -> bool:
