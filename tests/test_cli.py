@@ -1,16 +1,19 @@
 import csv
 import html
+import io
 import json
 import os
 import re
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from on_this_ray import on_this_ray
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
@@ -38,8 +41,9 @@ QUICK = ("--held-out", 0.5, "--curve", 0, "--other-seeds", 0)
 
 
 @pytest.fixture(scope="module")
-def labeled(tmp_path_factory):
-    """Two files of the world's pairs, labeled by a tiny teacher."""
+def labeled(ray_here, tmp_path_factory):
+    """Two files of the world's pairs, labeled by a tiny teacher; the exit code and what was
+    printed."""
     folder = tmp_path_factory.mktemp("label")
     few, many = folder / "few[final].jsonl", folder / "many.jsonl"
     assert run(app, ["world", "300", "--out", str(few)]) == 0
@@ -48,12 +52,15 @@ def labeled(tmp_path_factory):
     assert run(app, ["world", "40", "--domain", "posts", "--out", str(posts)]) == 0
     with many.open("a") as file:
         file.write('{"prompt": "p", "chosen": "same", "rejected": "same"}\nnot json\n')
-    outcome = weakteach(
+    words = (
         *("label", "--labeled", few, "--unlabeled", many, "--teacher", "opt-45k", *QUICK),
         *("--out", folder / "out", "--storage", folder / "store", "--no-gate"),
         *("--label-price", 0.5, "--weights", "C4", "--elsewhere", posts),
     )
-    return folder, outcome
+    out, err = io.StringIO(), io.StringIO()
+    with on_this_ray(), redirect_stdout(out), redirect_stderr(err):
+        code = run(app, list(map(str, words)))
+    return folder, (code, out.getvalue(), err.getvalue())
 
 
 def test_label_writes_a_label_for_every_pair_and_says_how_good_the_teacher_is(labeled):

@@ -122,6 +122,8 @@ def test_there_are_more_holders_where_the_cluster_has_room(tmp_path, ray_here, t
     assert len(set(loads(tmp_path))) == 2
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_a_shard_that_takes_its_holders_down_is_lost_after_some(tmp_path, ray_here, times):
     with pytest.raises(LostError, match="its actor was lost"):
         stream_chunks(replace(times(2, dies=True), chunk_rows=60), ONE)

@@ -30,13 +30,16 @@ QUICK = {("sft", True), ("dpo", False)}
 
 def ways(families, all_ways_of):
     """Of each family all ways to train it, quick for ``all_ways_of``."""
-    for family, kind, adapters in product(families, KINDS, (False, True)):
-        quick = family in all_ways_of or (kind, adapters) in QUICK
-        yield pytest.param(
+    return [
+        pytest.param(
             family, kind, Lora(rank=4) if adapters else None,
-            marks=() if quick else pytest.mark.slow,
+            marks=[]
+            if family in all_ways_of or (kind, adapters) in QUICK
+            else [pytest.mark.slow],
             id=f"{family}-{kind}-{'adapters' if adapters else 'full'}",
-        )  # fmt: skip
+        )
+        for family, kind, adapters in product(families, KINDS, (False, True))
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("family", "kind", "lora"), ways(CONFIGS, {"opt", "llama"}))
