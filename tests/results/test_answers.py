@@ -73,6 +73,32 @@ def test_the_size_grid_says_where_weak_labels_are_worse_and_where_that_is_not_kn
     assert second.endswith(" more seeds would decide it.")
 
 
+def test_human_and_weak_labels_together_are_compared_with_the_human_ones_alone(bed):
+    few, half = {"fraction": "1/8"}, {"fraction": "1/2"}
+    found = said(
+        bed,
+        experiment(
+            "sizes", "fraction",
+            *students(bed, "few_long", 0.2, wobble=0, **few),
+            *students(bed, "both", 0.5, **few),
+            *students(bed, "few_long", 1.0, wobble=0, **half),
+            *students(bed, "both", 0.95, wobble=1.0, **half),
+        ),
+    )  # fmt: skip
+    (better, first), (open_, second) = found
+    assert (better, open_) == ("better", "not decided")
+    together = "human labels of the labeled part with weak ones of the others"
+    # As above: the same spread of the seeds.
+    assert first == (
+        f"With 1/8 of the pairs labeled, {together} teach better than these human labels alone: "
+        "+0.300 [0.285, 0.315]."
+    )
+    assert second.startswith(
+        f"With 1/2 of the pairs labeled, {together} and these human labels alone are not told "
+        "apart (−0.05 [−0.20, 0.10]); about "
+    )
+
+
 def test_the_seeds_that_would_decide_are_those_beyond_the_ones_there(bed):
     difference = np.array([[w - 0.05] * 40 for w in WOBBLE])
     (decision,) = decide([Evidence(Claim("a", "", "greater"), difference)])

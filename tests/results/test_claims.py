@@ -151,6 +151,12 @@ def test_e6_is_at_the_smallest_fraction(bed):
     check(claims(bed, experiment("E6", "fraction", *large, *small))["E6"], -0.6, 0.1)
 
 
+def test_e6_is_not_measured_where_there_are_human_labels_alone(bed):
+    measures = students(bed, {"base": 0.0, "human": 1.0}, fraction="1/16")
+    found = claims(bed, experiment("E6", "fraction", *measures))["E6"]
+    assert found.estimate is None
+
+
 def test_e7_e14_e17_and_e18(bed):
     views = {**LEVELS, "matched": 2.1, "mismatched": 0.5, "random": 1.1, "random_mismatched": -1.0}
     labels = students(bed, views)

@@ -77,13 +77,14 @@ def test_responses_that_were_cut_are_counted_by_gold_over_all_steps(bed):
     steps = [
         scored(bed, "GoldReward", "org/gold", cut=10, rows=231),
         scored(bed, "GoldReward", "org/gold", cut=2, rows=77, responses=231),
+        scored(bed, "GoldReward", "org/gold", cut=0, rows=38),
         scored(bed, "GoldReward", "org/long", cut=0, rows=231),
         scored(bed, "GoldLabels", "org/gold", cut=3, rows=500),
         scored(bed, "GoldLabels", "org/exact", rows=500),
         ("GoldReward", "pending"),
     ]
     assert told(findings(bed, steps=steps)) == [
-        "12 of 462 responses were too long for the gold model “org/gold” and were cut.",
+        "12 of 500 responses were too long for the gold model “org/gold” and were cut.",
         "3 of 1,000 responses of pairs were too long for the gold model “org/gold” and were cut.",
     ]
 

@@ -106,7 +106,7 @@ def test_the_whole_shape_of_modern_goes_end_to_end_on_stand_ins(repositories, tm
     frame = results.to_pandas()
     assert set(frame["status"]) == {"done"}
     assert set(frame["weak"]) == set(MODERN.first.weak)
-    assert {"weak", "human", "gold", "base"} <= set(frame["role"])
+    assert {"weak", "human", "both", "base"} <= set(frame["role"])
     rewards = frame[frame["measure"] == "gold_reward"]["value"]
     assert rewards.notna().all()
     assert rewards.nunique() > 1

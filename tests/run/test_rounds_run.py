@@ -2,6 +2,7 @@
 is stood in for."""
 
 import time
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -30,6 +31,7 @@ class Machine:
     def __init__(self, folder, gap=-1.0, spread=0.01, seeds=SEEDS):
         choices = Choices(weak=("opt-45k",), seeds=seeds, student="opt-45k")
         grid = make_grid(EMBEDDED, EMBEDDED.first, choices, resolve=False)
+        grid = replace(grid, first=("base", "human", "gold", "weak"))
         self.bed = Bed(folder)
         sizes = {"opt-45k": 45_000}
         self.rounds = Rounds([size_grid(grid)], seeds, sizes, self.bed.store, EMBEDDED.scale)

@@ -16,7 +16,7 @@ from weakteach.steps.teachers import Alike, Reliability
 from weakteach.steps.views import Calibrated, Gated, Weighted
 from weakteach.study.beyond import BEYOND, LOSSES, variants
 from weakteach.study.experiment import arms_of
-from weakteach.study.experiments import EXPERIMENTS, consistency, judged, size_grid
+from weakteach.study.experiments import EXPERIMENTS, beside_human, consistency, judged, size_grid
 from weakteach.study.grids import Choices, make_grid
 from weakteach.study.presets import EMBEDDED, PAPER
 from weakteach.study.roles import CONTROLS, ROLES, WEIGHTINGS
@@ -90,22 +90,24 @@ def test_every_experiment_with_students_has_the_controls_at_its_main_point(grid)
 
 def test_the_first_look_compares_what_matters_and_all_controls_where_they_are_asked_for():
     def roles(choices):
-        one = size_grid(make_grid(EMBEDDED, EMBEDDED.first, choices))
-        return {measure.role for measure in one.measures}
+        grid = make_grid(EMBEDDED, EMBEDDED.first, choices)
+        both = (size_grid(grid), beside_human(grid))
+        return [{measure.role for measure in one.measures} for one in both]
 
-    assert roles(Choices()) == {"base", "human", "gold", "weak"}
-    assert roles(Choices(controls="all")) == {*CONTROLS, "few_long", "both"}
-    beside = {"few_long", "both", "human_all"}
-    assert roles(Choices(controls="both")) == beside | {"base", "human", "gold", "weak"}
-    assert roles(Choices(gold=("none",))) == {"human", "weak"}
+    # Of the gold alone, how far it agrees with humans; "weak" in both as labels, not as a student.
+    first, beside = {"base", "human", "weak", "gold"}, {"few_long", "both", "weak", "gold"}
+    assert roles(Choices()) == [first, beside]
+    assert roles(Choices(controls="all")) == [set(CONTROLS), beside | {"human_all"}]
+    assert roles(Choices(controls="both")) == [first | {"human_all"}, beside | {"human_all"}]
+    assert roles(Choices(gold=("none",))) == [first - {"base", "gold"}, beside - {"gold"}]
 
 
 def test_students_learn_from_a_teacher_through_the_gate_where_there_is_one():
     def through(choices):
-        one = size_grid(make_grid(EMBEDDED, EMBEDDED.first, choices))
+        grid = make_grid(EMBEDDED, EMBEDDED.first, choices)
         gated = {
             measure.role: {step.threshold for step in walk([measure.target]) if type(step) is Gated}
-            for measure in one.measures
+            for measure in (*size_grid(grid).measures, *beside_human(grid).measures)
             if measure.kind == "reward"
         }
         return {role for role, found in gated.items() if found == {0.6}}

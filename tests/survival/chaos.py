@@ -49,7 +49,7 @@ from weakteach.results.findings import DECIDED
 from weakteach.run.deciding import FIRST_SEED
 from weakteach.run.terminal import launch, script
 from weakteach.study.experiment import arms_of
-from weakteach.study.experiments import size_grid
+from weakteach.study.experiments import beside_human, size_grid
 from weakteach.study.grids import Choices, make_grid
 from weakteach.study.manifest import read_manifest
 from weakteach.study.presets import EMBEDDED
@@ -112,7 +112,8 @@ class Study:
         rounds = range(FIRST_SEED, FIRST_SEED + self.max_seeds)
         choices = replace(self.choices, seeds=tuple(rounds) or self.choices.seeds)
         grid = make_grid(EMBEDDED, EMBEDDED.first, choices, resolve=True)
-        steps = walk(target for arm in arms_of([size_grid(grid)]) for target in arm.targets)
+        study = [size_grid(grid), beside_human(grid)]
+        steps = walk(target for arm in arms_of(study) for target in arm.targets)
         return [step for step in steps if not rounds or done.record(step)]
 
 

@@ -61,7 +61,6 @@ AXES = {
     "recipe": "recipe of the students' DPO",
     "domain": "domain of the pairs",
 }
-DASH = "\N{EN DASH}"
 # The same as the headings of tables.
 PLACES = {
     "student": "student",

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
-from weakteach.results.cells import Cell, human_of
+from weakteach.results.cells import Cell, beside
 from weakteach.results.claims import whole
 from weakteach.results.findings import DECIDED, FAILED, Answer, ClaimRow
 from weakteach.results.numbers import with_interval, with_kept
@@ -45,6 +45,14 @@ SAID: Mapping[str, Callable[[str], str]] = {
 }
 
 
+# Roles that are compared wherever both are there, and how each of them is told.
+COMPARED = (
+    ("weak", "human", "weak labels", "human ones"),
+    ("both", "few_long", "human labels of the labeled part with weak ones of the others",
+     "these human labels alone"),
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Contrast:
     """Two groups of students, and the outcome of the first minus that of the other, paired.
@@ -76,25 +84,24 @@ def _of_claim(row: ClaimRow) -> str:
 
 
 def contrasts(cells: Sequence[Cell], sizes: Mapping[str, int]) -> list[Contrast]:
-    """Weak minus human labels at every place that has both; then each larger teacher minus the
-    smallest one, over all places that both label. ``sizes`` holds the parameters of models by
-    their names: teachers of unknown or equal size are not compared."""
-    pairs = [
-        (cell, human)
-        for cell in cells
-        if cell.role == "weak" and cell.kind in OUTCOMES and (human := human_of(cell, cells))
-    ]
-    weak = [cell for cell, _ in pairs]
-    found = [
-        Contrast(
-            _where(cell, weak),
-            "weak labels",
-            "human ones",
-            minus(whole(cell), whole(human)),
-        )
-        for cell, human in pairs
-    ]
-    return found + _of_teachers(weak, sizes)
+    """Weak minus human labels at every place that has both, then human labels with weak ones minus
+    human labels alone; then each larger teacher minus the smallest one, over all places that both
+    label. ``sizes`` holds the parameters of models by their names: teachers of unknown or equal
+    size are not compared."""
+    found: list[Contrast] = []
+    for one, other, this, that in COMPARED:
+        pairs = [
+            (cell, there)
+            for cell in cells
+            if cell.role == one and cell.kind in OUTCOMES and (there := beside(cell, other, cells))
+        ]
+        places = [cell for cell, _ in pairs]
+        found += [
+            Contrast(_where(cell, places), this, that, minus(whole(cell), whole(there)))
+            for cell, there in pairs
+        ]
+    weak = [c for c in cells if c.role == "weak" and c.kind in OUTCOMES]
+    return found + _of_teachers([cell for cell in weak if beside(cell, "human", cells)], sizes)
 
 
 def _of_teachers(weak: Sequence[Cell], sizes: Mapping[str, int]) -> list[Contrast]:

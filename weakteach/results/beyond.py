@@ -28,11 +28,6 @@ def _weighted_minus_human(found: Found) -> Joined:
     return found.minus("weighted", "human")
 
 
-def _gain_over_losses(found: Found) -> Joined:
-    """Base students know no loss: all losses share them."""
-    return tenth(minus(found.mean("human"), found.mean("base")))
-
-
 def _at_smallest(found: Found) -> Joined:
     """Human labels of all pairs depend on no fraction."""
     smallest = min((Fraction(cell.x) for cell in found.of("weighted")), default=Fraction(1))
@@ -109,7 +104,7 @@ BEYOND_STATEMENTS = (
               "over three losses.", "at_least"),
         "weighted weak minus human labels",
         _weighted_minus_human,
-        _gain_over_losses,
+        gain,
     ),
     Statement(
         "C1",

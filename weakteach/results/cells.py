@@ -84,9 +84,14 @@ def _cell(series: str, x: str, of: list[Measure], outcomes: Measured) -> Cell:
 
 def human_of(cell: Cell, cells: Sequence[Cell]) -> Cell | None:
     """The cell of human labels at the same setting, whoever the teacher is, by the same measure."""
+    return beside(cell, "human", cells)
+
+
+def beside(cell: Cell, role: str, cells: Sequence[Cell]) -> Cell | None:
+    """The cell of another role at the same setting, whoever the teacher is, by the same measure."""
     for other in cells:
         same = (other.kind, other.of) == (cell.kind, cell.of)
-        if other.role == "human" and same and _but_teacher(other) == _but_teacher(cell):
+        if other.role == role and same and _but_teacher(other) == _but_teacher(cell):
             return other
     return None
 

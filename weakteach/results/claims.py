@@ -156,7 +156,7 @@ def _smallest_teacher_minus_largest(found: Found) -> Joined:
 
 
 def _at_smallest_fraction(cell: Cell, found: Found) -> bool:
-    return Fraction(cell.x) == min(Fraction(one.x) for one in found.of("weak"))
+    return Fraction(cell.x) == min((Fraction(one.x) for one in found.of("weak")), default=None)
 
 
 def _with_minus_without_sft(found: Found) -> Joined:

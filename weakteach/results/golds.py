@@ -43,10 +43,10 @@ def cut_answers(records: Records) -> tuple[Answer, ...]:
     end: they are scored by their beginning."""
     counts: dict[tuple[str, str], tuple[int, int]] = {}
     for (kind, _), record in records.items():
-        if kind in SCORED and (cut := _count(record, "cut")):
+        if kind in SCORED:
             key = _name(record), SCORED[kind]
             before = counts.get(key, (0, 0))
-            counts[key] = before[0] + cut, before[1] + _read(kind, record)
+            counts[key] = before[0] + _count(record, "cut"), before[1] + _read(kind, record)
     return tuple(
         Answer(
             "",
@@ -55,6 +55,7 @@ def cut_answers(records: Records) -> tuple[Answer, ...]:
             "were cut.",
         )
         for (name, whose), (cut, read) in counts.items()
+        if cut
     )
 
 

@@ -7,6 +7,7 @@ computed once for all. The size grid, the first look, has the first of these and
 labels, and the others where they are asked for.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from weakteach.steps.data import Policy
@@ -16,6 +17,7 @@ from weakteach.study.arms import Grid
 from weakteach.study.experiment import experiment, main_point
 from weakteach.study.measures import Measure
 from weakteach.study.points import Data
+from weakteach.study.roles import BESIDE_HUMAN
 
 # The least that a comparison of weak and human labels needs.
 BASIC = ("base", "human", "weak")
@@ -31,15 +33,32 @@ JUDGED_SEED = 0
     "fraction",
 )
 def size_grid(grid: Grid) -> list[Measure]:
+    roles = [role for role in grid.first if role not in ("few_long", "both")]
+    return _over_teachers(grid, [role for role in roles if role != "gold" or grid.data.gold])
+
+
+@experiment(
+    "beside",
+    "Human and weak labels together",
+    "Do weak labels of the other pairs help one who has the human labels of some?",
+    "fraction",
+)
+def beside_human(grid: Grid) -> list[Measure]:
+    found = _over_teachers(grid, [role for role in grid.first if role in BESIDE_HUMAN])
+    # What weak labels are worth depends on how many there are.
+    return found + [measure for measure in size_grid(grid).measures if measure.kind == "agreement"]
+
+
+def _over_teachers(grid: Grid, roles: Sequence[str]) -> list[Measure]:
+    """Students of these roles for every fraction and seed; those of weak labels for every teacher,
+    the others beside the first."""
     found: list[Measure] = []
-    controls = [role for role in grid.first if role != "gold" or grid.data.gold]
     for seed in grid.seeds:
         for fraction in grid.fractions:
             for number, weak in enumerate(grid.weak):
                 lab = grid.lab(replace(grid.point(seed), fraction=fraction, weak=weak))
-                of_teacher = [role for role in controls if role in ("weak", "both")]
-                roles = of_teacher if number else controls
-                found += lab.outcomes(roles)
+                of_teacher = [role for role in roles if role in ("weak", "both")]
+                found += lab.outcomes(of_teacher if number else roles)
     return found
 
 

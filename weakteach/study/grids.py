@@ -22,7 +22,7 @@ from weakteach.study.arms import Annotator, Grid
 from weakteach.study.points import Data
 from weakteach.study.policies import name_of, policy_of, tokenizers_of
 from weakteach.study.presets import DataPreset, Preset, Ranges, Recipes
-from weakteach.study.roles import BESIDE_HUMAN, CONTROLS, FIRST
+from weakteach.study.roles import CONTROLS, FIRST
 from weakteach.training.recipes import DpoRecipe, Lora, LoraBase, SftRecipe
 from weakteach.worlds.domain import Domain
 from weakteach.worlds.domains import DOMAINS
@@ -34,8 +34,8 @@ FORMS: dict[str, RewardForm] = {"text": "text", "chat": "chat", "pair": "pair"}
 # What the size grid compares, by --controls.
 FIRST_ROLES = {
     "main": FIRST,
-    "both": (*FIRST, *BESIDE_HUMAN),
-    "all": (*CONTROLS, *BESIDE_HUMAN[:2]),
+    "both": (*FIRST, "gold", "human_all"),
+    "all": (*CONTROLS, "few_long", "both"),
 }
 # Of the golds that a study trains: they are the same for all of its seeds.
 GOLD_SEED = 0
@@ -80,9 +80,10 @@ class Choices(Ranges):
     """What adapters are trained over: the whole base in the dtype, or nf4, a base in 4 bits
     (bitsandbytes, on CUDA). All that reads them does so over the whole one."""
     controls: Literal["main", "both", "all"] = "main"
-    """What the size grid compares weak labels with: main (the student before alignment, human and
-    gold labels), both (human labels of the labeled part, with and without weak labels of the rest,
-    and human labels of all, too) or all controls. Other sweeps have all."""
+    """What the size grid compares weak labels with: main (the student before alignment, human
+    labels, and those of the labeled part with and without weak labels of the rest), both (gold
+    labels and human labels of all, too, which tells how many human labels weak ones are worth) or
+    all controls. Other sweeps have all."""
 
     gate: float | None = None
     """Judge each teacher before any student, on its labeled pairs; arms of one whose accuracy is

@@ -53,9 +53,9 @@ OF_THE_TEACHER = (
     *WEIGHTINGS, "soft", "target", "ensemble", "both", "teacher",
 )  # fmt: skip
 
-# What a first look compares.
-FIRST = ("base", "human", "gold", "weak")
 # What tells whether weak labels help those who have human ones, and how many they are worth.
 BESIDE_HUMAN = ("few_long", "both", "human_all")
+# What a first look compares.
+FIRST = ("base", "human", "weak", "few_long", "both")
 # What every experiment compares at its main point.
 CONTROLS = ("base", "sft", "human", "human_all", "human_few", "gold", "random", "weak")
