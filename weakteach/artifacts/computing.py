@@ -31,7 +31,7 @@ from weakteach.artifacts.store import RECORD, Store
 
 
 class StepProgress(Protocol):
-    """Like ``step.Progress``, for any of several steps."""
+    """Like ``step.Progress``, but for several steps: the first argument is the step at work."""
 
     def __call__(
         self, step: Step, done: int, total: int, tokens: int = 0, waits: bool = False
@@ -39,7 +39,7 @@ class StepProgress(Protocol):
 
 
 class Failures(Protocol):
-    """For the fingerprint of each step that failed for good, the reason. A dict will do."""
+    """Why steps failed for good: a reason for the fingerprint of each. A dict will do."""
 
     def get(self, fingerprint: str, /) -> str | None: ...
 
@@ -51,14 +51,14 @@ class _InOtherHands(Exception):
 
 
 class _DroppedMeanwhile(Exception):
-    """What the step reads was dropped since it was last seen whole."""
+    """Bulk that the step reads was dropped since its artifact was last seen whole."""
 
 
 def obtain(
     store: Store, step: Step, execution: Any = None, progress: StepProgress | None = None
 ) -> dict[str, Any]:
-    """Return the record of the step's artifact, after computing it and the artifacts that
-    it reads, where they are missing.
+    """Return the record of the step's artifact. If the artifact is missing, it is computed first,
+    and so are the missing artifacts that it is computed from.
 
     Raises the UserError that a step failed with, and StepError in place of any other error.
     """
@@ -110,9 +110,10 @@ def obtain_each(
                 except _DroppedMeanwhile:
                     raise
                 except Exception as error:
-                    # What may pass says nothing against the step: whoever wants it tries it again.
+                    # Errors that may pass, or are of the storage, are no fault of the step's:
+                    # whoever wants it tries it again.
                     if not (passes(error) or isinstance(error, StorageError)):
-                        # Told before the lease is free, to those who wait for it.
+                        # Told before the lease is released, so that those who wait for it know.
                         failures[step.fingerprint] = str(error) or type(error).__name__
                     raise
         except Timeout:
@@ -144,7 +145,7 @@ def obtain_each(
 
 
 def _whole(store: Store, step: Step) -> dict[str, Any] | None:
-    """The record of the step's artifact, if that is there with its bulk."""
+    """The record of the step's artifact; None if there is no artifact or its bulk was dropped."""
     record = store.record(step)
     return None if record and step.bulk and store.dropped([step]) else record
 
@@ -157,7 +158,7 @@ def _compute(
     _sweep(store, hidden)
     store.filesystem.create_dir(scratch, recursive=True)
     store.filesystem.create_dir(stage, recursive=True)
-    # Looked at when the step is seen to be at work: what drops looks the other way round.
+    # Only after others can see the step at work: dropping does the reverse, see ``dropping.py``.
     if store.dropped(step.read_in_bulk):
         store.delete(stage)
         raise _DroppedMeanwhile

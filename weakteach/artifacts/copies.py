@@ -3,9 +3,9 @@
 <cache>/copies/<storage>/<StepName>/<fingerprint>-<digest of the record>/…
 
 All of them together take at most ``WEAKTEACH_CACHE_BYTES``, or half of the disk's room (what is
-free and what they take already) where that is not set. To make room for another, those that were
-used the longest ago are deleted, but none that was used within the last hour: whoever asks for a
-copy loads it at once. Where that is not enough, the bound is passed.
+free and what they take already) where that is not set. To make room for another copy, the least
+recently used ones are deleted, but none that was used within the last hour: whoever asks for a
+copy loads it at once, and may still be doing so. If that frees too little, the bound is exceeded.
 """
 
 import os
@@ -28,15 +28,17 @@ PARTIAL = ".partial"
 
 
 def cache_folder() -> Path:
-    """Where this host keeps what it has of remote storages: ``WEAKTEACH_CACHE`` or ~/.cache."""
+    """Where this host keeps files of remote storages: ``WEAKTEACH_CACHE``, or
+    ~/.cache/weakteach if that is not set."""
     return Path(os.environ.get(CACHE, Path.home() / ".cache" / "weakteach"))
 
 
 def copy_of(name: str, size: Callable[[], int], fetch: Callable[[Path], None]) -> Path:
-    """The copy of that name, a relative path of three parts.
+    """The copy called ``name``, a relative path of three parts.
 
-    If it is not here, ``fetch`` fills an empty folder with it, of so many bytes as ``size`` says.
-    Raises what ``fetch`` raises, and StorageError for a bound on the cache that is no number.
+    If this host does not have it, ``fetch`` is called to fill an empty folder with it; ``size``
+    tells its bytes, for which room is made first. Raises what ``fetch`` raises, and StorageError if
+    the bound on the cache is no number.
     """
     copy = cache_folder() / "copies" / name
     copy.parent.mkdir(parents=True, exist_ok=True)
@@ -54,8 +56,8 @@ def copy_of(name: str, size: Callable[[], int], fetch: Callable[[Path], None]) -
 
 
 def _make_room(wanted: int) -> None:
-    """Delete copies, the one that was used the longest ago first, until so many bytes more keep
-    within the bound. What a killed process had fetched a part of counts as a copy."""
+    """Delete copies, the least recently used first, until ``wanted`` more bytes are within the
+    bound. A part of a copy, which a killed process had fetched, counts as a copy."""
     folders = [path for path in (cache_folder() / "copies").glob("*/*/*") if path.is_dir()]
     sizes = {folder: _bytes_of(folder) for folder in folders}
     taken = sum(sizes.values())
@@ -81,7 +83,7 @@ def _bound(taken: int) -> float:
 
 
 def _delete(folder: Path) -> None:
-    """Renamed first, so that no part of a copy is ever taken for the whole."""
+    """Delete a copy. It is renamed first, so that no part of a copy is ever taken for the whole."""
     if folder.name.endswith(PARTIAL):
         partial = folder
     else:
@@ -92,7 +94,7 @@ def _delete(folder: Path) -> None:
 
 
 def _last_use(folder: Path) -> float:
-    """In seconds since 1970; 0 if another process has just deleted it."""
+    """When the copy was last used, in seconds since 1970; 0 if another process just deleted it."""
     try:
         return folder.stat().st_mtime
     except FileNotFoundError:
@@ -100,7 +102,7 @@ def _last_use(folder: Path) -> float:
 
 
 def _bytes_of(folder: Path) -> int:
-    """Of what another process is deleting, any part."""
+    """Bytes of the folder's files, without those that another process deletes meanwhile."""
     size = 0
     for inside, _, names in os.walk(folder):
         for name in names:
@@ -110,5 +112,5 @@ def _bytes_of(folder: Path) -> int:
 
 
 def _lease(copy: Path, wait: float) -> SoftFileLease:
-    """Held while a copy is looked for, fetched or deleted."""
+    """The lease that is held while a copy is looked for, fetched or deleted."""
     return SoftFileLease(f"{copy}.lease", lease_duration=LEASE_SECONDS, timeout=wait)

@@ -1,10 +1,11 @@
 """Dropping the bulk of artifacts, such as the weights of a model, while their records stay.
 
-Records tell on what was done. A step that is to read such an artifact has it computed anew first,
-so no step misses what is gone. It is dropped in this order: the artifact is marked, then it is
-looked whether somebody may be reading it, then the files go. Whoever computes a step shows first
-that it is at work and looks for marks then, so one of the two sees the other. A process that is
-killed leaves at worst a mark on what is whole, or files that the next to drop deletes.
+The records still tell what was done. If a step is to read an artifact whose bulk was dropped, that
+artifact is computed anew first, so no step misses files. Bulk is dropped in this order: the
+artifact is marked, then it is checked whether somebody may be reading it, then the files are
+deleted. Whoever computes a step first shows that it is at work and then looks for marks, so one of
+the two sees the other. A killed process leaves at worst a mark on an artifact that is whole, or
+files in a marked artifact, which the next process that drops its bulk deletes.
 """
 
 import json
@@ -20,8 +21,9 @@ from weakteach.artifacts.store import DROPPED, Store
 
 
 def at_hand(store: Store, steps: Sequence[Step]) -> set[str]:
-    """The fingerprints of those of the steps, each after its inputs, that need not be computed to
-    have all of them: they exist, and no other one needs bulk that they have dropped."""
+    """The fingerprints of the steps that need not be computed in order to have all of them: their
+    artifacts exist, and no step that has to be computed may read bulk that they have dropped. Each
+    of the ``steps`` comes after its inputs."""
     existing = store.existing(steps)
     dropped = store.dropped(s for s in steps if s.bulk and s.fingerprint in existing)
     found = set(existing)
@@ -35,11 +37,12 @@ def at_hand(store: Store, steps: Sequence[Step]) -> set[str]:
 
 
 def drop_bulk(store: Store, steps: Iterable[Step], kept: Callable[[], set[str]]) -> dict[Step, int]:
-    """Delete the bulk of those of the steps that exist, that no process is computing, and that are
-    not among ``kept``. Return the bytes that went, by step.
+    """Delete the bulk of the steps whose artifacts exist, that no process is computing, and that
+    are not among ``kept``. Return the number of bytes that were deleted, by step.
 
-    ``kept`` tells the fingerprints of what somebody may be reading, or is about to. It is called
-    when the steps are marked.
+    ``kept`` returns the fingerprints of the steps whose bulk somebody may be reading or is about to
+    read. It is called once the steps are marked. Of a step that was marked before, the files that
+    are left are deleted in any case.
     """
     with ExitStack() as leases:
         ours = [step for step in steps if _hold(leases, store, step) and store.record(step)]

@@ -1,11 +1,12 @@
-"""Errors that a user can mend, and whether those of others pass."""
+"""Errors that a user can mend, and whether an error may pass or is about rows."""
 
 import errno
 
-# Errors of a storage that stay: what is not there, or forbidden, or has no room.
+# Storage errors that another try does not mend: a file is missing or in the way, access is
+# forbidden, or there is no room.
 LASTING = (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError)
 LASTING_NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-OUT_OF_MEMORY = "OutOfMemoryError"  # of torch, on a device
+OUT_OF_MEMORY = "OutOfMemoryError"  # torch raises it when a device runs out of memory
 
 
 def printable(text: str) -> str:
@@ -36,9 +37,9 @@ class StepError(UserError):
 
 
 def passes(error: BaseException) -> bool:
-    """Whether an error is of what a step runs on: a storage that does not answer now, a device that
-    failed. Tried again elsewhere or later, the same work may succeed. A full disk stays full, and a
-    device that does not hold a batch never will."""
+    """Whether an error is due to what a step runs on, such as a storage that does not answer or a
+    device that failed, so that the same work may succeed elsewhere or later. A full disk does not
+    count, since it stays full, nor does a device that has too little memory for a batch."""
     if isinstance(error, StorageError):
         return error.__cause__ is not None and passes(error.__cause__)
     if isinstance(error, OSError):
@@ -47,14 +48,15 @@ def passes(error: BaseException) -> bool:
 
 
 def is_of_rows(error: BaseException) -> bool:
-    """Whether an error may be of the rows at work. What passes is not, nor is any other error of
-    the storage or of memory: other rows would meet it, too."""
+    """Whether an error may be about the rows at work. One that may pass (see ``passes``) is not,
+    nor is any other error of the storage or of memory: it would occur with other rows, too."""
     of_machine = isinstance(error, OSError | StorageError | MemoryError)
     return not (of_machine or passes(error) or OUT_OF_MEMORY in _kinds(error))
 
 
 def in_words(error: BaseException) -> str:
-    """What an error of work on rows says, with the remedy where a device has run out of memory."""
+    """The message of an error that work on rows raised. If a device has run out of memory, it also
+    names the remedy."""
     said = str(error) or type(error).__name__
     if OUT_OF_MEMORY not in _kinds(error):
         return said
@@ -65,7 +67,8 @@ def in_words(error: BaseException) -> str:
 
 
 def _kinds(error: BaseException) -> set[str]:
-    """The names of its classes: torch, whose some are, is not known here."""
+    """The names of the error's class and of all its base classes: names, because some of these
+    classes are torch's, which is not imported here."""
     return {kind.__name__ for kind in type(error).__mro__}
 
 

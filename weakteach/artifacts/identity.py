@@ -48,7 +48,8 @@ class Identified:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Equal steps have equal fingerprints, in every process and every version of Python."""
+        """The hash of the identity. Equal steps have equal fingerprints, in every process and every
+        version of Python."""
         text = json.dumps(self.identity, sort_keys=True, ensure_ascii=True, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:FINGERPRINT_LENGTH]
 

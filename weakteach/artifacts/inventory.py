@@ -15,7 +15,7 @@ from weakteach.artifacts.identity import FINGERPRINT_LENGTH
 from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import LEASE_SECONDS, LEASES, RECORD, Store
 
-# In which the lease of a dead process runs out.
+# After this time the lease of a dead process has run out.
 SURE_SECONDS = LEASE_SECONDS + 1.0
 FINGERPRINT = rf"[0-9a-f]{{{FINGERPRINT_LENGTH}}}"
 NAME = re.compile(
@@ -52,15 +52,15 @@ class Item:
 
 @dataclass(frozen=True)
 class Inventory:
-    """The folders of steps in a store. ``size`` is that of all files in the store, in bytes, those
-    that belong to no step included."""
+    """The folders of steps in a store. ``size`` is the number of bytes of all files in the store,
+    including those that belong to no step."""
 
     items: tuple[Item, ...]
     size: int
 
 
 def take_inventory(store: Store) -> Inventory:
-    """List the whole store at once. Folders that are not named like those of steps are left out."""
+    """List the whole store at once. Folders without the name of a step's folder are left out."""
     selector = fs.FileSelector(store.root, allow_not_found=True, recursive=True)
     infos = store.filesystem.get_file_info(selector)
     inside: dict[tuple[str, str], list[fs.FileInfo]] = defaultdict(list)
@@ -99,7 +99,7 @@ def being_made(
 ) -> set[tuple[str, str]]:
     """Kind and fingerprint of the steps that some process is computing now. These are the steps
     whose leases are still held after the time in which the lease of a dead process runs out; with a
-    shorter ``wait``, dead processes may be among them."""
+    shorter ``wait``, steps of dead processes may be among them."""
     suspects = {item.step for item in inventory.items if item.state != State.ARTIFACT}
     return _held(store, suspects | _leased(store), wait)
 
@@ -114,7 +114,7 @@ def _leased(store: Store) -> set[tuple[str, str]]:
 def _held(
     store: Store, steps: set[tuple[str, str]], wait: float = SURE_SECONDS
 ) -> set[tuple[str, str]]:
-    """Those of the steps whose lease another holds for so long."""
+    """The steps whose lease another process still holds after ``wait`` seconds."""
 
     def is_held(step: tuple[str, str]) -> bool:
         try:
@@ -128,8 +128,8 @@ def _held(
 
 
 def tidy(store: Store, steps: Iterable[Step]) -> None:
-    """For those of the steps whose artifacts exist, delete what killed processes left behind:
-    lease files (taking and releasing a lease removes its file), stage and scratch folders."""
+    """Delete what killed processes left behind of the steps whose artifacts exist: lease files
+    (taking and releasing a lease removes its file), stage and scratch folders."""
     steps = list(steps)
     existing = store.existing(steps)
     done = {(type(s).__name__, s.fingerprint) for s in steps if s.fingerprint in existing}

@@ -1,4 +1,4 @@
-"""Going on after what computed a step was lost."""
+"""Going on with a step after the process or node that was computing it was lost."""
 
 import logging
 from collections.abc import Callable
@@ -7,15 +7,15 @@ from typing import TypeVar
 from weakteach.artifacts.errors import LostError
 
 LOGGER = logging.getLogger(__name__)
-# A step that loses so often what computes it, one time after the other, is the cause itself.
+# A step with which this many processes or nodes are lost in a row is itself the cause.
 LOSSES_OF_A_STEP = 10
 
 T = TypeVar("T")
 
 
 def through_losses(compute: Callable[[], T]) -> T:
-    """Call ``compute`` and return its result, and call it again when it raises LostError, because
-    a worker or a node died. It is called at most LOSSES_OF_A_STEP times. Other errors propagate."""
+    """Call ``compute`` and return its result. Whenever it raises LostError, because a worker or a
+    node died, call it again, up to LOSSES_OF_A_STEP times in all. Other errors propagate."""
     for number in range(1, LOSSES_OF_A_STEP):
         try:
             return compute()

@@ -1,4 +1,4 @@
-"""Records: how they are sealed, read and checked, and the versions that they tell.
+"""Records: how they are sealed, read and checked, and the versions that they hold.
 
 A store may be damaged, or filled by others, so nothing that is read is taken on trust.
 """
@@ -16,7 +16,7 @@ from weakteach.artifacts.errors import StorageError
 
 NAME = re.compile(r"[\w-]+", re.ASCII)
 DIGEST = "digest"
-# Seconds since 1970 until the year 9892; no step takes as long.
+# Counted from 1970, this time is reached in the year 9892; and no step takes as long.
 MOST_SECONDS = 2.5e11
 RECORDED_PACKAGES = (
     "torch", "transformers", "trl", "peft", "ray", "datasets", "pyarrow", "tokenizers", "numpy",
@@ -39,8 +39,8 @@ def seal(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def digest_of(record: dict[str, Any]) -> str:
-    """The hash of all entries of the record but the digest itself. Two artifacts of one step, which
-    was computed twice, have different digests."""
+    """The hash of all entries of the record but the digest itself. If a step is computed twice, its
+    two artifacts have different digests."""
     plain = json.loads(json.dumps({k: v for k, v in record.items() if k != DIGEST}))
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:20]
 

@@ -7,7 +7,7 @@ from weakteach.artifacts.store import Store
 
 @dataclass(frozen=True)
 class Sign:
-    """A file of the store that is there or not, and holds nothing."""
+    """An empty file of the store. All that it tells is whether it exists."""
 
     store: Store
     path: str
@@ -16,7 +16,7 @@ class Sign:
         self.store.write(self.path, b"")
 
     def take(self) -> None:
-        """Away, if it is there."""
+        """Delete the sign's file if it exists."""
         if self.is_there:
             self.store.filesystem.delete_file(self.path)
 

@@ -13,14 +13,14 @@ from weakteach.artifacts.store import Store
 
 class Progress(Protocol):
     """Called with how much of a step's work is done, how much there is in all (0 where that is not
-    known), and how many tokens were read; and whether it waits for a device."""
+    known), how many tokens were read, and whether the work is waiting for a device."""
 
     def __call__(self, done: int, total: int, tokens: int = 0, waits: bool = False) -> None: ...
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """What ``Step.compute`` is given: the store with the artifacts that it reads, and places to
+    """The argument of ``Step.compute``: the store with the artifacts that it reads, and places to
     write to.
 
     The files in ``out``, a local folder, become the artifact. They are moved to ``stage``, a folder
@@ -28,8 +28,8 @@ class Workspace:
     folder of the storage, and ``run_folder``, a folder of this host, are kept if the process is
     killed, so that the next attempt finds them.
 
-    ``execution`` says how to run: devices, workers, batch sizes. It changes no number beyond the
-    order of a sum. It is a dataclass, which is written into the record, or None.
+    ``execution`` says how to run: devices, workers, batch sizes. It changes results at most by the
+    order in which numbers are summed. It is a dataclass, which is written into the record, or None.
     """
 
     store: Store
@@ -60,22 +60,22 @@ class Step(Identified, ABC):
         """The steps in this step's fields, also inside tuples and dataclasses, each once.
 
         A step may read the artifacts of its inputs, and of their inputs, but no others: only those
-        are part of its fingerprint. If it reads one that follows from its other fields, it has a
-        field for it with ``init=False``, which ``__post_init__`` sets.
+        are part of its fingerprint. If it reads an artifact whose step follows from its other
+        fields, it has a field for that step with ``init=False``, which ``__post_init__`` sets.
         """
         found = (step for item in identity_fields(self) for step in _steps_in(item[1]))
         return tuple(dict.fromkeys(found))
 
     @property
     def bulk(self) -> tuple[str, ...]:
-        """Patterns of those of the artifact's files that may be dropped once nobody is about to
-        read them (see ``dropping.py``); whoever does so later has the step computed anew."""
+        """Patterns for the names of artifact files that may be dropped once nobody is about to read
+        them (see ``dropping.py``). If they are needed later, the step is computed anew."""
         return ()
 
     @final
     @cached_property
     def read_in_bulk(self) -> tuple["Step", ...]:
-        """The steps with bulk whose artifacts this step may read: among its inputs and theirs."""
+        """The steps with bulk among this step's inputs and their inputs, which it may read."""
         near = (one for parent in self.inputs for one in (parent, *parent.inputs))
         return tuple(dict.fromkeys(step for step in near if step.bulk))
 

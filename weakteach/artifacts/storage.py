@@ -6,7 +6,7 @@ from pyarrow import fs
 
 from weakteach.artifacts.errors import StorageError
 
-# Waits double from 25 ms on: an object store that is out of order for a minute does no harm.
+# The waits between attempts double, from 25 ms on: failures of a minute do no harm.
 ATTEMPTS = 12
 SECRET_OPTIONS = ("access_key", "secret_key", "session_token")
 
@@ -33,15 +33,15 @@ def open_storage(url: str) -> tuple[fs.FileSystem, str]:
 
 def _patient(filesystem: fs.FileSystem) -> fs.FileSystem:
     """If the file system is S3, let it try a request more often than any URL can ask for: by
-    default pyarrow gives up after six seconds. Also let it create no folder that exists already, so
-    that a store that one may only read can be read.
+    default pyarrow gives up after six seconds. Also let it check whether a folder exists before it
+    creates one, so that a store with read access alone can be read.
 
     The retry strategy "standard" would not do: it has a budget of about a hundred faults, which
     pyarrow never fills up again, so a study of hours would end at the first fault after those.
     """
     if not isinstance(filesystem, fs.S3FileSystem):
         return filesystem
-    _, (options,) = filesystem.__reduce__()  # what it is pickled by
+    _, (options,) = filesystem.__reduce__()  # the options by which it is pickled
     more = {
         "retry_strategy": fs.AwsDefaultS3RetryStrategy(max_attempts=ATTEMPTS),
         "check_directory_existence_before_creation": True,
@@ -50,7 +50,7 @@ def _patient(filesystem: fs.FileSystem) -> fs.FileSystem:
 
 
 def _given(options: dict[str, object]) -> dict[str, object]:
-    """The options that have a value: empty strings, -1 and None stand for the others."""
+    """The options that are set. An empty string, -1 or None stands for one that is not."""
     unset = {name for name, value in options.items() if value in ("", -1.0, None)}
     if not options["role_arn"]:
         unset.add("load_frequency")

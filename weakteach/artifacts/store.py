@@ -23,7 +23,7 @@ from weakteach.artifacts.record import digest_of, parse_record, stored_name
 from weakteach.artifacts.storage import open_storage
 
 RECORD, LEASES = "record.json", ".leases"
-# Stands in an artifact whose bulk was dropped: the names of the files that are no longer there.
+# A file in an artifact whose bulk was dropped. It lists the names of the files that were deleted.
 DROPPED = "dropped.json"
 # If the holder of a lease dies, another may take the lease after this time, or at once if the
 # holder ran on the same host. A process that is merely starved of CPU must not count as dead.
@@ -42,9 +42,9 @@ class _ComputedAnew(Exception):
 class Store:
     """Artifacts under a storage URL: a folder, or anything that pyarrow reaches (s3://, gs://).
 
-    ``leases`` keeps two processes from computing the same step. On a file system the default are
-    lease files; an object store cannot keep any, so ``leases`` has to be given. Artifacts are whole
-    even without leases: they only save work.
+    ``leases`` keeps two processes from computing the same step. On a file system, lease files are
+    the default; an object store cannot keep any, so ``leases`` has to be given. Leases only save
+    work: artifacts are whole even without them.
     """
 
     def __init__(self, url: str | os.PathLike[str], leases: Leases | None = None) -> None:
@@ -62,7 +62,7 @@ class Store:
 
     @cached_property
     def _place(self) -> tuple[fs.FileSystem, str]:
-        """Opened, not made: what is first written makes the storage's folder."""
+        """The opened storage. Its folder is not created here, but by what first writes to it."""
         return open_storage(self.url)
 
     @property
@@ -117,8 +117,8 @@ class Store:
             raise StorageError(f"Storage {self.url} cannot be read: {error}") from error
 
     def existing(self, steps: Iterable[Identified]) -> set[str]:
-        """The fingerprints of those of the steps whose artifacts exist. Lists the store once for
-        each class of steps."""
+        """The fingerprints of the steps whose artifacts exist. Lists the store once for each class
+        of steps."""
         wanted: dict[str, set[str]] = {}
         for step in steps:
             wanted.setdefault(type(step).__name__, set()).add(step.fingerprint)
@@ -137,15 +137,16 @@ class Store:
         return found
 
     def dropped(self, steps: Iterable[Identified]) -> set[str]:
-        """The fingerprints of those of the steps whose artifacts lack their bulk."""
+        """The fingerprints of the steps whose artifacts have dropped their bulk."""
         marks = {f"{self.path(step)}/{DROPPED}": step.fingerprint for step in steps}
         infos = self.filesystem.get_file_info(list(marks))
         return {marks[info.path] for info in infos if info.is_file}
 
     def find(self, fingerprint: str) -> dict[str, Any] | None:
-        """The record of the artifact whose fingerprint is this or begins with it, or None.
+        """The record of the artifact whose fingerprint is, or begins with, ``fingerprint``; None if
+        there is no such artifact.
 
-        Raises StorageError if several do.
+        Raises StorageError if there are several.
         """
         selector = fs.FileSelector(self.root, allow_not_found=True)
         kinds = [info for info in self.filesystem.get_file_info(selector) if not info.is_file]
@@ -166,7 +167,7 @@ class Store:
         """A local folder with the artifact's files. From a remote storage they are fetched once per
         host, and again if the artifact was deleted and computed anew. See ``copies.py``.
 
-        Raises StepError if there is no artifact, or one whose bulk was dropped.
+        Raises StepError if there is no artifact, or if its bulk was dropped.
         """
         while True:
             record = self.record(step)
@@ -193,14 +194,14 @@ class Store:
         return sum(info.size or 0 for info in files)
 
     def _fetch(self, step: Identified, record: dict[str, Any], folder: Path) -> None:
-        """Copy the artifact into the folder. Raises _ComputedAnew if its record is not this one, or
-        no longer when all is copied."""
+        """Copy the artifact into the folder. Raises _ComputedAnew if its record is not ``record``
+        once all files are copied."""
         fs.copy_files(self.path(step), str(folder), source_filesystem=self.filesystem)
         if self.record(step) != record:
             raise _ComputedAnew
 
     def lease(self, kind: str, fingerprint: str, wait: float) -> AbstractContextManager[Any]:
-        """See ``Leases``. Raises StorageError for an object store without ``leases``."""
+        """A lease, see ``Leases``. Raises StorageError for an object store without ``leases``."""
         key = f"{kind}-{fingerprint}"
         if self._leases:
             return self._leases(key, wait)

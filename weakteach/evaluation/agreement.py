@@ -11,13 +11,14 @@ from weakteach.preferences.pair import DataError
 
 @dataclass(frozen=True)
 class LabelComparison:
-    """Counts of pairs. The gold counts are None where no gold label is known.
+    """Counts of pairs. Those that need gold labels are None if there are none.
 
-    ``compared`` pairs have a weak label and a human choice; on ``agreed`` of them both are the
-    same, on ``gold_with_weak`` of the others gold sides with the weak label. ``weak_right`` counts
-    the compared pairs on which the weak label sides with gold, ``weak_longer`` and ``human_longer``
-    those on which each chose the longer of two responses that differ in length, of which there are
-    ``different_lengths``.
+    ``labeled`` pairs have a weak label; ``compared`` pairs also have a human choice (and a gold
+    label, if there are any). On ``agreed`` of the compared pairs weak label and human choice are
+    the same; on ``gold_with_weak`` of the other compared pairs gold sides with the weak label.
+    ``weak_right`` counts the compared pairs whose weak label is that of gold. ``different_lengths``
+    compared pairs have responses of different length; on ``weak_longer`` of these the weak label
+    chooses the longer response, and on ``human_longer`` the human does.
     """
 
     labeled: int
@@ -33,13 +34,14 @@ class LabelComparison:
 def join_labels(
     pairs: pa.Table, weak: pa.Table, human: pa.Table, gold: pa.Table | None = None
 ) -> pa.Table:
-    """One row per pair with a weak label and a human choice, in the order of their ids.
+    """One row per pair that has a weak label, a human choice and, if ``gold`` is given, a gold
+    label. Tables are joined by pair id, and rows are in the order of these ids.
 
-    Columns: ``pair_id``; the choices ``weak``, ``human`` and, where known, ``gold``; ``margin`` and
+    Columns: ``pair_id``; the choices ``weak``, ``human`` and, with gold, ``gold``; ``margin`` and
     ``confidence`` of the weak label; ``longer``, the response with more characters (0: neither);
-    and ``gold_difference``, gold reward of response 1 minus that of response 2.
+    and, with gold, ``gold_difference``, the gold reward of response 1 minus that of response 2.
 
-    Joined by id. Raises DataError when no pair has both a weak label and a human choice.
+    Raises DataError if there is no such pair.
     """
     joined = (
         weak.select(["pair_id", "choice", "margin", "confidence"])
@@ -69,7 +71,8 @@ def join_labels(
 
 
 def compare_labels(labeled: int, joined: pa.Table) -> LabelComparison:
-    """The counts of ``join_labels``'s table; ``labeled`` pairs have a weak label at all."""
+    """Count the rows of the table that ``join_labels`` makes. ``labeled`` is the number of pairs
+    that have a weak label, whether or not they have a human choice."""
     weak, human, longer = (joined[name].to_numpy() for name in ("weak", "human", "longer"))
     gold = joined["gold"].to_numpy() if "gold" in joined.column_names else None
     differ = longer != 0

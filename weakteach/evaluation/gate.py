@@ -1,4 +1,4 @@
-"""From the facts of a teacher to what to do: a pure function, with the numbers it rests on."""
+"""What to do with a teacher: advice by a pure function of its facts, with the numbers behind it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ Kind = Literal["use", "confident", "collect", "other"]
 
 CHANCE = 0.5
 POWER = 0.8
-# More labels than so many times those at hand are no plan.
+# If more than this many times the labels at hand were needed, collecting them is no plan.
 MOST_TIMES = 10
-# A share that fewer pairs bear out than these is too small to be told from luck by its interval.
+# The interval of a share with fewer pairs than these cannot tell it from luck.
 FEWEST_PAIRS = 20
 
 
@@ -25,10 +25,10 @@ FEWEST_PAIRS = 20
 class Advice:
     """What to do with a teacher, in one ``sentence`` and in the numbers that belong to its kind.
 
-    - ``use``: all its labels. ``labels`` of them at ``accuracy``.
-    - ``confident``: the ``share`` of its labels with the largest margins; ``labels`` of them at
-      ``accuracy``.
-    - ``collect``: ``more`` human labels would tell this teacher from chance.
+    - ``use``: use all of its labels. There are ``labels`` of them, with this ``accuracy``.
+    - ``confident``: use the ``share`` of its labels with the largest margins. There are ``labels``
+      of them, with this ``accuracy``.
+    - ``collect``: collect ``more`` human labels, which would tell this teacher from chance.
     - ``other``: this teacher is no good; ``instead`` names one to try, None if none is known.
 
     ``told`` says whether the teacher is told from chance, and ``goes_on`` whether some of its
@@ -69,16 +69,17 @@ def gate(
     threshold: float = CHANCE,
     larger: Sequence[str] = (),
 ) -> Advice:
-    """What to do with a teacher of these facts, which is to label ``to_label`` pairs.
+    """What to do with a teacher that has these facts and is to label ``to_label`` pairs.
 
     The teacher is told from chance if the whole interval of its accuracy lies above ``threshold``;
     then its labels are used. If not, the first of these that holds is the advice:
 
-    1. another teacher, tried on the same pairs, is told from chance and more accurate: that one;
-    2. the labels with the largest margins are told from chance, in an interval that holds for all
-       shares together: the largest such share;
-    3. about N more labels, at most MOST_TIMES those at hand, would tell it from chance: collect;
-    4. it is no good: try the most accurate other, or else the first of the ``larger`` models.
+    1. another model, tried on the same pairs, is told from chance and more accurate: try that one;
+    2. the labels with the largest margins are told from chance, by an interval that holds for all
+       shares at once: use the largest such share;
+    3. more labels would tell it from chance, in all at most MOST_TIMES those at hand: collect them;
+    4. it is no good: try the most accurate other model if that is more accurate, or else the first
+       of the ``larger`` models.
 
     Raises ValueError for a threshold outside of (0, 1).
     """
@@ -123,8 +124,8 @@ def gate(
 
 
 def priced(routing: Sequence[Route], to_label: int, price: float | None) -> tuple[PricedRoute, ...]:
-    """The routes for ``to_label`` pairs at ``price`` a human label, None if that is not known.
-    Raises ValueError for a price or a number below 0."""
+    """The routes for ``to_label`` pairs at ``price`` per human label, None if that is not known.
+    Raises ValueError if the price or the number of pairs is below 0."""
     if (price is not None and price < 0) or to_label < 0:
         raise ValueError(f"No price of {to_label} labels at {price}")
     return tuple(
@@ -142,9 +143,9 @@ def priced(routing: Sequence[Route], to_label: int, price: float | None) -> tupl
 
 
 def pairs_to_tell(accuracy: float, threshold: float, widened: float = 1.0) -> float:
-    """Pairs at which a teacher of this ``accuracy`` is found above ``threshold`` with a probability
-    of POWER: (z₁√(t(1 - t)) + z₂√(p(1 - p)))²/(p - t)², times ``widened``. Infinite for an accuracy
-    at or below the threshold."""
+    """How many pairs it takes to find a teacher of this ``accuracy`` p above the ``threshold`` t
+    with a probability of POWER: (z₁√(t(1 - t)) + z₂√(p(1 - p)))²/(p - t)², times ``widened``.
+    Infinite for an accuracy at or below the threshold."""
     if accuracy <= threshold:
         return float("inf")
     test = float(stats.norm.isf((1 - CONFIDENCE) / 2)) * sqrt(threshold * (1 - threshold))
@@ -153,7 +154,7 @@ def pairs_to_tell(accuracy: float, threshold: float, widened: float = 1.0) -> fl
 
 
 def _better(facts: TeacherFacts, threshold: float) -> Rival | None:
-    """The most accurate other model that is told from chance; it is ahead of the judged one."""
+    """The most accurate of the other models that are told from chance and beat the judged one."""
     found = [
         rival
         for rival in facts.rivals
@@ -175,9 +176,9 @@ def _confident(facts: TeacherFacts, threshold: float) -> Confident | None:
 
 
 def _more(facts: TeacherFacts, threshold: float) -> tuple[int, str] | None:
-    """Human labels to collect, and what they would do: those that would tell this accuracy from
-    chance or, where that is fewer and known, those at which the learning curve reaches the accuracy
-    that was wanted."""
+    """The number of human labels to collect, and in words what they would do; None if they are too
+    many. They would tell the measured accuracy from chance or, where that is known to take fewer,
+    raise it to the wanted accuracy by the learning curve, which would be told."""
     widened = inflation(facts.folds, facts.repeats)
     fewest = pairs_to_tell(facts.accuracy.value, threshold, widened)
     hope = "so many more would tell it if its accuracy is what it seems"

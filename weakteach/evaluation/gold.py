@@ -55,9 +55,10 @@ def prompt_id(prompt: str) -> str:
 class Scoring(ChunkWork):
     """Work on a stream: gold rewards of text pairs or of generated responses.
 
-    ``columns`` are the rows' response columns. The result has ``key`` and ``<column>_reward``
-    for each; with a domain's gold also ``<column>_garbage``, the share of unreadable words, and
-    with a reward model ``<column>_cut``, whether it was too long to be read to its end.
+    ``columns`` are the names of the columns that hold responses. The result has ``key`` and, for
+    each of them, ``<column>_reward``; with a domain's gold also ``<column>_garbage``, the share of
+    unreadable words, and with a reward model ``<column>_cut``, whether the response was too long to
+    be read to its end.
     """
 
     store: Store
@@ -80,8 +81,9 @@ class Scoring(ChunkWork):
         return load_reward_tokenizer(self.gold.form, folder, str(self.gold)), context_in(folder)
 
     def prepare(self, reader: Any, rows: pa.Table) -> pa.Table:
-        """For a reward model the key, and of each column what the model reads of it and whether it
-        had to be cut; for a domain's gold the rows."""
+        """For a reward model: the key and, for each column, what the model reads of its responses
+        (``<column>.<name>``) and whether they had to be cut. For a domain's gold: the rows
+        unchanged."""
         if isinstance(self.gold, WorldGold):
             return rows
         from weakteach.models.reward_forms import encode
@@ -147,7 +149,8 @@ class Scoring(ChunkWork):
 
 
 def _said(rows: pa.Table, column: str) -> "list[Said]":
-    """The messages of a column of responses, where their rows have any."""
+    """For each row the messages of its prompt and of the response in this column, and its tools;
+    None for a row without messages."""
     if "prompt_messages" not in rows.column_names:
         return [None] * len(rows)
     names = ("prompt_messages", f"{column}_messages", "tools")

@@ -1,7 +1,8 @@
-"""Judges: what says which of two responses to a prompt is better, in both orders, repeatedly.
+"""Judges, which say which of two responses to a prompt is better, in both orders and repeatedly.
 
-A contest is a row ``id, prompt, response_1, response_2`` (and ``reward_1, reward_2`` for a judge of
-rewards). A verdict is 1 or 2 for the better response, 0 for a tie, null where the judge failed.
+A contest is a row ``id, prompt, response_1, response_2`` (and ``reward_1, reward_2`` for a
+RewardJudge). A verdict is 1 or 2 for the better response, 0 for a tie, null where the judge gave no
+clear answer.
 """
 
 import math
@@ -68,7 +69,8 @@ def judge_question(style: Style, prompt: str, first: str, second: str, seed: int
 
 
 def read_scores(text: str) -> tuple[float, float] | None:
-    """The two scores on the first line that is not empty; None unless it holds just two of them."""
+    """The two scores on the first line that is not empty; None unless that line is just two scores
+    from 1 to 10."""
     line = next((line for line in text.splitlines() if line.strip()), "")
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)(?:\s*[,;/|]\s*|\s+)(\d+(?:\.\d+)?)[\s.]*", line)
     if not found:
@@ -91,7 +93,8 @@ class ChatJudge:
     def verdicts(
         self, contests: pa.Table, repeats: int, seed: int, workspace: Workspace
     ) -> tuple[pa.Table, dict[str, Any]]:
-        """Rows of VERDICT_SCHEMA, one per contest, repeat and order, and what asking took."""
+        """Rows of VERDICT_SCHEMA, one per contest, repeat and order, and the facts of asking:
+        requests, tokens, cost. Raises StepError if there is no verdict at all."""
         rows = _rounds(contests, repeats)
         questions = []
         for contest, repeat, order in rows:
@@ -111,7 +114,7 @@ class ChatJudge:
         return _verdict_table(rows, read, texts), session.facts
 
     def _read(self, reply: Reply | None, order: int) -> Read:
-        """Verdict and scores of the responses 1 and 2, in whichever order they were shown."""
+        """The verdict and the scores of responses 1 and 2, whichever of the two was shown first."""
         if reply is None:
             return None, None, None
         if self.style == "choice":
@@ -129,9 +132,9 @@ class ChatJudge:
 
 @dataclass(frozen=True)
 class RewardJudge:
-    """A judge that needs no endpoint: each verdict is drawn from the gold rewards, response 1
-    with σ((r_1 - r_2)/temperature) (Bradley and Terry 1952). At temperature 0 the higher reward
-    wins, and equal rewards tie."""
+    """A judge that needs no endpoint: each verdict is drawn from the gold rewards, for response 1
+    with probability σ((r_1 - r_2)/temperature) (Bradley and Terry 1952). At temperature 0 the
+    higher reward wins, and equal rewards tie."""
 
     gold: Gold
     temperature: float
@@ -146,7 +149,8 @@ class RewardJudge:
     def verdicts(
         self, contests: pa.Table, repeats: int, seed: int, workspace: Workspace
     ) -> tuple[pa.Table, dict[str, Any]]:
-        """As ChatJudge; the contests have ``reward_1`` and ``reward_2``, which are the scores."""
+        """As ``ChatJudge.verdicts``, without facts. The contests have ``reward_1`` and
+        ``reward_2``, which become the scores."""
         rows = _rounds(contests, repeats)
         read: list[Read] = []
         for contest, repeat, order in rows:
@@ -167,9 +171,9 @@ Judge = ChatJudge | RewardJudge
 def judge_contests(
     judge: Judge, contests: pa.Table, repeats: int, seed: int, workspace: Workspace
 ) -> tuple[pa.Table, dict[str, Any]]:
-    """Verdicts of VERDICT_SCHEMA, ``repeats`` for each contest and order, and what they took.
+    """Verdicts of VERDICT_SCHEMA, ``repeats`` for each contest and order, and the facts of judging.
 
-    Two equal texts tie without being judged; ``identical`` of the facts counts them.
+    Two equal texts tie without being judged; the fact ``identical`` counts such contests.
     """
     texts = zip(contests["response_1"].to_pylist(), contests["response_2"].to_pylist(), strict=True)
     same = np.array([one.strip() == two.strip() for one, two in texts], dtype=bool)

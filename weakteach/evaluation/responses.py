@@ -15,9 +15,9 @@ from weakteach.models.spec import Dtype, Model
 
 @dataclass(frozen=True)
 class Sampling(ChunkWork):
-    """Reads ``prompt_id, prompt``, and ``prompt_messages, tools`` where there are messages, and
-    adds ``response``. Of several ``samples`` each has a row of its own, those of a prompt one
-    after another, and its number in ``sample``."""
+    """Samples responses to prompts. Reads ``prompt_id, prompt`` and, where prompts have messages,
+    ``prompt_messages, tools``; adds ``response``. With several ``samples``, each response has a row
+    of its own, with its number in ``sample``, and the rows of a prompt follow one another."""
 
     store: Store
     policy: Model | Step
@@ -58,7 +58,7 @@ class Sampling(ChunkWork):
             self.samples,
             messages,
         )
-        if tokenizer.chat_template:  # as the transcript of such a response begins
+        if tokenizer.chat_template:  # a transcript has a space before the response
             responses = [
                 mine if one is None else [f" {text.strip()}" for text in mine]
                 for mine, one in zip(responses, messages, strict=True)

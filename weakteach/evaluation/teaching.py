@@ -1,7 +1,7 @@
 """What a teacher's labels are worth to somebody who has labeled pairs: the facts of a verdict.
 
-All of them are of pairs that humans labeled and that the teacher did not see in training, by
-cross-fitting: see ``statistics/cross_fit.py``, whose intervals they have.
+All facts are measured on pairs that humans labeled and that the teacher did not see in training, by
+cross-fitting. ``statistics/cross_fit.py`` explains this and their intervals.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,9 +44,10 @@ EDGES = 21
 class Judged:
     """Cross-fitted labels of n pairs that humans labeled, in ``repeats`` rounds of ``folds`` folds.
 
-    ``pair_id``, ``source``, ``group`` (what was kept together), ``human`` (choice 1 or 2) and
-    ``longer`` (the longer response, 0 for neither) are [n]. ``margin`` and ``fold`` are [repeats,
-    n]: reward of response 1 minus that of response 2, and the fold in which a pair was held out.
+    Of shape [n]: ``pair_id``, ``source``, ``group`` (pairs of one group share a fold), ``human``
+    (choice 1 or 2) and ``longer`` (the longer response, 0 for neither). Of shape [repeats, n]:
+    ``margin``, the reward of response 1 minus that of response 2, and ``fold``, in which a pair was
+    held out.
     """
 
     pair_id: np.ndarray
@@ -64,7 +65,7 @@ class Judged:
 
     @cached_property
     def choice(self) -> np.ndarray:
-        """The teacher's [repeats, n]; a tie goes to the second response."""
+        """The teacher's choice, 1 or 2 [repeats, n]; a tie goes to the second response."""
         return np.where(self.margin > 0, 1, 2)
 
     @cached_property
@@ -79,8 +80,8 @@ class Judged:
     def share(
         self, values: np.ndarray, where: np.ndarray | None = None, level: float = CONFIDENCE
     ) -> Estimate:
-        """Mean of ``values`` [repeats, n] in [0, 1] over the cells where ``where`` [repeats, n]
-        holds. Cells count as pairs, a ``repeats``-th each; pairs of a group may count as fewer."""
+        """Mean of ``values`` [repeats, n] in [0, 1] over the cells where ``where`` [repeats, n] is
+        true. Each cell counts as 1/``repeats`` of a pair; pairs of one group may count as fewer."""
         inside = np.ones(values.shape, bool) if where is None else where
         cells = inside.sum(axis=0)
         known = cells > 0
@@ -93,7 +94,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Slice:
-    """Accuracy on some of the pairs: those between two margins, of a source, of a domain."""
+    """Accuracy on some of the pairs: one decile of margins, one source or one domain."""
 
     name: str
     accuracy: Estimate
@@ -101,8 +102,8 @@ class Slice:
 
 @dataclass(frozen=True)
 class Confident:
-    """The ``share`` of labels with the largest margins. ``sure`` is the low end of an interval
-    that holds for all the shares together (Bonferroni)."""
+    """Accuracy of the ``share`` of labels with the largest margins. ``sure`` is the low end of an
+    interval that holds for all shares at once (Bonferroni)."""
 
     share: float
     accuracy: Estimate
@@ -111,9 +112,9 @@ class Confident:
 
 @dataclass(frozen=True)
 class Route:
-    """Humans label the ``human_share`` with the smallest margins, the teacher the rest: accuracy
-    of all, where a human's label counts as right; ``at_random`` is what as many human labels on
-    pairs drawn by lot would give."""
+    """The result if humans label the ``human_share`` of pairs with the smallest margins, and the
+    teacher the rest. ``accuracy`` is that of all labels, where a human's label counts as right;
+    ``at_random`` is the accuracy if humans label as many pairs drawn at random."""
 
     human_share: float
     accuracy: Estimate
@@ -122,9 +123,10 @@ class Route:
 
 @dataclass(frozen=True)
 class Rival:
-    """Another teacher on the same pairs and folds. ``agreement`` is the share of pairs that both
-    label alike, ``kappa`` Cohen's; ``behind`` is how much more accurate than it the judged teacher
-    is, pair by pair. ``same_model`` says that only the seed of its training differs."""
+    """Another teacher, judged on the same pairs and folds. ``agreement`` is the share of pairs that
+    both teachers label alike, ``kappa`` is Cohen's. ``behind`` is the judged teacher's accuracy
+    minus the rival's, compared pair by pair. ``same_model`` says that the two differ only in the
+    seed of their training."""
 
     name: str
     same_model: bool
@@ -136,7 +138,7 @@ class Rival:
 
 @dataclass(frozen=True)
 class LengthBias:
-    """Shares of pairs whose longer response was chosen, of those that differ in length."""
+    """How often the longer response was chosen, of the pairs whose responses differ in length."""
 
     teacher: Estimate
     human: Estimate
@@ -144,7 +146,8 @@ class LengthBias:
 
 @dataclass(frozen=True)
 class Margins:
-    """Counts of labels (one of each pair and repeat) between neighboring ``edges`` of |margin|."""
+    """How many labels, right and wrong, have a |margin| between neighboring ``edges``. A pair has
+    one label per repeat."""
 
     edges: tuple[float, ...]
     right: tuple[int, ...]
@@ -153,8 +156,9 @@ class Margins:
 
 @dataclass(frozen=True)
 class Seen:
-    """Pairs to be labeled that the teacher saw in training, and the agreement with the human
-    choices of those that it did not see; None where there are no such choices."""
+    """How many of the pairs to be labeled the teacher saw in training, and in what way.
+    ``agreement`` is that of its labels with human choices on the pairs that it did not see; None if
+    there are no such choices."""
 
     pairs: int
     same_pair: int
@@ -165,13 +169,13 @@ class Seen:
 
 @dataclass(frozen=True)
 class TeacherFacts:
-    """All that a verdict on a teacher rests on; ``verdict.json`` holds it.
+    """All that a verdict on a teacher rests on, as ``verdict.json`` holds it.
 
-    Calibration is that of what the teacher claims and of what is left after temperature scaling,
-    cross-fitted; ``ece_gain`` and ``brier_gain`` are before minus after, above 0 where it helped.
-    ``temperature`` is fitted on all pairs: the one for labels to come. ``deciles`` go from the
-    smallest margins to the largest. ``curve`` is None where all teachers had the same number of
-    labels.
+    ``before`` is the calibration of the probabilities that the teacher claims, ``after`` that of
+    its probabilities after cross-fitted temperature scaling; ``ece_gain`` and ``brier_gain`` are
+    before minus after, above 0 where scaling helped. ``temperature`` is fitted on all pairs: it is
+    the one for labels to come. ``deciles`` go from the smallest margins to the largest. ``curve``
+    is None if all teachers had the same number of labels.
     """
 
     teacher: str
@@ -206,16 +210,16 @@ def teacher_facts(
     rivals: Sequence[tuple[str, bool, Judged]],
     transfer: Sequence[Slice],
 ) -> TeacherFacts:
-    """The facts of ``judged``, whose teachers had ``training_pairs`` labeled pairs each.
+    """The facts of ``judged``, whose teachers each learned from ``training_pairs`` labeled pairs.
 
-    ``smaller`` holds the same pairs judged by teachers of fewer labeled pairs, by their number;
-    ``rivals`` name, same_model and labels of other teachers on the same pairs and folds. ``wanted``
-    is the accuracy that the learning curve is asked for.
+    ``smaller`` holds the same pairs judged by teachers of fewer labeled pairs, by their number.
+    ``rivals`` are (name, same_model, labels) of other teachers on the same pairs and folds. The
+    learning curve says how many labels an accuracy of ``wanted`` takes.
     """
     margin, right = judged.margin.ravel(), judged.right.ravel()
     groups = np.tile(judged.group, judged.repeats)
     claimed = label_probability(margin, 1.0)
-    # The parts of the first round serve all: what is of one pair is in one part.
+    # The first round's folds serve all rounds, so all labels of a pair are in one part.
     fitted = cross_fitted_probability(margin, right, np.tile(judged.fold[0], judged.repeats))
     brier = np.square(claimed - right) - np.square(fitted - right)
     points = {**smaller, training_pairs: judged}
@@ -247,9 +251,9 @@ def teacher_facts(
 def seen_facts(
     how: np.ndarray, right: np.ndarray, choice_known: np.ndarray, prompt: np.ndarray
 ) -> Seen:
-    """``how`` [pairs] each was seen (``duplicates.recognizer``); ``right`` [pairs] whether its
-    label is the human's, which counts where ``choice_known`` [pairs] and the pair was not seen.
-    Pairs of one ``prompt`` [pairs], by its number, may count as fewer."""
+    """Count the pairs by ``how`` [pairs] each was seen (``duplicates.recognizer``). The agreement
+    is the share of unseen pairs whose label is the human's (``right`` [pairs]), among those where
+    ``choice_known`` [pairs]. Pairs of one ``prompt`` [pairs], by its number, may count as fewer."""
     counted = choice_known & (how == UNSEEN)
     agreement = None
     if counted.any():
@@ -264,18 +268,19 @@ def seen_facts(
 
 
 def to_json(value: Any) -> Any:
-    """A dataclass as JSON values; what is not finite is left out, as JSON has no such number."""
+    """A dataclass as JSON values, without fields that are not finite, which JSON cannot hold."""
     return _finite(asdict(value))
 
 
 def facts_from_json(text: str | bytes) -> TeacherFacts:
-    """Raises pydantic's ValidationError for what ``to_json`` did not write."""
+    """Read ``verdict.json``. Raises pydantic's ValidationError for what ``to_json`` did not
+    make."""
     return TypeAdapter(TeacherFacts).validate_json(text)
 
 
 def seen_from_json(value: Any) -> Seen:
-    """Of the facts of a step. Raises pydantic's ValidationError for what ``to_json`` did not
-    make."""
+    """Read Seen from the facts of a step. Raises pydantic's ValidationError for what ``to_json``
+    did not make."""
     return TypeAdapter(Seen).validate_python(value)
 
 
@@ -299,8 +304,8 @@ def _margins(margin: np.ndarray, right: np.ndarray) -> Margins:
 
 
 def _rank(judged: Judged) -> np.ndarray:
-    """For each label [repeats, n] the share of its round's labels with smaller margins. Teachers
-    of other folds may be on another scale; a rank within the round is what a threshold means."""
+    """For each label [repeats, n] the share of its round's labels with smaller |margin|. Thresholds
+    are put on this rank, since margins of different teachers may be on different scales."""
     return (stats.rankdata(np.abs(judged.margin), axis=1) - 0.5) / judged.margin.shape[1]
 
 
@@ -326,7 +331,7 @@ def _length_bias(judged: Judged) -> LengthBias | None:
     known = differ[0]
     return LengthBias(
         teacher=judged.share((judged.choice == judged.longer).astype(float), differ),
-        # Humans are the same in every round, and no training is shared.
+        # Human choices are the same in every round, and no shared training widens the interval.
         human=clustered_share(human[0][known], judged.group[known]),
     )
 

@@ -9,19 +9,23 @@ import pyarrow as pa
 
 @dataclass(frozen=True)
 class VerdictSummary:
-    """Contests, from the side of response 1; shares are None where nothing counts for them.
+    """What the verdicts on contests come to, seen from the side of response 1. A share is None if
+    no verdict counts for it.
 
-    A contest is decided by the sum of its verdicts (+1 for response 1, -1 for response 2) over
-    those repeats in which the judge answered in both orders, and ``missing`` without one;
-    ``win_rate`` is (wins + ties/2) over the others. ``missing_verdicts`` counts single answers.
+    The outcome of a contest is the sign of the sum of its verdicts (+1 for response 1, -1 for
+    response 2) over the repeats that the judge answered in both orders; a contest without such a
+    repeat is ``missing``. ``win_rate`` is (wins + ties/2) over the contests that are not missing.
+    ``missing_verdicts`` counts single answers.
 
-    The rest leaves out contests between equal texts. ``flips`` of ``repeats_compared`` repeats name
-    a different response in each order. Of the verdicts for one side, ``first_shown`` is the share
-    for the response shown first, ``longer`` that for the one of more characters, of
-    ``longer_compared`` whose lengths differ; ``length_correlation`` is Spearman's between the
-    difference of lengths and the mean verdict of a contest. ``consistency`` is the mean share of
-    the most frequent verdict among the repeats of a contest in one order (two repeats or more).
-    With n repeats a judge that tosses a coin reaches more than ½: 0.62 with n = 10.
+    All other fields leave out contests between equal texts. ``repeats_compared`` repeats were
+    answered in both orders; in ``flips`` of them the judge names a different response in each
+    order. Of the verdicts that name a response, ``first_shown`` is the share for the response shown
+    first. ``longer_compared`` of these verdicts are on responses of different length; ``longer`` is
+    the share of them for the one with more characters. ``length_correlation`` is Spearman's,
+    between the difference of lengths and the mean verdict of a contest. ``consistency`` is the mean
+    share of the most frequent verdict among the repeats of a contest in one order, where two or
+    more were answered. With n repeats a judge that tosses a coin reaches more than ½: 0.62 with n =
+    10.
     """
 
     contests: int
@@ -45,7 +49,8 @@ class VerdictSummary:
 
 
 def contest_outcomes(verdicts: pa.Table) -> dict[str, int | None]:
-    """For each contest 1 or -1 if response 1 or 2 won, 0 for a tie, None if it is missing."""
+    """The outcome of each contest by its id: 1 or -1 if response 1 or 2 won, 0 for a tie, None if
+    it is missing."""
     ids, signs = _signs(verdicts)
     return {
         key: int(outcome) if np.isfinite(outcome) else None
@@ -54,10 +59,10 @@ def contest_outcomes(verdicts: pa.Table) -> dict[str, int | None]:
 
 
 def contest_consistencies(verdicts: pa.Table) -> dict[str, float | None]:
-    """For each contest the share of its most frequent verdict among the repeats of one order, the
-    mean over both orders; None for one that was answered less than twice. Contests between equal
-    texts are left out, which no judge has seen: all their verdicts are ties without a reply or a
-    score."""
+    """The consistency of each contest by its id: the share of its most frequent verdict among the
+    repeats of one order, as the mean over both orders. An order that was answered less than twice
+    does not count; the value is None if neither counts. Contests between equal texts are left out,
+    since no judge has seen them: all their verdicts are ties without a reply or a score."""
     ids, signs = _signs(verdicts)
     rows = verdicts.select(["id", "verdict", "reply", "score_1"]).to_pylist()
     seen = {
@@ -71,9 +76,9 @@ def contest_consistencies(verdicts: pa.Table) -> dict[str, float | None]:
 
 
 def summarize_verdicts(contests: pa.Table, verdicts: pa.Table) -> VerdictSummary:
-    """The summary of the verdicts (VERDICT_SCHEMA) on contests (``id, response_1, response_2``).
+    """Summarize the verdicts (VERDICT_SCHEMA) on contests (``id, response_1, response_2``).
 
-    Raises ValueError when the verdicts are not those of these contests, each repeat in both orders.
+    Raises ValueError unless the verdicts are on just these contests, every repeat in both orders.
     """
     contests = contests.sort_by("id")
     ids, signs = _signs(verdicts)
@@ -112,7 +117,8 @@ def summarize_verdicts(contests: pa.Table, verdicts: pa.Table) -> VerdictSummary
 
 
 def _signs(verdicts: pa.Table) -> tuple[list[str], np.ndarray]:
-    """The contests' ids, sorted, and signs of shape [contests, repeats, 2 orders]; NaN: missing."""
+    """The sorted ids of the contests, and their verdicts as signs of shape [contests, repeats, 2
+    orders]: 1 for response 1, -1 for response 2, 0 for a tie, NaN if missing."""
     ordered = verdicts.sort_by([(name, "ascending") for name in ("id", "repeat", "order")])
     ids = sorted(set(ordered["id"].to_pylist()))
     if not ids or len(ordered) % (2 * len(ids)):
@@ -123,7 +129,7 @@ def _signs(verdicts: pa.Table) -> tuple[list[str], np.ndarray]:
 
 
 def _outcomes(signs: np.ndarray) -> np.ndarray:
-    """1, -1 or 0 for each contest, NaN without a repeat that was answered in both orders."""
+    """The outcome of each contest, 1, -1 or 0; NaN if no repeat was answered in both orders."""
     repeats = signs.sum(axis=2)
     outcome = np.sign(np.nansum(repeats, axis=1))
     return np.where(np.isfinite(repeats).any(axis=1), outcome, np.nan)

@@ -1,7 +1,7 @@
 """Annotators: what turns a pair into a label.
 
 An annotator is ``shards.ChunkWork`` on pairs (``pair_id, prompt, response_1, response_2``) that
-gives rows of LABEL_SCHEMA. Where there is no model yet, it makes token ids of the texts.
+gives rows of LABEL_SCHEMA. Its ``prepare``, which has no model, makes token ids of the texts.
 """
 
 import itertools
@@ -40,8 +40,8 @@ def label_table(pair_ids: list[str], rewards: np.ndarray) -> pa.Table:
     """Labels from rewards of shape [pairs, 2].
 
     The response with the higher reward is chosen, the second on a tie (WLT §3.1). ``margin`` is
-    reward_1 - reward_2; ``confidence`` is 2·(σ(|margin|) - ½) in [0, 1] (CW-PO). Raises StepError
-    that names the pair whose reward is not finite.
+    reward_1 - reward_2; ``confidence`` is 2·(σ(|margin|) - ½) in [0, 1] (CW-PO). Raises StepError,
+    which names the first such pair, if a reward is not finite.
     """
     bad = np.flatnonzero(~np.isfinite(rewards).all(axis=1))
     if len(bad):
@@ -62,14 +62,14 @@ def label_table(pair_ids: list[str], rewards: np.ndarray) -> pa.Table:
 
 
 class ReadsTokens(ChunkWork):
-    """Work on the token ids of pairs, as the tokenizer of ``reads`` makes them."""
+    """Work on the token ids of pairs, which the tokenizer of ``reads`` makes."""
 
     store: Store
 
     @property
     @abstractmethod
     def reads(self) -> Model | Step:
-        """The policy or model whose tokens these are."""
+        """The policy or model whose tokenizer makes the token ids."""
 
     def load_reader(self) -> Any:
         from weakteach.models.loading import tokenizer_folder  # transformers: in workers only
@@ -92,7 +92,7 @@ class ReadsTokens(ChunkWork):
 
 
 def id_lists(column: pa.ChunkedArray) -> list[list[int]]:
-    """Lists of token ids, faster than pyarrow itself makes them."""
+    """The lists of token ids in a column. This is faster than pyarrow's own conversion."""
     lists = column.combine_chunks()
     ids = lists.flatten().to_numpy(zero_copy_only=False).tolist()
     ends = (lists.offsets.to_numpy() - lists.offsets[0].as_py()).tolist()
@@ -107,8 +107,8 @@ def _pairs_in(prepared: pa.Table) -> "list[PairTokens]":
 
 
 def _refuse_longer(pair_ids: list[str], pairs: "list[PairTokens]", limit: int) -> None:
-    """Raises StepError that names a pair of more tokens than the model reads: a response that is
-    cut is another one."""
+    """Raises StepError, which names the pair, if a pair has more tokens than the model reads. Pairs
+    are not cut to fit, since a response that is cut is another response."""
     for pair_id, pair in zip(pair_ids, pairs, strict=True):
         if pair.longest > limit:
             raise StepError(

@@ -3,19 +3,19 @@
 import numpy as np
 from scipy import sparse, special, stats
 
-# Diverse ones are chosen among so many times as many pairs in doubt as are asked for.
+# Diverse pairs are chosen among this many pairs in doubt for each pair that is asked for.
 SHORTLIST = 4
 
 
 def doubt(margins: np.ndarray, temperature: float) -> np.ndarray:
-    """How much a human label of each pair is missed, in [0, 1] [pairs]; ``margins`` [teachers,
+    """How much each pair is in need of a human label, in [0, 1] [pairs]. ``margins`` [teachers,
     pairs] are those of teachers that differ in their seed.
 
     It is the mean of two ranks: of uncertainty, the entropy of the mean probability under the
     temperature, and of disagreement, the mutual information between the choice and the teacher
     (Houlsby et al. 2011). Entropy alone also asks for pairs on which humans themselves differ. With
-    one teacher there is no disagreement, and uncertainty alone counts. Raises ValueError for no
-    teacher or no pair.
+    one teacher there is no disagreement, and uncertainty alone counts. Raises ValueError if there
+    is no teacher or no pair.
     """
     margins = np.atleast_2d(np.asarray(margins, dtype=np.float64))
     if not margins.size:
@@ -30,17 +30,17 @@ def doubt(margins: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def shortlist(score: np.ndarray, ids: np.ndarray, count: int) -> np.ndarray:
-    """Rows of the SHORTLIST · ``count`` largest scores, the largest first; of equal ones the
-    smaller id goes first."""
+    """The rows with the SHORTLIST · ``count`` largest scores, the largest first. Among equal
+    scores, the smaller id goes first."""
     order = np.lexsort((ids, -score))
     return order[: SHORTLIST * count]
 
 
 def spread_out(prompts: list[str], count: int) -> list[int]:
-    """Places of ``count`` prompts (all, if there are fewer) that lie far apart, in the order in
-    which they were chosen: the first, then each time the one farthest from all chosen before
-    (Gonzalez 1985). Distances are cosines of TF-IDF vectors of words and pairs of words; equal
-    prompts lie at 0. Of equally far ones the earlier goes first."""
+    """Indices of ``count`` prompts (all, if there are fewer) that lie far apart, in the order in
+    which they were chosen: the first prompt, then each time the one farthest from all chosen before
+    (Gonzalez 1985). Distances are 1 minus the cosine of TF-IDF vectors of words and pairs of words;
+    equal prompts have distance 0. Among prompts equally far away, the earlier is chosen."""
     from sklearn.feature_extraction.text import TfidfVectorizer  # slow to import
 
     if not prompts or count < 1:
@@ -61,5 +61,5 @@ def _distance(vectors: sparse.csr_matrix, row: int) -> np.ndarray:
 
 
 def _entropy(probability: np.ndarray) -> np.ndarray:
-    """In bits, of a choice between two."""
+    """The entropy, in bits, of choices between two, one of which has this probability."""
     return (special.entr(probability) + special.entr(1 - probability)) / np.log(2)

@@ -15,7 +15,7 @@ from weakteach.preferences.pair import CHOICE_SCHEMA, DataError
 
 
 def compared(labels: pa.Table, human: pa.Table) -> tuple[pa.Table, pa.ChunkedArray]:
-    """The labels of pairs that a human labeled too, and the human choices of these."""
+    """The labels of the pairs that a human labeled too, and the human choices of the same pairs."""
     choices = human.select(["pair_id", "choice"]).rename_columns(["pair_id", "human"])
     joined = labels.join(choices, "pair_id", join_type="inner").sort_by("pair_id")
     kept = joined.select(labels.column_names)
@@ -35,9 +35,9 @@ def mismatched(labels: pa.Table, human: pa.Table) -> pa.Table:
 
 
 def top_margin(labels: pa.Table, share: Fraction) -> pa.Table:
-    """The share of the labels with the largest absolute margins: whole rows, the nearest number
-    but one at least. Of equal margins the smaller pair id goes first. Raises DataError for labels
-    without margins."""
+    """The labels with the largest absolute margins. Their number is ``share`` of all, rounded to
+    the nearest whole number, but at least one. Among equal margins, the smaller pair id goes first.
+    Raises DataError for labels without margins."""
     if "margin" not in labels.column_names:
         raise DataError("These labels are choices alone: only labels by reward have margins")
     size = pa.table({"size": pc.abs(labels["margin"]), "pair_id": labels["pair_id"]})
@@ -56,8 +56,8 @@ def together(human: pa.Table, weak: pa.Table) -> pa.Table:
 
 
 def voted(tables: Sequence[pa.Table]) -> pa.Table:
-    """The choice of most of K tables at each pair that all of them have, the second response on a
-    tie: ``pair_id, choice, confidence, weight``.
+    """The majority's choice among K tables, for each pair that all of them have:
+    ``pair_id, choice, confidence, weight``. On a tie it is the second response.
 
     With k votes for the first response the confidence is |2k/K - 1|: 1 where all agree, 0 on a tie.
     The weight is the same.

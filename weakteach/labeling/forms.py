@@ -1,9 +1,9 @@
 """Pairs for humans to label, as files that people and labeling tools read.
 
-The files of a person are filled in and given back as they are, as ``--labeled``: ``choice`` is 1
-or 2, or stays empty. So is the CSV export of Label Studio, whose choice has that name. Texts stand
-in the files as they are in the data. They may begin with what a spreadsheet takes for a formula:
-open the CSV as text alone, or use the JSONL.
+A person writes 1 or 2 into ``choice`` in the CSV or JSONL file, or leaves it empty. The file is
+given back without conversion, as ``--labeled``, and so is the CSV export of Label Studio, where the
+choice has the same name. Texts are written as they are in the data. They may begin with what a
+spreadsheet takes for a formula: import the CSV's columns as text, or use the JSONL.
 """
 
 import csv

@@ -1,13 +1,13 @@
 """Actors that hold models, shared by all streams of a run.
 
 A model of billions of weights takes a minute to load, and the steps of a study score with one gold
-model some hundred times. So an actor that holds a model is no stream's own: it makes shards for all
-that ask for its model, at a time and one after the other, and outlives the step for which it was
-started. It is given back once something else waits for what it takes of the cluster, and after
-HELD_SECONDS without work.
+model some hundred times. So an actor that holds a model, a holder, does not belong to one stream.
+It makes shards for all streams that ask for its model, at the same time or one after the other, and
+outlives the step for which it was started. A holder without work is ended once something else waits
+for the resources that it takes, and after HELD_SECONDS in any case.
 
-One actor of Ray, ``Holders``, starts them and hands them their work. The driver of the run makes
-it, and all end with the driver.
+One actor of Ray, ``Holders``, starts the holders and hands them their work. The driver of the run
+starts it, and all of them end with the driver.
 """
 
 import asyncio
@@ -35,15 +35,16 @@ LOGGER = logging.getLogger(__name__)
 NAMESPACE = "weakteach"
 HELD_SECONDS = 60.0
 LOOK_SECONDS = 0.5
-# What waits is told to others than those who will have it in a moment only when it is seen again.
+# Something has to be seen waiting this many times in a row before a holder is ended for it: what is
+# seen waiting once may be about to get what it waits for.
 LOOKS = 2
-# While one shard is computed, another is on its way, and one that was computed is written.
+# While one shard is computed, the next can be on its way, or the last one be written.
 SHARDS_AT_A_TIME = 2
-# So many does a task hand over before it waits for the first.
+# The number of shards that a task hands over before it waits for the first of them.
 SHARDS_AHEAD = SHARDS_AT_A_TIME + 1
-# Holders that a shard may lose: more says that the shard takes them down.
+# When this many holders were lost with one shard, the shard is taken to be the cause.
 LOSSES_OF_A_SHARD = 3
-# Of all streams of a run together.
+# At a time, by all streams of a run together.
 MOST_SHARDS_ASKED = 10_000
 
 
@@ -54,7 +55,7 @@ class Holder:
         self._threads, self._device = threads, threading.Lock()
 
     def ready(self) -> None:
-        """Returns once the actor has what it asked for."""
+        """Return once the actor runs, with the resources that it asked for."""
 
     def make(self, batch: pa.Table, stream: Stream) -> pa.Table:
         """See ``stages.make_shards``."""
@@ -63,7 +64,7 @@ class Holder:
 
 @dataclass
 class Held:
-    """A holder, the shards that it was given, and since when that is none."""
+    """A holder, how many shards it has to make, and, if none, since when it has had none."""
 
     actor: Any
     ready: bool = False
@@ -85,17 +86,17 @@ class Group:
     failure: RayError | None = None
 
     def free(self) -> Held | None:
-        """The one with the least to do, if it can take a shard."""
+        """The holder with the fewest shards to make, or None if none can take another one."""
         able = [one for one in self.held if one.ready and one.shards < SHARDS_AT_A_TIME]
         return min(able, key=lambda one: one.shards, default=None)
 
     def lacks(self) -> int:
-        """How many more it must have."""
+        """How many more holders must be started for the shards asked for, up to label_actors."""
         return min(self.asked.total(), self.resources.label_actors) - len(self.held)
 
     def wants(self) -> int:
-        """How many more it may have where the cluster has room: each stream as many as it would
-        have alone."""
+        """How many more holders may be started if the cluster has room: each stream may have as
+        many as it would have alone."""
         most = self.resources.label_workers * len(self.asked)
         return min(self.asked.total(), most) - len(self.held)
 
@@ -113,9 +114,10 @@ class Holders:
     async def make(
         self, batch: list["ray.ObjectRef[pa.Table]"], stream: Stream, resources: Resources
     ) -> pa.Table:
-        """Have a holder make the shard of the batch, which is handed over by its reference alone.
+        """Have a holder make the shard of the batch. The batch comes as a list of its reference, so
+        that only the holder fetches it.
 
-        Raises RayError if it took down LOSSES_OF_A_SHARD holders.
+        Raises RayError if LOSSES_OF_A_SHARD holders were lost with the shard.
         """
         if not self._tasks:
             self._spawn(self._look())
@@ -138,7 +140,7 @@ class Holders:
         raise AssertionError("the last try returns or raises")
 
     async def _free(self, group: Group) -> Held:
-        """A holder of the group that can take a shard; it counts as given."""
+        """Wait for a holder of the group that can take a shard, and count one as given to it."""
         async with self._changed:
             while True:
                 for _ in range(group.lacks()):
@@ -183,7 +185,7 @@ class Holders:
         await self._tell()
 
     def _end(self, group: Group, held: Held) -> None:
-        """Several shards of a holder may find it dead."""
+        """End the holder, once: several of its shards may find it dead."""
         if held in group.held:
             group.held.remove(held)
             ray.kill(held.actor)
@@ -207,14 +209,15 @@ class Holders:
                 LOGGER.exception("holders")
 
     async def _grow(self) -> None:
-        """Start one more of each group that has work for it, where the cluster has room."""
+        """Start one more holder of each group that has work for it, if the cluster has room."""
         for group in list(self._groups.values()):
             if group.wants() > 0 and await asyncio.to_thread(has_room, group.resources):
                 self._start(group)
 
     async def _give_back(self) -> None:
-        """End what is without work for long, what never had any, and the longest idle one of what
-        something waits for."""
+        """End the holders that have been idle for too long and those that are not ready while their
+        group is asked for nothing. If something waits for resources that idle holders take, also
+        end the one of these that has been idle for longest."""
         for key, group in list(self._groups.items()):
             for held in list(group.held):
                 idle = held.idle and time.monotonic() - held.since > self._held_seconds
@@ -236,14 +239,15 @@ class Holders:
 
 
 def start_holders() -> Any:
-    """The handle of this job's Holders, which end with the process that calls it first: in a run
-    that is its driver."""
+    """The handle of this job's Holders, an actor that ends with the process that first calls this
+    function: in a run, that is the driver."""
     return _started_for(ray.get_runtime_context().get_job_id())
 
 
 @cache
 def _started_for(job: str) -> Any:
-    """Kept, since an actor without a handle ends."""
+    """The handle, cached for the life of this process: Ray ends an actor once no handle to it is
+    left."""
     options = {
         "name": f"holders-{job}",
         "namespace": NAMESPACE,
@@ -260,9 +264,9 @@ def _started_for(job: str) -> Any:
 def relay_shards(
     batch: pa.Table, stream: Stream, resources: Resources, holders: Any
 ) -> Iterator[pa.Table]:
-    """Have the shards of the batch, each of them a row, made by holders; see
-    ``stages.make_shards``. They are prepared here where holders have a device, the next ones while
-    one is computed."""
+    """Have holders make the shards of the batch, which has a row for each, and yield what
+    ``stages.make_shards`` returns for them. If holders have a device, the shards are prepared here,
+    the next ones while one is computed."""
     rows = (batch.slice(row, 1) for row in range(len(batch)))
     given: deque[tuple[pa.Table, ray.ObjectRef[pa.Table]]] = deque()
     for row in prepare_shards(batch, stream) if resources.preparing_cpus else rows:
@@ -286,7 +290,7 @@ def _taken(resources: Resources) -> set[str]:
 
 
 def _waited_for() -> set[str]:
-    """Names of the resources for which tasks, actors or placement groups wait, of any job."""
+    """Names of the resources for which tasks, actors or placement groups of any job wait."""
     status = get_cluster_status(ray.get_runtime_context().gcs_address)
     demands = status.resource_demands
     kinds = [*demands.ray_task_actor_demand, *demands.placement_group_demand]

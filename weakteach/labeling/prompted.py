@@ -17,10 +17,11 @@ from weakteach.models.chat.endpoint import ChatQuestion, Reply, draw_seed, named
 from weakteach.models.chat.session import ChatSession
 
 TextKind = Literal["dialogue", "summary"]
-# The order in which the responses are shown: 1 is that of the pair, 2 the other.
+# Orders in which the responses are shown: 1 as they are in the pair, 2 the other way round.
 ORDERS = (1, 2)
 ANSWER_TOKENS = 8
-# One drawn answer without its probability: Krichevsky and Trofimov's estimate (1 + ½)/(1 + 1).
+# The probability of an answer that was drawn once, where its log-probability is not known:
+# Krichevsky and Trofimov's estimate (1 + ½)/(1 + 1).
 DRAWN = 0.75
 LOWEST = 1e-6
 
@@ -77,12 +78,12 @@ class Leaning:
 
 
 def read_answer(reply: Reply | None) -> Leaning | None:
-    """What a reply says, None if it says nothing clear.
+    """What a reply says about the responses, or None if it says nothing clear.
 
-    With log-probabilities: P(1)/(P(1) + P(2)) at the first token that is one of the two. One that
-    is not among the alternatives listed there counts at the most that it can have, the lesser of
-    the least listed probability and of what the listed ones leave. Without them, an answer that
-    names one of the two is one draw: ¾ for it.
+    With log-probabilities it is P(1)/(P(1) + P(2)) at the first token whose likeliest alternative
+    is 1 or 2. If one of the two is not among the alternatives listed there, the highest probability
+    that it can have is taken: the smaller of the least listed probability and what the listed ones
+    leave of 1. Without log-probabilities, the answer counts as one draw: it has probability ¾.
     """
     choice = named_option(reply.text, "12") if reply else None
     if reply is None or choice is None:
@@ -109,9 +110,9 @@ def annotate(
 ) -> tuple[pa.Table, pa.Table]:
     """Ask about pairs (``pair_id, prompt, response_1, response_2``), each in both orders.
 
-    Gives the labels of the pairs that were answered in both, and all answers (ANSWER_SCHEMA). The
-    rewards of a label are log P(1) and log P(2), of the mean P over both orders, so that σ(margin)
-    is P(1).
+    Returns the labels of the pairs with an answer in both orders, and all answers (ANSWER_SCHEMA).
+    The rewards of a label are log P(1) and log P(2), where P is the mean over both orders, so that
+    σ(margin) is P(1).
     """
     rows = pairs.select(["pair_id", "prompt", "response_1", "response_2"]).to_pylist()
     questions = []
@@ -144,11 +145,12 @@ def _one_better(answers: pa.Table) -> np.ndarray:
 
 
 def describe_answers(answers: pa.Table) -> dict[str, Any]:
-    """Counts over the pairs, and the bias of the annotator.
+    """Counts of pairs (``by_logprobs``: of answers), and the bias of the annotator.
 
-    ``missing`` pairs lack an answer in an order or two. Of the others, ``ties`` cancel out and
-    ``flips`` name another response in each order. ``position_bias`` is the mean probability given
-    to the response shown first, less ½: 0 is none, ½ always the first; None without a label.
+    ``missing`` pairs lack an answer in one order or both; ``rows`` is the number of the others. In
+    ``ties`` of these, the answers in the two orders cancel out; in ``flips``, they name different
+    responses. ``position_bias`` is the mean probability given to the response shown first, minus ½:
+    0 means no bias, ½ that the first is always preferred; it is None if no pair has a label.
     """
     one_better = _one_better(answers)
     labeled = one_better[np.isfinite(one_better).all(axis=1)]

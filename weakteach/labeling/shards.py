@@ -1,19 +1,19 @@
 """The shards of a stream: which rows make one, how it is made, and the artifact that all make.
 
-Rows are kept in shards of whole chunks of CHUNK_ROWS. Both follow from the number of the input's
-rows and the tokens of a batch alone, so results depend neither on who makes a shard nor on how many
-are at work, and a shard that is there is not made again. Work has two parts, which may be done by
-two processes: the rows of a shard are prepared on a CPU (read and tokenized), then processed where
-the model is.
+A shard consists of whole chunks, and a chunk of CHUNK_ROWS rows. Which rows make a shard follows
+from the number of the input's rows and the tokens of a batch alone, so results depend neither on
+which worker makes a shard nor on the number of workers, and a shard that exists is not made again.
+Work has two parts, which may be done by two processes: the rows of a shard are prepared on a CPU
+(read and tokenized), then processed where the model is.
 
-A row that cannot be prepared or processed goes to quarantine with its reason, and a stream goes on
-without it: one that fails alone, and again. To find it, a shard that fails is cut into its chunks,
-and a chunk that fails into halves. An error of storage, memory or device (``errors.is_of_rows``)
-says nothing of rows. A failure that is not of single rows is an error all the same; it is one if
+A row that fails, also when it is tried again alone, goes to quarantine with its reason, and the
+stream goes on without it. To find such rows, a shard that fails is cut into its chunks, and a chunk
+that fails into halves. An error of storage, memory or device is not put down to rows (see
+``errors.is_of_rows``). The stream itself fails on such an error, or if
 
 - the work cannot be loaded,
-- no row of a chunk of several rows can be prepared, or none processed, or
-- more than QUARANTINE_SHARE of the input's rows, and more than one, or all of them, fail.
+- no row of a chunk of several rows can be prepared, or none can be processed, or
+- all of the input's rows fail, or more than one row and more than QUARANTINE_SHARE of all.
 """
 
 import json
@@ -35,14 +35,16 @@ from weakteach.artifacts.store import Store
 from weakteach.preferences.pair import CHUNK_ROWS
 
 LOGGER = logging.getLogger(__name__)
-# A shard is what a kill can lose, a Ray task, and a file: as small as a chunk, but not too many.
+# A shard is what a kill can lose, a Ray task, and a file. So shards are as small as a chunk, unless
+# that would make more of them than this.
 MAX_SHARDS = 1024
-# A batch is never of two shards. Of large batches, shards are as large as one of rows so short,
-# but there stay so many shards that all who label have a few.
+# A batch never spans two shards. So a shard fills a large batch even if rows have as few tokens as
+# ROW_TOKENS, but shards are not so large that fewer than ENOUGH_SHARDS are left to share out.
 ROW_TOKENS = 64
 ENOUGH_SHARDS = 64
 QUARANTINE_SHARE = 0.05
-# Keys of a schema's metadata. A work may tell the tokens that it read in that of its result.
+# Keys of a schema's metadata. Work may put the number of tokens that it read into the metadata of
+# its result.
 TOKENS, QUARANTINED = b"tokens", b"quarantined"
 
 Convert = Callable[[pa.Table], pa.Table]
@@ -51,15 +53,16 @@ Refused = list[tuple[str, str]]
 
 
 class ChunkWork(ABC):
-    """What is done to rows. Small, and a value: copies are equal, and have one hash. What it needs
-    is loaded where it is done.
+    """What is done to rows. It is small and a value: copies are equal and have the same hash. What
+    it needs, such as a model, is loaded in the process that does the work.
 
-    Work that has something to do without its model, such as to tokenize, does it in ``prepare``.
+    If a part of the work can be done without the model, such as tokenizing, ``prepare`` does it.
     """
 
     def model_key(self) -> Hashable:
-        """Equal for works that load the same, which share what one of them has loaded. The work
-        itself, where it does not say on what of it ``load`` and ``load_reader`` depend."""
+        """A key that is equal for works that load the same, so that they share what one of them has
+        loaded. It is the whole work, unless a class says on which parts of it ``load`` and
+        ``load_reader`` depend."""
         return self
 
     def load_reader(self) -> Any:
@@ -67,8 +70,8 @@ class ChunkWork(ABC):
         return None
 
     def prepare(self, reader: Any, rows: pa.Table) -> pa.Table:
-        """What ``process`` reads of the rows: a row for each, with the key. Raises when any of them
-        cannot be prepared."""
+        """Turn rows into what ``process`` reads: one row for each, with the key column. Raises if
+        any of them cannot be prepared."""
         return rows
 
     @abstractmethod
@@ -77,15 +80,15 @@ class ChunkWork(ABC):
 
     @abstractmethod
     def process(self, loaded: Any, rows: pa.Table) -> pa.Table:
-        """What prepared rows become. Raises when any of them cannot be processed."""
+        """Turn prepared rows into results. Raises if any of them cannot be processed."""
 
 
 @dataclass(frozen=True)
 class Stream:
     """A Parquet file of the store and the folder where its shards go.
 
-    ``key`` is the column that names a row in quarantine. Its workers put the ``sign``, if there is
-    one, once they are there.
+    ``key`` is the column that names a row in quarantine. The workers of the stream put the
+    ``sign``, if there is one, when they begin.
     """
 
     store: Store
@@ -105,8 +108,8 @@ class Stream:
         return rows
 
     def shard_rows(self, rows: int, batch_tokens: int) -> int:
-        """Rows of each shard of an input of so many rows, of which batches of so many tokens are
-        made; the last one may have fewer."""
+        """The number of rows in each shard of an input of ``rows`` rows, if a batch has
+        ``batch_tokens`` tokens. The last shard may have fewer."""
         chunks = -(-rows // self.chunk_rows)
         of_a_batch = batch_tokens // (ROW_TOKENS * self.chunk_rows)
         least = -(-chunks // MAX_SHARDS)
@@ -133,11 +136,11 @@ def cut(stream: Stream, batch_tokens: int) -> list[range]:
 
 
 def prepare_shard(stream: Stream, reader: Any, shard: range) -> pa.Table:
-    """Read the rows of a shard and prepare them. Metadata of the table hold those that cannot be,
-    for ``process_shard``.
+    """Read the rows of a shard and prepare them. The table's metadata hold the keys and reasons of
+    the rows that cannot be prepared, for ``process_shard``.
 
-    Raises StepError with the first reason if no row of a chunk of several can be prepared, and
-    what is not of rows as it is.
+    Raises StepError, with the first row's reason, if a chunk of several rows has no row that can be
+    prepared. Errors that are not about rows propagate unchanged.
     """
     rows = _read_rows(stream, shard)
     tables, refused = _done(stream, partial(stream.work.prepare, reader), rows)
@@ -156,8 +159,8 @@ class Processed:
 def process_shard(stream: Stream, loaded: Any, prepared: pa.Table) -> Processed:
     """Process the prepared rows of a shard.
 
-    Raises StepError with the first reason if no row of a chunk of several can be processed, and
-    what is not of rows as it is.
+    Raises StepError, with the first row's reason, if a chunk of several rows has no row that can be
+    processed. Errors that are not about rows propagate unchanged.
     """
     tables: list[pa.Table] = []
     failed: Refused = []
@@ -168,10 +171,10 @@ def process_shard(stream: Stream, loaded: Any, prepared: pa.Table) -> Processed:
 
 
 def write_shard(stream: Stream, shard: range, processed: Processed) -> Made:
-    """Write the rows and the quarantine of a shard in one file, which is there whole or not."""
+    """Write the rows and the quarantine of a shard to one file, which exists only as a whole."""
     tables, refused = processed.tables, processed.refused
     tokens = sum(int((table.schema.metadata or {}).get(TOKENS, 0)) for table in tables)
-    # Without results, if a shard is one row and that row fails.
+    # There are no results if a shard is one row and that row fails.
     table = pa.concat_tables(tables) if tables else pa.table({})
     notes = {QUARANTINED: json.dumps(refused), TOKENS: str(tokens)}
     filesystem = stream.store.filesystem
@@ -198,7 +201,7 @@ def _read_rows(stream: Stream, shard: range) -> pa.Table:
 def _done(
     stream: Stream, do: Callable[[pa.Table], pa.Table], rows: pa.Table
 ) -> tuple[list[pa.Table], Refused]:
-    """Results, and keys and reasons of the rows that fail."""
+    """The results of ``do`` on the rows, and the keys and reasons of those on which it fails."""
     try:
         return [do(rows)], []
     except Exception as error:
@@ -224,7 +227,7 @@ def _done(
 def _halved(
     stream: Stream, do: Callable[[pa.Table], pa.Table], chunk: pa.Table
 ) -> tuple[list[pa.Table], Refused]:
-    """The same, found by halving what fails."""
+    """Like ``_done``, for one chunk: the rows that fail are found by halving what fails."""
     try:
         return [do(chunk)], []
     except Exception as error:
@@ -242,8 +245,8 @@ def _halved(
 
 
 def found_shard(stream: Stream, shard: range) -> Made | None:
-    """What became of the rows of a shard that is there, as after the death of a worker that had
-    made it and not yet told."""
+    """What became of the rows of a shard, if its file exists already, else None. The file exists,
+    for example, if a worker died after it had made the shard but before it could say so."""
     path, filesystem = stream.path(shard), stream.store.filesystem
     if not filesystem.get_file_info(path).is_file:
         return None
@@ -263,8 +266,8 @@ def _refused(schema: pa.Schema) -> Refused:
 
 @dataclass(frozen=True)
 class Busy:
-    """Rows of the input that were made, and the seconds that all workers together were preparing
-    and making them: a stage's own rate, whatever it waited for."""
+    """How many rows of the input were made, and the seconds that all workers together spent on
+    preparing and on making them. Waiting is not counted, so these tell each stage's own rate."""
 
     rows: int = 0
     preparing: float = 0.0
@@ -282,7 +285,7 @@ class Busy:
 
 @dataclass(frozen=True)
 class Shards:
-    """All shards of a stream, each of them there; at most ``devices`` were at work on them."""
+    """The shards of a stream, which are all made. At most ``devices`` devices worked on them."""
 
     stream: Stream
     shards: list[range]
@@ -290,7 +293,7 @@ class Shards:
     busy: Busy
 
     def tables(self) -> Iterator[pa.Table]:
-        """The rows of one shard after the other, in the order of the input."""
+        """Yield the rows of each shard, in the order of the input."""
         for table, _ in self._read():
             yield table
 

@@ -1,8 +1,8 @@
 """The two stages of a stream, as tasks and actors run them: prepare, and make.
 
-A shard is one row of Ray Data, and its prepared rows are bytes within it: Ray Data joins and splits
-blocks of rows as their sizes ask for, and never cuts a row. An error is a value of such a row, too,
-since Ray Data would lose what lies below its own message.
+A shard is one row of Ray Data, and its prepared rows are bytes in that row: Ray Data joins and
+splits blocks of rows by their sizes, but never cuts a row. An error is a value in such a row, too:
+if it were raised, Ray Data would keep its own message and lose the cause.
 """
 
 import logging
@@ -31,12 +31,13 @@ from weakteach.labeling.shards import (
 
 LOGGER = logging.getLogger(__name__)
 DEVICE_FAILED = 70  # exit code of a worker; EX_SOFTWARE
-ALONE: AbstractContextManager[Any] = nullcontext()  # of a process with one thread
+ALONE: AbstractContextManager[Any] = nullcontext()  # for a process that makes one shard at a time
 
 
 def prepare_shards(batch: pa.Table, stream: Stream) -> Iterator[pa.Table]:
-    """Read and prepare the shards of the batch (``start, stop``), each of them a row:
-    ``start, stop, prepared, preparing``, in seconds, and ``error, passes``, if it failed."""
+    """Read and prepare the shards of the batch, which has a row ``start, stop`` for each. Yield a
+    table of one row for each: ``start, stop, prepared``, ``preparing`` in seconds, and ``error,
+    passes``, which are NO_FAILURE unless it failed."""
     for start, stop in zip(batch["start"].to_pylist(), batch["stop"].to_pylist(), strict=True):
         began, prepared, failure = time.perf_counter(), None, NO_FAILURE
         try:
@@ -57,9 +58,10 @@ def make_shards(
     threads: int,
     device: AbstractContextManager[Any] = ALONE,
 ) -> pa.Table:
-    """Make the shard of the batch, its one row, which is prepared here unless it is already:
-    ``start, stop, rows, quarantined, tokens``, ``preparing, making`` in seconds, and ``error,
-    passes``, if it failed. Of several threads one computes, which holds ``device``."""
+    """Make the shard that is the one row of the batch, and prepare it first unless it is prepared
+    already. Returns a row ``start, stop, rows, quarantined, tokens``, ``preparing, making`` in
+    seconds, and ``error, passes``, which are NO_FAILURE unless it failed. If several threads of a
+    process make shards, only the one that holds ``device`` computes."""
     import torch  # in workers only, as below
 
     from weakteach.models.process import prepare_process
@@ -93,14 +95,14 @@ def make_shards(
 
 
 def failed_shards(batch: pa.Table, error: Exception) -> pa.Table:
-    """What ``make_shards`` returns for a shard of which nothing was made."""
+    """What ``make_shards`` would return for a shard that ``error`` kept from being made."""
     row = {name: batch[name][0].as_py() for name in ("start", "stop")}
     return _row(**row, preparing=0.0, **vars(Made(0, 0, 0)), making=0.0, **_failure(error))
 
 
 @cache
 def _put_once(sign: Sign) -> None:
-    """In each process; a stream that begins anew has another sign."""
+    """Put the sign once per process. A stream that begins anew has another sign."""
     sign.put()
 
 
@@ -143,8 +145,8 @@ _LOADED: dict[tuple[Hashable, str], Any] = {}
 
 
 def _loaded(work: ChunkWork, load: Literal["load_reader", "load"]) -> Any:
-    """What works of one model need is loaded once in each process, which Ray reuses; what was
-    loaded for another model is let go first."""
+    """What the work's method of the name ``load`` returns. It is kept in the process, which Ray
+    reuses, for all works of the same model; what was loaded for another model is released first."""
     model = work.model_key()
     if (model, load) not in _LOADED:
         for other in [key for key in _LOADED if key[0] != model]:
@@ -155,7 +157,7 @@ def _loaded(work: ChunkWork, load: Literal["load_reader", "load"]) -> Any:
 
 @cache
 def _counters() -> dict[str, metrics.Counter]:
-    """Made once in each process."""
+    """The metrics of this process, which are made once."""
     return {
         "rows": metrics.Counter("weakteach_pairs_total", "Rows processed", ("work",)),
         "quarantined": metrics.Counter(

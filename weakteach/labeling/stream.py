@@ -1,20 +1,21 @@
 """Streaming the rows of a Parquet file through models, with Ray Data.
 
-Ray Data hands out shards (see ``shards.py``) by their numbers of rows, some at a time, to two
-stages (see ``stages.py``): tasks on CPUs that read and tokenize the rows, and tasks or actors that
-hold the model, compute, and write one shard after the other. A device so never waits for its
-tokenizer, and Ray Data keeps the first stage from running ahead of the second by more than some
-shards. Results pass neither through the driver nor through the object store, so neither grows with
-the input. A killed worker loses the shard that it was at and nothing else, and no row is there
+Ray Data hands out shards (see ``shards.py``), several at a time and each as a range of row numbers,
+to two stages (see ``stages.py``): tasks on CPUs that read and tokenize the rows, and tasks or
+actors that hold the model, compute, and write one shard after the other. So a device never waits
+for its tokenizer, and Ray Data keeps the first stage from running ahead of the second by more than
+a few shards. Results pass neither through the driver nor through the object store, so neither grows
+with the input. A killed worker loses only the shard that it was working on, and no row occurs
 twice.
 
-Actors are not Ray Data's own but those of the run (see ``holders.py``), which outlive a step: then
-Ray Data's tasks, as many as label, prepare shards, hand them to the actors, and are some ahead.
+Actors are not Ray Data's own but those of the run (see ``holders.py``), which outlive a step. Where
+they label, Ray Data runs as many tasks as there are labelers. These tasks prepare shards and hand
+them to the actors, a few shards ahead.
 
-Without devices the process that holds the model prepares its own shards: Ray Data fuses tasks that
-want the same resources, and actors get what is not prepared. The arms of a study keep all cores
-busy there, and one process for each labeler is loaded and held in memory, not two. On idle cores
-two would be faster (``tests/benchmarks/labeling_overhead.py``).
+Without devices, the process that holds the model prepares its own shards: Ray Data fuses tasks that
+want the same resources, and actors are handed shards that are not prepared. In this case the arms
+of a study keep all cores busy, and for each labeler one process is loaded and held in memory, not
+two. On idle cores two would be faster (``tests/benchmarks/labeling_overhead.py``).
 """
 
 import logging
@@ -48,12 +49,13 @@ from weakteach.models.room import has_room, waits_told
 LOGGER = logging.getLogger(__name__)
 # A shard of a large model on a slow device may take many minutes; a deadlock takes for ever.
 STALLED_AFTER_SECONDS = 3600
-# Ray Data joins prepared shards up to this size. So much for a task that its start costs little,
-# so little that a device has its first work soon.
+# Ray Data joins prepared shards into blocks of up to this size: large enough that starting a task
+# for one costs little, small enough that a device gets its first work soon.
 BLOCK_BYTES = 1 << 20
 # Prepared shards that the object store holds for each labeler, more or less.
 AHEAD_BYTES = 128 << 20
-# So few that handing them out costs little (about 20 ms each), so many that all end at one time.
+# Few enough that handing them out costs little (about 20 ms each), and enough that all workers end
+# at about the same time.
 HANDOUTS_PER_WORKER = 16
 
 
@@ -62,10 +64,10 @@ def stream_chunks(
     resources: Resources,
     progress: Progress | None = None,
 ) -> Shards:
-    """Process every chunk; the shards in which the results lie.
+    """Process every chunk. Return the shards, which hold the results.
 
     ``progress`` is told the rows done, the rows in all, and the tokens that this call read. Raises
-    StepError with the cause of a failure that is not of single rows.
+    StepError, with the cause, for a failure that is not of single rows.
     """
     filesystem = stream.store.filesystem
     filesystem.create_dir(stream.shards, recursive=True)
@@ -112,7 +114,8 @@ def _follow(
 
 
 def _check_quarantine(stream: Stream, quarantining: list[range], rows: int) -> None:
-    """Raises StepError if too many rows are in quarantine; the next try does their shards again."""
+    """If too many rows are in quarantine, delete their shards, so that the next attempt makes them
+    again, and raise StepError."""
     refused = [row for shard in quarantining for row in quarantined_in(stream, shard)]
     if len(refused) == rows or len(refused) > max(1, QUARANTINE_SHARE * rows):
         for shard in quarantining:
@@ -127,7 +130,7 @@ def _check_quarantine(stream: Stream, quarantining: list[range], rows: int) -> N
 def _made(
     stream: Stream, shards: list[range], resources: Resources
 ) -> Iterator[tuple[range, Made, Busy]]:
-    """Make the shards with Ray Data; each is given when it is there."""
+    """Make the shards with Ray Data, and yield each as soon as it is made."""
     if not shards:
         return
     workers = min(len(shards), resources.label_workers)
@@ -154,7 +157,7 @@ def _made(
 def _through_tasks(
     dataset: ray.data.Dataset, stream: Stream, resources: Resources, workers: int
 ) -> ray.data.Dataset:
-    # As many prepare as make, which fused stages have to be.
+    # The same pool for both stages: Ray Data fuses no others.
     pool = TaskPoolStrategy(size=workers)
     prepared = dataset.map_batches(
         prepare_shards,  # type: ignore[arg-type]  # takes the arguments below as well
@@ -190,10 +193,12 @@ def _through_actors(
 def _despite_losses(
     stream: Stream, dataset: ray.data.Dataset, resources: Resources
 ) -> Iterator[dict[str, Any]]:
-    """The rows. What a chunk fails with is in them, so that an error of Ray is one of losses.
+    """The rows of the dataset, one for each shard. An error of a chunk is a value in its row, so an
+    error that Ray raises means that something was lost: LostError is raised in its place.
 
-    Without progress for long, what should label waits for a device, which is no failure, or is
-    stuck: then the devices that it had are free as soon as Ray Data has ended it.
+    If Ray Data ends the work because nothing progressed for long, either the labelers wait for a
+    device, which is no failure, so the dataset is run again; or they were stuck. Then the devices
+    that they had are free as soon as Ray Data has ended them, and LostError is raised.
     """
     given: set[int] = set()
     while True:

@@ -12,10 +12,10 @@ Weighting = Literal["C1", "C2", "C3", "C4"]
 
 
 def pair_weights(weighting: Weighting, margin: np.ndarray) -> np.ndarray:
-    """Weights [pairs] of labels with these margins [pairs], Δ = |margin| of the choice:
+    """Weights [pairs] of labels with these margins [pairs], where Δ = |margin|:
 
     C1: 2·(σ(Δ) - ½), which is the ``confidence`` of a label; C2: σ(Δ); C3: min(Δ, 1);
-    C4: min(0.2·Δ, 1). C2 lies in [½, 1), the others in [0, 1]. A pair without margin has weight ½
+    C4: min(0.2·Δ, 1). C2 lies in [½, 1), the others in [0, 1]. A pair with margin 0 has weight ½
     under C2 and 0 under the others. Raises ValueError for margins that are not finite.
     """
     size = np.abs(np.asarray(margin, dtype=np.float64))
@@ -39,9 +39,9 @@ def with_weight(labels: pa.Table, weighting: Weighting) -> pa.Table:
 
 
 def with_probability(labels: pa.Table, temperature: float) -> pa.Table:
-    """The labels with a last column ``probability`` in [½, 1): how likely a human makes the same
-    choice, by the margin and the temperature of the teacher's verdict. Raises DataError for labels
-    without margins."""
+    """The labels with a last column ``probability`` in [½, 1): how likely it is that a human makes
+    the same choice, given the margin and the temperature of the teacher's verdict. Raises DataError
+    for labels without margins."""
     from weakteach.statistics.calibration import label_probability  # scipy: slow to import
 
     sure = label_probability(_margins(labels), temperature)

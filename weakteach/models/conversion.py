@@ -1,7 +1,8 @@
-"""Pickled weights (``pytorch_model.bin``) written once as safetensors.
+"""Converts pickled weights (``pytorch_model.bin``) to safetensors, once for each model.
 
-It happens in a process of its own, which holds no secrets and takes nothing but tensors: what a
-pickle asks for beyond them is refused, never run. That process is this module as a script.
+The conversion runs in a process of its own, which holds no secrets and loads nothing but tensors:
+anything else that a pickle asks for is refused, never run. That process runs this module as a
+script.
 """
 
 import json
@@ -18,7 +19,7 @@ import transformers
 
 from weakteach.models.spec import TOKENIZER_FILES
 
-# The process holds a pickle of a stranger: it gets these and no keys or tokens.
+# The process reads a stranger's pickle, so it gets these variables and no keys or tokens.
 ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "LANG")
 INDEX = "pytorch_model.bin.index.json"
 REFUSED = 3
@@ -30,7 +31,7 @@ class ConversionError(Exception):
 
 def convert(folder: Path, out: Path) -> None:
     """Write the model of a folder with pickled weights as a folder of safetensors, in the dtype of
-    the weights; files of the tokenizer come along. Raises ConversionError."""
+    the weights, and copy the tokenizer's files along. Raises ConversionError."""
     environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
     environment |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "weakteach.models.conversion", str(folder), str(out)]
@@ -57,7 +58,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def load_tensors(file: Path) -> dict[str, torch.Tensor]:
-    """The tensors of one pickled file, mapped and not read. Raises ConversionError."""
+    """The tensors of one pickled file, memory-mapped rather than read. Raises ConversionError."""
     try:
         state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except FileNotFoundError as error:
@@ -76,7 +77,7 @@ def load_tensors(file: Path) -> dict[str, torch.Tensor]:
 
 
 def write_safetensors(folder: Path, out: Path) -> None:
-    """The work of the process. Raises ConversionError."""
+    """Convert the folder, within the process that ``convert`` starts. Raises ConversionError."""
     try:
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, LookupError, TypeError) as error:
@@ -91,7 +92,7 @@ def write_safetensors(folder: Path, out: Path) -> None:
     if not floats:
         raise ConversionError("it holds no weights")
     try:
-        # This puts names right (old repositories leave out prefixes) and ties what is tied.
+        # This corrects names (old repositories leave out prefixes) and ties shared weights.
         model, info = kind.from_pretrained(
             None, config=config, state_dict=state, dtype=floats[0], output_loading_info=True
         )

@@ -1,8 +1,8 @@
 """Sampling responses: what is drawn for a prompt depends on the prompt and its seed alone.
 
 Several samples of a prompt share the pass over it, and rows that have ended make room for others,
-so that none waits for the longest. Whatever goes together, a row has room for ``max_new_tokens``,
-or for what its own prompt leaves of the model's context.
+so that none waits for the longest. Whichever rows are batched together, each has room for
+``max_new_tokens`` tokens, or for as many as its own prompt leaves in the model's context.
 """
 
 import inspect
@@ -24,8 +24,8 @@ would cost more than some rows that stand idle."""
 
 @dataclass(frozen=True)
 class Sample:
-    """One response that is to be drawn: of which prompt, with which uniform numbers, one per
-    token."""
+    """One response that is to be drawn: the index of its prompt, its number among the samples of
+    that prompt, and the uniform random numbers to draw its tokens with, one per token."""
 
     prompt: int
     number: int
@@ -34,9 +34,9 @@ class Sample:
 
 @dataclass
 class Rows:
-    """Responses that are being drawn, one a row. Each row's tokens stand together at the right
-    end of ``attended``, of shape [rows, width], so that distances in the row are those between
-    positions. ``logits`` are those of the next tokens."""
+    """Responses that are being drawn, one per row. ``attended``, of shape [rows, width], marks the
+    places that hold a row's tokens: they stand together at its right end, so that distances between
+    places equal those between positions. ``logits`` are those of the next tokens."""
 
     samples: list[Sample]
     drawn: list[list[int]]
@@ -46,17 +46,18 @@ class Rows:
 
     @property
     def positions(self) -> torch.Tensor:
-        """Of the next tokens, shape [rows, 1]."""
+        """Positions of the next tokens, shape [rows, 1]."""
         return self.attended.sum(1, keepdim=True)
 
     def take(self, rows: list[int]) -> None:
-        """Go on with these rows alone, and without columns that none of them attends to."""
+        """Keep these rows alone, without the columns that none of them attends to."""
         self.samples = [self.samples[row] for row in rows]
         self.drawn = [self.drawn[row] for row in rows]
         self.pick(rows)
 
     def pick(self, rows: list[int]) -> None:
-        """What the model keeps of these rows, any of them several times."""
+        """Reduce the tensors to these rows, any of which may be named several times, and to the
+        columns that they attend to."""
         chosen = torch.tensor(rows, device=self.attended.device)
         self.attended, self.logits = self.attended[chosen], self.logits[chosen]
         width = int(self.positions.max())
@@ -80,14 +81,14 @@ class Rows:
 
 
 def _widened(tensor: torch.Tensor, dimension: int, width: int) -> torch.Tensor:
-    """With zeros before what stands in a dimension."""
+    """The tensor with zeros put before it along a dimension, which then has this width."""
     shape = list(tensor.shape)
     shape[dimension] = width - shape[dimension]
     return torch.cat([tensor.new_zeros(shape), tensor], dimension)
 
 
 def draw_tokens(logits: torch.Tensor, uniforms: torch.Tensor, temperature: float) -> torch.Tensor:
-    """The token of each row that its uniform number draws from the softmax at ``temperature``
+    """One token per row, drawn from the softmax at ``temperature`` by the row's uniform number
     (inverse of the cumulative distribution); logits of shape [rows, vocabulary], uniforms [rows].
     """
     cumulative = torch.softmax(logits.double() / temperature, dim=-1).cumsum(-1)
@@ -107,11 +108,13 @@ def generate_responses(
     samples: int = 1,
     messages: Sequence[PromptMessages | None] = (),
 ) -> list[list[str]]:
-    """Responses without their end, ``samples`` to each prompt; at most ``batch_tokens`` tokens go
-    together. The first sample of a prompt is the same however many there are.
+    """Responses without their end tokens, ``samples`` for each prompt. A batch takes at most
+    ``batch_tokens`` tokens, or one response. A prompt's first sample is the same for any number of
+    samples.
 
-    A prompt that has ``messages`` is read through the model's chat template, if it has one; its
-    responses end as the model's generation config says, too. Raises Unreadable.
+    A prompt that has ``messages`` is read through the model's chat template, if there is one; its
+    responses then end at EOS or at a token that the model's generation config names. Raises
+    Unreadable where the template refuses a prompt.
 
     A prompt that leaves no room in the model's context has empty responses.
     """
@@ -122,7 +125,7 @@ def generate_responses(
         ends = [ends[0] if one is None else turn_ends for one in messages]
     room = [min(max_new_tokens, context_length(model) - len(prompt)) for prompt in ids]
     responses = [[""] * samples for _ in ids]
-    # Long prompts first: those that follow fit where one of them has ended.
+    # Long prompts first: a shorter one that follows fits in place of a row that has ended.
     queue = [
         Sample(prompt, number, _uniforms(seeds[prompt], number, max_new_tokens))
         for prompt in sorted(range(len(ids)), key=lambda prompt: -len(ids[prompt]))
@@ -168,8 +171,8 @@ def generate_responses(
 
 
 def _turn_ends(model: PreTrainedModel) -> set[int]:
-    """The tokens that end a turn, by the model's generation config: of some chat models another
-    one than EOS does."""
+    """The tokens that end a turn by the model's generation config; in some chat models that is
+    another token than EOS."""
     ends = getattr(model.generation_config, "eos_token_id", None)
     return set(ends) if isinstance(ends, list) else set() if ends is None else {ends}
 
@@ -181,7 +184,7 @@ def _uniforms(seed: int, number: int, count: int) -> np.ndarray:
 def _read(
     model: PreTrainedModel, pad: int, ids: Sequence[list[int]], samples: list[Sample]
 ) -> Rows:
-    """Rows for the samples; what several of them begin with is read once."""
+    """Rows for the samples; a prompt that several of them share is read once."""
     prompts = list(dict.fromkeys(sample.prompt for sample in samples))
     width = max(len(ids[prompt]) for prompt in prompts)
     padding = [width - len(ids[prompt]) for prompt in prompts]
@@ -214,6 +217,7 @@ def _read_next(model: PreTrainedModel, rows: Rows, tokens: torch.Tensor) -> None
 
 
 def _last_alone(model: PreTrainedModel) -> dict[str, int]:
-    """Asks for the logits of the last place, where the model can be asked."""
+    """Arguments that ask for the logits of the last place alone; none if the model takes no such
+    argument."""
     known = "logits_to_keep" in inspect.signature(model.forward).parameters
     return {"logits_to_keep": 1} if known else {}

@@ -28,7 +28,7 @@ from weakteach.artifacts.store import Store
 from weakteach.models.conversion import ConversionError, convert
 from weakteach.models.spec import Model, ModelError, fetch
 
-# Weights at the top alone: some repositories hold them again in other layouts.
+# Only the weights at the top: some repositories hold them again in other layouts.
 BESIDE_WEIGHTS = ["*.json", "*.txt", "*.model", "*.jinja"]
 HUB_FILES = ["model*.safetensors", *BESIDE_WEIGHTS]
 PICKLED_FILES = ["pytorch_model*.bin", *BESIDE_WEIGHTS]
@@ -44,8 +44,8 @@ class StartsFrom(Protocol):
 
 
 def tokenizer_folder(store: Store, policy: Model | Step) -> Path:
-    """A local folder with the policy's tokenizer: that of the model that its trainings started
-    from, which keep it. Of a hub model no weights are fetched. Raises ModelError."""
+    """A local folder with the policy's tokenizer, which is that of the model that its trainings
+    started from, since they keep it. For a hub model no weights are fetched. Raises ModelError."""
     while isinstance(policy, StartsFrom):
         policy = policy.start
     if not isinstance(policy, Model):
@@ -55,8 +55,9 @@ def tokenizer_folder(store: Store, policy: Model | Step) -> Path:
 
 
 def weights_folder(model: Model) -> Path:
-    """A local folder with the model's weights, config and tokenizer; fetched from the hub if it is
-    a hub id. Raises ModelError when the folder is gone or the hub out of reach."""
+    """A local folder with the model's weights, config and tokenizer; fetched from the hub if the
+    model is a hub id. Raises ModelError for an embedded model that is not shipped, and when the
+    folder is gone or the hub out of reach."""
     if model.is_untrained:
         raise ModelError(
             f"{model.label} is not shipped: a study pretrains it, or run "
@@ -71,7 +72,8 @@ def weights_folder(model: Model) -> Path:
 
 
 def dequantize(model: Model, out: Path) -> None:
-    """Write a GGUF model as a plain float32 model folder. Raises ModelError if it is damaged."""
+    """Write a GGUF model as a plain float32 model folder. Raises ModelError if the file is missing
+    or damaged, or the package gguf is not installed."""
     file = Path(model.location)
     if not file.is_file() or util.find_spec("gguf") is None:
         raise ModelError(f"To read {file}: the file must exist, and pip install 'weakteach[gguf]'")
@@ -79,12 +81,12 @@ def dequantize(model: Model, out: Path) -> None:
     try:
         loaded = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **options)
         tokenizer = AutoTokenizer.from_pretrained(file.parent, **options)
-    except Exception as error:  # the readers check little: a damaged file shows as anything
+    except Exception as error:  # the readers check little: a damaged file may raise anything
         raise ModelError(
             f"{file} is damaged or no GGUF model of a kind that transformers reads "
             f"({type(error).__name__}: {error})"
         ) from error
-    # It is quantized no more, but would call itself so: saving and training would refuse it.
+    # It is no longer quantized but still says so, and saving and training would refuse it.
     loaded.hf_quantizer = None  # type: ignore[assignment]
     del loaded.config.quantization_config
     loaded.save_pretrained(out)
@@ -109,10 +111,11 @@ class Weights:
 
 
 def load_causal(weights: Weights, dtype: str = "float32", placed: bool = True) -> PreTrainedModel:
-    """The causal language model, adapters merged, in eval mode, on this process's device if it is
-    to be ``placed``.
+    """The causal language model, adapters merged, in eval mode; on this process's device if
+    ``placed``.
 
-    Raises ModelError for weights that are damaged, pickled, or want code of their own to be run.
+    Raises ModelError for weights that are damaged or pickled, or that need code of their own to
+    run.
     """
     with reading(weights.base):
         config = AutoConfig.from_pretrained(weights.base, trust_remote_code=False)
@@ -124,13 +127,13 @@ def load_causal(weights: Weights, dtype: str = "float32", placed: bool = True) -
 
 
 def load_with_head(weights: Weights, dtype: str, seed: int, placed: bool = True) -> PreTrainedModel:
-    """The language model with a scalar head in place of its own, adapters merged, in eval mode, on
-    this process's device if it is to be ``placed``. The head's weights are drawn from the seed.
+    """The language model with a scalar head in place of its own, adapters merged, in eval mode; on
+    this process's device if ``placed``. The head's weights are drawn from the seed.
 
-    Raises ModelError as ``load_causal`` does, and for weights that are not of the language model.
+    Raises ModelError where ``load_causal`` does, and if weights below the head are missing.
     """
     torch.manual_seed(seed)
-    with reading(weights.base), _quiet_loading():  # it would tell that the head is new
+    with reading(weights.base), _quiet_loading():  # else it warns that the head is new
         config = AutoConfig.from_pretrained(weights.base, trust_remote_code=False)
         model, info = AutoModelForSequenceClassification.from_pretrained(
             weights.base,
@@ -149,7 +152,8 @@ def load_with_head(weights: Weights, dtype: str, seed: int, placed: bool = True)
 
 @contextmanager
 def reading(folder: str | Path) -> Iterator[None]:
-    """Raises ModelError for what the libraries raise when a model's folder is no sound one."""
+    """A context for loading from a model's folder: raises ModelError if the folder holds no
+    safetensors, and in place of the errors of libraries that cannot load what it holds."""
     if not any(Path(folder).glob("*.safetensors")):
         raise ModelError(f"{folder} holds no weights as safetensors, and others are not loaded")
     try:
@@ -170,26 +174,27 @@ def _quiet_loading() -> Iterator[None]:
 
 
 def _merged(model: PreTrainedModel, adapters: tuple[str, ...]) -> PreTrainedModel:
-    """With the adapters merged in turn; the model may have another head than theirs had."""
+    """The model with the adapters merged in turn; it may have another head than the models that the
+    adapters were trained on."""
     for adapter in adapters:
         with reading(adapter):
             config = PeftConfig.from_pretrained(adapter)
-            config.task_type = None  # it would choose a wrapper for that task's head
+            config.task_type = None  # else peft wraps the model for that task's head
             model = PeftModel.from_pretrained(model, adapter, config=config).merge_and_unload()
     return model
 
 
 @dataclass(frozen=True)
 class PolicyAndReference:
-    """A trained model and the one that its training started from; one set of weights in memory
-    where the policy is an adapter on the reference."""
+    """A trained model and the one that its training started from. They share one set of weights in
+    memory where the policy is an adapter on the reference."""
 
     policy: PreTrainedModel
     _other: PreTrainedModel | PeftModel
 
     @contextmanager
     def reference(self) -> Iterator[PreTrainedModel]:
-        """The reference, to be used within the context alone."""
+        """A context that gives the reference, which may be used only within it."""
         if not isinstance(self._other, PeftModel):
             yield self._other
             return
@@ -210,7 +215,7 @@ class PolicyAndReference:
 def load_policy_and_reference(
     policy: Weights, reference: Weights, dtype: str = "float32"
 ) -> PolicyAndReference:
-    """Both in eval mode on this process's device.
+    """Both models, loaded in eval mode on this process's device.
 
     Where the policy is the reference with one more adapter, that adapter stays unmerged, to be
     switched on and off; else they are two models.
@@ -226,14 +231,14 @@ def load_policy_and_reference(
 
 
 def _placed(model: PreTrainedModel) -> PreTrainedModel:
-    """In eval mode on this process's device."""
+    """The model in eval mode, moved to this process's device."""
     torch.nn.Module.to(model, device())
     return model.eval()
 
 
 def no_dropout(config: Any) -> dict[str, float]:
-    """Config values that switch all dropout off. OPT calls F.dropout, which no patching of
-    dropout modules reaches, so its reference log-probabilities would be noisy."""
+    """Config values that switch all dropout off. Without them OPT's reference log-probabilities
+    would be noisy: it calls F.dropout, which no patching of dropout modules reaches."""
     names = ("dropout", "attention_dropout", "activation_dropout", "layerdrop",
              "resid_pdrop", "embd_pdrop", "attn_pdrop", "embed_dropout", "resid_dropout",
              "hidden_dropout")  # fmt: skip
@@ -262,12 +267,12 @@ def load_reward_model(folder: str | Path, dtype: str = "float32") -> PreTrainedM
 
 
 def context_length(model: PreTrainedModel) -> int:
-    """Tokens that the model can read at most; no limit where its config tells none."""
+    """The most tokens that the model can read; ``sys.maxsize`` if its config gives no limit."""
     return _context(model.config)
 
 
 def context_in(folder: str | Path) -> int:
-    """The same, of the model of a folder."""
+    """The ``context_length`` of the model in a folder, by its config."""
     return _context(AutoConfig.from_pretrained(str(folder), trust_remote_code=False))
 
 

@@ -15,7 +15,7 @@ from weakteach.models.resources import Attention
 from weakteach.models.target_scores import target_scores
 from weakteach.models.tokens import PairTokens
 
-# A context in which a model is there to be used.
+# Opens a context in which a model may be used.
 Reader = Callable[[], AbstractContextManager[PreTrainedModel]]
 
 
@@ -27,13 +27,13 @@ def pair_logprobs(
 ) -> np.ndarray:
     """Summed log p(response | prompt), float64 of shape [pairs, 2].
 
-    The prompt is read once per pair, by the ``attention`` asked for, where a probe shows that the
-    model can; else once per response, by the model's own, with a warning. Pairs of similar length
-    go together, in batches of at most ``batch_tokens`` tokens (one longer pair is a batch of its
-    own). Logits exist at response tokens only, a chunk at a time; log-probabilities are in float32,
-    their sums in float64. The first token of a response without any prompt has nothing before it
-    and counts as 0. Raises ModelError if the model computes its logits in a way that is not known
-    here.
+    Where a probe shows that the model can, the prompt is read once per pair, by the given
+    ``attention``; else it is read once per response, by the model's own attention, with a warning.
+    Pairs of similar length go together, in batches of at most ``batch_tokens`` tokens (a longer
+    pair is a batch of its own). Logits exist at response tokens only, a chunk at a time;
+    log-probabilities are in float32, their sums in float64. The first token of a response without
+    any prompt has nothing before it and counts as 0. Raises ModelError if the model computes its
+    logits in a way that is not known here.
     """
     return _logprobs([lambda: nullcontext(model)], pairs, batch_tokens, attention)[0]
 
@@ -55,7 +55,7 @@ def log_ratios(
 def _logprobs(
     readers: Sequence[Reader], pairs: Sequence[PairTokens], batch_tokens: int, attention: Attention
 ) -> np.ndarray:
-    """Shape [models, pairs, 2]."""
+    """Summed log-probabilities under each model, float64 of shape [models, pairs, 2]."""
     if not pairs:
         return np.empty((len(readers), 0, 2))
     with ExitStack() as stack:

@@ -1,8 +1,8 @@
 """How much memory of a device a step takes at its peak: weights, what training adds, and what a
-batch holds. Pure functions of a model's shape; no torch, so that plans are made of them.
+batch holds. Pure functions of a model's shape that need no torch, so that plans can use them.
 
-What a layer keeps for its backward pass was counted from the graph of transformers' layers with a
-fused attention kernel, which keeps no scores; tests hold it against measured peaks.
+What a layer keeps for its backward pass was counted in the graph of transformers' layers with a
+fused attention kernel, which keeps no scores; tests compare the estimates with measured peaks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,38 +14,38 @@ from weakteach.models.resources import FITS, FitName
 from weakteach.models.spec import CONFIG, Dtype, read_config
 
 FLOAT32, ADAM = 4, 8
-# Bytes of a weight in NF4: 4 bits, and for 64 of them a scale of 8 bits, of which 256 share a
-# float32 (double quantization).
+# Bytes of a weight in NF4: 4 bits, plus a scale of 8 bits for every 64 weights and a float32 for
+# every 256 scales (double quantization).
 NF4 = 0.5 + (1 + FLOAT32 / 256) / 64
 DTYPE_BYTES: dict[str, int] = {"float32": 4, "bfloat16": 2}
-# Families whose feed-forward layer has two matrices and LayerNorm; today's have a third for gating.
+# Families with LayerNorm and two feed-forward matrices; all others have a third one, for gating.
 UNGATED = {
     "opt", "gpt2", "gpt_neox", "gpt_neo", "gptj", "bloom", "phi", "codegen", "deberta-v2",
     "starcoder2", "falcon", "mpt",
 }  # fmt: skip
 LEARNED_POSITIONS = {"opt", "gpt2", "gpt_neo"}
-# Families that keep a head of their own where the config does not say.
+# Families whose head is not tied to the embeddings where the config does not say.
 UNTIED = {"llama", "mistral", "qwen2", "qwen3", "gpt_neox", "olmo2", "phi3"}
-# Numbers kept for a token and layer, in widths of hidden states and of keys; and in widths of the
-# feed-forward, by the kind of layer (ReLU gives what it keeps on to the next matrix).
+# Numbers that a layer keeps per token, in widths of hidden states and of keys; and in widths of the
+# feed-forward, by the kind of layer (what ReLU keeps is also what the next matrix keeps).
 KEPT_GATED, KEPT_UNGATED = (10.0, 1.5), (6.0, 2.0)
 KEPT_FEED_GATED, KEPT_FEED, KEPT_FEED_RELU = 3.8, 2.0, 1.0
-# TRL's fused head works in tiles of so many tokens and logits. It holds a whole tile in the dtype,
-# whatever the vocabulary, and float32 copies of what it fills of it.
+# TRL's fused head works in tiles of this many tokens by this many logits. It holds a whole tile in
+# the dtype, however small the vocabulary, and float32 copies of the part that it fills.
 TILE_TOKENS, TILE_LOGITS, TILE_COPIES = 4096, 32_768, 3
-# Logits that exist at a time where log-probabilities are read. 16 MiB in float32 stay in a CPU's
-# cache, and are not so few that the matrix product runs below its speed. Any other device reads the
-# head's weights from its memory once for each such chunk: with the 512 tokens that it holds of a
-# vocabulary of 128,000, that takes less time than to compute with them.
+# Logits that exist at a time where log-probabilities are read. On a CPU, 16 MiB in float32 stay in
+# the cache, yet are enough for the matrix product to run at full speed. Any other device reads the
+# head's weights from its memory once per chunk: with a vocabulary of 128,000, a chunk holds 512
+# tokens, and reading the weights takes less time than computing with them.
 CPU_LOGITS, DEVICE_LOGITS = 1 << 22, 1 << 26
-# What a process holds on a GPU before it computes (context, workspaces), and what its allocator
-# cannot use.
+# Bytes that a process holds on a GPU before it computes (context, workspaces), and the share that
+# is lost in its allocator.
 CONTEXT_BYTES, FRAGMENTED = 1 << 30, 0.05
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a decoder that memory follows from."""
+    """The sizes of a decoder from which its memory follows."""
 
     vocabulary: int
     hidden: int
@@ -69,15 +69,15 @@ class Shape:
         return self.layers * self.layer_parameters + tables * self.hidden
 
     def adapter_parameters(self, rank: int) -> int:
-        """Of LoRA on all projections of every layer."""
+        """Parameters of LoRA on all projections of every layer."""
         widths = 4 * self.hidden + 2 * self.queries + 2 * self.keys
         matrices = 3 if self.is_gated else 2
         return self.layers * rank * (widths + matrices * (self.hidden + self.feed_forward))
 
 
 def shape_of(config: Mapping[str, Any]) -> Shape | None:
-    """The shape that a model's config tells (``config.json``, of any spelling); None if it tells
-    too little."""
+    """The shape of a model by its config (``config.json``, in the spelling of any family); None if
+    the config tells too little."""
     config = config.get("text_config") or config
 
     def first(*names: str) -> Any:
@@ -110,8 +110,8 @@ def shape_of(config: Mapping[str, Any]) -> Shape | None:
 
 
 def typical_shape(parameters: float) -> Shape:
-    """What a decoder of about so many parameters looks like, where nothing but its size is known:
-    about 100 times as wide as it has layers of 12 width² weights, with a tied vocabulary of 50,000.
+    """The shape assumed for a decoder of which only the number of parameters is known: layers of
+    12 width² weights, a width of about 100 times their number, and a tied vocabulary of 50,000.
     """
     vocabulary, width = 50_000, 64
     while 12 * width**3 / 100 + vocabulary * width < parameters:
@@ -124,8 +124,8 @@ def typical_shape(parameters: float) -> Shape:
 
 
 def shape_in(folder: str | Path) -> Shape | None:
-    """The shape of the model in a folder; None without a config that tells it. Raises ModelError
-    for one that cannot be read."""
+    """The shape of the model in a folder; None if its config is missing or tells too little. Raises
+    ModelError if it cannot be read."""
     return shape_of(read_config(Path(folder))) if (Path(folder) / CONFIG).is_file() else None
 
 
@@ -147,24 +147,24 @@ class Memory:
 
     @property
     def on_gpu(self) -> float:
-        """With what the process and its allocator take of a GPU besides."""
+        """The total, plus what the process and its allocator take of a GPU besides."""
         return CONTEXT_BYTES + self.total * (1 + FRAGMENTED)
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How a training is made to fit. ``shards`` are the workers that share weights, gradients and
-    optimizer (FSDP); 1 is a whole copy on each."""
+    """How a training is made to fit its devices. ``shards`` is the number of workers over which
+    weights, gradients and optimizer state are split (FSDP); 1 leaves a whole copy on each."""
 
     activation_checkpointing: bool = False
     shards: int = 1
 
     def arguments(self) -> dict[str, Any]:
-        """What TRL's configurations are handed.
+        """Arguments for TRL's configurations.
 
-        Layers are checkpointed by themselves, not by FSDP, which would save a gathering of weights
-        in the backward pass: it wraps them, and peft then finds no adapter by its name, neither for
-        checkpoints nor for what is written.
+        The layers do the checkpointing, not FSDP. FSDP would gather the weights once less in the
+        backward pass, but it wraps the layers, and peft then finds no adapter by its name, neither
+        for checkpoints nor for the model that is written.
         """
         how = {"activation_checkpointing": self.activation_checkpointing}
         if self.shards == 1:
@@ -180,8 +180,8 @@ class Fit:
 
 
 def tokens_at_once(share: int, rows: int, length: int, most: int) -> int:
-    """Tokens that a device reads at once of its ``share`` of an update's pairs, each of as many
-    ``rows`` of ``length`` tokens: cut into parts of at most ``most`` tokens, or of one pair."""
+    """Tokens that a device reads at once. Its ``share`` of an update's pairs, each of ``rows`` rows
+    of ``length`` tokens, is cut into parts of at most ``most`` tokens, or of one pair."""
     pair = rows * length
     return max(pair, min(share * pair, most))
 
@@ -195,12 +195,12 @@ def training_memory(
     fit: Fit | None = None,
     over_nf4: bool = False,
 ) -> Memory:
-    """Of one worker that reads ``tokens`` tokens at once, padding included.
+    """Memory of one training worker that reads ``tokens`` tokens at once, padding included.
 
     Trained weights, their gradients and AdamW's two sums are in float32; autocast to bfloat16
-    copies the trained weights. Below adapters the weights are frozen, in the dtype; ``over_nf4``
-    the layers' are in 4 bits, and one matrix at a time in the dtype. Data-parallel workers hold the
-    gradients again in buckets.
+    copies the trained weights, unless they are sharded. Weights below adapters are frozen, in the
+    dtype; with ``over_nf4`` those of the layers are in 4 bits, and one matrix at a time in the
+    dtype. Data-parallel workers with whole copies hold the gradients again in buckets.
     """
     fit = fit or Fit()
     trained = shape.adapter_parameters(lora_rank) if lora_rank else shape.parameters
@@ -241,7 +241,7 @@ def choose_fit(
 
 
 def ways_to_fit(asked: FitName, workers: int) -> list[Fit]:
-    """Those that are tried, the cheapest first, or the one that was asked for."""
+    """The fits to try, the cheapest first, or only the one that was asked for."""
     whole, sharded = (
         [Fit(checkpointing, shards) for checkpointing in (False, True)]
         for shards in (1, max(1, workers))
@@ -259,13 +259,13 @@ def reading_memory(
     models: int = 1,
     most_logits: int = DEVICE_LOGITS,
 ) -> Memory:
-    """Of labeling, scoring or generation that reads ``tokens`` tokens at once; ``models`` 2 is a
-    policy beside its reference, 1 a policy that is an adapter on it. ``most_logits`` exist at a
-    time."""
+    """Memory of labeling, scoring or generation that reads ``tokens`` tokens at once. ``models`` is
+    2 for a policy beside its reference, 1 for a policy that is an adapter on it. At most
+    ``most_logits`` logits exist at a time."""
     size = DTYPE_BYTES[dtype]
     widest = max(6 * shape.hidden, shape.queries + 2 * shape.keys, 3 * shape.feed_forward)
     layer = tokens * (widest + 3 * shape.hidden) * size
-    # When the logits are made, the layers are done: their results are left.
+    # When the logits are made, the layers are done, and only their results are left.
     logits = 2.0 * FLOAT32 * min(most_logits, tokens * shape.vocabulary)
     left = 2 * tokens * shape.hidden * size
     return Memory(
@@ -276,7 +276,7 @@ def reading_memory(
 
 
 def generation_memory(shape: Shape, tokens: int, dtype: Dtype) -> Memory:
-    """Of generation that draws ``tokens`` tokens together, prompts included: what reading them
+    """Memory of generation with ``tokens`` tokens at once, prompts included: what reading them
     takes, and their keys and values."""
     read = reading_memory(shape, tokens, dtype)
     cache = 2 * tokens * shape.layers * shape.keys * DTYPE_BYTES[dtype]
@@ -286,9 +286,9 @@ def generation_memory(shape: Shape, tokens: int, dtype: Dtype) -> Memory:
 def starting_memory(
     shape: Shape, tokens: int, dtype: Dtype, lora_rank: int, over_nf4: bool = False
 ) -> Memory:
-    """Of a worker of DPO before it trains: the model that it starts from, whole, in the dtype in
-    which it is loaded, reads ``tokens`` tokens at once for the reference's log-probabilities. What
-    is sharded later is not yet."""
+    """Memory of a DPO worker before it trains: the whole model that it starts from, in the dtype in
+    which it is loaded, reads ``tokens`` tokens at once for the reference's log-probabilities.
+    Nothing is sharded yet."""
     memory = reading_memory(shape, tokens, dtype if lora_rank else "float32")
     return replace(memory, weights=_in_nf4(shape, DTYPE_BYTES[dtype])) if over_nf4 else memory
 

@@ -1,4 +1,4 @@
-"""Bases in 4 bits for adapters (NF4; QLoRA, Dettmers et al. 2023), by bitsandbytes."""
+"""Base models in 4 bits, below adapters (NF4; QLoRA, Dettmers et al. 2023), by bitsandbytes."""
 
 from importlib import util
 from tempfile import TemporaryDirectory
@@ -18,7 +18,7 @@ from weakteach.models.spec import ModelError
 
 
 def nf4_config(dtype: str) -> BitsAndBytesConfig:
-    """Of bases whose matrices are computed with in ``dtype``."""
+    """The config that loads a base in NF4 and computes with its matrices in ``dtype``."""
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -28,10 +28,10 @@ def nf4_config(dtype: str) -> BitsAndBytesConfig:
 
 
 def load_over_nf4(weights: Weights, dtype: str) -> PreTrainedModel:
-    """The causal language model, its layers' matrices in 4 bits, all else in ``dtype``, in eval
-    mode on this process's GPU. Adapters are merged into the whole base before.
+    """The causal language model, in eval mode on this process's GPU, with its layers' matrices in
+    4 bits and all else in ``dtype``. Adapters are merged into the base before it is quantized.
 
-    Raises ModelError without bitsandbytes or CUDA, and as ``load_causal`` does.
+    Raises ModelError if bitsandbytes or a CUDA GPU is missing, and where ``load_causal`` does.
     """
     if util.find_spec("bitsandbytes") is None:
         raise ModelError("A base in 4 bits needs bitsandbytes: pip install 'weakteach[nf4]'")

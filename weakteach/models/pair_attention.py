@@ -1,8 +1,8 @@
 """Attention in a packed row of pairs (``pair_layout``), in which each prompt stands once.
 
-A token attends to its trunk and its own branch alone, in one of two ways: scaled dot-product
-attention sees one padded row per pair and a mask, flex attention the packed row, of which it skips
-the blocks where nothing may be seen.
+A token attends to its trunk and its own branch alone, in one of two ways. Scaled dot-product
+attention sees one padded row per pair and a mask. Flex attention sees the packed row itself and
+skips blocks in which no token may attend to another.
 """
 
 import logging
@@ -29,10 +29,11 @@ LEAST_FLEX_WIDTH = 16
 class PairLayout:
     """Where the tokens of a batch of pairs stand, for attention.
 
-    ``slots`` of shape [pairs, longest] are the places in the packed row of each pair's tokens
-    (padded with 0), ``places`` of shape [tokens] the way back into the flattened slots.
-    ``positions`` have the shape of the slots; ``trunk`` and ``first`` are the ends of trunk and
-    branch 1, of shape [pairs, 1, 1]. ``attention`` is how they are attended to.
+    ``slots``, of shape [pairs, longest], are the places of each pair's tokens in the packed row
+    (padded with 0); ``places``, of shape [tokens], are the reverse: the places of the row's tokens
+    in the flattened slots. ``positions`` are the position ids, in the shape of the slots; ``trunk``
+    and ``first``, of shape [pairs, 1, 1], are the ends of trunk and branch 1 within each pair.
+    ``attention`` is how the tokens are attended to.
     """
 
     attention: Attention
@@ -45,7 +46,8 @@ class PairLayout:
     block_masks: dict[int | None, BlockMask] = field(default_factory=dict)
 
     def mask(self, window: int | None, dtype: torch.dtype) -> torch.Tensor:
-        """Added to attention scores, shape [pairs, 1, longest, longest]; made once per batch.
+        """The mask that is added to attention scores, shape [pairs, 1, longest, longest]; made once
+        per batch.
 
         A ``window`` counts positions, as it does where each response has its own sequence.
         """
@@ -63,7 +65,7 @@ class PairLayout:
         return self.masks[window, dtype]
 
     def block_mask(self, window: int | None) -> BlockMask:
-        """The same for the packed row; made once per batch."""
+        """The same mask for flex attention over the packed row; made once per batch."""
         if window not in self.block_masks:
             longest = self.slots.shape[1]
             pair, place = self.places // longest, self.places % longest
@@ -134,8 +136,8 @@ def _attend_by_rows(
 
 
 class _ToRows(torch.autograd.Function):
-    """Tokens into padded rows. No gradient comes from padding, so that the way back is a choice of
-    rows, and not the slow sum that torch would make of it."""
+    """Puts tokens into padded rows. No gradient comes from padding, so the backward pass can select
+    rows, where torch would compute a slow sum."""
 
     @staticmethod
     def forward(
@@ -151,7 +153,7 @@ class _ToRows(torch.autograd.Function):
 
 
 class _FromRows(torch.autograd.Function):
-    """Padded rows into tokens."""
+    """Takes tokens out of padded rows."""
 
     @staticmethod
     def forward(ctx: Any, rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
@@ -193,7 +195,8 @@ def _attend_by_blocks(
 
 @cache
 def _flex(device: str) -> Any:
-    """Compiled where it is meant to run; on a CPU it makes all scores, the hidden ones too."""
+    """Flex attention, compiled except on a CPU, where it computes all scores, even those that the
+    mask hides."""
     if device != "cpu":
         return torch.compile(flex_attention, dynamic=True)
     LOGGER.warning("Flex attention is slow on a CPU: leave out --attention flex")
@@ -205,7 +208,7 @@ AttentionInterface.register(PAIR_ATTENTION, pair_attention)
 
 @contextmanager
 def attending_in_pairs(model: PreTrainedModel) -> Iterator[None]:
-    """The model's attention is ``pair_attention`` meanwhile."""
+    """A context in which the model's attention is ``pair_attention``."""
     before = model.config._attn_implementation
     model.set_attn_implementation(PAIR_ATTENTION)
     try:

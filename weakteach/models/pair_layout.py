@@ -2,11 +2,11 @@
 
 A pair is a trunk (the prompt, and what both responses begin with) and two branches (the rest of
 each response); where the second response is empty, there is one branch. All pairs of a batch stand
-in one row without padding: trunk, branch 1, branch 2, trunk, … Position ids go on from the trunk in
-either branch. Everything but attention looks at single tokens, so it never meets padding.
+in one row without padding: trunk, branch 1, branch 2, trunk, … In either branch, position ids
+continue from the trunk. Everything but attention works on single tokens, so it never meets padding.
 
-Labeling, reference log-probabilities and every training lay their pairs out here. Where a probe
-finds that a model must not read them so (``probe``), each response has a padded row of its own.
+Labeling, reference log-probabilities and every training lay their pairs out here. Where ``probe``
+finds that a model does not read such rows correctly, each response has a padded row of its own.
 """
 
 from collections.abc import Sequence
@@ -23,13 +23,14 @@ from weakteach.models.tokens import PairTokens
 
 @dataclass(frozen=True)
 class Batch:
-    """What a model reads at once, and which of its answers count.
+    """What a model reads at once, and which of its predictions count.
 
-    ``inputs`` are the base model's arguments. Score number i is the log-probability of token
-    ``targets[i]`` after flat place ``predictors[i]``; it belongs to both responses of pair
-    ``pairs[i]`` where ``sides[i]`` is [1, 1], to one of them where it is [1, 0] or [0, 1], and is
-    its token number ``columns[i]``. ``ends`` of shape [2, pairs] are the flat places where the
-    sequences of first and second responses end.
+    ``inputs`` are the base model's arguments. Score i is the log-probability of token
+    ``targets[i]``, predicted at flat place ``predictors[i]``. The token belongs to pair
+    ``pairs[i]``: to both responses where ``sides[i]`` is [1, 1], to the first alone where it is
+    [1, 0], to the second alone where it is [0, 1]; ``columns[i]`` is its number within the
+    response. ``ends``, of shape [2, pairs], are the flat places where the sequences with the first
+    and the second responses end.
     """
 
     inputs: dict[str, Any]
@@ -42,8 +43,8 @@ class Batch:
 
 
 def cut_by_tokens(pairs: Sequence[PairTokens], most: int, packed: bool) -> list[list[int]]:
-    """Indices in batches of similar length, shortest first, each of at most ``most`` tokens as they
-    are laid out, padding included, or of one pair."""
+    """Indices of pairs in batches of similar length, shortest first. As it is laid out, a batch has
+    at most ``most`` tokens, padding included, or is a single longer pair."""
     lengths = [_packed_length(p) if packed else _responses(p) * p.longest for p in pairs]
     batches: list[list[int]] = []
     total = 0
@@ -72,8 +73,8 @@ def lay_out(
     attention: Attention = "sdpa",
     pad: int | None = None,
 ) -> Batch:
-    """In one row or in separate ones; tokens ``pad`` after the last other one are behind a
-    sequence's end."""
+    """The pairs laid out in one row if ``packed``, else with a row for each response. For ``ends``,
+    tokens ``pad`` at the end of a sequence are not counted as part of it."""
     if packed:
         return packed_batch(pairs, device, attention, pad)
     return separate_batch(pairs, device, pad)
@@ -97,7 +98,7 @@ def packed_batch(
     size = trunk + first + second
     start = size.cumsum() - size
 
-    pair = np.arange(len(pairs)).repeat(size)  # of each place in the row, as all that follow
+    pair = np.arange(len(pairs)).repeat(size)  # per place in the row, like the next arrays
     place = np.arange(len(ids)) - start[pair]
     is_trunk, is_second = place < trunk[pair], place >= (trunk + first)[pair]
     position = place - first[pair] * is_second
@@ -151,7 +152,7 @@ def separate_batch(
     responses = np.array([_responses(pair) for pair in pairs])
     start = responses.cumsum() - responses
 
-    number = np.arange(len(pairs)).repeat(responses)  # of each row, as all that follow
+    number = np.arange(len(pairs)).repeat(responses)  # per row, like side and size
     side = np.arange(len(number)) - start[number]
     size = prompt[number] + np.stack(both)[side, number]
 
@@ -160,7 +161,7 @@ def separate_batch(
     real = column < size[:, None]
     rows = np.zeros(real.shape, dtype=np.int64)
     rows[real] = ids
-    begin = np.maximum(prompt, 1)[number]  # the first token of all has no probability
+    begin = np.maximum(prompt, 1)[number]  # the first token of a row has no probability
     row, place = (real & (column >= begin[:, None])).nonzero()
     first, second = _lasts(pairs, pad)
     second = np.where(responses > 1, second, first)
@@ -182,7 +183,7 @@ def separate_batch(
 
 
 def _lengths(pairs: Sequence[PairTokens]) -> list[np.ndarray]:
-    """Of prompts, first and second responses."""
+    """Token counts of the prompts, the first and the second responses, each of shape [pairs]."""
     texts = ("prompt", "response_1", "response_2")
     return [np.array([len(getattr(pair, text)) for pair in pairs]) for text in texts]
 
@@ -200,5 +201,5 @@ def _lasts(pairs: Sequence[PairTokens], pad: int | None) -> np.ndarray:
 
 
 def _last(tokens: list[int], pad: int) -> int:
-    """The place where they end."""
+    """The place of the last token that is not ``pad``; 0 if all after the first are."""
     return next((at for at in range(len(tokens) - 1, 0, -1) if tokens[at] != pad), 0)

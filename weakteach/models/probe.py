@@ -1,10 +1,10 @@
-"""Whether a loaded model reads packed pairs rightly, found out on two short ones.
+"""Finds out, on two short pairs, whether a loaded model reads packed pairs correctly.
 
-A packed row is right where every layer attends by our function, which sees all that the layer wants
-of its attention. Both are looked at, and the answers (log-probabilities, or the rewards of a scalar
-head) are compared with those of a sequence for each response. Neither alone would do: a window
-longer than the pairs changes no number here, and a family that counts places instead of positions
-calls our function all the same. Labeling and training ask the same probe.
+It does if every layer attends by our function and asks nothing of attention that the function does
+not know. The probe checks the calls for this, and it compares the answers (log-probabilities, or
+the rewards of a scalar head) with those for a separate sequence per response. Neither check alone
+would do: a window longer than the pairs changes no number here, and a family that counts places
+instead of positions calls our function all the same. Labeling and training ask the same probe.
 """
 
 import logging
@@ -24,18 +24,18 @@ from weakteach.models.tokens import PairTokens
 
 LOGGER = logging.getLogger(__name__)
 PROBED_ATTENTION = "weakteach_probe"
-# Arguments of attention that pair_attention heeds, and those that say nothing about scores.
+# Arguments of attention that pair_attention heeds, and those that have no effect on scores.
 HEEDED = {"dropout", "scaling", "sliding_window", "pair_layout"}
 HARMLESS = {
     "position_ids", "cache_position", "use_cache", "output_attentions", "output_hidden_states",
     "output_router_logits", "return_dict", "past_key_values", "past_key_value", "is_causal",
     "shift_labels", "fused_lm_head", "layer_idx", "position_embeddings", "logits_to_keep",
 }  # fmt: skip
-# In float32 the two ways differ by the order of sums. In fewer bits, what is wrong is told by how
-# far it lies towards the answer of a row without any mask.
+# In float32 the two layouts differ only by the order of sums. In fewer bits, an answer is wrong if
+# its error exceeds this share of the error that a row without any mask would have.
 EXACT, SHARE_OF_WRONG = 1e-3, 0.25
 
-# What a model says of the four responses of a batch of two pairs, shape [4].
+# Gives a model's answers for the four responses of a batch of two pairs, shape [4].
 Answers = Callable[[PreTrainedModel, Batch], torch.Tensor]
 
 _KNOWN: WeakKeyDictionary[PreTrainedModel, str] = WeakKeyDictionary()
@@ -46,8 +46,8 @@ def why_separate(model: PreTrainedModel) -> str:
     """Why the model, in eval mode, must read each response in a row of its own; empty if it reads
     packed pairs.
 
-    Found out once for each loaded model. Raises ModelError if its answers come out wrong in either
-    way.
+    Found out once for each loaded model. Raises ModelError if the model cannot read responses in
+    rows of their own either, or gives wrong answers for them.
     """
     if model not in _KNOWN:
         answers = _sums if model.get_output_embeddings() is not None else _rewards
@@ -65,7 +65,7 @@ def _probe(model: PreTrainedModel, answers: Answers) -> str:
     pairs = _pairs(model)
     right = _plain(model, [(pair.prompt, r) for pair in pairs for r in _responses(pair)])
     if not right.isfinite().all():
-        return ""  # of broken weights, which the pairs themselves tell by their names
+        return ""  # broken weights: an error that names the pairs follows when they are read
     exact = model.dtype == torch.float32
     try:
         separate = answers(model, separate_batch(pairs, model.device))
@@ -94,7 +94,7 @@ def _probe(model: PreTrainedModel, answers: Answers) -> str:
 
 
 def _misfit(model: PreTrainedModel, calls: list[dict[str, Any]]) -> str:
-    """What the layers want of attention that ours does not give."""
+    """What the model's layers want of attention that ours does not give; empty if nothing."""
     config = model.config.get_text_config()
     if len(calls) != config.num_hidden_layers:
         return "not every layer of theirs attends"
@@ -116,7 +116,7 @@ def _misfit(model: PreTrainedModel, calls: list[dict[str, Any]]) -> str:
 
 @contextmanager
 def _recording(model: PreTrainedModel) -> Iterator[list[dict[str, Any]]]:
-    """The model attends in pairs meanwhile; gives the arguments of each call."""
+    """A context in which the model attends by ``pair_attention``; gives each call's arguments."""
     before = model.config._attn_implementation
     _calls.clear()
     model.set_attn_implementation(PROBED_ATTENTION)
@@ -135,7 +135,7 @@ AttentionInterface.register(PROBED_ATTENTION, _recorded_attention)
 
 
 def _pairs(model: PreTrainedModel) -> list[PairTokens]:
-    """Two pairs without a common beginning of their responses."""
+    """Two pairs; within each, the two responses begin with different tokens."""
     embedding: Any = model.get_input_embeddings()
     vocabulary = embedding.weight.shape[0]
     ids = [
@@ -150,14 +150,14 @@ def _responses(pair: PairTokens) -> tuple[list[int], list[int]]:
 
 
 def _plain(model: PreTrainedModel, texts: list[tuple[list[int], list[int]]]) -> torch.Tensor:
-    """The log-probability of each response after its prompt, or its reward, in a forward pass of
-    its own."""
+    """The log-probability of each response after its prompt, or its reward, shape [texts], each
+    from a forward pass of its own."""
     found = []
     for prompt, response in texts:
         ids = torch.tensor([prompt + response], device=model.device)
         # In float64, as torch's log-softmax loses small terms beside a large one in float32.
         logits = model(input_ids=ids, use_cache=False).logits.double()
-        if logits.ndim == 2:  # of a scalar head, at the end
+        if logits.ndim == 2:  # a scalar head, read at the end
             found.append(logits[0, 0])
             continue
         scores = logits[0, len(prompt) - 1 : -1].log_softmax(-1)
@@ -173,7 +173,7 @@ def _sums(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
 
 
 def _rewards(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """What a scalar head says at the ends, in the order of ``_plain``."""
+    """The scalar head's rewards at the ends of sequences, in the order of ``_plain``."""
     hidden = model.base_model(**batch.inputs, use_cache=False).last_hidden_state
     head: Any = model.score
     return head(hidden.flatten(0, 1)[batch.ends.T.flatten()])[:, 0].float()

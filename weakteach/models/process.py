@@ -11,20 +11,20 @@ import torch
 from transformers.utils import logging
 
 M_TOP_PAD = -2  # malloc.h
-# More than a batch frees at a time. Below it, glibc gives freed memory back after every operation
-# and takes it again, page by page: a fifth of the CPU time of small models.
+# More than a batch frees at a time. If glibc keeps less, it gives freed memory back after every
+# operation and takes it again, page by page: a fifth of the CPU time of small models.
 KEPT_BYTES = 64 << 20
 LIBRARIES = r"(transformers|peft|trl|accelerate)\b"
 # HIP reads it too.
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-# What Ray Train tells each worker of a group.
+# By this variable, Ray Train tells each worker of a group its device.
 GIVEN = "ACCELERATE_TORCH_DEVICE"
 
 
 def prepare_process(threads: int) -> None:
-    """``threads`` for torch, one device, an allocator that keeps what it will need again, a garbage
-    collector that leaves the imported libraries alone, and no bars beside our own progress, nor
-    what libraries tell each other of names that will change."""
+    """Set this process up: torch uses ``threads`` threads and one device, the allocator keeps what
+    it will need again, the garbage collector leaves the imported libraries alone, and libraries
+    show neither progress bars beside our own nor warnings of future changes in each other."""
     torch.set_num_threads(threads)
     logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module=LIBRARIES)
@@ -37,11 +37,11 @@ def prepare_process(threads: int) -> None:
 
 
 def keep_one_device() -> None:
-    """See to it that torch computes on the device that this process was given and on no other.
+    """Make torch compute on the device that this process was given and on no other.
 
     The workers of a group see each other's devices, so that these can exchange data, and each is
-    told its own. Any other process computes on one, the first that it sees: a worker of Ray sees
-    what it was given, and a process that Ray did not start all that the host has.
+    told its own. Any other process computes on the first device that it sees: a worker of Ray sees
+    only the devices that it was given, a process that Ray did not start sees all of the host.
     """
     if torch.distributed.is_initialized():
         given = torch.device(os.environ.get(GIVEN, "cpu"))
@@ -53,7 +53,8 @@ def keep_one_device() -> None:
 
 @cache
 def _freeze_imports() -> None:
-    """Once per process, so that no later garbage is kept. Each training collects garbage, which
-    takes half a second where a million objects of libraries are looked through."""
+    """Exempt the imported libraries from garbage collection. Each training collects garbage, and to
+    look through the libraries' million objects takes half a second. Done once per process, since
+    later garbage would be exempted as well."""
     gc.collect()
     gc.freeze()

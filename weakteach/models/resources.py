@@ -1,7 +1,7 @@
 """How to run: devices, workers, batch sizes.
 
-It changes no number beyond the order of a sum, so it is no part of a step's identity; records say
-which was used.
+These settings change no result beyond the order in which numbers are summed, so they are no part
+of a step's identity; records say which were used.
 """
 
 import math
@@ -102,7 +102,7 @@ class Resources:
 
     @property
     def label_workers(self) -> int:
-        """Tasks or actors that label at a time, as many as there may be."""
+        """The most tasks or actors that may label at a time."""
         return max(self.label_actors, self.label_actors_max) or self.label_tasks
 
     def device_options(self) -> dict[str, Any]:
@@ -116,18 +116,18 @@ class Resources:
 
     @property
     def preparing_cpus(self) -> float:
-        """CPUs of a task that prepares what another computes on a device; 0 without devices, where
-        one process does both."""
+        """CPUs of a task that prepares input for another one, which computes on a device. 0 without
+        devices, where one process does both."""
         return min(self.cpus, 1.0) if self.gpus or self.gpu_type else 0.0
 
     @property
     def labeler_cpus(self) -> float:
-        """CPUs of what labels, and of the task that prepares for it."""
+        """CPUs of a task or actor that labels, and of the task that prepares its input."""
         return self.cpus + self.preparing_cpus
 
     def preparing_options(self) -> dict[str, Any]:
-        """Ray's options for a task that prepares. Without devices they are those of the task or
-        actor that computes, which makes Ray Data run both in one process."""
+        """Ray's options for a task that prepares input. Without devices they equal those of the
+        task or actor that computes, which makes Ray Data run both in one process."""
         return {"num_cpus": self.preparing_cpus} if self.preparing_cpus else self.device_options()
 
     def of_a_trial(self) -> dict[str, float]:
@@ -141,6 +141,6 @@ class Resources:
 
 
 def room_of(resources: Resources) -> float | None:
-    """Bytes of a GPU that a worker has; None without GPUs, or of an unknown type."""
+    """Bytes of GPU memory that a worker has; None without GPUs, or if their type is unknown."""
     gib = GPU_GIB.get(resources.gpu_type)
     return None if gib is None or not resources.gpus else gib * GIB * min(1.0, resources.gpus)

@@ -1,9 +1,9 @@
-"""The forms in which reward models read a prompt and a response, as their cards say.
+"""The forms in which reward models read a prompt and a response; a model's card says which it is.
 
-``text`` is what models of this project are trained on (see ``tokens``): the prompt and the response
-as they are, with EOS, or messages through the chat template; ``chat`` is the chat template over the
-conversation, which is read out of a transcript where there are no messages; ``pair`` the
-tokenizer's pair of a question and an answer.
+``text`` is what models of this project are trained on (see ``tokens``): the unchanged prompt and
+response with EOS, or messages through the chat template. ``chat`` is the conversation through the
+chat template; where there are no messages, the conversation is read out of a transcript. ``pair``
+is a question and an answer, encoded as the tokenizer's pair of texts.
 """
 
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ from weakteach.models.templates import ChatTemplate, Conversation, conversation
 from weakteach.models.tokens import load_tokenizer, pair_tokens
 from weakteach.preferences.messages import messages_of
 
-# The messages of a prompt, those of a response (None: its text is one) and the tools that may be
-# called, as JSON; None where there are texts alone.
+# The messages of a prompt, those of a response (None: its text is its only message) and the tools
+# that may be called, as JSON; None where there are only texts.
 Said = tuple[str, str | None, str | None] | None
 # What the tokenizer gives: ids, and whatever else the model reads of each token.
 Encoded = dict[str, list[int]]
@@ -27,7 +27,8 @@ Encoded = dict[str, list[int]]
 def load_reward_tokenizer(
     form: RewardForm, folder: str | Path, name: str
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer of a reward model. Raises ModelError for a form that it cannot give."""
+    """The tokenizer of a reward model. Raises ModelError if the form is ``chat`` and the tokenizer
+    has no chat template."""
     if form == "text":
         return load_tokenizer(folder)
     # The other forms bring their own ends, so EOS may be missing.
@@ -49,7 +50,8 @@ def encode(
     said: Sequence[Said] = (),
 ) -> tuple[list[Encoded], list[bool]]:
     """What the model reads of each response, and whether it had to be cut to ``context`` tokens.
-    Where there are messages, ``said`` stands for the texts, but in the form ``pair``."""
+    Where ``said`` holds messages, they are read in place of the texts, except in the form ``pair``
+    and in the form ``text`` without a chat template."""
     rows = list(zip(prompts, responses, said or [None] * len(prompts), strict=True))
     encoded: list[Encoded]
     if form == "pair":
@@ -90,7 +92,8 @@ def _conversation(prompt: str, response: str, said: Said) -> Conversation:
 
 
 def _pair(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str, **limits: Any) -> Encoded:
-    """The question is the user's message, or all of the conversation where there are several."""
+    """Question and answer as the tokenizer's pair of texts. The question is the prompt's message if
+    it has only one, else the whole prompt."""
     messages = messages_of(prompt)
     question = messages[0]["content"] if len(messages) == 1 else prompt.strip()
     return dict(

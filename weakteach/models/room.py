@@ -1,4 +1,4 @@
-"""Room for workers on the nodes of a cluster, and telling that work waits for it."""
+"""Finds whether a cluster has room for workers, and tells that work waits for room."""
 
 import logging
 import secrets
@@ -14,20 +14,20 @@ from weakteach.artifacts.store import Store
 from weakteach.models.resources import Resources
 
 LOGGER = logging.getLogger(__name__)
-# Between two looks whether work still waits: on a busy machine a process takes as long to start.
+# Between two checks whether work waits: a process takes about as long to start on a busy machine.
 LOOK_SECONDS = 15.0
-# So much of the resource that names the type of a node's GPUs does Ray take for a worker.
+# What Ray takes for a worker of the resource that names the type of a node's GPUs.
 OF_THE_TYPE = 0.001
 
 
 def has_room(resources: Resources, workers: int = 1) -> bool:
-    """Whether the cluster has what so many workers need free now."""
+    """Whether the resources that are free in the cluster suffice for this many workers."""
     return fits(available_resources_per_node().values(), resources, workers)
 
 
 def fits(free: Iterable[Mapping[str, float]], resources: Resources, workers: int) -> bool:
-    """Whether nodes with so much ``free``, by Ray's names, have room for the workers: each needs
-    all that it takes on one node, with a GPU of its type."""
+    """Whether nodes with these ``free`` resources, by Ray's names, have room for the workers. Each
+    worker needs all of its resources on one node, and a GPU of its type."""
     needed = {"CPU": resources.cpus, "GPU": resources.gpus}
     if resources.gpu_type:
         needed[f"accelerator_type:{resources.gpu_type}"] = OF_THE_TYPE
@@ -42,9 +42,9 @@ def fits(free: Iterable[Mapping[str, float]], resources: Resources, workers: int
 def waits_told(
     store: Store, folder: str, tell: Callable[[bool], None] | None, room: Callable[[], bool]
 ) -> Iterator[Sign | None]:
-    """While the body runs, ``tell`` now and then that its work waits, and once that it does no
-    more. It waits if its workers have not put the sign, a file in the folder, and there is no
-    ``room`` for them. Without ``tell`` there is no sign."""
+    """While the body runs, call ``tell`` with True at intervals as long as its work waits, and with
+    False once when the wait is over. The work waits if its workers have not put the sign, a file
+    in the folder, and there is no ``room`` for them. Gives the sign, or None without ``tell``."""
     if not tell:
         yield None
         return

@@ -37,13 +37,14 @@ def score_in_form(
     encoded: Sequence[Encoded],
     batch_tokens: int,
 ) -> np.ndarray:
-    """Rewards of shape [responses], float64, of what ``encode`` made in this form."""
+    """Rewards of shape [responses], float64, of responses that ``encode`` made in this form."""
     pad = tokenizer.pad_token_id if form == "text" else _pad_id(model, encoded)
     return _rewards(model, encoded, pad, batch_tokens)
 
 
 def _pad_id(model: PreTrainedModel, encoded: Sequence[Encoded]) -> int:
-    """The model's own; else one that ends no sequence, since the head reads the last other one."""
+    """The model's own pad id, else an id that ends no sequence: the head reads the reward at the
+    last token with another id."""
     if model.config.pad_token_id is not None:
         return int(model.config.pad_token_id)
     last = {item["input_ids"][-1] for item in encoded}
@@ -66,7 +67,7 @@ def _rewards(
 
 
 def _padded(encoded: Sequence[Encoded], pad: int) -> dict[str, torch.Tensor]:
-    """Right-padded; attention and token types are 0 there."""
+    """A batch with padding on the right, where attention mask and token types are 0."""
     longest = max(len(item["input_ids"]) for item in encoded)
     batch = {
         name: torch.tensor([item[name] + [0] * (longest - len(item[name])) for item in encoded])

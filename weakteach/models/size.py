@@ -14,9 +14,9 @@ GATED = ("llama", "mistral", "gemma", "gemma2", "gemma3_text", "qwen2", "qwen3",
 
 
 def layer_parameters(model: Model) -> int | None:
-    """The parameters of a model's layers, without embeddings, nearly: from its name if it is
-    embedded, the tensors of a GGUF file, or else its ``config.json``. None if it has none of these
-    or the hub cannot be reached."""
+    """Approximate number of parameters in a model's layers, without embeddings: from its name if
+    it is an embedded model, from the tensors of a GGUF file, or else from its ``config.json``. None
+    if these cannot be read or the hub cannot be reached."""
     name = model.content.partition(":")[2] if model.is_untrained else model.label
     if name in FAMILY:
         return FAMILY[name].parameters
@@ -31,8 +31,9 @@ def layer_parameters(model: Model) -> int | None:
 
 
 def parameters(model: Model) -> float:
-    """Parameters of a model: from its shape, the size in its name or its file; 0 where none of
-    them tells."""
+    """Number of a model's parameters: those of its layers for an embedded model, else the last size
+    in its name, else the bytes of its safetensors files taken as float32; 0 if none of them tells.
+    """
     if model.label in FAMILY:
         return FAMILY[model.label].parameters
     if found := SIZE_IN_NAME.findall(model.label):
@@ -43,8 +44,9 @@ def parameters(model: Model) -> float:
 
 
 def shape_for(model: Model) -> Shape | None:
-    """From the model's config where it is at hand, else that of a typical decoder of its size; None
-    where not even that is known. Asks the hub only for a model whose revision is known."""
+    """The model's shape by its config where that is at hand, else the shape of a typical decoder of
+    its size; None if the size is unknown, too. Asks the hub only for a model whose revision is
+    resolved."""
     shape = None
     if model.label in SHIPPED:
         shape = shape_in(base_folder(model.label))
@@ -58,26 +60,27 @@ def shape_for(model: Model) -> Shape | None:
 
 
 def _cached(model: Model) -> Path | None:
-    """A folder with the config of a hub model, if there is one."""
+    """A folder with the config of a hub model: fetched if its revision is resolved, else from the
+    local cache. None if there is none."""
     if not model.content.endswith(f"@{UNRESOLVED}"):
         try:
             return fetch(model, [CONFIG])
         except ModelError:
             return None
-    from huggingface_hub import try_to_load_from_cache  # slow to import, for hub models alone
+    from huggingface_hub import try_to_load_from_cache  # slow to import; only hub models need it
 
     found = try_to_load_from_cache(model.label, CONFIG)
     return Path(found).parent if isinstance(found, str) else None
 
 
 def context_of(model: Model) -> int | None:
-    """Tokens that a model reads at most, from its ``config.json`` or the header of a GGUF file.
-    None where that tells no limit. Raises ModelError if the hub cannot be reached, and for a config
-    that cannot be read."""
+    """The most tokens that a model can read, from its ``config.json`` or the header of a GGUF file.
+    None where that gives no limit. Raises ModelError if the hub cannot be reached or the config
+    cannot be read."""
     if model.is_gguf:
         return _gguf_context(Path(model.location))
     if model.is_untrained:
-        folder = base_folder(SHIPPED[0])  # all embedded models read as much
+        folder = base_folder(SHIPPED[0])  # all embedded models have the same context
     elif model.content.startswith("sha256:"):
         folder = Path(model.location)
     else:
@@ -88,8 +91,8 @@ def context_of(model: Model) -> int | None:
 
 
 def config_parameters(config: dict[str, Any]) -> int | None:
-    """Attention and MLP weights of all layers of a decoder, from the shapes in its configuration
-    (Kaplan et al. 2020 count so); None if they are not there."""
+    """Number of attention and MLP weights in all layers of a decoder, from the shapes in its
+    config, counted as by Kaplan et al. 2020; None if the config lacks these shapes."""
 
     def first(*names: str) -> int | None:
         return next((config[n] for n in names if isinstance(config.get(n), int)), None)

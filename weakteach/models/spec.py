@@ -1,4 +1,5 @@
-"""A model by name. Loads no weights and imports no torch: plans are made of this."""
+"""Models and their tokenizers, found by name. Loads no weights and imports no torch, so that plans
+can be made of them."""
 
 import hashlib
 import json
@@ -13,8 +14,8 @@ from weakteach.artifacts.errors import UserError
 from weakteach.artifacts.identity import EXECUTION
 from weakteach.models.tiny.family import ARCHITECTURES, FAMILY, SHIPPED, SIZES, base_folder
 
-# Of what is computed with a model. Part of the identity of what comes out: log-probabilities in
-# bfloat16 were seen to differ by 1.4 nats from those in float32.
+# The dtype that a model computes in. It is part of the identity of the results: log-probabilities
+# in bfloat16 were seen to differ by 1.4 nats from those in float32.
 Dtype = Literal["float32", "bfloat16"]
 
 SMOLLM2 = "smollm2-135m"
@@ -34,7 +35,7 @@ TOKENIZER_FILES = (
 )  # fmt: skip
 TEMPLATE = "chat_template.jinja"
 CONFIG = "config.json"
-# Weights at the top of a repository or folder, by what a loader takes first.
+# Weight files at the top of a repository or folder; a loader prefers safetensors.
 SAFETENSORS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
@@ -72,18 +73,18 @@ class Model:
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """The tokenizer of a model, by content: models of a family share one, and what only needs the
-    tokens is the same for all of them."""
+    """The tokenizer of a model, identified by content: models of a family share one, so that a step
+    which needs only tokens is the same for all of them."""
 
     content: str
     location: str = field(default="", compare=False, metadata=EXECUTION)
 
 
 def tokenizer_of(model: Model) -> Tokenizer:
-    """The tokenizer that lies in the model's folder. Raises ModelError.
+    """The tokenizer in the model's folder. Raises ModelError if it is missing or out of reach.
 
-    That of a hub model is fetched, unless its revision is unresolved. All embedded models share
-    one, which lies with those that are shipped.
+    A hub model's tokenizer is fetched, unless the model's revision is unresolved. All embedded
+    models share one, which lies in the folders of the shipped models.
     """
     if model.is_untrained:
         folder = base_folder(SHIPPED[0])
@@ -99,7 +100,7 @@ def tokenizer_of(model: Model) -> Tokenizer:
         raise ModelError(f"{model.label} has no tokenizer: {folder} holds none of its files")
     hashed = [[file.name, file_hash(file)] for file in files]
     if has_template(folder):
-        hashed.append(["messages", "by chat template"])  # before, their transcript was read
+        hashed.append(["messages", "by chat template"])  # how they are read is part of the identity
     hashes = json.dumps(hashed)
     content = f"sha256:{hashlib.sha256(hashes.encode()).hexdigest()[:32]}"
     return Tokenizer(content, str(folder))
@@ -118,7 +119,8 @@ def has_template(folder: Path) -> bool:
 
 
 def fetch(model: Model, patterns: list[str]) -> Path:
-    """A local folder with those files of a hub model, at its commit. Raises ModelError."""
+    """A local folder with the files of a hub model that match the patterns, at its commit. Raises
+    ModelError if that is unresolved or cannot be fetched."""
     from huggingface_hub import snapshot_download  # slow to import, needed for hub models alone
     from huggingface_hub.errors import GatedRepoError
 
@@ -137,7 +139,7 @@ def fetch(model: Model, patterns: list[str]) -> Path:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The ``config.json`` of a model folder. Raises ModelError if it is not there or no such."""
+    """The ``config.json`` of a model folder. Raises ModelError if it is missing or damaged."""
     try:
         config = json.loads((folder / CONFIG).read_text())
     except FileNotFoundError as error:
@@ -183,7 +185,7 @@ def find_model(name: str, resolve: bool = True) -> Model:
         if not path.is_file():
             raise ModelError(f"There is no GGUF file {path}")
         return Model(file_hash(path), path.stem, str(path.resolve()))
-    # A name like that of an embedded model is one that is mistyped, not one of the hub's.
+    # A name that begins like an embedded model's is a mistyped one, not a hub id.
     if HUB_ID.fullmatch(name) and not name.startswith(tuple(f"{a}-" for a in ARCHITECTURES)):
         if not resolve:
             return Model(f"{name}@{UNRESOLVED}", name, name)
@@ -221,8 +223,8 @@ def hub_listing(repo: str) -> tuple[str, tuple[str, ...]]:
 
 
 def has_pickles(name: str, files: Iterable[str]) -> bool:
-    """Whether a model's weights must be converted: they are there as pickles alone. Raises
-    ModelError for files without weights of either kind."""
+    """Whether a model's weights must be converted, since its files hold them as pickles alone.
+    Raises ModelError for files without weights of either kind."""
     found = set(files)
     if any(SAFETENSORS.fullmatch(file) for file in found):
         return False
@@ -248,7 +250,8 @@ def file_hash(file: Path) -> str:
 
 
 def _packaged(name: str, package: str, pattern: str, extra: str) -> Path:
-    """A file of an installed package, which is located only: importing it may load libraries."""
+    """A file of an installed package, which is only located: an import might load libraries. Raises
+    ModelError if there is none."""
     found = util.find_spec(package)
     folders = list(found.submodule_search_locations or []) if found else []
     files = [file for folder in folders for file in Path(folder).glob(pattern)]

@@ -1,4 +1,5 @@
-"""Log-probabilities of the tokens that count in a batch, from hidden states, without all logits."""
+"""Log-probabilities of a batch's target tokens, computed from hidden states in chunks, so that the
+logits of all tokens never exist at once."""
 
 import torch
 from transformers import PreTrainedModel
@@ -8,7 +9,7 @@ from weakteach.models.pair_layout import Batch
 
 
 def chunk_logits(device: torch.device) -> int:
-    """Logits that exist at a time on a device."""
+    """How many logits may exist at a time on a device."""
     return CPU_LOGITS if device.type == "cpu" else DEVICE_LOGITS
 
 
@@ -22,13 +23,13 @@ def target_scores(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
         chunk = slice(start, start + step)
         logits = _logits(model, hidden[batch.predictors[chunk]]).float()
         chosen = logits.gather(-1, batch.targets[chunk, None])[:, 0]
-        # log_softmax adds the many small terms to the large one by one, where they get lost.
+        # log_softmax would add the many small terms to the large one singly, which loses them.
         scores[chunk] = chosen - logits.logsumexp(-1)
     return scores
 
 
 def _logits(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
-    """What the model's own forward makes of hidden states of shape [tokens, width]."""
+    """Logits as the model's own forward computes them from hidden states [tokens, width]."""
     logits = model.get_output_embeddings()(hidden)
     config = model.config.get_text_config()
     if divisor := getattr(config, "logits_scaling", None):  # Granite

@@ -1,9 +1,10 @@
 """Conversations as a model's own chat template writes them.
 
-As TRL has it: the template's text is tokenized without the marks that a tokenizer adds by itself,
-since the template writes them. Two things are ours. A system turn that a template refuses or leaves
-out is put before the first user turn. And what looks like a special token within a message (an end
-of turn, say) is read as text and not obeyed, unless it is a thinking tag.
+As in TRL, the text that a template writes is tokenized without the special tokens that a tokenizer
+adds by itself, since the template writes them. Two things differ from TRL. The text of a system
+turn that a template refuses or leaves out is put at the front of the first user turn. And whatever
+looks like a special token within a message (an end of turn, say) is read as text and not obeyed,
+unless it is a thinking tag.
 """
 
 import json
@@ -17,18 +18,19 @@ from transformers import PreTrainedTokenizerBase
 
 from weakteach.preferences.messages import Messages
 
-# A private character that no message holds stands on both sides of a masked token's number.
+# Private characters: one that no message holds is put on both sides of a masked token's number.
 MARKS = range(0xF0000, 0xFFFFE)
 PROBE = "weakteach-probe"
 
 
 class Unreadable(ValueError):
-    """A conversation that the model's chat template refuses, or shows to no purpose."""
+    """A conversation that the model's chat template refuses, or a pair whose responses it renders
+    alike or as nothing."""
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """Messages and the tools that may be called in them. One that ``opens`` ends where the
+    """Messages and the tools that may be called in them. If it ``opens``, its text ends where the
     assistant is to speak."""
 
     messages: Messages
@@ -37,7 +39,8 @@ class Conversation:
 
 
 def conversation(tools: str | None, *messages: str, opens: bool = False) -> Conversation:
-    """Of messages one after the other, and of tools, as JSON texts."""
+    """The conversation of several lists of messages, one after the other, and of tools, which are
+    all given as JSON texts."""
     return Conversation(
         [message for part in messages for message in json.loads(part)],
         json.loads(tools) if tools else None,
@@ -112,15 +115,16 @@ class ChatTemplate:
 
     @cached_property
     def _special(self) -> re.Pattern[str]:
-        """Special tokens, the longest first; thinking tags in messages are the model's own."""
+        """Matches special tokens, the longest first, but not thinking tags, which are the model's
+        own in messages."""
         added = self.tokenizer.added_tokens_decoder.values()
         names = {*self.tokenizer.all_special_tokens, *(t.content for t in added if t.special)}
         kept = sorted((n for n in names if "think" not in n.casefold()), key=lambda n: -len(n))
         return re.compile("|".join(map(re.escape, kept)) or r"(?!)")
 
     def _masked(self, one: Conversation) -> tuple[Conversation, str, list[str]]:
-        """The conversation without special tokens in its texts, the mark around the numbers that
-        stand for them, and these tokens by number."""
+        """The conversation with each special token in its texts replaced by a number between two
+        marks, the mark, and the replaced tokens in the order of their numbers."""
         whole = json.dumps([one.messages, one.tools], ensure_ascii=False)
         literals: list[str] = []
         if not self._special.search(whole):
@@ -143,7 +147,8 @@ class ChatTemplate:
         return Conversation(masked(one.messages), masked(one.tools), one.opens), mark, literals
 
     def _joined(self, text: str, mark: str, literals: list[str]) -> list[int]:
-        """A tokenizer cuts a text at special tokens; here at what is none, too."""
+        """Token ids of a masked text. It is cut at the literals, as a tokenizer cuts a text at
+        special tokens, and the literals are read as plain text."""
         ids: list[int] = []
         for at, piece in enumerate(re.split(f"{mark}(\\d+){mark}", text)):
             if at % 2:

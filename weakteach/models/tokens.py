@@ -1,12 +1,13 @@
 """THE tokenization: SFT, DPO, reward heads, labeling and generation all see the same ids.
 
-It is the rule of TRL's DPO trainer. Prompt and prompt + response are tokenized as whole texts,
-since tokens may merge across their border; the prompt's ids are what all of them have in common
-at the front, each response's ids are what follows.
+It follows the rule of TRL's DPO trainer. Prompt and prompt + response are tokenized as whole texts,
+since tokens may merge across their border. The prompt's ids are those that all these sequences
+share at the front; a response's ids are those that follow.
 
-A pair that has messages is read through the model's chat template, which writes all marks, the end
-of a response among them. Where the model has no template, or the pair no messages, its texts are
-read as they are, and EOS ends a response. What looks like a special token within a text is text.
+A pair that has messages is read through the model's chat template, which writes all special tokens,
+including the end of a response. Where the model has no template, or the pair has no messages, the
+pair's texts are read unchanged, and EOS ends a response. Whatever looks like a special token within
+a text is read as plain text.
 """
 
 from collections.abc import Sequence
@@ -70,8 +71,9 @@ def pair_tokens(
 ) -> list[PairTokens]:
     """Ids of many pairs; swapping the responses of a pair swaps their ids and nothing else.
 
-    ``messages`` are those of each pair, or None; without any, all pairs are texts. Raises
-    Unreadable where the chat template refuses a pair, or shows both responses alike or as nothing.
+    ``messages`` holds each pair's messages, or None for a pair of texts; if it is empty, all pairs
+    are texts. Raises Unreadable where the chat template refuses a pair, renders both responses
+    alike, or renders a response as nothing.
     """
     rows = list(messages) if tokenizer.chat_template else []
     rows += [None] * (len(prompts) - len(rows))
@@ -106,7 +108,8 @@ def prompt_tokens(
     prompts: Sequence[str],
     messages: Sequence[PromptMessages | None] = (),
 ) -> list[list[int]]:
-    """Ids of prompts from which a response is to be generated. Raises Unreadable."""
+    """Ids of prompts, each ready for a response to be generated. Raises Unreadable where the chat
+    template refuses a prompt."""
     rows = list(messages) if tokenizer.chat_template else []
     rows += [None] * (len(prompts) - len(rows))
     texts = [prompt for prompt, row in zip(prompts, rows, strict=True) if row is None]
@@ -135,7 +138,7 @@ def pair_lengths(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair]) -> l
 
 
 def _conversations(pair: MessagesOf) -> list[Conversation]:
-    """Of the prompt, which a response is to follow, and of the prompt with each response."""
+    """Three conversations: the prompt, open for a response, and the prompt with each response."""
     return [
         conversation(pair.tools, pair.prompt, opens=True),
         conversation(pair.tools, pair.prompt, pair.first),
@@ -154,7 +157,7 @@ def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]
 
 
 def _cut(prompt: list[int], first: list[int], second: list[int]) -> int:
-    """Ids at the front that the prompt has in common with both sequences."""
+    """How many leading ids the prompt shares with both sequences."""
     return min(_common_prefix(prompt, first), _common_prefix(prompt, second))
 
 
@@ -163,12 +166,13 @@ def _ended(ids: list[int], eos: int) -> list[int]:
 
 
 def _unended(ids: list[int], eos: int) -> list[int]:
-    """Without the EOS that some tokenizers put at the end; a lone id is BOS, which may be EOS."""
+    """The ids without the EOS that some tokenizers append. A lone id is kept: it is BOS, which may
+    be the same token as EOS."""
     return ids[:-1] if len(ids) > 1 and ids[-1] == eos else ids
 
 
 def _common_prefix(a: list[int], b: list[int]) -> int:
-    """How many ids they begin with in common, found by blocks that are compared at once."""
+    """How many leading ids both lists share. Whole blocks are compared at once, for speed."""
     most, at = min(len(a), len(b)), 0
     while at < most and a[at : at + BLOCK] == b[at : at + BLOCK]:
         at += BLOCK
@@ -176,9 +180,10 @@ def _common_prefix(a: list[int], b: list[int]) -> int:
 
 
 def length_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Indices in batches of similar length, shortest first.
+    """Indices of sequences in batches of similar length, shortest first.
 
-    A batch holds at most ``batch_tokens`` tokens with padding; one longer sequence stands alone.
+    A batch holds at most ``batch_tokens`` tokens, padding included; a longer sequence is a batch of
+    its own.
     """
     batches: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):

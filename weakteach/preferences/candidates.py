@@ -1,4 +1,4 @@
-"""The two responses that a row's columns hold, or the several that make several comparisons."""
+"""The responses that a row's columns hold: two, or several, which make several comparisons."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ from weakteach.preferences.messages import kind, refuse
 
 
 def responses(row: Mapping[str, Any], form: Form) -> Iterator[tuple[Any, Any]]:
-    """The pairs of responses of a row, mostly one. Raises Refusal."""
+    """The pairs of responses that a row holds, usually one. Raises Refusal."""
     first, second = value_at(row, form.first), value_at(row, form.second)
     if form.ranked:
         ratings = next((row[name] for name in form.ratings if row.get(name) is not None), None)
@@ -23,12 +23,13 @@ def responses(row: Mapping[str, Any], form: Form) -> Iterator[tuple[Any, Any]]:
 
 
 def _is_texts(value: Any) -> bool:
-    """Whether the value is several responses: texts, or conversations."""
+    """Whether the value is a list of responses, each a text or a conversation."""
     return isinstance(value, list) and bool(value) and all(isinstance(v, str | list) for v in value)
 
 
 def _rated(items: Any, ratings: Any, form: Form) -> Any:
-    """Texts and their ratings, which stand in a column of their own, together."""
+    """Texts joined with their ratings, if these stand in a column of their own; else the items
+    unchanged. Raises Refusal unless there is one rating for each text."""
     if not form.ratings:
         return items
     if not isinstance(items, list) or not isinstance(ratings, list) or len(items) != len(ratings):
@@ -37,7 +38,8 @@ def _rated(items: Any, ratings: Any, form: Form) -> Any:
 
 
 def _ranked(items: Any, name: str) -> tuple[list[Any], list[Any]]:
-    """The best of the responses and all that are worse."""
+    """The best response, as a list of one, and all that are worse. Raises Refusal if several are
+    best or any has no rank or score."""
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         refuse("not text", f"{name} is {kind(items)}, not a list of ranked answers")
     scored = []
@@ -58,7 +60,8 @@ def _ranked(items: Any, name: str) -> tuple[list[Any], list[Any]]:
 
 
 def only_turn(value: Any, name: str) -> Any:
-    """The text of a JSON list that holds one; a text that is none stays as it is."""
+    """The text of a JSON list that holds just one; a value that is no JSON list is returned
+    unchanged. Raises Refusal for any other list."""
     if not isinstance(value, str):
         return value
     try:

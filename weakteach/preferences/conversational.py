@@ -1,4 +1,4 @@
-"""Messages out: preferences in TRL's conversational form, as Parquet."""
+"""Messages for Parquet files: preferences in TRL's conversational form."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -32,6 +32,6 @@ def _type_of(pair: Mapping[str, Any]) -> pa.DataType | None:
 
 
 def messages_value(text: str, kind: pa.DataType) -> list[Any]:
-    """Messages, given as JSON, as a Python value of that type."""
+    """The messages of a JSON text as a Python value that fits the Parquet type ``kind``."""
     messages: list[Any] = json.loads(text)
     return messages if kind == PLAIN else [json.dumps(m, ensure_ascii=False) for m in messages]

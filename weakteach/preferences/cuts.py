@@ -37,8 +37,9 @@ def from_messages(
 
 
 def _cut(whole: Messages, given: Messages | None) -> int:
-    """Where the response begins: after the prompt, else before the last message, and before the
-    calls of tools that lead to it."""
+    """The index at which the response begins: after the ``given`` prompt if an assistant's message
+    follows it there, else at the last message. If the conversation does not begin with ``given``,
+    the calls of tools that lead to the last message belong to the response, too."""
     if given and whole[: len(given)] == given and len(whole) > len(given):
         return len(given) if whole[len(given)]["role"] == "assistant" else len(whole) - 1
     cut = len(whole) - 1
@@ -50,7 +51,7 @@ def _cut(whole: Messages, given: Messages | None) -> int:
 
 
 def _conversation(prompt: str | Messages | None, messages: Messages) -> Messages:
-    """The whole conversation: the messages may or may not repeat the prompt before them."""
+    """The whole conversation, whether or not the messages repeat the prompt."""
     if prompt is None:
         return messages
     if isinstance(prompt, str):
@@ -60,7 +61,7 @@ def _conversation(prompt: str | Messages | None, messages: Messages) -> Messages
     if messages[: len(prompt)] == prompt:
         return messages
     if prompt[-1:] and prompt[-1]["role"] == "assistant" and _asks(messages):
-        return messages  # the column holds another answer's whole conversation
+        return messages  # the prompt holds a whole conversation with another answer
     return prompt + messages
 
 
@@ -85,7 +86,8 @@ def from_transcripts(chosen: str, rejected: str) -> tuple[str, str, str]:
 
 
 def _last_turn(text: str) -> tuple[str, str | None]:
-    """What stands before the last ``Assistant:`` and after it; None where there is none."""
+    """The text before the ``Assistant:`` of the last answer and the text after it, which includes
+    the turns of tools that led to the answer; None for the latter if there is no answer."""
     turns = list(TURN.finditer(text))
     at = max((n for n, turn in enumerate(turns) if turn[1] == "Assistant"), default=None)
     if at is None:
@@ -96,7 +98,8 @@ def _last_turn(text: str) -> tuple[str, str | None]:
 
 
 def _caller(turns: list[re.Match[str]], at: int) -> int | None:
-    """The assistant's turn that called the tools whose answers stand before turn ``at``."""
+    """The index of the assistant's turn that called the tools whose turns stand directly before
+    turn ``at``; None if there are no such turns."""
     before = at - 1
     while before >= 0 and turns[before][1] == "Tool":
         before -= 1

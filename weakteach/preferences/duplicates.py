@@ -1,4 +1,4 @@
-"""Pairs that say nearly the same: what a teacher saw in training must not test it.
+"""Find pairs that say nearly the same: a teacher must not be tested on what it saw in training.
 
 Texts are compared as their words in lower case, without punctuation. Two pairs are near-duplicates
 if the sets of 5-character pieces of their whole text (prompt and both responses, in either order)
@@ -8,8 +8,9 @@ with human choices are few: a million others are compared with them chunk by chu
 are exact up to collisions of a hash into 2¹⁸ columns, which add about 4 shared pieces to two texts
 of 1,000.
 
-Of 1,497 pairs of HH-RLHF (harmless), 2 are nearer than 0.7 to another and 14 than 0.5; of as many
-of the embedded world, whose sentences are made of one grammar, none and 84.
+Of 1,497 pairs of HH-RLHF (harmless), 2 have a similarity above 0.7 with another pair and 14 above
+0.5. Of as many pairs of the embedded world, whose sentences all come from one grammar, none and 84
+do.
 """
 
 import hashlib
@@ -27,19 +28,20 @@ PIECE = 5
 COLUMNS = 2**18
 COMPARED_TOGETHER = 1024
 
-# How a pair was seen, the surest first; "" for one that was not.
+# How a pair was recognized, the surest way first; "" if it was not.
 SAME_PAIR, SAME_PROMPT, NEAR_DUPLICATE, UNSEEN = "same pair", "same prompt", "near-duplicate", ""
 
 
 def normalized(text: str) -> str:
-    """Its words in lower case with one space between; the text itself if it holds no word."""
+    """The words of a text in lower case with single spaces; the text itself if it has no word."""
     words = re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold())
     return " ".join(words) or text
 
 
 def groups(pairs: pa.Table) -> np.ndarray:
-    """Group numbers [pairs] from 0: pairs with the same prompt, or near-duplicates, share one, and
-    so do all that such pairs connect. Reads ``prompt, response_1, response_2``."""
+    """The group number [pairs] of each pair, from 0. Two pairs share a group if they have the same
+    prompt or are near-duplicates, or if a chain of such pairs connects them. Reads
+    ``prompt, response_1, response_2``."""
     _, prompt = np.unique([normalized(p) for p in pairs["prompt"].to_pylist()], return_inverse=True)
     pieces = _pieces(pairs)
     rows, columns = [np.arange(len(pairs))], [len(pairs) + prompt]  # each pair to its prompt
@@ -55,8 +57,8 @@ def groups(pairs: pa.Table) -> np.ndarray:
 
 
 def prompt_numbers(pairs: pa.Table) -> np.ndarray:
-    """For each pair [pairs] a number of 64 bits that pairs of the same prompt share, in whatever
-    table they are, and others do not but by an accident of its hash. Reads ``prompt``."""
+    """A number of 64 bits for each pair [pairs]: equal for pairs with the same normalized prompt,
+    also in different tables, and different for others unless hashes collide. Reads ``prompt``."""
     digests = (
         hashlib.blake2b(normalized(prompt).encode(), digest_size=8).digest()
         for prompt in pairs["prompt"].to_pylist()
@@ -65,9 +67,10 @@ def prompt_numbers(pairs: pa.Table) -> np.ndarray:
 
 
 def recognizer(trained: pa.Table) -> Callable[[pa.Table], np.ndarray]:
-    """What tells of tables of pairs how each pair [pairs] is known to one who was trained on the
-    pairs ``trained``: SAME_PAIR (normalized texts, responses in either order), SAME_PROMPT,
-    NEAR_DUPLICATE or UNSEEN. Reads ``prompt, response_1, response_2`` of both."""
+    """A function that takes a table of pairs and tells of each pair [pairs] how a teacher that was
+    trained on the pairs ``trained`` knows it: SAME_PAIR (equal normalized texts, responses in
+    either order), SAME_PROMPT, NEAR_DUPLICATE or UNSEEN. Reads ``prompt, response_1, response_2``
+    of both tables."""
     whole, prompts = set(_wholes(trained)), {normalized(p) for p in trained["prompt"].to_pylist()}
     pieces = _pieces(trained)
 
@@ -90,7 +93,7 @@ def recognizer(trained: pa.Table) -> Callable[[pa.Table], np.ndarray]:
 
 
 def _wholes(pairs: pa.Table) -> list[str]:
-    """The normalized text of each pair, its responses in the order of their normalized texts."""
+    """The normalized whole text of each pair: its prompt and its two responses, these sorted."""
     columns = [
         [normalized(text) for text in pairs[name].to_pylist()]
         for name in ("prompt", "response_1", "response_2")
@@ -99,7 +102,7 @@ def _wholes(pairs: pa.Table) -> list[str]:
 
 
 def _pieces(pairs: pa.Table) -> sparse.csr_matrix:
-    """For each pair 1 in the columns of its pieces."""
+    """A matrix [pairs, COLUMNS] with 1 in the columns of each pair's pieces."""
     from sklearn.feature_extraction.text import HashingVectorizer  # slow to import
 
     vectorizer = HashingVectorizer(
@@ -110,7 +113,8 @@ def _pieces(pairs: pa.Table) -> sparse.csr_matrix:
 
 
 def _near(some: sparse.csr_matrix, others: sparse.csr_matrix) -> sparse.coo_matrix:
-    """The places (row of ``some``, column of ``others``) with a Jaccard similarity of NEAR."""
+    """The number of shared pieces [rows of ``some``, rows of ``others``], held only where the
+    Jaccard similarity is at least NEAR."""
     shared = (some @ others.T).tocoo()
     sizes, other_sizes = (np.asarray(m.sum(axis=1)).ravel() for m in (some, others))
     joint = sizes[shared.row] + other_sizes[shared.col] - shared.data

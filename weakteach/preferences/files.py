@@ -1,4 +1,4 @@
-"""What a file is by its content: compression, kind and encoding, and its lines as text."""
+"""Tell a file's compression, kind and encoding by its content, and read its lines as text."""
 
 import bz2
 import codecs
@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from weakteach.preferences.pair import DataError
 
-# No pair is as long; a damaged or malicious file may hold a line that fills the memory.
+# No pair is as long; a line of a damaged or malicious file might fill the memory.
 MAX_ROW_BYTES = 16 << 20
 
 COMPRESSIONS = {"gz": b"\x1f\x8b", "xz": b"\xfd7zXZ\x00", "zst": b"\x28\xb5\x2f\xfd", "bz2": b"BZh"}
@@ -33,9 +33,10 @@ DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException, Unic
 
 
 def file_kind(path: Path, where: str) -> str:
-    """``jsonl``, ``csv`` or ``parquet``, with the compression: ``jsonl.gz``.
+    """A file's kind, ``jsonl``, ``csv`` or ``parquet``, and its compression, as in ``jsonl.gz``.
 
-    The content decides, and the name where the content says nothing. Raises DataError.
+    The content shows compression and Parquet; otherwise the name decides. A file whose name tells
+    nothing is ``jsonl`` if its text begins with ``{`` or ``[``. Raises DataError.
     """
     name = path.name.lower()
     with path.open("rb") as file:
@@ -102,7 +103,7 @@ class _Zstd(io.RawIOBase):
 
 
 def _encoding(head: bytes) -> str:
-    """By its mark, or by the zero bytes of UTF-16 without one."""
+    """The encoding of a text, by its byte order mark or, for UTF-16 without one, by zero bytes."""
     for mark, encoding in UTF_MARKS:
         if head.startswith(mark):
             return encoding
@@ -119,9 +120,9 @@ def _text(head: bytes) -> str:
 
 
 def text_lines(path: Path, name: str, compression: str, newline: str) -> Iterator[str]:
-    """The lines as text; of one longer than MAX_ROW_BYTES the beginning, one more than those.
+    """The lines as text; a longer line is cut to its first MAX_ROW_BYTES + 1 characters.
 
-    Bytes that are no UTF-8 become lone surrogates, so that only their own row is refused. Raises
+    Bytes that are not UTF-8 become lone surrogates, so that only their own row is refused. Raises
     DataError for a damaged file.
     """
     with opened(path, compression) as file:
@@ -149,7 +150,7 @@ def _lines(text: io.TextIOWrapper) -> Iterator[str]:
 
 
 def is_utf8(text: str) -> bool:
-    """Whether it holds no half of a character, so that it can be written."""
+    """Whether the text can be written as UTF-8, that is, holds no lone surrogate."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -158,12 +159,12 @@ def is_utf8(text: str) -> bool:
 
 
 def printable(name: str) -> str:
-    """A file name as text that can be stored; names may hold bytes that are not."""
+    """A file name as text that can be stored, with question marks for bytes that are not text."""
     return name.encode(errors="replace").decode()
 
 
 def joined(lines: Iterable[str], limit: int) -> str | None:
-    """All lines, or None where they are longer than the limit."""
+    """All lines as one text, or None if they have more than ``limit`` characters together."""
     parts: list[str] = []
     length = 0
     for line in lines:
@@ -183,7 +184,8 @@ def file_hash(path: Path) -> str:
 
 
 def folder_hash(folder: Path) -> str:
-    """The hash of a folder's files and of their names below it; hidden ones are not data."""
+    """The hash of the files below a folder and of their names relative to it, without files and
+    folders that are hidden, as they are not data."""
     files = {
         path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()
     }

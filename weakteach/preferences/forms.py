@@ -13,7 +13,7 @@ from typing import Any
 
 from weakteach.preferences.pair import DataError
 
-# Columns that can be the prompt, the likeliest first, and texts that belong after it.
+# Columns that can be the prompt, the likeliest first, and columns of texts that belong after it.
 PROMPTS = (
     "prompt", "question", "instruction", "query", "input", "context", "conversations",
     "conversation", "messages", "history", "post", "problem", "article", "request",
@@ -26,11 +26,11 @@ CHOICES = (
     "preference_strength", "overall_preference", "preference_label", "human_preference",
     "choose_best", "ranking",
 )  # fmt: skip
-# Negative where the first response is better, positive where the second one is.
+# Choices that are negative if the first response is better, and positive if the second one is.
 SIGNED = ("preference_strength", "overall_preference")
 TIES = {"tie", "tie (bothbad)", "tie (both bad)", "both", "bothbad", "neither", "equal", "draw"}
 
-# Columns that hold a part of what a human read or said, whether a form uses them or not.
+# Names of columns that hold part of what a human read or said, whether a form uses them or not.
 MEANING = re.compile(
     r"prompt|question|instruction|query|input|system|context|history|reason|think|tool|message"
     r"|conversation|chosen|rejected|response|answer|completion|output|choice|prefer|winner|label"
@@ -41,12 +41,12 @@ MEANING = re.compile(
 class Form:
     """Where two responses, their prompt and the choice between them stand in a row.
 
-    Without ``choice`` the first response is the chosen one. ``coding`` is what the choice column
-    holds for the first and the second response, where the form fixes that. ``one_hot`` are the
-    columns that hold 1 where the first or the second response won, or neither. ``turns`` says
-    that texts are JSON lists with one text a turn. ``ranked`` is a list of texts with ranks, or
-    with a list of ratings beside it in one of the columns ``ratings``: the best is held against
-    each other one.
+    Without ``choice`` and ``one_hot`` the first response is the chosen one. ``coding`` gives the
+    values of the choice column for the first and the second response, if the form fixes them.
+    ``one_hot`` are three columns that hold 1 if the first response won, the second one, or neither.
+    ``turns`` says that texts are JSON lists with one text a turn. ``ranked`` says that a column
+    holds a list of texts with ranks or scores, or that their ratings are a list in one of the
+    columns ``ratings``: the best text is compared with each of the others.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Form:
 
     @property
     def decides(self) -> bool:
-        """Whether each of its rows holds a choice."""
+        """Whether the form itself says which response is chosen: always the first."""
         return not self.choice and not self.one_hot
 
 
@@ -92,7 +92,7 @@ FORMS = (
       for ends in (("_1", "_2"), ("1", "2"), ("_a", "_b"), ("_0", "_1")) for stem in NUMBERED),
 )  # fmt: skip
 
-# One response a row: columns, and what the rows are.
+# Forms with one response a row, which hold no pairs: their columns, and what their rows are.
 UNPAIRED = (
     (("completion", "label"), "one judged response a row, as KTO takes them"),
     (("transcript",), "one transcript a row, as red-team data do"),
@@ -105,7 +105,8 @@ REMEDY = "Name them with --columns, such as --columns prompt=NAME,chosen=NAME,re
 
 
 def fold(name: Any) -> str:
-    """A column's name without case, surrounding blanks and kinds of dash."""
+    """A column's name in lower case, without surrounding blanks, and with an underscore for inner
+    blanks and hyphens."""
     return re.sub(r"[\s-]+", "_", str(name).strip().casefold())
 
 
@@ -125,7 +126,7 @@ def value_at(row: Mapping[str, Any], path: str) -> Any:
 
 
 def names(columns: Iterable[Any]) -> str:
-    """The first columns as text that any terminal prints."""
+    """The first 12 columns, and how many more there are, as text that any terminal can print."""
     quoted = [ascii(name) for name in columns]
     more = f" and {len(quoted) - 12} more" if len(quoted) > 12 else ""
     return (", ".join(quoted[:12]) or "none") + more
@@ -134,7 +135,7 @@ def names(columns: Iterable[Any]) -> str:
 def find_forms(paths: set[str]) -> list[Form]:
     """The forms that columns (and nested values) of those names can hold, the best first.
 
-    One in which every row holds a choice comes before one whose choice is absent.
+    Forms that tell the choice come before those whose column of choices is absent.
     """
     found = [f for f in FORMS if {f.first, f.second} <= paths]
     found = [f for f in found if not f.one_hot or set(f.one_hot) <= paths]
@@ -143,7 +144,7 @@ def find_forms(paths: set[str]) -> list[Form]:
 
 
 def no_form(columns: Iterable[str], where: str) -> DataError:
-    """Why rows of these columns hold no pairs, and what helps."""
+    """The error that says why rows of these columns hold no pairs, and what helps."""
     found = list(columns)
     folded = {fold(name) for name in found}
     for needed, what in UNPAIRED:
@@ -162,8 +163,8 @@ def no_form(columns: Iterable[str], where: str) -> DataError:
 
 
 def folded_choice(value: Any) -> str | None:
-    """A choice as text: ``2.0`` is ``2``; None where there is none, and ``tie`` where several
-    annotators (as Argilla keeps them) were of two minds."""
+    """A choice as text, with ``2.0`` as ``2``; None if there is none. Of the answers of several
+    annotators (as Argilla keeps them) it is the most frequent one, or ``tie`` if two are."""
     if _is_votes(value):
         votes = Counter(filter(None, map(folded_choice, _submitted(value)))).most_common(2)
         even = len(votes) > 1 and votes[0][1] == votes[1][1]
@@ -175,15 +176,15 @@ def folded_choice(value: Any) -> str | None:
 
 
 def _is_votes(value: Any) -> bool:
-    """Whether it holds the answers of annotators, or none."""
+    """Whether the value is a list or table of annotators' answers, which may be empty."""
     if isinstance(value, dict):
         return not value or isinstance(value.get("value"), list)
     return isinstance(value, list) and all(isinstance(v, dict) and "value" in v for v in value)
 
 
 def _submitted(value: Any) -> list[Any]:
-    """The answers of annotators: rows with ``value`` and ``status``, or columns of these; a ranking
-    (``value`` and ``rank``) stands for its first."""
+    """The answers that annotators submitted, from rows with ``value`` and ``status`` or from a dict
+    of such columns. A ranking (``value`` and ``rank``) counts as its first response."""
     if isinstance(value, dict) and isinstance(value.get("value"), list) and "rank" not in value:
         columns = [column if isinstance(column, list) else [] for column in value.values()]
         value = [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=False)]
@@ -240,9 +241,10 @@ def find_coding(
 ) -> Coding:
     """How the choices of a file are written, from all values that its column holds.
 
-    A pair of values of which both occur is read in its order. Where one value alone occurs it
-    must name its response: by word or letter, or by the number of the response's column. Raises
-    DataError where that leaves none or several.
+    ``choice_values`` decide, if given, then the form's own coding, then signed numbers. Else the
+    coding is the known pair of values of which both occur or, if there is none, the pair of which
+    one occurs and names its response: by word or letter, or by the number of the response's
+    column. Raises DataError if no pair or several remain.
     """
     if choice_values is not None:
         first, second = (folded_choice(value) or "" for value in choice_values)

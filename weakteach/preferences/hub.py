@@ -21,7 +21,7 @@ def records(folder: str, config: str | None, split: str, name: str) -> Iterator[
             yield f"{name}:{number}", row
     except DataError:
         raise
-    # The library lets pass through whatever its many readers raise.
+    # The library passes on whatever its many readers raise.
     except Exception as error:
         raise DataError(
             f"{name} cannot be read past row {number}: {type(error).__name__}: {error}. "
@@ -44,7 +44,8 @@ def _opened(folder: str, config: str | None, split: str) -> Any:
 
 
 def _chosen(splits: list[str], split: str) -> str:
-    """The split of that name; for ``train`` also the sole one that begins so."""
+    """The split of that name or, if ``train`` is missing, the only one whose name begins with it.
+    Raises DataError."""
     if split in splits:
         return split
     alike = [name for name in splits if split == "train" and re.match("train", name)]
@@ -57,7 +58,7 @@ def _chosen(splits: list[str], split: str) -> str:
 
 
 def snapshot(dataset: str, revision: str) -> str:
-    """The folder of a downloaded hub data set; complete downloads also serve offline."""
+    """Download a hub data set and return its folder; a complete download also serves offline."""
     # Imported here to keep a heavy library out of the path of all other sources.
     from huggingface_hub import snapshot_download
 

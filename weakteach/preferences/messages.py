@@ -1,4 +1,4 @@
-"""Conversations: the ways data sets write messages, made one, and their transcript."""
+"""Conversations: messages, read from the various ways data sets write them, and transcripts."""
 
 import json
 import re
@@ -7,8 +7,8 @@ from typing import Any, NoReturn
 HUMAN = "\n\nHuman:"
 ASSISTANT = "\n\nAssistant:"
 
-# ``role`` is system, user, assistant or tool; ``content`` is text. What a message holds besides
-# (tool calls, reasoning, names) is kept as it was.
+# ``role`` is system, user, assistant or tool; ``content`` is text. Other fields
+# (tool calls, reasoning, names) are kept unchanged unless they are empty.
 Message = dict[str, Any]
 Messages = list[Message]
 
@@ -25,7 +25,7 @@ PYTHON_MESSAGES = re.compile(r"\s*\[\s*\{\s*'(role|content|from|value)'")
 
 
 class Refusal(Exception):
-    """A row that holds no comparison; does not leave this package."""
+    """Raised for a row that holds no comparison; it never leaves this package."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(reason, detail)
@@ -42,7 +42,8 @@ def kind(value: Any) -> str:
 
 
 def text_or_messages(value: Any, name: str) -> str | Messages:
-    """A text, or messages: as a list, as one message, as a table of lists, or as JSON text."""
+    """A value read as a text or as messages. Messages may be a list, a single message, a dict of
+    columns (lists of one length) or JSON text of a list. Raises Refusal."""
     if isinstance(value, dict) and (value.keys() & {"role", "from"}):
         columns = list(value.values())
         if all(isinstance(column, list) for column in columns) and len(set(map(len, columns))) == 1:
@@ -117,12 +118,12 @@ def turn(message: Message) -> str:
 
 
 def transcript(messages: Messages) -> str:
-    """The conversation as HH-RLHF writes it, a system message first as plain text."""
+    """The conversation as HH-RLHF writes it; a system message stands first, as plain text."""
     return "".join(map(turn, messages))
 
 
 def response_text(messages: Messages) -> str:
-    """The transcript of messages that follow the prompt's last ``Assistant:``."""
+    """The transcript of a response's messages, without the ``Assistant:`` that ends the prompt."""
     return transcript(messages).removeprefix(ASSISTANT)
 
 
@@ -131,8 +132,8 @@ def is_transcript(text: str) -> bool:
 
 
 def dumped(messages: Any) -> str:
-    """Messages as JSON text, lone surrogates as question marks; refused where they hold what is no
-    JSON."""
+    """Messages as JSON text, with question marks for lone surrogates. Raises Refusal if they hold a
+    value that JSON cannot express."""
     try:
         return json.dumps(messages, ensure_ascii=False).encode(errors="replace").decode()
     except (TypeError, ValueError, RecursionError):
@@ -140,8 +141,8 @@ def dumped(messages: Any) -> str:
 
 
 def messages_of(prompt: str) -> Messages:
-    """The messages that a prompt is the transcript of, where it waits for the assistant; any other
-    text is one message of the user."""
+    """The messages of a prompt that is a transcript ending in ``Assistant:``; any other prompt is a
+    single message of the user."""
     text = f"\n\n{prompt}" if prompt.startswith(HUMAN.strip()) else prompt
     if HUMAN not in text or not text.rstrip().endswith(ASSISTANT.strip()):
         return [{"role": "user", "content": prompt.strip()}]

@@ -25,9 +25,9 @@ PAIR_SCHEMA = pa.schema(
         ("tools", pa.string()),
     ]
 )
-# Every row of the input, in its order: where it stands, the user's id and terms, and the pair that
-# it became (``swapped``: its first response is the pair's response_2) or the reason why it did not.
-# A duplicate has both. ``choice`` is 1 for the user's first response.
+# Every row of the input, in its order: where it stands, the user's id and his names of the two
+# responses, and the pair that it became (``swapped``: its first response is the pair's response_2)
+# or the reason why it became none. A duplicate has both. ``choice`` is 1 for the row's ``first``.
 ROW_SCHEMA = pa.schema(
     [
         ("row", pa.int64()),
@@ -47,7 +47,7 @@ QUARANTINE_SCHEMA = pa.schema(
     [("place", pa.string()), ("reason", pa.string()), ("detail", pa.string())]
 )
 
-# TRL's own columns, and the id; then messages where the input had them, as JSON.
+# The id and TRL's own columns; then messages, if the input had them, as JSON.
 PREFERENCE_SCHEMA = pa.schema(
     [
         (n, pa.string())
@@ -58,14 +58,14 @@ PREFERENCE_SCHEMA = pa.schema(
     ]
 )  # fmt: skip
 
-# Pairs of a chunk, of which shards of a labeling are made.
+# How many pairs a chunk has; the shards of a labeling are made of chunks.
 CHUNK_ROWS = 128
-# Rows of a Parquet row group, and of what is held in memory while a source is read. Footers are
-# read whole, so a million pairs must not have thousands of groups.
+# How many rows a Parquet row group has, and how many are held in memory while a source is read.
+# Footers are read whole, so a million pairs must not have thousands of groups.
 GROUP_ROWS = 1024
 
-# For many pairs at once: the tokens of the longer of prompt + response_1 and prompt + response_2,
-# or why a model cannot read the pair.
+# Returns for each of many pairs the number of tokens of the longer of prompt + response_1 and
+# prompt + response_2, or why a model cannot read the pair.
 TokenCounter = Callable[[list["Pair"]], Sequence[int | str]]
 
 
@@ -75,7 +75,7 @@ class DataError(UserError):
 
 @dataclass(frozen=True)
 class Quarantined:
-    """A row that cannot be a pair: where it stood, why it was refused."""
+    """A row that cannot be a pair: its place, and why it was refused."""
 
     place: str
     reason: str
@@ -85,8 +85,8 @@ class Quarantined:
 
 @dataclass(frozen=True)
 class MessagesOf:
-    """The messages of a prompt and two responses, as JSON texts, and the tools that they may call;
-    they stand beside the transcript."""
+    """The messages of a prompt and of two responses, as JSON texts that stand beside their
+    transcript, and the tools that may be called."""
 
     prompt: str
     first: str
@@ -117,7 +117,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two responses in canonical order. ``choice`` (1 or 2) lives in a table of its own."""
+    """A prompt and two responses in canonical order. Its choice is kept in a table of its own."""
 
     pair_id: str
     prompt: str
@@ -176,10 +176,10 @@ def messages_in(table: pa.Table, first: str, second: str) -> list[MessagesOf | N
 
 
 def preference_set(pairs: pa.Table, labels: pa.Table) -> pa.Table:
-    """PREFERENCE_SCHEMA of the labeled pairs, in the order of their ids.
+    """The labeled pairs as a table of PREFERENCE_SCHEMA, in the order of their ids.
 
-    Joined by id. Raises DataError if a pair has two labels, a label no pair, or a choice is
-    neither 1 nor 2.
+    Pairs and labels are joined by id. Raises DataError if a pair has two labels, a label has no
+    pair, or a choice is neither 1 nor 2.
     """
     choices = dict(zip(labels["pair_id"].to_pylist(), labels["choice"].to_pylist(), strict=True))
     if len(choices) != len(labels):
@@ -198,7 +198,7 @@ def preference_set(pairs: pa.Table, labels: pa.Table) -> pa.Table:
 
 
 def preference(pair: Mapping[str, Any], choice: int) -> dict[str, Any]:
-    """A pair (PAIR_SCHEMA) of which response 1 or 2 was chosen, as PREFERENCE_SCHEMA has it."""
+    """A row of PREFERENCE_SCHEMA from a pair (PAIR_SCHEMA) of which response 1 or 2 was chosen."""
     chosen, rejected = ("response_1", "response_2") if choice == 1 else ("response_2", "response_1")
     return {
         "pair_id": pair["pair_id"],

@@ -1,8 +1,8 @@
-"""Readers: every row of a file with its place, streamed, once, in its order.
+"""Readers of files: each streams every row once, in order, with its place.
 
-A row that is bad by itself is quarantined. Raises DataError where the file as a whole is bad.
-Places are ``name:number``: physical lines of text files (the header of a CSV file is line 1),
-else rows.
+A row that is bad by itself is quarantined; a file that is bad as a whole raises DataError. Places
+are ``name:number``: numbers of physical lines in JSONL and CSV files (the header of a CSV file is
+line 1), else numbers of rows.
 """
 
 import csv
@@ -23,9 +23,9 @@ from weakteach.preferences.pair import DataError, Quarantined
 from weakteach.preferences.rows import Record
 
 PARQUET_ROWS = 1024
-# One JSON document is held in memory whole.
+# The longest JSON document that is read: it is held in memory whole.
 MAX_DOCUMENT = 512 << 20
-# Lines that one quoted cell of CSV may span.
+# How many lines one quoted cell of CSV may span.
 MAX_CELL_LINES = 4096
 DELIMITERS = ",;\t|"
 
@@ -49,7 +49,7 @@ Read = Header | Note | Quarantined | Record
 
 
 def read_file(path: Path, name: str, kind: str) -> Iterator[Read]:
-    """All that a file holds; ``kind`` is what ``file_kind`` says."""
+    """Everything that a file holds; ``kind`` is what ``file_kind`` returns for it."""
     form, _, compression = kind.partition(".")
     if form == "parquet":
         return _parquet(path, name)
@@ -102,7 +102,8 @@ def _not_object(place: str) -> Quarantined:
 
 
 def _document(first: str, path: Path, name: str, compression: str) -> list[Any] | None:
-    """The rows of a file that is one JSON array, or an object around one; None for JSONL."""
+    """The rows of a file that is one JSON array or an object around one; None for JSONL. Raises
+    DataError for an array that is too long or damaged."""
     start = first.lstrip()[:1]
     try:
         begun = _loaded(first)
@@ -134,7 +135,8 @@ def _document(first: str, path: Path, name: str, compression: str) -> list[Any] 
 
 
 def _wrapped(document: dict[str, Any]) -> list[Any] | None:
-    """The only list of objects in an object that is no row itself."""
+    """The only list of objects in a JSON object. None if there is none or several, or if the object
+    is a row itself: it has other fields, and the list's objects fit no form."""
     lists = [v for v in document.values() if isinstance(v, list) and v]
     lists = [v for v in lists if all(isinstance(row, dict) for row in v)]
     if len(lists) != 1:
@@ -144,7 +146,8 @@ def _wrapped(document: dict[str, Any]) -> list[Any] | None:
 
 
 def _csv(path: Path, name: str, compression: str) -> Iterator[Read]:
-    # The default limit of 128 KiB a cell is a limit of this one format; too long is decided later.
+    # The default limit of 128 KiB per cell would hold for this format alone; whether a row is too
+    # long is decided later.
     csv.field_size_limit(MAX_ROW_BYTES)
     lines = text_lines(path, name, compression, "")
     waiting: deque[str] = deque()
@@ -179,7 +182,7 @@ def _csv(path: Path, name: str, compression: str) -> Iterator[Read]:
                 break
             record.append(following)
             length += len(following)
-            # Parsing again at each quote alone keeps long cells from taking quadratic time.
+            # Parsing again only at lines with a quote keeps long cells from taking quadratic time.
             while '"' not in following and (following := more()) is not None:
                 record.append(following)
                 length += len(following)

@@ -1,4 +1,4 @@
-"""Reading a source: its files surveyed, their rows as comparisons, and what is to be told of it."""
+"""Reading a source: a survey of its files, their rows as comparisons, and an overview of it."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +13,8 @@ MANY_QUARANTINED = 0.05
 
 
 def survey(records: Iterable[Read], where: str, wishes: Wishes) -> tuple[FileSurvey, list[Note]]:
-    """All rows of a file seen once. Raises DataError where columns have one name."""
+    """Survey all rows of a file in one pass, and collect the notes on them. Raises DataError if two
+    columns have the same name."""
     seen = FileSurvey(where, wishes)
     notes = []
     for record in records:
@@ -29,9 +30,10 @@ def survey(records: Iterable[Read], where: str, wishes: Wishes) -> tuple[FileSur
 
 
 def file_rows(records: Callable[[], Iterator[Read]], where: str, wishes: Wishes) -> Iterator[Row]:
-    """The rows of one file, which ``records`` reads from its beginning, twice.
+    """The rows of one file as comparisons. ``records`` is called twice, and must read the file from
+    its beginning each time.
 
-    Raises DataError where no form fits its columns or its choices cannot be told.
+    Raises DataError if no form fits the columns, or if it cannot be told what the choices mean.
     """
     seen, _ = survey(records(), where, wishes)
     layout = seen.layout() if seen.rows else None
@@ -80,10 +82,10 @@ class Recognized:
 
 @dataclass
 class Overview:
-    """What a source holds, before anything is computed of it; lengths are not among it.
+    """What a source holds, without the lengths of its pairs: no model has read them yet.
 
-    ``reasons`` counts the rows in quarantine, ``examples`` holds the first row of each reason.
-    ``first_chosen`` counts choices of the user's first response, of ``choices`` in all.
+    ``reasons`` counts the rows in quarantine by reason, ``examples`` holds the first row of each
+    reason. Of all ``choices``, ``first_chosen`` are of the user's first response.
     """
 
     name: str
@@ -109,7 +111,8 @@ class Overview:
 
 
 def overview(name: str, files: tuple[Recognized, ...], rows: Iterable[Row]) -> Overview:
-    """The counts that the tables of these rows will have, but for lengths."""
+    """The counts that the tables of these rows will have if no pair turns out to be too long or not
+    readable."""
     found = Overview(name, files)
     places: dict[str, str] = {}
     known: dict[str, int | None] = {}

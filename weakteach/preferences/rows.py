@@ -1,4 +1,4 @@
-"""From the rows of a file to comparisons, by the form that the file as a whole has."""
+"""Turn the rows of a file into comparisons, by the form that the file as a whole has."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -41,21 +41,21 @@ from weakteach.preferences.pair import Comparison, DataError, MessagesOf, Quaran
 
 Row = Comparison | Quarantined
 
-# A row of a file as its reader gives it, with its place.
+# The place of a row in its file, and the row as the reader of the file gives it.
 Record = tuple[str, Mapping[Any, Any]]
 
 DOTTED = {p for f in FORMS for p in (f.first, f.second, *f.prompt, *f.choice) if "." in p}
 CHOICE_PATHS = {p for f in FORMS for p in f.choice} | set(CHOICES)
-# Distinct values of a choice column that are remembered.
+# How many distinct values of a choice column are remembered.
 MAX_VALUES = 64
 
 
 @dataclass(frozen=True)
 class Wishes:
-    """What a user says about the columns of his data; enters the identity of a source.
+    """What a user says about the columns of his data; part of the identity of a source.
 
-    ``columns`` are pairs of a known name and the column that stands for it, ``choice_values``
-    what the choice column holds for the first and the second response.
+    ``columns`` are pairs of a known name and the user's column that stands for it.
+    ``choice_values`` are the values of the choice column for the first and the second response.
     """
 
     columns: tuple[tuple[str, str], ...] = ()
@@ -67,7 +67,7 @@ class Wishes:
 
     @classmethod
     def of(cls, columns: Sequence[str] = (), choice_values: Sequence[str] = ()) -> "Wishes":
-        """As the options --columns and --choice-values say it. Raises DataError."""
+        """The wishes that the options --columns and --choice-values express. Raises DataError."""
         pairs = [tuple(item.strip() for item in one.partition("=")[::2]) for one in columns]
         if wrong := [one for one, pair in zip(columns, pairs, strict=True) if not all(pair)]:
             raise DataError(f"--columns: {wrong[0]} is not NAME=COLUMN, such as prompt=question")
@@ -77,13 +77,13 @@ class Wishes:
         return cls(tuple((name, column) for name, column in pairs), first_second)
 
 
-# A user who says nothing.
+# The wishes of a user who says nothing.
 AS_FOUND = Wishes()
 
 
 @dataclass
 class FileSurvey:
-    """What all rows of one file say together, before any of them is read as a pair."""
+    """What is found out from all rows of one file together, before any is read as a pair."""
 
     where: str
     wishes: Wishes = AS_FOUND
@@ -96,7 +96,7 @@ class FileSurvey:
     prompted: int = 0
 
     def add_columns(self, header: list[str]) -> None:
-        """The header of a table. Raises DataError where two columns have one name."""
+        """Add the header of a table. Raises DataError if two columns have the same folded name."""
         for name in header:
             if (other := self.columns.setdefault(fold(name), name)) is not name:
                 raise DataError(
@@ -129,7 +129,8 @@ class FileSurvey:
             self.repeated += all(isinstance(t, str) and t.startswith(prompt) for t in texts)
 
     def layout(self) -> "Layout":
-        """Raises DataError where no form fits the columns, or the choices cannot be told."""
+        """How the rows of the file are read. Raises DataError if no form fits the columns, or if it
+        cannot be told what the choices mean."""
         for target, source in self.wishes.columns:
             if fold(target) not in self.filled | set(self.columns) or (
                 fold(source) not in self.columns and fold(source).split(".")[0] not in self.columns
@@ -198,11 +199,12 @@ class Layout:
 
     @property
     def unused_meaning(self) -> list[str]:
-        """Those of them whose name says that a human read or wrote them."""
+        """The unused columns whose names suggest that a human read or wrote what they hold."""
         return [name for name in self.unused if MEANING.search(fold(name))]
 
     def comparisons(self, raw: Mapping[Any, Any], place: str) -> Iterator[Row]:
-        """The comparisons of one row, as a rule one. Raises nothing for any row."""
+        """The comparisons of one row, usually one. What is refused is yielded as Quarantined, so
+        that no row raises an error."""
         try:
             row = folded(raw, self.wishes)
             at = self._form_of(row)
@@ -229,7 +231,8 @@ class Layout:
         return self.columns.get(path, path)
 
     def _form_of(self, row: Mapping[str, Any]) -> int:
-        """The form that the row holds: with a choice if there is one."""
+        """The index of the first form that the row holds, preferably one for which it has a choice
+        too. Raises Refusal if it holds none."""
         fitting = [
             at
             for at, form in enumerate(self.forms)
@@ -317,7 +320,8 @@ class Layout:
 
 
 def folded(raw: Mapping[Any, Any], wishes: Wishes) -> dict[str, Any]:
-    """The row under folded names, the user's own names for them applied."""
+    """The row by folded column names, with the user's columns under the known names that they
+    stand for. Raises Refusal if two columns have the same folded name."""
     row = {fold(name): value for name, value in raw.items()}
     if len(row) < len(raw):
         refuse("two columns of one name", names(raw))

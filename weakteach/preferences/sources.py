@@ -1,7 +1,7 @@
 """Where comparisons come from: an embedded domain, files, folders, data sets of the hub.
 
-A source is a value that may stand in a cached step: its content is its identity, and the path
-where the content lies is not. ``read`` streams; nothing holds a whole source in memory.
+A source is a value that may be part of a cached step: it is identified by its content, not by the
+path where the content lies. ``read`` streams; a whole source is never held in memory.
 """
 
 import glob
@@ -26,9 +26,9 @@ from weakteach.worlds.noise import Noise
 
 COMMIT_HASH = re.compile(r"[0-9a-f]{40}")
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
-# Stands for the revision of a data set where the hub is not asked.
+# Stands for the revision of a data set if the hub is not asked for it.
 UNRESOLVED = "unresolved"
-# name, then #config and :split where they are given.
+# The name, then #config and :split if they are given.
 DATA_SET = re.compile(r"(?P<name>.+?)(#(?P<config>[^#:/]+))?(:(?P<split>[\w.-]+))?")
 
 
@@ -37,7 +37,7 @@ class Source(Protocol):
 
     @property
     def name(self) -> str:
-        """Short and human; stands in the pairs' ``source`` column."""
+        """A short, readable name; it stands in the pairs' ``source`` column."""
         ...
 
     def read(self) -> Iterator[Row]:
@@ -47,8 +47,8 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class WorldSource:
-    """The first pairs of an embedded domain, each with a noisy reading of its gold rewards; the
-    noise is the domain's own if None is given."""
+    """The first pairs of an embedded domain, each with a choice made from its gold rewards by
+    ``noise`` or, if that is None, by the domain's own noise."""
 
     pairs: int
     seed: int = 0
@@ -64,7 +64,7 @@ class WorldSource:
         return f"{self.domain.name}:{self.seed}"
 
     def read(self) -> Iterator[Comparison]:
-        """One comparison an index, its responses in canonical order."""
+        """One comparison for each index, with its responses in canonical order."""
         noise = self.noise or self.domain.noise
         for index in range(self.pairs):
             drawn = self.domain.pair(self.seed, index)
@@ -99,10 +99,10 @@ class FileSource:
         return printable(Path(self.path).name)
 
     def read(self) -> Iterator[Row]:
-        """The rows with places ``name:number``: lines of text files, else rows.
+        """The rows with their places ``name:number``, as ``readers`` numbers them.
 
-        Raises DataError when the file is absent on this host, is no longer the one that the
-        hash was taken of, is damaged, or has columns or choices that cannot be told.
+        Raises DataError when the file is absent on this host, has changed since its hash was
+        taken, is damaged, or has columns or choices whose meaning cannot be told.
         """
         if not Path(self.path).is_file():
             raise DataError(
@@ -121,7 +121,7 @@ class FileSource:
         return overview(self.name, self.recognized(), self.read())
 
     def recognized(self) -> tuple[Recognized, ...]:
-        """How the file is read. Raises DataError when it is empty or cannot be."""
+        """How the file is read. Raises DataError when it is empty or cannot be read."""
         seen, notes = survey(self._records(), self.name, self.wishes)
         if not seen.rows + seen.refused and not (seen.columns and not self._fits(seen.columns)):
             raise DataError(f"{printable(self.path)} is empty: it holds no rows.")
@@ -136,10 +136,10 @@ class FileSource:
 
 
 def file_source(path: str | Path, wishes: Wishes = AS_FOUND) -> FileSource:
-    """The source of a file of JSON, JSONL, CSV or TSV (each also compressed), Parquet or Arrow.
+    """The source of a file of JSON, JSONL, CSV or TSV (each also compressed) or Parquet.
 
     Raises DataError when the file is missing, a folder, of another kind, empty, unreadable, or
-    has columns or choices that cannot be told.
+    has columns or choices whose meaning cannot be told.
     """
     file = Path(path).expanduser().absolute()
     where = printable(str(file))
@@ -195,10 +195,10 @@ class HubSource:
         return printable(f"{self.dataset or Path(self.folder).name}:{self.split}")
 
     def read(self) -> Iterator[Row]:
-        """The rows with places ``name:number``, a hub data set downloaded once per host.
+        """The rows with their places ``name:number``; a hub data set is downloaded once per host.
 
-        Raises DataError when the data set cannot be had or read, when a folder is no longer the
-        one that the hash was taken of, or when no accepted form fits the columns.
+        Raises DataError when the data set cannot be downloaded or read, when a folder has changed
+        since its hash was taken, or when no accepted form fits the columns.
         """
         folder = self._folder()
         yield from file_rows(lambda: self._records(folder), self.name, self.wishes)
@@ -239,7 +239,9 @@ def hub_source(
     revision: str | None = None,
     wishes: Wishes = AS_FOUND,
 ) -> HubSource:
-    """The source of a hub data set by id, its revision resolved now, or of a local folder.
+    """The source of a local folder, or of a hub data set by its id.
+
+    The revision of a data set, if it is not a commit hash, is looked up on the hub at once.
 
     Raises DataError when there is no such data set or folder, or the hub cannot be reached.
     """
@@ -257,17 +259,17 @@ def hub_source(
     return HubSource(dataset, revision, split, config, wishes=wishes)
 
 
-# What a user's data are; each has an ``overview``.
+# The sources of a user's own data; each has an ``overview``.
 UserSource = FileSource | FilesSource | HubSource
 
 
 def data_source(
     data: str | Sequence[str], wishes: Wishes = AS_FOUND, resolve: bool = True
 ) -> UserSource:
-    """The source that a user names: a file, several or a pattern, a folder, an id of the hub.
+    """The source that a user names: a file, several files, a pattern, a folder or an id of the hub.
 
-    A folder and a hub id may end in ``#config:split``. ``resolve=False`` asks the hub nothing.
-    Raises DataError.
+    A folder and a hub id may end in ``#config:split``. With ``resolve=False`` the hub is not
+    asked, and the revision of its data set is UNRESOLVED. Raises DataError.
     """
     named = [data] if isinstance(data, str) else list(data)
     paths: list[str] = []

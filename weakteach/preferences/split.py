@@ -1,4 +1,4 @@
-"""Pairs into a labeled, an unlabeled and a test part, no prompt in two of them."""
+"""Split pairs into a labeled, an unlabeled and a test part that share no prompt."""
 
 import hashlib
 import math
@@ -13,17 +13,17 @@ from weakteach.preferences.pair import DataError
 
 Numbers = np.ndarray[Any, Any]
 
-# Prompts held as Python texts at a time.
+# How many prompts are held as Python texts at a time.
 HASHED_TOGETHER = 8192
 
 
 def hold_out(pairs: pa.Table, count: int, name: str = "test") -> tuple[pa.Table, pa.Table]:
-    """The part of that name and the rest, each sorted by ``pair_id``, no prompt in both.
+    """The part called ``name`` and the rest, each sorted by ``pair_id``, with no prompt in both.
 
-    The part takes whole prompts until it holds ``count`` pairs, in an order drawn from the prompts
-    alone: all seeds and fractions are judged on the same prompts.
+    The part takes whole prompts until it holds ``count`` pairs, in an order that depends on the
+    prompts alone, so that all seeds and fractions are judged on the same prompts.
 
-    Raises DataError when either would be empty.
+    Raises DataError when the part or the rest would be empty.
     """
     setting = f"{name}_pairs={count}"
     prompt_of_row, digests = _prompts(pairs)
@@ -38,7 +38,7 @@ def hold_out(pairs: pa.Table, count: int, name: str = "test") -> tuple[pa.Table,
 
 
 def split_pairs(pairs: pa.Table, fraction: Fraction, seed: int) -> tuple[pa.Table, pa.Table]:
-    """The labeled and the unlabeled part, each sorted by ``pair_id``, no prompt in both.
+    """The labeled and the unlabeled part, each sorted by ``pair_id``, with no prompt in both.
 
     The labeled part takes whole prompts until it holds ``fraction`` of the pairs, in an order
     drawn from the seed: for one seed, a smaller labeled part lies within a larger one.
@@ -62,7 +62,7 @@ def split_pairs(pairs: pa.Table, fraction: Fraction, seed: int) -> tuple[pa.Tabl
 
 
 def _prompts(pairs: pa.Table) -> tuple[Numbers, list[bytes]]:
-    """The number of each row's prompt, and a digest of each prompt."""
+    """The number of each row's prompt [rows], and the digest of each prompt, by that number."""
     # Large strings: the prompts of a million pairs can pass the 2 GiB that one string array holds.
     column = pairs.column("prompt").cast(pa.large_string()).combine_chunks()
     encoded = pc.call_function("dictionary_encode", [column])
@@ -81,7 +81,8 @@ def _seeded(seed: int, digest: bytes) -> bytes:
 
 
 def _first_pairs(order: list[int], prompt_of_row: Numbers, target: int) -> Numbers:
-    """Which rows have one of the first prompts that hold at least ``target`` pairs together."""
+    """A mask [rows] of the rows whose prompt is among the first ones in ``order``: as few as hold
+    at least ``target`` pairs together."""
     held = np.cumsum(np.bincount(prompt_of_row, minlength=len(order))[order])
     count = int(np.searchsorted(held, target)) + 1 if target > 0 else 0
     is_first = np.zeros(len(order), dtype=bool)

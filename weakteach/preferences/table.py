@@ -1,4 +1,4 @@
-"""Rows into tables: pairs, human choices, quarantine, and what became of every row."""
+"""Write rows into tables: pairs, human choices, quarantine, and what became of every row."""
 
 import sqlite3
 from collections.abc import Iterable
@@ -23,7 +23,8 @@ from weakteach.preferences.pair import (
     refusal,
 )
 
-# Why a pair is left out that a model's chat template refuses or shows to no purpose.
+# The reason to leave out a pair that a model's chat template refuses, or whose responses it shows
+# alike or as nothing.
 UNREADABLE = "not readable"
 
 
@@ -36,8 +37,8 @@ def write_pairs(
 ) -> dict[str, int]:
     """Write ``pairs``, ``choices``, ``rows`` and ``quarantine`` (Parquet) into the folder ``out``.
 
-    The first of equal pairs is kept, and none of them where human choices contradict each other.
-    Memory does not grow with the number of rows: the pairs seen lie in a temporary database.
+    Of equal pairs the first is kept, or none if their human choices contradict each other. Memory
+    does not grow with the number of rows: the ids of the pairs seen lie in a temporary database.
     Returns the counts ``rows``, ``pairs``, ``choices`` and ``quarantined``; rows = pairs +
     quarantined.
     """
@@ -54,7 +55,7 @@ def _offer(
     count_tokens: TokenCounter,
     max_tokens: int,
 ) -> None:
-    """Write the pairs as long as nothing is known of later rows, and the fate of each row."""
+    """Write the pairs that no earlier row rules out, and the fate of each row, in a first pass."""
     remaining = iter(rows)
     count = 0
     with (
@@ -111,7 +112,8 @@ def _offer(
 
 
 def _settle(out: Path, seen: "_SeenPairs", contradictory: set[str]) -> dict[str, int]:
-    """Take contradictory pairs out, and write the tables that follow from the others."""
+    """Remove the contradictory pairs, which later rows have shown, from the tables; then write the
+    tables of choices and quarantine, and return the counts."""
     counts = dict.fromkeys(("rows", "pairs", "choices", "quarantined"), 0)
     pairs_path, rows_path = out / "pairs.parquet", out / "rows.parquet"
     pairs_path, rows_path = (p.rename(p.with_suffix(".all")) for p in (pairs_path, rows_path))
@@ -154,7 +156,7 @@ def _settle(out: Path, seen: "_SeenPairs", contradictory: set[str]) -> dict[str,
 
 
 def _writable(text: str | None) -> str | None:
-    """Lone surrogates, which no file can hold, as question marks."""
+    """The text with question marks for lone surrogates, which no file can hold."""
     return None if text is None else text.encode(errors="replace").decode()
 
 
@@ -176,7 +178,7 @@ def _columns(pair: Pair) -> dict[str, str | None]:
 
 
 class _SeenPairs:
-    """The pairs seen and their choices, on disk in a file that SQLite deletes itself."""
+    """The ids of pairs seen and their choices, on disk in a file that SQLite deletes itself."""
 
     def __enter__(self) -> "_SeenPairs":
         self._database = sqlite3.connect("", isolation_level=None)
@@ -191,7 +193,7 @@ class _SeenPairs:
         self._database.close()
 
     def add(self, pair_id: str, choice: int | None) -> bool:
-        """Whether the pair is new; another choice than its first one is noted."""
+        """Add a pair and return whether it is new; a choice against its earlier one is noted."""
         key = bytes.fromhex(pair_id)
         statement = "INSERT OR IGNORE INTO seen VALUES (?, ?, 0)"
         if self._database.execute(statement, (key, choice)).rowcount == 1:
@@ -204,7 +206,7 @@ class _SeenPairs:
         return False
 
     def choice(self, pair_id: str) -> int | None:
-        """The human choice of a pair, from whichever of its rows has one."""
+        """The human choice of a pair, from the first of its rows that has one; None if none has."""
         statement = "SELECT choice FROM seen WHERE id = ?"
         found = self._database.execute(statement, (bytes.fromhex(pair_id),)).fetchone()
         return None if found is None else found[0]

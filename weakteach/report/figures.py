@@ -36,7 +36,8 @@ MOST_POINTS = 2000
 
 @dataclass(frozen=True)
 class Drawing:
-    """One figure twice: ``svg`` for the page, ``width`` of it in pixels, and ``png`` beside it."""
+    """One figure, drawn twice: ``svg`` stands in the page, ``width`` pixels wide, and ``png`` is a
+    file beside the page."""
 
     svg: Markup
     width: int
@@ -44,8 +45,8 @@ class Drawing:
 
 
 def draw(figure: Figure, name: str, styles: Mapping[str, Style]) -> Drawing:
-    """``name`` is what the ids in the SVG begin with: it is unique on the page and needs no
-    escaping. The same figure always gives the same bytes."""
+    """Draw a figure. The ids in the SVG begin with ``name``, which is unique on the page and needs
+    no escaping. The same figure always gives the same bytes."""
     canvas = Canvas(_size(figure), layout="constrained")
     canvas.patch.set_visible(False)
     if isinstance(figure, MeansFigure) and is_forest(figure):
@@ -178,8 +179,8 @@ def _label_places(canvas: Canvas, axes: Axes, places: Sequence[str]) -> None:
 
 
 def _turned(text: str) -> str:
-    """On two lines, without the middle of a long text: names of one family often differ
-    at their ends."""
+    """The text on two lines for a turned label. A long text loses its middle, since names of one
+    family often differ at their ends."""
     line = one_line(text, 2 * LABEL)
     if len(line) > 2 * TURNED_LABEL:
         kept = TURNED_LABEL - 4
@@ -277,7 +278,7 @@ def _svg(canvas: Canvas, figure: Figure, name: str) -> Markup:
     FigureCanvasSVG(canvas).print_svg(buffer, metadata=nothing)
     text = buffer.getvalue()
     text = re.sub(r"<!--.*?-->\s*", "", text[text.index("<svg") :], flags=re.DOTALL)
-    # Several figures stand on one page, where ids must differ; matplotlib's differ by run.
+    # Ids must differ between the figures of a page, and matplotlib's differ from run to run.
     ids: dict[str, str] = {}
     text = re.sub(
         r'(\bid="|href="#|url\(#)([^")]+)',

@@ -16,7 +16,7 @@ WIDTH, ROW, MARGIN, LOWEST = 10.5, 0.235, 1.0, 2.2  # inches
 NAME = 52  # characters
 CUT = ("<", ">")  # markers of intervals that go on beyond a panel
 
-# A name and what is shown beside it; without a series a heading.
+# The name of a row, its series (None for a heading), and its place on the figure's x axis.
 Row = tuple[str, Series | None, str]
 
 
@@ -51,7 +51,8 @@ def draw_forest(canvas: Canvas, figure: MeansFigure, styles: Mapping[str, Style]
 
 
 def _rows(figure: MeansFigure) -> list[Row]:
-    """Each place with its series below; of a single series the places alone."""
+    """A heading for each place with its series as rows below it; if the figure has a single series,
+    only a row for each place."""
     rows: list[Row] = []
     for place in places_of(figure):
         there = [s for s in figure.series if any(mark.x == place for mark in s.marks)]

@@ -1,4 +1,4 @@
-"""The card of weak labels: ``README.md`` beside them, and the same facts in their files."""
+"""The card of weak labels, the ``README.md`` beside them, and the facts that their files hold."""
 
 import re
 from typing import Any
@@ -16,12 +16,12 @@ FORMULAS: dict[Weighting, str] = {
     "C3": "min(Δ, 1)",
     "C4": "min(0.2·Δ, 1)",
 }
-# What Markdown or HTML would take for more than text.
+# Characters that Markdown or HTML would take for more than text.
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>|&~$])")
 
 
 def about(run: LabelRun, teacher: str, weighting: Weighting) -> dict[str, Any]:
-    """What labels say of themselves, as JSON values; ``teacher`` is its fingerprint."""
+    """The facts that files of labels hold, as JSON values; ``teacher`` is its fingerprint."""
     facts = run.facts
     return {
         "made_by": f"weakteach {__version__}",
@@ -42,7 +42,7 @@ def about(run: LabelRun, teacher: str, weighting: Weighting) -> dict[str, Any]:
 
 
 def card(run: LabelRun, told: dict[str, Any], labels: int, preferences: int) -> str:
-    """The card in Markdown; ``told`` is what the files say of themselves."""
+    """The card in Markdown; ``told`` holds the facts of ``about``."""
     facts = run.facts
     rows = {
         "Labels": f"of {labels:,} rows; {preferences:,} pairs in preferences.parquet",
@@ -100,5 +100,5 @@ def _percent(share: Estimate) -> str:
 
 
 def _plain(text: str) -> str:
-    """One line that Markdown shows as it is."""
+    """The text on one line, escaped so that Markdown shows it unchanged."""
     return SPECIAL.sub(r"\\\1", one_line(text, LONGEST))

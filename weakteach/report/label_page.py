@@ -19,8 +19,8 @@ ANSWERS = {
 
 
 def write_label_report(folder: Path, run: LabelRun) -> tuple[Path, ...]:
-    """Write ``report.html``, ``figures/verdict-<n>.png`` and ``verdict.json`` into a local folder,
-    each whole at any time; return their places in the folder.
+    """Write ``report.html``, ``figures/verdict-<n>.png`` and ``verdict.json`` into a local folder;
+    return their places in the folder. No reader ever finds a file half written.
 
     ``verdict.json`` holds ``advice`` (``gate.Advice``), ``routing`` (``gate.PricedRoute``),
     ``facts`` (``teaching.TeacherFacts``) and ``seen`` (``teaching.Seen``) by the names of their
@@ -52,7 +52,7 @@ def write_label_report(folder: Path, run: LabelRun) -> tuple[Path, ...]:
 
 
 def verdict_json(run: LabelRun) -> str:
-    """See ``write_label_report``."""
+    """The text of ``verdict.json``; see ``write_label_report``."""
     value = {
         "labeled": run.labeled,
         "unlabeled": run.unlabeled,

@@ -11,12 +11,12 @@ from weakteach.report.styles import Style, named
 from weakteach.results.findings import MeansFigure
 from weakteach.statistics.estimate import Estimate
 
-# Intervals wider than so many of the middle one do not set the span of an axis.
+# An interval extends an axis by at most this many times the median half-width of all intervals.
 WIDEST = 2.0
 
 
 def places_of(figure: MeansFigure) -> list[str]:
-    """The places on the x axis in order, where some series may lack some of them."""
+    """The places on the x axis, in the order of all series, each of which may lack some places."""
     places: list[str] = []
     for series in figure.series:
         at = 0
@@ -32,8 +32,8 @@ def finite(values: Iterable[float]) -> list[float]:
 
 
 def span(estimates: Sequence[Estimate], others: Iterable[float] = ()) -> tuple[float, float] | None:
-    """From where to where an axis goes, so that all values and ``others`` are on it, and intervals
-    but for the ends of those that are far wider than the middle one. None without any value."""
+    """The two ends of an axis. It shows all values and ``others``, and all intervals except for the
+    outer parts of those that are far wider than the median one. None without any value."""
     known = [e for e in estimates if math.isfinite(e.value)]
     points = finite([*(e.value for e in known), *others])
     if not points:
@@ -51,7 +51,7 @@ def span(estimates: Sequence[Estimate], others: Iterable[float] = ()) -> tuple[f
 def draw_estimates(
     axes: Axes, at: Sequence[tuple[float, Estimate]], look: Style, name: str
 ) -> None:
-    # An end may be missing; a value outside of its interval is shown as it is.
+    # No bar is drawn to an end that is missing, or from a value beyond that end of its interval.
     ends = [(e.value - e.low, e.high - e.value) for _, e in at]
     errors = [[max(end, 0) if math.isfinite(end) else 0 for end in side] for side in ends]
     axes.errorbar(

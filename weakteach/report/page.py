@@ -38,8 +38,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 def write_report(
     folder: Path, study: StudyInfo, findings: Findings, final: bool
 ) -> tuple[Path, ...]:
-    """Write ``report.html`` and ``figures/<experiment>-<n>.png`` into a local folder, each whole
-    at any time; return their places in the folder.
+    """Write ``report.html`` and ``figures/<experiment>-<n>.png`` into a local folder; return their
+    places in the folder. No reader ever finds a file half written.
 
     ``final`` says that nothing runs any more, whether or not all arms are done. The same values
     give the same bytes.
@@ -90,7 +90,7 @@ def _drawings(findings: Findings, anchors: Sequence[str]) -> dict[str, list[Draw
 
 
 def _anchors(names: Sequence[str]) -> list[str]:
-    """A name for each section that suits an id and a file, all different."""
+    """Names for the sections, all different, that can stand in ids and in names of files."""
     made: list[str] = []
     taken = {"says", "teachers", "ran", "cost", "failures", "progress"}
     for name in names:
@@ -119,12 +119,12 @@ def sort_script() -> str:
 
 
 def script_hash() -> str:
-    """Of the one script that a page may run, as its content security policy names it."""
+    """The hash of the one script that a page may run, for its content security policy."""
     return b64encode(hashlib.sha256(sort_script().encode()).digest()).decode()
 
 
 def _finalize(value: Any) -> Any:
-    """Every text of the page passes here before it is escaped."""
+    """Make a text legible: every text of the page passes through here before it is escaped."""
     return legible(value) if type(value) is str else value
 
 
@@ -162,7 +162,7 @@ def template(name: str) -> jinja2.Template:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Whoever reads the file meanwhile finds the old content or the new one."""
+    """Write a file so that whoever reads it meanwhile finds the old content or the new one."""
     partial = path.with_name(f".{path.name}.partial")
     partial.write_bytes(content)
     os.replace(partial, path)

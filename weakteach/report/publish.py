@@ -1,4 +1,4 @@
-"""Publishing a study: table of results, manifest, report and figures, each whole at any time."""
+"""Publishing a study: its table of results, manifest, report and figures."""
 
 import tempfile
 from pathlib import Path
@@ -15,7 +15,8 @@ from weakteach.study.manifest import MANIFEST, Manifest, manifest_text, study_fo
 
 
 def publish_results(store: Store, manifest: Manifest, final: bool) -> Findings:
-    """Write results.parquet, study.json, report.html and the figures, each whole at any time."""
+    """Write results.parquet, study.json, report.html and the figures into the study's folder of the
+    store. No reader ever finds a file half written."""
     findings = analyze(store, manifest)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -27,13 +27,13 @@ COLORS = {
 PALETTE = ("c1", "c2", "c3", "c4", "c5", "c6")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", ":", "-.")
-CHARACTER = 0.072  # inches of an average one, at the size of labels
+CHARACTER = 0.072  # inches: the width of an average character of a label
 NAME = 32  # characters
 
 
 @dataclass(frozen=True)
 class Style:
-    """How one name looks in every figure of a report: never by color alone."""
+    """How one name looks in every figure of a report: it is never told by color alone."""
 
     color: str
     marker: str
@@ -67,7 +67,7 @@ def named(text: str) -> str:
 
 @cache
 def _characters() -> frozenset[int]:
-    """What the font of the figures can draw."""
+    """The code points that the font of the figures can draw."""
     return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())
 
 

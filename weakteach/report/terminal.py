@@ -14,8 +14,9 @@ TERMINAL_WIDTH, TERMINAL_COLUMNS = 100, 6
 
 
 def terminal_tables(findings: Findings) -> list[RenderableType]:
-    """How much is decided, the answers, each on lines of its own, then for each section a table of
-    values ± half their 95% interval; nothing is wider than TERMINAL_WIDTH."""
+    """What a terminal shows: how much is decided, then the answers, each on lines of its own, then
+    for each section a table of values ± half the width of their 95% interval. Nothing is wider
+    than TERMINAL_WIDTH."""
     decided = tally(findings)
     shown: list[RenderableType] = [Text(decided, style="bold")] if decided else []
     shown += [_answers(findings.answers)] if findings.answers else []
@@ -28,7 +29,7 @@ def terminal_tables(findings: Findings) -> list[RenderableType]:
 
 
 def _answers(answers: tuple[Answer, ...]) -> Table:
-    """Sentences after the symbols of their verdicts."""
+    """The sentence of each answer, after the symbol of its verdict."""
     table = Table.grid(padding=(0, 1))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")

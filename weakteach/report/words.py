@@ -18,9 +18,9 @@ SYMBOLS = {
     "worse": "\N{BLACK DOWN-POINTING TRIANGLE}",
     "not decided": "?",
 }
-# What reverses or nests the direction of text.
+# Characters that reverse or nest the direction of text.
 DIRECTIONS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-# The least that could need a change, so that other text is not walked through.
+# Characters that may need a change: text without any is not looked at one by one.
 SUSPECTS = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff{DIRECTIONS}]")
 
 
@@ -64,12 +64,12 @@ def tally(findings: Findings) -> str:
 
 
 def is_text(column: Sequence[Value]) -> bool:
-    """Whether the cells of a column are words, which stand at the left."""
+    """Whether a column has words in it, so that it is aligned to the left."""
     return any(isinstance(value, str) for value in column)
 
 
 def told_once(table: TableOf) -> TableOf:
-    """The table without the columns that say the same in every row, which its note says once."""
+    """The table without the text columns that are the same in every row; its note states them."""
     if len(table.rows) < 2:
         return table
     same = [
@@ -90,7 +90,7 @@ def told_once(table: TableOf) -> TableOf:
 
 
 def brief(text: str) -> str:
-    """A title or a name, which stands on one line and is repeated."""
+    """A title or a name on one line, cut after LONGEST_NAME characters."""
     return one_line(text, LONGEST_NAME)
 
 

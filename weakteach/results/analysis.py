@@ -61,7 +61,7 @@ AXES = {
     "recipe": "recipe of the students' DPO",
     "domain": "domain of the pairs",
 }
-# The same as the headings of tables.
+# Short names of the same axes, for the headings of tables.
 PLACES = {
     "student": "student",
     "fraction": "labeled",
@@ -72,7 +72,7 @@ PLACES = {
     "recipe": "recipe",
     "domain": "domain",
 }
-# How measures are called, in figures and as headings, and the line that says "no difference".
+# Names of measures, in figures and as headings, and the value that means "no difference".
 KINDS = {
     "reward": ("gold reward of the student", "gold reward", None),
     "accuracy": ("accuracy of the student on held-out human choices", "accuracy", 0.5),
@@ -84,13 +84,13 @@ KINDS = {
     "ece_gain": ("calibration error gained by temperature scaling", "ECE gained", 0.0),
     "alike": ("held-out pairs labeled as the main teacher labels them", "labeled alike", 0.5),
 }
-# Told of teachers where an experiment has no students; else the table of teachers tells it.
+# Kinds that are about teachers: shown if there are no students, else left to the teachers' table.
 OF_TEACHERS = ("transfer", "ece_gain", "alike", "teacher_accuracy")
 OF_PAIRS = ("accuracy", "consistency", *OF_TEACHERS)
 
 
 def analyze(store: Store, manifest: Manifest) -> Findings:
-    """What the artifacts that exist say; the rest is pending or failed."""
+    """The findings from the artifacts that exist; all else is pending or failed."""
     outcomes = Outcomes(store)
     of_claims, of_contrasts = _in_rounds(manifest, outcomes)
     claims = claim_rows(manifest.experiments, outcomes, manifest.info.sizes, of_claims)
@@ -132,8 +132,8 @@ def analyze(store: Store, manifest: Manifest) -> Findings:
 def _in_rounds(
     manifest: Manifest, outcomes: Outcomes
 ) -> tuple[dict[str, Standing] | None, dict[str, list[Standing]]]:
-    """Where a study in rounds stands: claims by their ids, None without rounds, and the comparisons
-    of experiments without a claim."""
+    """Where a study in rounds stands: the standings of claims by their ids (None without rounds),
+    and those of comparisons by experiment, for experiments without a claim."""
     info = manifest.info
     if not info.rounds:
         return None, {}
@@ -150,7 +150,7 @@ def _in_rounds(
 
 
 def arm_status(store: Store, manifest: Manifest) -> dict[str, str]:
-    """``done``, ``failed`` or ``pending`` of each arm by name."""
+    """The status of each arm by its name: ``done``, ``failed`` or ``pending``."""
     outcomes = Outcomes(store)
     found: dict[str, set[str]] = {}
     for measure in manifest.measures:
@@ -226,8 +226,8 @@ def comparison(experiment: Experiment, kind: str, cells: Sequence[Cell]) -> Mean
 
 def table_of(experiment: Experiment, kind: str, cells: Sequence[Cell]) -> TableOf:
     """Means, and differences to human labels with p-values adjusted within the table, or why there
-    is none. The last column says how many prompts the means are of, the differences themselves
-    where they are of fewer than there are."""
+    is none. The last column says how many prompts a mean is of. A difference says so itself if it
+    is of fewer prompts than there are."""
     shown = [cell for cell in cells if cell.seeds]
     several = len({cell.series for cell in shown}) > 1
     differences = [minus_human(cell, shown) for cell in shown]
@@ -260,8 +260,8 @@ def table_of(experiment: Experiment, kind: str, cells: Sequence[Cell]) -> TableO
 
 
 def _size(cell: Cell, difference: Estimate | Missing | None) -> str:
-    """Seeds, and the prompts or pairs that the estimate is of; or why there is none. Where the
-    difference is of fewer seeds, that is said."""
+    """How many seeds, and how many prompts or pairs, the estimate is of, or why there is none. If
+    the difference is of fewer seeds, their number is added."""
     outcome = cell.outcome
     if isinstance(outcome, Missing):
         return f"{len(cell.seeds)}: {outcome.reason}"
@@ -321,8 +321,8 @@ def _cost(manifest: Manifest, records: Records) -> TableOf:
 
 
 def _failures(manifest: Manifest) -> tuple[tuple[str, str, str], ...]:
-    """Arm, what its students learned from, and reason; what failed for one reason in an arm stands
-    together."""
+    """Failures, each as the arm, what its students learned from, and the reason. All that failed
+    for the same reason in an arm is one failure."""
     found: dict[tuple[str, str], dict[str, None]] = {}
     for measure in manifest.measures:
         if why := manifest.failures.get(measure.fingerprint):

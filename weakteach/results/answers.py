@@ -1,8 +1,9 @@
 """The answer of a study in words: a sentence for each claim, or for each comparison of students.
 
 A sentence says that one group is better or worse than another only where that is decided at the
-level of its family, after Holm: claims as ``deciding.py`` says, the comparisons of one experiment
-together. What is decided comes before what is not, after the primary claims, which come first.
+level of its family, after Holm. ``deciding.py`` describes the families of claims; the comparisons
+of one experiment are one family. Primary claims come first, then all other answers; in each of
+these groups, what is decided comes before what is not.
 """
 
 from collections import Counter
@@ -29,9 +30,9 @@ from weakteach.statistics.rounds import Standing
 from weakteach.statistics.schedule import MOST_ROUNDS, seeds_of
 from weakteach.study.measures import Setting
 
-# What students are compared by.
+# The kinds of measures that students are compared by.
 OUTCOMES = ("reward", "accuracy")
-# How the places of a comparison are told, after "With".
+# The words for the place of a comparison, by field, as they follow "With".
 SAID: Mapping[str, Callable[[str], str]] = {
     "domain": lambda name: f"pairs of {name}",
     "weak": lambda name: f"teacher {name}",
@@ -126,7 +127,7 @@ def _of_teachers(weak: Sequence[Cell], sizes: Mapping[str, int]) -> list[Contras
 
 
 def _where(cell: Cell, among: Sequence[Cell]) -> str:
-    """What tells the place of a cell from those of others."""
+    """Words that tell the place of a cell from those of others; empty if nothing differs."""
     varying = [
         SAID[field.name](getattr(cell.setting, field.name))
         for field in fields(Setting)
@@ -140,8 +141,8 @@ def _where(cell: Cell, among: Sequence[Cell]) -> str:
 def contrast_answers(
     experiment: str, compared: Sequence[Contrast], standings: Sequence[Standing] | None = None
 ) -> tuple[Answer, ...]:
-    """A sentence for each comparison, all of them decided as one family; ``standings`` are those of
-    a study in rounds."""
+    """A sentence for each comparison, all of them decided as one family. In a study in rounds,
+    ``standings`` says where each comparison stands."""
     if standings is not None:
         return tuple(
             Answer(experiment, "not decided", _not_compared(one, Missing("not measured yet")))
@@ -202,7 +203,7 @@ def _not_compared(one: Contrast, why: Missing) -> str:
 
 
 def more_needed(decision: Decision) -> str:
-    """What would decide a claim that is not decided, or why that cannot be told; else empty."""
+    """What would decide an undecided claim, or why that is not known; empty for a decided one."""
     if decision.verdict in (SUPPORTED, CONTRADICTED):
         return ""
     if not decision.tested:
@@ -223,7 +224,7 @@ def round_said(standing: Standing) -> str:
 
 
 def needed_after(standing: Standing) -> str:
-    """What would decide a question that rounds of seeds have not decided; else empty."""
+    """What would decide a question after its last round; empty if it is decided, or not begun."""
     decision = standing.decision
     if standing.decided or decision is None:
         return ""
@@ -239,7 +240,7 @@ def needed_after(standing: Standing) -> str:
 
 
 def _level(confidence: float) -> str:
-    """What is said of an interval that is no 95% one."""
+    """Words for the confidence of an interval; empty if it is a 95% interval."""
     return "" if confidence == CONFIDENCE else f", a {100 * confidence:.4g}% interval"
 
 

@@ -1,8 +1,9 @@
-"""Claims of the experiments beyond the publication, like those of ``claims.py``: secondary, those
-of each experiment a family of their own, fixed before any arm was compared.
+"""Claims of the experiments beyond the publication, stated like those of ``claims.py``. All of them
+are secondary, those of each experiment are a family of their own, and they were fixed before any
+arm was compared.
 
-Shares of pairs are compared with one half, which is chance. A margin of theirs is a tenth, too: of
-what lies beyond chance."""
+Shares of pairs are compared with one half, which is chance. A margin of shares is a tenth of what
+lies beyond chance."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -29,13 +30,14 @@ def _weighted_minus_human(found: Found) -> Joined:
 
 
 def _at_smallest(found: Found) -> Joined:
-    """Human labels of all pairs depend on no fraction."""
+    """Weighted weak labels minus human labels of all pairs, at the smallest fraction. The latter
+    are the same at every fraction."""
     smallest = min((Fraction(cell.x) for cell in found.of("weighted")), default=Fraction(1))
     return found.minus("weighted", "human_all", lambda cell: Fraction(cell.x) == smallest)
 
 
 def _accuracy(found: Found, teacher: TeacherKind) -> Joined:
-    """Of one kind of teacher on the test pairs."""
+    """The accuracy of one kind of teacher on the test pairs."""
     return found.mean("weak", lambda cell: cell.setting.teacher == teacher, "teacher_accuracy")
 
 
@@ -48,15 +50,15 @@ def _beyond_chance(share: Joined) -> Joined:
 
 
 def _alike(found: Found, retrained: bool) -> Joined:
-    """How often teachers of another seed, or of other sizes, label as the main one does."""
+    """How often teachers label as the main one: those of another seed, or those of other sizes."""
     return found.mean(
         "weak", lambda cell: cell.setting.teacher.endswith(RETRAINED) == retrained, "alike"
     )
 
 
 def _transferred(place: int) -> Callable[[Found], Joined]:
-    """Accuracy beyond chance in the second domain (0) or in the main one (1), in which order the
-    experiment measures them."""
+    """Accuracy beyond chance in the second domain (``place`` 0) or in the main one (1): the
+    experiment measures them in this order."""
 
     def beyond_chance(found: Found) -> Joined:
         domains = list(dict.fromkeys(cell.x for cell in found.of("weak", kind="transfer")))
@@ -70,14 +72,14 @@ def _transferred(place: int) -> Callable[[Found], Joined]:
 
 
 def _target_minus_weak(found: Found) -> Joined:
-    """By the labels of the same teacher, of which the study has others."""
+    """The difference for the same teacher: the experiment has weak labels of others, too."""
     same = {cell.setting for cell in found.of("target")}
     return found.minus("target", "weak", lambda cell: cell.setting in same)
 
 
 def _still_gaining(experiment: Experiment, outcomes: Outcomes) -> str:
-    """What is said where trainings that should end when held-out pairs gain no more ended for want
-    of epochs; empty if none did."""
+    """The caveat for trainings that should end when held-out pairs gain no more, but ran out of
+    epochs before; empty if none did."""
     measures = [m for m in experiment.measures if (m.role, m.kind) == ("few_stopped", "reward")]
     students = [measure for measure in measures if outcomes.facts(measure)]
     gained = sum(map(outcomes.still_gained, students))
@@ -185,7 +187,7 @@ BEYOND_STATEMENTS = (
               "another seed.", "at_least"),
         "pairs labeled alike, other sizes minus another seed",
         lambda found: minus(_alike(found, retrained=False), _alike(found, retrained=True)),
-        # A share of what those of another seed have in common beyond chance.
+        # A tenth of what teachers of another seed label alike beyond chance.
         lambda found: tenth(_beyond_chance(_alike(found, retrained=True))),
     ),
     Statement(

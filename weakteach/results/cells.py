@@ -1,4 +1,4 @@
-"""The cells of an experiment: measures of all seeds at one place of a figure."""
+"""The cells of an experiment: a cell holds the measures of all seeds at one place of a figure."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -11,18 +11,18 @@ from weakteach.study.measures import Measure, Setting
 from weakteach.study.roles import OF_THE_TEACHER, ROLES
 
 TEACHER_FIELDS = ("weak", "teacher")
-# What is said of a kind of teacher after the name of its model.
+# How figures name each kind of teacher, after the name of its model.
 SAID_OF_TEACHERS = {
     "DPO": "",
     "DPO alone": ", DPO without SFT",
     "reward head": " with a reward head",
 }
-# Measures that are no shares.
+# Kinds of measures that are not shares, so that their intervals may leave 0 to 1.
 REWARDS = ("reward", "similarity", "label_gold", "label_gap", "ece_gain")
 
 
 class Measured(Protocol):
-    """What ``Outcomes`` knows of measures."""
+    """The methods of ``Outcomes`` that cells are made with."""
 
     def column(self, measured: Measure) -> Column | None: ...
 
@@ -32,8 +32,8 @@ class Measured(Protocol):
 @dataclass(frozen=True)
 class Cell:
     """What was measured at one place of a figure. ``seeds`` are those that are done, ``pending``
-    counts the others, ``measures`` are of both. ``outcome`` is of the seeds that are done; it is
-    Missing if none is, or if they have too few prompts in common."""
+    counts the others, and ``measures`` are those of both. ``outcome`` joins the seeds that are
+    done; it is Missing if there are none, or if they have too few prompts in common."""
 
     series: str
     x: str
@@ -59,7 +59,7 @@ class Cell:
 
 
 def cells_of(part: Experiment, outcomes: Measured, kinds: Sequence[str]) -> list[Cell]:
-    """The cells of an experiment's measures of these kinds, in the order of its arms."""
+    """The cells of an experiment's measures of these kinds, in the order of the measures."""
     measures = [measure for measure in part.measures if measure.kind in kinds]
     varying = _varying(part, measures)
     several = len({measure.of for measure in measures}) > 1
@@ -73,7 +73,8 @@ def cells_of(part: Experiment, outcomes: Measured, kinds: Sequence[str]) -> list
 
 
 def _cell(series: str, x: str, of: list[Measure], outcomes: Measured) -> Cell:
-    """The cell of measures that differ in their seed alone (and in what does not matter for it)."""
+    """The cell of measures that differ only in their seed, or in settings that do not matter for
+    their role."""
     by_seed = {measure.seed: measure for measure in of}
     done = [seed for seed in sorted(by_seed) if outcomes.column(by_seed[seed]) is not None]
     outcome, one = outcomes.joined([by_seed[seed] for seed in done]), of[0]
@@ -83,12 +84,14 @@ def _cell(series: str, x: str, of: list[Measure], outcomes: Measured) -> Cell:
 
 
 def human_of(cell: Cell, cells: Sequence[Cell]) -> Cell | None:
-    """The cell of human labels at the same setting, whoever the teacher is, by the same measure."""
+    """The cell of human labels that has the same measure and, apart from the teacher, the same
+    setting; None if there is none."""
     return beside(cell, "human", cells)
 
 
 def beside(cell: Cell, role: str, cells: Sequence[Cell]) -> Cell | None:
-    """The cell of another role at the same setting, whoever the teacher is, by the same measure."""
+    """The cell of another role that has the same measure and, apart from the teacher, the same
+    setting; None if there is none."""
     for other in cells:
         same = (other.kind, other.of) == (cell.kind, cell.of)
         if other.role == role and same and _but_teacher(other) == _but_teacher(cell):
@@ -97,8 +100,9 @@ def beside(cell: Cell, role: str, cells: Sequence[Cell]) -> Cell | None:
 
 
 def minus_human(cell: Cell, cells: Sequence[Cell]) -> Estimate | Missing | None:
-    """Paired over the seeds and prompts that both have, or why it is not; None for the human cell
-    itself, without one, and for a cell without an outcome."""
+    """The cell's mean minus that of its human cell, paired over the seeds and prompts that both
+    have, or why they cannot be compared. None for the human cell itself, for a cell that has no
+    human cell, and for a cell without an outcome."""
     human = human_of(cell, cells)
     if human is None or cell.role == "human" or isinstance(cell.outcome, Missing):
         return None
@@ -111,7 +115,7 @@ def _but_teacher(cell: Cell) -> dict[str, str]:
 
 
 def _varying(part: Experiment, measures: Sequence[Measure]) -> list[str]:
-    """Fields of the settings that tell series apart, being neither the axis nor one value."""
+    """Fields of the settings that tell series apart: not on the axis, and of several values."""
     on_axis = {"supervisor": TEACHER_FIELDS}.get(part.axis, (part.axis,))
     return [
         field.name
@@ -122,7 +126,7 @@ def _varying(part: Experiment, measures: Sequence[Measure]) -> list[str]:
 
 
 def _place(axis: str, varying: Sequence[str], measure: Measure) -> tuple[str, str]:
-    """Series and place on the x axis."""
+    """The series of a measure and its place on the x axis."""
     setting, taught = measure.setting, measure.role in OF_THE_TEACHER
     parts = [
         _said(name, getattr(setting, name))

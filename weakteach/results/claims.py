@@ -1,9 +1,10 @@
-"""The claims of the publication: the outcomes that each is a difference of, and its margin.
+"""The claims of the publication: the difference of outcomes that each is about, and its margin.
 
-The claims of the publication's abstract are the primary ones, decided as one family of the same
-size whichever of them a study asks; all others are secondary, those of each experiment a family of
-their own (see ``deciding.py``). Which are primary, and the margins, a tenth of what human labels
-bring over the base student in the same experiment, are fixed here before any arm was compared.
+The claims of the publication's abstract are primary. They are decided as one family, which has the
+same size whichever of them a study asks. All others are secondary, and those of each experiment are
+a family of their own (see ``deciding.py``). A margin is a tenth of what human labels bring over the
+base student in the same experiment. Margins and primary claims are fixed here, before any arm
+is compared.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ from weakteach.statistics.joined import Joined, Missing, aligned, average, minus
 from weakteach.study.experiment import Experiment
 
 MARGIN = 0.1
-# Around one half, of win rates.
+# The margin of win rates, on both sides of one half.
 WIN_MARGIN = 0.05
 
 # The measures that claims are about.
@@ -37,8 +38,8 @@ def everywhere(cell: Cell) -> bool:
 
 @dataclass(frozen=True)
 class Found:
-    """The cells of one experiment, means over several of them, and the parameters of each model
-    by its name."""
+    """The cells of one experiment, with means over several of them. ``sizes`` holds the number of
+    parameters of each model by its name."""
 
     cells: tuple[Cell, ...]
     sizes: Mapping[str, int]
@@ -58,10 +59,11 @@ class Found:
 
 @dataclass(frozen=True)
 class Statement:
-    """A claim of an experiment: its difference, ``what`` minus what in words, and the gain that its
-    margin is a share of (or the margin itself, a number). ``unit`` is said with the margin, where
-    it is not a plain one. ``primary`` marks the claims of the publication's abstract. ``caveat``
-    adds to the claim's sentence what was found to limit it, if anything."""
+    """A claim of an experiment. ``difference`` computes the difference that it is about; ``what``
+    says in words what is subtracted from what. ``margin`` computes its margin, as outcomes or a
+    number; it is None for a claim without one. ``unit`` is said with the margin where it is not the
+    measure's own. ``primary`` marks the claims of the publication's abstract. ``caveat`` returns
+    what was found to limit the claim, to be added to its sentence; it may be empty."""
 
     experiment: str
     claim: Claim
@@ -74,7 +76,7 @@ class Statement:
 
 
 def whole(cell: Cell) -> Joined:
-    """The outcome of a cell of which nothing is pending."""
+    """The outcome of a cell, Missing while any of its seeds is pending."""
     if cell.pending:
         return Missing("not all arms are done")
     return cell.outcome
@@ -95,7 +97,7 @@ def _places(found: Found, *roles: str) -> set[str]:
 
 
 def _shared(one: str, other: str) -> tuple[Callable[[Found], Joined], Callable[[Found], Joined]]:
-    """Difference of two roles and its margin, over the places of the axis that have both."""
+    """The difference of two roles, and its margin, over the places of the axis that have both."""
 
     def difference(found: Found) -> Joined:
         both = _places(found, one, other)
@@ -109,7 +111,7 @@ def _shared(one: str, other: str) -> tuple[Callable[[Found], Joined], Callable[[
 
 
 def _but_main_student(found: Found) -> set[str]:
-    """Without the main student, which alone has all controls."""
+    """The places of weak and human labels but the main student's, which alone has all controls."""
     main = {cell.x for cell in found.of("random")}
     return _places(found, "weak", "human") - main
 
@@ -125,12 +127,13 @@ def _gain_of_other_families(found: Found) -> Joined:
 
 
 def _all_teachers_minus_human(found: Found) -> Joined:
-    """Where the axis is who labels: the mean of all teachers against the same human labels."""
+    """The mean over all teachers minus human labels, whatever their places on the axis."""
     return found.minus("weak", "human")
 
 
 def _other_teachers_minus_human(found: Found) -> Joined:
-    """Without the main teacher, which random errors, a control of the main point, are like."""
+    """All teachers but the main one minus human labels. The main teacher is found by the random
+    errors: they are a control that only the main point has."""
     main = {cell.setting.weak for cell in found.of("random")}
     if not main:
         return Missing("which teacher is the main one is not known")
@@ -140,7 +143,8 @@ def _other_teachers_minus_human(found: Found) -> Joined:
 
 
 def _smallest_teacher_minus_largest(found: Found) -> Joined:
-    """By the parameters of the models, whatever their order, pending ones included."""
+    """The smallest teacher minus the largest by the models' numbers of parameters, whatever their
+    order; Missing while one of these is pending."""
     teachers = found.of("weak")
     unknown = [cell.setting.weak for cell in teachers if cell.setting.weak not in found.sizes]
     if unknown:
@@ -175,10 +179,10 @@ def _reward_head_minus_dpo(found: Found) -> Joined:
 
 
 def _over_golds(of_one: Callable[[Found], Joined]) -> Callable[[Found], Joined]:
-    """The mean over gold models of a difference in units of each one's own spread: the standard
-    deviation, over prompts, of the rewards that it gives to the base students' responses (mean
-    variance over students and seeds). It is fixed before any student is aligned. Without it, a
-    gold model of large rewards would decide alone."""
+    """The mean over gold models of a difference in units of each model's own spread: the standard
+    deviation, over prompts, of the rewards that it gives to the base students' responses (from the
+    mean variance over students and seeds). The spread is fixed before any student is aligned. In
+    plain rewards, a gold model of large rewards would decide alone."""
 
     def mean(found: Found) -> Joined:
         parts: list[Joined] = []
@@ -297,7 +301,7 @@ STATEMENTS = (
               "humans choose.", "at_least"),
         "weak minus human labels",
         lambda found: found.minus("weak", "human", kind="label_gold"),
-        # A share of what human labels tell apart: gold of the chosen over the rejected response.
+        # A tenth of what human labels tell apart: chosen minus rejected gold reward.
         lambda found: tenth(found.mean("human", kind="label_gap")),
     ),
     Statement(
@@ -379,7 +383,7 @@ STATEMENTS = (
 
 
 def claim_evidence(statement: Statement, found: Found) -> Evidence | Missing:
-    """The difference and, of the same seeds and prompts, the margin."""
+    """The difference and the margin of a claim, at the same seeds and prompts, or why not."""
     difference = statement.difference(found)
     margin = statement.margin(found) if statement.margin else None
     if isinstance(difference, Missing):

@@ -22,11 +22,11 @@ def claim_rows(
     sizes: Mapping[str, int],
     standings: Mapping[str, Standing] | None = None,
 ) -> list[ClaimRow]:
-    """Every claim whose experiment is in the study, in the order of the statements. The primary
-    ones are decided as one family, which is as large in every study, the secondary ones of each
-    experiment as another. What lacks its evidence is not decided, for a reason that ``needed``
-    gives. ``sizes`` holds the parameters of models by their names, ``standings`` those of a study
-    in rounds by the ids of claims."""
+    """A row for every claim whose experiment is in the study, in the order of the statements. The
+    primary claims are decided as one family, which has the same size in every study; the secondary
+    claims of each experiment are another family. A claim without evidence is not decided, and
+    ``needed`` gives the reason. ``sizes`` holds the numbers of parameters of models by their names.
+    ``standings`` holds, for a study in rounds, the standings of claims by their ids."""
     rows = _rows(experiments, outcomes, sizes, standings)
     by_id = {one.id: one for one in experiments}
     stated = [statement for statement in ALL_STATEMENTS if statement.experiment in by_id]
@@ -44,7 +44,7 @@ def _rows(
     sizes: Mapping[str, int],
     standings: Mapping[str, Standing] | None,
 ) -> list[ClaimRow]:
-    """Without what limits the claims."""
+    """The rows of claims, without the caveats that follow their sentences."""
     found = {one.id: Found(tuple(cells_of(one, outcomes, KINDS)), sizes) for one in experiments}
     stated = [statement for statement in ALL_STATEMENTS if statement.experiment in found]
     evidence = [claim_evidence(statement, found[statement.experiment]) for statement in stated]

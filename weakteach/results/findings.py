@@ -10,17 +10,17 @@ from dataclasses import dataclass
 
 from weakteach.statistics.estimate import CONFIDENCE, Estimate
 
-# Ids of experiments that others know too: E1 to E18 of the publication, C1 to C5 of its successor,
-# R5 to R12 of neither.
+# Ids of experiments that are numbered: E1 to E18 are the publication's, C1 to C5 its successor's,
+# and R5 to R12 are in neither.
 NUMBERED = re.compile(r"[ECR]\d+")
 # What a cell of a table may hold; an estimate is shown with its interval, None as a dash.
 Value = str | int | float | Estimate | None
 
-# Verdicts of claims and comparisons on which a study has an answer.
+# Verdicts of claims and comparisons that are decided.
 DECIDED = ("supported", "contradicted", "better", "worse")
-# Those of answers that no claim or comparison asked for.
+# Verdicts of answers that are about no claim or comparison.
 TOLD, FAILED = "told", "failed"
-# The heading of what is compared with students of human labels.
+# The heading of differences to students of human labels.
 MINUS_HUMAN = "minus human"
 
 
@@ -44,8 +44,8 @@ class Series:
 @dataclass(frozen=True)
 class MeansFigure:
     """A figure of means: one group of marks for each place on the x axis. ``reference`` is the
-    height of a line that says ``reference_name`` (0.5 for win rates). ``differences`` holds, under
-    the same names and places, what is shown of each mark beside it: its difference to another."""
+    height of a line named ``reference_name`` (0.5 for win rates). ``differences`` holds, under the
+    same names and places, the difference of a mark to another mean, which is shown beside it."""
 
     title: str
     x_label: str
@@ -103,8 +103,9 @@ class TableOf:
 
 @dataclass(frozen=True)
 class Example:
-    """A pair on which the teacher and the human differ. ``margin`` is the teacher's, in its own
-    favor; ``gold_difference`` the gold reward of its choice minus that of the human's."""
+    """A pair on which the teacher and the human differ. ``margin`` is the teacher's, for its own
+    choice and so not below 0. ``gold_difference`` is the gold reward of the teacher's choice minus
+    that of the human's choice, None where no gold is known."""
 
     prompt: str
     weak_choice: str
@@ -117,9 +118,9 @@ class Example:
 class ClaimRow:
     """A claim of the publication and what this study says of it. ``verdict`` is ``supported``,
     ``contradicted`` or ``not decided``; ``needed`` says how much would decide it. The ``primary``
-    claims are one family, the others of each experiment another. The interval is a 95% one unless
-    ``confidence`` says otherwise. ``round`` says, in words, the round of seeds that a claim was
-    decided in, given up after or seen in last, and nothing in a study without rounds."""
+    claims are one family, the other claims of each experiment another. The interval is a 95% one
+    unless ``confidence`` says otherwise. ``round`` names the round of seeds that the claim was
+    decided in, given up after or seen in last; it is empty in a study without rounds."""
 
     experiment: str
     sentence: str
@@ -135,9 +136,10 @@ class ClaimRow:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a study says, in a sentence or two: of a claim, whose ``verdict`` it has, or of two
-    groups of students, the first of which was ``better``, ``worse``, or ``not decided``. Of no one
-    ``experiment`` are why something ``failed``, and what is ``told`` of a gold before the rest."""
+    """What a study says, in a sentence or two. ``verdict`` is that of a claim, or it says of two
+    groups of students that the first was ``better``, ``worse``, or ``not decided``. It is
+    ``failed`` for the reason of a failure, and ``told`` for what is said of a gold before all else;
+    these two belong to no ``experiment``, which is empty."""
 
     experiment: str
     verdict: str
@@ -146,7 +148,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Section:
-    """One experiment."""
+    """What a report shows of one experiment."""
 
     id: str
     title: str
@@ -160,16 +162,16 @@ class Section:
 
     @property
     def heading(self) -> str:
-        """The title, after the number of an experiment of the publication."""
+        """The title, after the id if that is a number such as E1."""
         return f"{self.id} {self.title}" if NUMBERED.fullmatch(self.id) else self.title
 
 
 @dataclass(frozen=True)
 class Ran:
-    """What ran, by name: ``facts`` of the measures, ``settings`` of the steps, ``versions`` of what
-    computed them. ``data`` holds for each source what is known of it: ``source``, and the counts
-    ``rows``, ``pairs`` and ``quarantined``. ``device_seconds`` are of all steps, whenever and by
-    whichever study they were computed."""
+    """What ran, as names and values: ``facts`` of the measures, ``settings`` of the steps, and
+    ``versions`` of what computed them. ``data`` holds what is known of each source of pairs: its
+    name as ``source``, and the counts ``rows``, ``pairs`` and ``quarantined``. ``device_seconds``
+    is the time of all steps, whenever and by whichever study they were computed."""
 
     facts: tuple[tuple[str, str], ...]
     data: tuple[Mapping[str, int | str], ...]
@@ -180,7 +182,7 @@ class Ran:
 
 @dataclass(frozen=True)
 class Findings:
-    """All that a report shows besides the description of the study. It begins with ``answers``."""
+    """All that a report shows, ``answers`` first, besides the description of the study."""
 
     answers: tuple[Answer, ...]
     ran: Ran

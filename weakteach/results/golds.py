@@ -1,5 +1,5 @@
-"""What the golds of a study are worth, told before what they say of students: how often they agree
-with held-out humans, and how much they could not read to its end."""
+"""What the golds of a study are worth: how often they agree with held-out humans, and how many
+responses they could not read to the end. A report tells this before what golds say of students."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,12 +12,12 @@ from weakteach.statistics.estimate import wilson_interval
 from weakteach.study.measures import Measure
 
 CHANCE = 0.5
-# Whose responses a step of each kind that reads with a gold scores.
+# The kinds of steps that score responses with a gold, and words for whose responses they are.
 SCORED = {"GoldReward": "", "GoldLabels": " of pairs"}
 
 
 def gold_answers(measures: Iterable[Measure], outcomes: Outcomes) -> tuple[Answer, ...]:
-    """For each gold how often it agrees with humans on the test pairs, with Wilson's interval."""
+    """How often each gold agrees with humans on the test pairs, with Wilson's interval."""
     found = {m.fingerprint: m for m in measures if m.kind == "gold_accuracy"}
     several = len({measure.setting.domain for measure in found.values()}) > 1
     return tuple(
@@ -39,8 +39,8 @@ def _agrees(measure: Measure, facts: Mapping[str, Any], several: bool) -> str:
 
 
 def cut_answers(records: Records) -> tuple[Answer, ...]:
-    """For each gold model how many responses of students, and of pairs, it could not read to their
-    end: they are scored by their beginning."""
+    """How many responses of students, and of pairs, each gold model could not read to their end.
+    These are scored by their beginning."""
     counts: dict[tuple[str, str], tuple[int, int]] = {}
     for (kind, _), record in records.items():
         if kind in SCORED:
@@ -60,21 +60,21 @@ def cut_answers(records: Records) -> tuple[Answer, ...]:
 
 
 def _read(kind: str, record: Record) -> int:
-    """Responses that a step scored: of a pair both; of a prompt, where an older record does not
-    tell, the one."""
+    """The number of responses that a step scored: two for each pair; else the number in its record,
+    or one for each prompt if an older record does not hold it."""
     if kind == "GoldLabels":
         return 2 * _count(record, "rows")
     return _count(record, "responses") or _count(record, "rows")
 
 
 def _count(record: Record, name: str) -> int:
-    """A fact that counts, 0 where it is not there or no count."""
+    """A fact of the record that is a count, 0 if it is missing or no count."""
     value = record["facts"].get(name)
     return int(value) if is_number(value) and 0 <= value <= MOST else 0
 
 
 def _name(record: Record) -> str:
-    """The model's label; of one that the study trained, its step."""
+    """The label of a gold model, or the step of a model that the study trained."""
     gold = record["parameters"].get("gold")
     model = gold.get("model") if isinstance(gold, Mapping) else None
     named = model if isinstance(model, Mapping) else {}

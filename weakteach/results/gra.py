@@ -22,8 +22,8 @@ NOTE = (
 
 
 def gra_table(experiment: Experiment, outcomes: Outcomes, place: str) -> TableOf | None:
-    """GRA of every student whose start was measured, too; None where there is none. ``place`` is
-    the heading of the x axis."""
+    """The GRA of every student whose start was measured as well; None if there is no such student.
+    ``place`` is the heading of the column that stands for the x axis."""
     cells = cells_of(experiment, outcomes, (AFTER, BEFORE))
     after = [cell for cell in cells if cell.kind == AFTER]
     found = [(cell, better(cell, cells)) for cell in after]

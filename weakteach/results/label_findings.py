@@ -28,8 +28,8 @@ NAN = math.nan
 
 @dataclass(frozen=True)
 class JudgedPair:
-    """A pair that a human labeled, with the choice of a teacher that did not see it and its
-    ``probability`` after temperature scaling. Texts are untrusted."""
+    """A pair that a human labeled, with the choice of a teacher that did not see the pair.
+    ``probability`` is that of the choice, after temperature scaling. Texts are untrusted."""
 
     prompt: str
     chosen: str
@@ -62,9 +62,9 @@ class LabelRun:
 def judged_pairs(
     judged: pa.Table, texts: pa.Table
 ) -> tuple[tuple[JudgedPair, ...], tuple[JudgedPair, ...]]:
-    """The pairs that the teacher was most sure of and got wrong, and those that it was least sure
-    of, MOST_EXAMPLES of both at most. ``judged`` is ``teaching.pairs_table``, ``texts`` the table
-    of pairs."""
+    """The wrongly labeled pairs that the teacher was most sure of, and the pairs that it was least
+    sure of, at most MOST_EXAMPLES of each. ``judged`` comes from ``teaching.pairs_table``;
+    ``texts`` is the table of pairs."""
     rows = judged.to_pylist()
     wrong = [row for row in rows if (row["margin"] > 0) != (row["human"] == 1)]
     wrong.sort(key=lambda row: (-abs(row["margin"]), row["pair_id"]))

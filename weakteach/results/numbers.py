@@ -9,8 +9,9 @@ MOST_DECIMALS = 4
 
 
 def number(value: float | None, decimals: int | None = None) -> str:
-    """A number with so many decimals, or with three significant digits; integers whole; a dash
-    for what is missing or not finite."""
+    """A number with ``decimals`` decimals or, if None, three significant digits in at most
+    MOST_DECIMALS decimals (two digits below 0.001). Integers are written whole; a dash stands for
+    a value that is missing or not finite."""
     if value is None or not math.isfinite(value):
         return DASH
     if isinstance(value, int):
@@ -45,7 +46,7 @@ def with_half(estimate: Estimate) -> str:
 
 
 def with_kept(estimate: Estimate) -> str:
-    """The prompts that the value is of, where there were others, too; else nothing."""
+    """How many of all prompts the value is of, if some were left out; else an empty string."""
     if not estimate.left_out:
         return ""
     return f"{estimate.prompts:,} of {estimate.prompts + estimate.left_out:,} prompts"

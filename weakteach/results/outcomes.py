@@ -18,7 +18,7 @@ from weakteach.statistics.calibration import error_parts
 from weakteach.statistics.joined import Column, Joined, Missing, crossed, overlapping
 from weakteach.study.measures import Measure
 
-# Of pairs of the unlabeled part, which every seed draws for itself; parts of two seeds overlap.
+# Kinds measured on the unlabeled part, which each seed draws for itself; two seeds' parts overlap.
 OWN_PAIRS = ("agreement", "consistency", "label_gold", "label_gap")
 # Facts that a report takes from the record of a measure of each kind; those with ? may be null.
 _COMPARED = (
@@ -48,16 +48,16 @@ MOST = 1e15  # no count or reward is as large
 
 @dataclass(frozen=True)
 class Outcomes:
-    """The artifacts behind measures. What was read is kept: many figures show the same ones."""
+    """The artifacts behind measures. What was read is kept, as many figures show the same ones."""
 
     store: Store
     _columns: dict[str, Column | None] = field(default_factory=dict)
     _facts: dict[str, dict[str, Any] | None] = field(default_factory=dict)
 
     def facts(self, measured: Measure) -> dict[str, Any] | None:
-        """What the step put into its record, None while there is no artifact.
+        """The facts that the measure's step put into its record, None while there is no artifact.
 
-        Raises StorageError if that lacks what the kind of the measure needs."""
+        Raises StorageError if a fact that this kind of measure needs is missing or no number."""
         if measured.fingerprint not in self._facts:
             record = self.store.record_of(measured.step, measured.fingerprint)
             self._facts[measured.fingerprint] = record and record["facts"]
@@ -94,7 +94,7 @@ class Outcomes:
         return pq.read_table(path, filesystem=self.store.filesystem)
 
     def labeled_pairs(self, measured: Measure) -> pa.Table:
-        """The pairs that an agreement is of, with their texts, found by its lineage."""
+        """The pairs that an agreement was measured on, with their texts, found by its lineage."""
         record = self.store.record_of(measured.step, measured.fingerprint)
         assert record is not None  # the caller has read the artifact's tables
         try:
@@ -109,8 +109,9 @@ class Outcomes:
         return pq.read_table(path, filesystem=self.store.filesystem)
 
     def still_gained(self, measured: Measure) -> bool:
-        """Of the gold reward of a student whose number of updates was found by held-out pairs:
-        whether these still gained with the last update that was tried. Found by its lineage."""
+        """Whether the loss on held-out pairs was least after the last update that was tried. The
+        measure is the gold reward of a student whose number of updates was found by that loss; the
+        training that tried them is found by its lineage."""
         record = self.store.record_of(measured.step, measured.fingerprint)
         try:
             for name in ("responses", "policy", "as_long_as"):
@@ -172,14 +173,14 @@ def _damaged(measured: Measure, why: str) -> StorageError:
 
 
 def column_of(table: pa.Table, key: str, value: str) -> Column:
-    """A column of an artifact's table by the ids of another one of its columns."""
+    """The column ``value`` of an artifact's table, by the ids in its column ``key``."""
     ids = np.asarray(table[key].to_pylist(), dtype=str)
     order = np.argsort(ids)
     return Column(ids[order], table[value].to_numpy().astype(np.float64)[order])
 
 
 def _by_id(values: Mapping[str, float | None]) -> Column:
-    """What has no value is lacking."""
+    """The values as a Column; the ids whose value is None become its ``lacking``."""
     known = {key: value for key, value in sorted(values.items()) if value is not None}
     lacking = [key for key, value in values.items() if value is None]
     ids, found = np.array([*known], dtype=str), np.array([*known.values()], dtype=np.float64)

@@ -1,6 +1,6 @@
-"""The publication's figures beside this study's (Tao & Li, ICLR 2025; its figure or table is named
-in each title), and those of its successor CW-PO (arXiv 2603.04968). Gold rewards of different gold
-models are not comparable: signs and orders are."""
+"""The numbers of the publication (Tao & Li, ICLR 2025; titles name its figures and tables) and of
+its successor CW-PO (arXiv 2603.04968), shown beside this study's. Gold rewards of different gold
+models are not comparable; their signs and orders are."""
 
 from collections.abc import Sequence
 from itertools import takewhile
@@ -109,7 +109,8 @@ LISTS: dict[str, tuple[str, tuple[tuple[str, float | str], ...]]] = {
 def published_table(
     experiment: str, cells: Sequence[Cell], tables: Sequence[TableOf]
 ) -> TableOf | None:
-    """The publication's figures of an experiment above this study's; None if it has none."""
+    """The publication's numbers for an experiment, followed by this study's; None if the
+    publication has none."""
     if experiment in WEAK_HUMAN:
         title, printed = WEAK_HUMAN[experiment]
         rows: list[tuple[Value, ...]] = [
@@ -134,7 +135,7 @@ def _sign(weak: float | str, human: float | str) -> Value:
 
 
 def _pairs_of(cells: Sequence[Cell]) -> list[tuple[Value, ...]]:
-    """A row of ours for each weak cell with its human one."""
+    """A row of this study for each cell of weak labels, with its cell of human labels."""
     rows: list[tuple[Value, ...]] = []
     for cell in cells:
         human = human_of(cell, cells)
@@ -147,7 +148,7 @@ def _pairs_of(cells: Sequence[Cell]) -> list[tuple[Value, ...]]:
 
 
 def _listed(cells: Sequence[Cell], tables: Sequence[TableOf]) -> list[tuple[Value, ...]]:
-    """Rows of ours for the roles that the publication lists."""
+    """Rows of this study for the roles that the publication lists, and for estimates of tables."""
     roles = ("human", "human_all", "prompted", "weak", "matched", "mismatched", "random",
              "random_matched", "random_mismatched", *TOP, *WEIGHTINGS)  # fmt: skip
     rows: list[tuple[Value, ...]] = []

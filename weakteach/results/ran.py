@@ -1,5 +1,5 @@
-"""What ran in a study: read from its measures and from the records of its steps, so that nothing is
-said of what was only possible."""
+"""What ran in a study. It is read from the study's measures and from the records of its steps, so
+that only what really ran is told."""
 
 import json
 from collections import Counter
@@ -13,13 +13,13 @@ from weakteach.study.measures import Measure
 from weakteach.study.roles import OF_THE_TEACHER
 
 Record = dict[str, Any]
-# Of the steps that exist, by kind and fingerprint.
+# The records of the steps that exist, by kind and fingerprint.
 Records = Mapping[tuple[str, str], Record]
 
 GOLD_KINDS = ("reward", "label_gold", "label_gap")
 JUDGE_KINDS = ("verdicts", "consistency")
 TRAINING = ("Sft", "Dpo", "RewardHead")
-# Parameters of steps that a report tells, under these names.
+# Parameters that a report shows, by kind of step and name, and what it calls them.
 TOLD = {
     ("HeldOut", "test_pairs"): "test pairs",
     ("Pairs", "max_tokens"): "longest pair in tokens",
@@ -36,8 +36,8 @@ def records_of(store: Store, manifest: Manifest) -> Records:
 
 
 def what_ran(manifest: Manifest, records: Records) -> Ran:
-    """Parameters, versions and counts come from the records of steps that exist; what differs
-    between steps is listed with the number of steps."""
+    """What ran: parameters, versions and counts come from the records of steps that exist. Versions
+    that differ between steps are listed with the number of steps that have each."""
     return Ran(
         facts=_facts([m for m in manifest.measures if (m.step, m.fingerprint) in records]),
         data=tuple(
@@ -52,7 +52,7 @@ def what_ran(manifest: Manifest, records: Records) -> Ran:
 
 
 def _facts(measures: Sequence[Measure]) -> tuple[tuple[str, str], ...]:
-    """Of the measures that are done."""
+    """The facts of the measures that are done: teachers, students, seeds and so on."""
 
     def listed(values: Iterable[str]) -> str:
         return ", ".join(dict.fromkeys(values)) or "none"
@@ -81,8 +81,8 @@ def _counts(record: Record) -> dict[str, int | str]:
 
 
 def _settings(records: Records) -> tuple[tuple[str, str], ...]:
-    """What steps were told to do: the recipes of each model, and the parameters of ``TOLD``, each
-    different value once; and the dtype of each kind of step that has one."""
+    """What steps were told to do: the recipes that each model was trained with, the parameters in
+    ``TOLD``, and the dtype of each kind of step that has one; each different value once."""
     found: dict[tuple[str, str], None] = {}
     for (kind, _), record in records.items():
         parameters = record["parameters"]
@@ -98,7 +98,7 @@ def _settings(records: Records) -> tuple[tuple[str, str], ...]:
 
 
 def _model(start: Any, records: Mapping[tuple[str, str], Record]) -> str:
-    """The name of the model that a training began with, however many steps before."""
+    """The name of the model that a training, or the trainings before it, began with."""
     while isinstance(start, Mapping) and "step" in start:
         record = records.get((start["step"], start.get("fingerprint", "")))
         parameters = record["parameters"] if record else {}
@@ -109,7 +109,7 @@ def _model(start: Any, records: Mapping[tuple[str, str], Record]) -> str:
 
 
 def _versions(records: Iterable[Record]) -> tuple[tuple[str, str], ...]:
-    """Of packages, Python and the code; with the number of steps where there are several."""
+    """Versions of packages, Python and the code; if several, each with its number of steps."""
     found: dict[str, Counter[str]] = {}
 
     def count(name: str, value: Any) -> None:

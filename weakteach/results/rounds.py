@@ -1,9 +1,9 @@
-"""A study that is decided in rounds of seeds: what it asks, what each question needs measured, and
-where each stands.
+"""A study that is decided in rounds of seeds: its questions, the measures that each question needs,
+and where each question stands.
 
-All follows from the artifacts that there are, read anew every time. What a question needs is found
-by taking the cells of its experiment away, one by one: it needs those without which it has no
-evidence.
+All of this follows from the artifacts that exist, which are read anew every time. To find what a
+question needs, the cells of its experiment are taken away one by one: it needs each cell without
+which it has no evidence.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -25,15 +25,15 @@ from weakteach.study.experiment import Experiment
 from weakteach.study.measures import Measure, Setting
 
 PRIMARY = "primary"
-# What a measure is, whatever its seed.
+# What identifies a measure apart from its seed: setting, kind, role and ``of``.
 Key = tuple[Setting, str, str, str]
 
 
 @dataclass(frozen=True)
 class Question:
-    """A claim, or a comparison of students, and the family that it is decided in. ``evidence`` is
-    what the cells of its experiment, those of ``kinds``, say of it. ``claim`` is the id of a claim,
-    empty for a comparison."""
+    """A claim, or a comparison of students, and the family that it is decided in. ``evidence``
+    computes its evidence from those cells of its experiment whose kind is among ``kinds``.
+    ``claim`` is the id of a claim, empty for a comparison."""
 
     experiment: str
     family: str
@@ -44,11 +44,11 @@ class Question:
 
 @dataclass(frozen=True)
 class Survey:
-    """How far a study is. ``number`` is the round whose arms come next, or are under way, None if
-    there is nothing more to do; ``wanted`` are its measures: of all experiments in the first round,
-    then of what each open question needs of its experiment, one question after the other.
-    ``experiments`` are all that were asked for so far. Where each of the ``questions`` stands,
-    ``standings`` say."""
+    """How far a study is. ``number`` is the round whose arms come next or are under way, None if
+    there is nothing more to do. ``wanted`` holds the measures of that round: in the first round
+    those of all experiments, later those that each open question needs of its experiment, one
+    question after the other. ``experiments`` hold all measures that were asked for so far.
+    ``standings`` say where each of the ``questions`` stands."""
 
     number: int | None
     wanted: tuple[Experiment, ...]
@@ -62,16 +62,17 @@ def family_of(statement: Statement) -> str:
 
 
 def family_size(family: str, present: int) -> int:
-    """The claims that share the error of a family of which so many are present. The primary one is
-    as large in every sweep: a claim's share does not depend on which others are asked beside it."""
+    """How many claims share the error of a family that has ``present`` claims in this study. The
+    primary family has the same size in every sweep, so that a claim's share does not depend on
+    which others are asked beside it."""
     return sum(one.primary for one in ALL_STATEMENTS) if family == PRIMARY else present
 
 
 def questions_of(
     experiments: Sequence[Experiment], sizes: Mapping[str, int]
 ) -> tuple[Question, ...]:
-    """The claims of the experiments, the primary ones first, and the comparisons of those that
-    have no claim."""
+    """The claims of the experiments, the primary ones first, and then the comparisons of the
+    experiments that have no claim."""
     ids = {one.id for one in experiments}
     stated = [one for one in ALL_STATEMENTS if one.experiment in ids]
     found = [
@@ -106,8 +107,8 @@ def standings_of(
     sizes: Mapping[str, int],
     seeds: Sequence[int],
 ) -> tuple[Standing, ...]:
-    """Where the questions stand, by the measures of these experiments that are done; ``seeds`` are
-    those of all rounds, in their order."""
+    """Where the questions stand, judged by those measures of the experiments that are done.
+    ``seeds`` are the seeds of all rounds, in their order."""
     return _standings(questions, experiments, outcomes, sizes, seeds, rounds_of(len(seeds)))
 
 
@@ -149,7 +150,7 @@ def _families(questions: Sequence[Question]) -> dict[str, list[int]]:
 
 @dataclass
 class _Round:
-    """What the seeds of a round say, by experiment."""
+    """The evidence that the seeds of a round give. Cells are computed once for each experiment."""
 
     experiments: Sequence[Experiment]
     outcomes: Outcomes
@@ -158,7 +159,7 @@ class _Round:
     _found: dict[tuple[str, tuple[str, ...]], Found] = field(default_factory=dict)
 
     def of(self, question: Question) -> Evidence | None:
-        """None unless all seeds of the round say something."""
+        """The evidence on a question, None unless all seeds of the round contribute to it."""
         key = question.experiment, question.kinds
         if key not in self._found:
             (one,) = (e for e in self.experiments if e.id == question.experiment)
@@ -178,12 +179,13 @@ def survey(
     seeds: Sequence[int],
     failed: Collection[str] = (),
 ) -> Survey:
-    """How far a study is whose experiments, over all ``seeds``, are the ``universe``.
+    """How far a study is. The ``universe`` holds its experiments over all ``seeds``.
 
-    The first round is the whole study on its first seeds. A later one has the measures that open
-    questions need on its new seeds, those of one question after the other: a round that is cut
-    short decides some of them. A question waits that has no evidence in a round, as something
-    ``failed`` that it needs (fingerprints of measures).
+    The first round is the whole study on its first seeds. A later round has the measures that open
+    questions need on its new seeds, one question after the other, so that a round that is cut
+    short still decides some questions. ``failed`` holds fingerprints of measures that failed. A
+    question that needs one of them has no evidence in that round, and takes part in no later round
+    until it has.
     """
     questions = questions_of(universe, sizes)
     needs = [needs_of(one, universe, sizes) for one in questions]
@@ -211,7 +213,7 @@ def survey(
 def next_rounds(
     universe: Sequence[Experiment], found: Survey, sizes: Mapping[str, int], seeds: Sequence[int]
 ) -> Iterator[tuple[int, Sequence[Experiment]]]:
-    """The number and the measures of each round to come, if the open questions stay open."""
+    """Number and measures of this round and of each later one, if all open questions stay open."""
     if found.number is None:
         return
     yield found.number, found.wanted
@@ -231,8 +233,8 @@ def _wanted(
     chances: Sequence[float],
     seeds: Sequence[int],
 ) -> list[Experiment]:
-    """What each of the questions that go on needs, one after the other: the primary ones first,
-    then those of the best chances to be decided."""
+    """For each question that goes on, its experiment with the measures that it needs on these
+    seeds: first the primary questions, then the others, each by falling chance to be decided."""
     new = {one.id: _of_seeds(one, seeds) for one in universe}
     places = [place for place, open_ in enumerate(goes_on) if open_]
     found = []
@@ -244,7 +246,7 @@ def _wanted(
 
 
 def _with(one: Experiment, more: Sequence[Experiment]) -> Experiment:
-    """The experiment with the measures of its parts."""
+    """The experiment, with the measures added that ``more`` holds of it."""
     parts = [part.measures for part in more if part.id == one.id]
     return replace(one, measures=(*one.measures, *(m for part in parts for m in part)))
 
@@ -277,12 +279,12 @@ def _of_seeds(one: Experiment, seeds: Collection[int]) -> Experiment:
 
 
 def _of_two_seeds(one: Experiment) -> Experiment:
-    """Enough to tell its cells."""
+    """The experiment on its first two seeds, which are enough to find its cells."""
     return _of_seeds(one, sorted({measure.seed for measure in one.measures})[:2])
 
 
 class _AnyOutcome(Measured):
-    """Stands for outcomes where only their cells matter."""
+    """Made-up outcomes, for finding out which cells there are."""
 
     def column(self, measured: Measure) -> Column:
         return Column(np.array(["a", "b"]), np.array([0.0, 1.0 + measured.seed]))

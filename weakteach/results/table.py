@@ -109,7 +109,8 @@ def _rows(measure: Measure, outcomes: Outcomes, error: str | None) -> list[dict[
 
 
 def numbers_of(kind: str, facts: dict[str, Any]) -> list[Number]:
-    """Name, value, standard error over prompts or pairs where it is known, and their number."""
+    """The numbers that a measure gives: the name of each, its value, its standard error over
+    prompts or pairs (None where not known), and how many prompts or pairs there are."""
     match kind:
         case "reward":
             garbage = facts.get("garbage")

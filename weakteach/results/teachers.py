@@ -27,7 +27,7 @@ from weakteach.study.roles import ROLES
 
 MOST_EXAMPLES = 24
 MARGIN_BINS = 20
-# Of the teachers whose calibration is drawn; the others' is in the table.
+# How many teachers' calibration is drawn at most; the table has that of all.
 MOST_CURVES = 4
 
 
@@ -68,7 +68,8 @@ def teacher_table(measures: Sequence[Measure], outcomes: Outcomes) -> tuple[Tabl
 
 
 def teacher_figures(measures: Sequence[Measure], outcomes: Outcomes) -> tuple[Figure, ...]:
-    """Reliability of the first teachers, and margins of right and wrong labels of the first."""
+    """Reliability diagrams of the first MOST_CURVES teachers, and a histogram of the margins of
+    right and wrong labels of the first one."""
     figures: list[Figure] = []
     for key, of in list(_by_teacher(measures).items())[:MOST_CURVES]:
         tested = _done([m for m in of if m.kind == "teacher_accuracy"], outcomes)
@@ -184,7 +185,7 @@ def _gold_row(role: str, measures: Sequence[Measure], outcomes: Outcomes) -> tup
 
 
 def _agreement_row(measures: Sequence[Measure], outcomes: Outcomes) -> tuple[Value, ...]:
-    """Agreement; whom gold sides with; and of how many different pairs both are."""
+    """Agreement, how often gold sides with weak, and the number of different pairs of each."""
     sides = {}
     for measure in measures:
         table = outcomes.table(measure, "compared")
@@ -198,12 +199,12 @@ def _agreement_row(measures: Sequence[Measure], outcomes: Outcomes) -> tuple[Val
 
 
 def _ids(columns: Iterable[Column]) -> set[str]:
-    """The different pairs of some columns."""
+    """The ids of the pairs that are in any of the columns."""
     return {key for column in columns for key in column.ids.tolist()}
 
 
 def examples(experiment: Experiment, outcomes: Outcomes) -> tuple[Example, ...]:
-    """Mismatched pairs of the first seed that is done: the teacher's surest first."""
+    """Mismatched pairs of the first seed that is done, those with the largest margins first."""
     done = _done([m for m in experiment.measures if m.kind == "examples"], outcomes)
     if not done:
         return ()
@@ -269,8 +270,8 @@ def _longer(measures: Sequence[Measure], outcomes: Outcomes, name: str) -> float
 
 
 def _stability(measures: Sequence[Measure], outcomes: Outcomes) -> Value:
-    """Mean share of the test pairs that the teachers of two seeds label alike, over the pairs that
-    all have, or why there is none; None with one seed."""
+    """The mean, over every two seeds, of the share of test pairs that their teachers label alike,
+    among the pairs that all seeds have; or why there is none. None with one seed."""
     choices = {
         m.seed: column_of(outcomes.table(m, "compared"), "pair_id", "weak") for m in measures
     }
@@ -285,7 +286,7 @@ def _stability(measures: Sequence[Measure], outcomes: Outcomes) -> Value:
 
 
 def _calibration(table: pa.Table) -> Calibration:
-    """Of the labels of one seed or of several, whose labels of one pair are not independent."""
+    """The calibration of labels of one or more seeds; those of one pair are not independent."""
     right = table["weak"].to_numpy() == table["human"].to_numpy()
     probability = (1 + table["confidence"].to_numpy()) / 2
     return calibration(probability, right, groups=np.asarray(table["pair_id"].to_pylist()))

@@ -1,4 +1,4 @@
-"""What weak labels are worth in human ones, where a study has students of both over fractions."""
+"""How many human labels weak labels are worth, from students of both at several fractions."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,9 +28,9 @@ def worth_table(
     outcomes: Outcomes,
     price: float | None = None,
 ) -> TableOf | None:
-    """How many human labels a thousand weak labels are worth, for each teacher and fraction, and
-    in money at the ``price`` of a human label; None where the experiment does not have what that
-    needs, in at least two fractions."""
+    """A table of how many human labels a thousand weak labels are worth, for each teacher and
+    fraction, and of their value at the ``price`` of a human label. None unless the experiment has
+    students of human and weak labels, and of human labels alone at two or more fractions."""
     rows: list[tuple[Value, ...]] = []
     whole = [cell for cell in cells if cell.kind in ("reward", "accuracy") and not cell.pending]
     for both in (cell for cell in whole if cell.role == "both"):
@@ -50,17 +50,17 @@ def worth_table(
 
 
 def _but_fraction(one: Cell, other: Cell) -> bool:
-    """Whether students differ at most in the fraction, and in the teacher, of which students of
-    human labels alone have none."""
+    """Whether two cells differ at most in their fraction and in their teacher: students of human
+    labels alone have no teacher."""
     where = {"weak": "", "teacher": "", "fraction": ""}
     same = replace(one.setting, **where) == replace(other.setting, **where)
     return same and (one.kind, one.of) == (other.kind, other.of)
 
 
 def _labels(experiment: Experiment, cell: Cell, outcomes: Outcomes) -> tuple[int, int]:
-    """Human labels of the labeled part and weak ones of the rest at the cell's fraction, means over
-    seeds; 0 if not known. The rest is counted by what weak and human labels were compared on; the
-    labeled part is a fraction of the whole."""
+    """The numbers of human labels in the labeled part and of weak labels in the rest at the cell's
+    fraction, means over seeds; 0 if not known. The rest is as large as the number of pairs on
+    which weak and human labels were compared; the labeled part follows from it and the fraction."""
     place = (cell.setting.domain, cell.setting.fraction)
     rest = [
         facts["compared"]
@@ -81,7 +81,7 @@ def _times(worth: Estimate | None, price: float) -> Estimate | None:
 def _worth(
     joined: list[Crossing] | Missing, numbers: Sequence[int], human: int, weak: int
 ) -> tuple[Estimate | None, str]:
-    """The worth, and whether it is told."""
+    """The worth (None if it is not known), and "yes" if its interval is closed, else why not."""
     if isinstance(joined, Missing):
         return None, f"no: {joined.reason}"
     together, *others = (one.matrix for one in joined)

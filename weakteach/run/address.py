@@ -1,4 +1,6 @@
-"""Which Ray cluster is meant, and whether it answers; without Ray, so that it is told at once."""
+"""Tells which Ray cluster is meant, and whether it answers. It does not import Ray, which takes
+seconds, so that a user is told at once.
+"""
 
 import os
 import socket
@@ -7,7 +9,7 @@ from weakteach.artifacts.errors import UserError
 
 # How long the port of a cluster may take to answer; Ray itself tries for minutes.
 SECONDS_TO_ANSWER = 2.0
-# Found by Ray in ways of its own.
+# The address of a cluster that Ray finds in ways of its own.
 AUTO = "auto"
 
 
@@ -21,8 +23,8 @@ def is_here(option: str | None) -> bool:
 
 
 def ray_address(option: str | None) -> tuple[str, str]:
-    """The address of the cluster to run on, that of the option or else of the environment, and
-    which of the two it is. Empty where Ray is to start on this machine.
+    """The address of the cluster to run on, from the option or else from the environment, and
+    which of the two it is from. The address is empty if Ray is to start on this machine.
 
     Raises ClusterError if nothing listens there.
     """
@@ -30,7 +32,7 @@ def ray_address(option: str | None) -> tuple[str, str]:
     address = option or os.environ.get("RAY_ADDRESS", "")
     if is_here(option):
         return "", given
-    if address == AUTO or "://" in address:  # the latter is that of Ray's client
+    if address == AUTO or "://" in address:  # :// is in addresses for Ray's client
         return address, given
     host, _, port = address.rpartition(":")
     if not (host and port.isascii() and port.isdigit()):

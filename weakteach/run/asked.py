@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to be run: ``experiments`` over all ``seeds`` of rounds, or over a fixed grid, which
-    has none of these. ``budget`` are the seconds after which no arm is started."""
+    """What is to be run: ``experiments`` over all ``seeds`` of rounds or, if there are no
+    ``seeds``, over a fixed grid. ``budget`` is the seconds after which no arm is started."""
 
     name: str
     title: str
@@ -71,10 +71,10 @@ class Asked:
         return self.grid.preset.max_tokens
 
     def rounds(self) -> "Rounds | None":
-        """None where the grid is fixed."""
+        """The rounds of the study; None where the grid is fixed."""
         if not self.seeds:
             return None
-        from weakteach.run.rounds import Rounds  # scipy, which plans of a fixed grid need not
+        from weakteach.run.rounds import Rounds  # scipy, which plans of fixed grids do not need
 
         models = self.grid.models
         # A plan asks nothing of the hub.
@@ -85,9 +85,9 @@ class Asked:
 
 @dataclass(frozen=True)
 class Planned:
-    """The ``arms`` that come first, all there are where the grid is fixed, in the order in which
-    they start, and what they take. ``at_once`` is None where the cluster says how many run at a
-    time, once it is joined."""
+    """The ``arms`` that come first (of a fixed grid, all of them), in the order in which they
+    start, and what they take. ``at_once`` is None if the number of arms that run at a time depends
+    on a cluster that is yet to be joined."""
 
     asked: Asked
     rounds: "Rounds | None"
@@ -107,7 +107,7 @@ class Planned:
 
     @property
     def costs(self) -> tuple[OfNodes, ...]:
-        """Of the arms that come first, on each node type that could run them."""
+        """What the arms that come first cost on each node type that could run them."""
         return self.tariff.costs(self.plan.device_hours)
 
     @property
@@ -116,7 +116,7 @@ class Planned:
 
     @property
     def widest(self) -> Resources:
-        """What the step asks for that asks for most."""
+        """The resources of the step that asks for most."""
         return widest(self.plan.missing, self.asked.resources, self.asked.max_tokens)
 
     def show(self, console: Console) -> None:
@@ -143,13 +143,14 @@ class Planned:
         console.print(f"{self.disk} A host keeps up to {on_host} while it computes.")
 
     def check_cost(self) -> None:
-        """Raises CostError if it costs more than it may."""
+        """Raises CostError if the arms that come first cost more than the user allows."""
         if self.asked.cost.max_cost is not None:
             check_cost(self.plan, self.tariff, self.asked.cost.max_cost)
 
     def check_ready(self) -> None:
-        """Raises UserError where disk, memory, nodes or the storage are not there, or a cluster is
-        named that is none."""
+        """Raises UserError if the disk or the memory is too small, if a cluster file's nodes cannot
+        hold the steps, if the storage cannot be written, or if no cluster answers at its address.
+        Prints what a cluster file leaves open."""
         asked = self.asked
         written = self.disk.needed(asked.running.drop_sft)
         taken = Taken(
@@ -163,15 +164,14 @@ class Planned:
             ray_address(asked.running.address)
 
     def check_nodes(self, nodes: Sequence[NodeType]) -> None:
-        """Raises UserError where steps do not fit the GPUs or the memory of nodes that are
-        there."""
+        """Raises UserError if steps do not fit the GPUs or the memory of nodes that are there."""
         missing, resources = self.plan.missing, self.asked.resources
         refuse(check_nodes(nodes, missing, resources, self.asked.max_tokens))
 
 
 class RoundsCost:
-    """Called with the arms of a round before it runs: raises CostError where all rounds so far cost
-    more than they may."""
+    """Checks the cost of rounds. It is called with the arms of a round before that runs, and raises
+    CostError if the round and those before it cost more than the user allows."""
 
     def __init__(self, planned: Planned) -> None:
         self._planned = planned
@@ -187,7 +187,7 @@ class RoundsCost:
 
 
 def plan_of(asked: Asked) -> Planned:
-    """Look at what is there and what is not."""
+    """Plan what was asked for: look at which steps exist, and at what the missing ones take."""
     resources = asked.resources
     at_once = planned(asked.running.max_concurrent, asked.running.address, resources)
     rounds = asked.rounds()
@@ -207,7 +207,7 @@ def plan_of(asked: Asked) -> Planned:
         tariff=tariff_of(plan.device, prices, resources.gpu_type, asked.cost.node_types),
         at_once=at_once,
         footprints=footprints(plan.missing, resources, asked.max_tokens),
-        # All may run at a time where the cluster is yet to say how many.
+        # As long as the cluster has not told how many arms run at a time, all may.
         disk=disk_of(plan.missing, arms, at_once.arms if at_once else len(arms)),
         bytes_on_host=bytes_on_host(plan.missing),
     )

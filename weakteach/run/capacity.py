@@ -1,4 +1,4 @@
-"""Whether nodes, cards and disks hold what steps take of them; each check gives problems."""
+"""Checks that nodes, GPUs and disks have room for what steps take; each returns problems."""
 
 import math
 import shutil
@@ -10,21 +10,21 @@ from weakteach.models.resources import GIB, Resources, room_of
 from weakteach.run.nodes import ACCELERATOR, NodeType
 from weakteach.run.preflight import Problem
 
-# Of a node's disk, for the system, Ray's image with CUDA, and its logs.
+# Reserved on a node's disk for the system, Ray's image with CUDA, and its logs.
 SYSTEM_GIB = 50
 
 
 def check_cluster(where: str, nodes: Sequence[NodeType], resources: Resources) -> list[Problem]:
-    """That the nodes can ever place the workers of one step, all of a training at a time. Where
-    nodes may do so of which the file does not tell enough, nothing is a problem: ``open_questions``
-    tells of them."""
+    """Check that the nodes can ever place the workers of one step, all workers of a training at
+    once. If the file does not tell enough about a node that may hold them, there is no problem:
+    ``open_questions`` tells of such nodes."""
     told = [node for node in nodes if not _is_open(node, resources)]
     return _not_held(where, told, resources) if len(told) == len(nodes) else []
 
 
 def open_questions(where: str, nodes: Sequence[NodeType], resources: Resources) -> list[str]:
-    """In sentences, what shows only once nodes are there; nothing if those of which enough is told
-    hold the workers."""
+    """Sentences on what can be known only once the nodes are there; none if the nodes that the file
+    tells enough about hold the workers."""
     unknown = [node for node in nodes if _is_open(node, resources)]
     if not _not_held(where, [node for node in nodes if node not in unknown], resources):
         return []
@@ -36,21 +36,22 @@ def open_questions(where: str, nodes: Sequence[NodeType], resources: Resources) 
 
 
 def _is_open(node: NodeType, resources: Resources) -> bool:
-    """Whether a node may hold a worker, for all that is told of it."""
+    """Whether a node may hold a worker, but too little is told of it to be sure."""
     return node.unknown == "resources" or bool(
         node.unknown and resources.gpu_type and _workers_on(node, resources)
     )
 
 
 def _workers_on(node: NodeType, resources: Resources) -> int:
-    """As many as it has CPUs and GPUs for, of whatever type."""
+    """The number of workers that a node has CPUs and GPUs for, whatever the type of its GPUs."""
     wanted = {"CPU": resources.cpus, "GPU": resources.gpus}
     room = (node.resources.get(name, 0) // each for name, each in wanted.items() if each)
     return int(min(room, default=0))
 
 
 def _held(fits: Sequence[int], nodes: Sequence[NodeType]) -> int:
-    """Workers on all nodes, so many on each; the largest come first where not all may come."""
+    """The number of workers that all nodes hold together, where ``fits`` are those that one node of
+    each type holds. Where not all nodes may exist at once, those that hold most count first."""
     left, held = min(node.together for node in nodes), 0
     for fit, node in sorted(zip(fits, nodes, strict=True), key=lambda pair: -pair[0]):
         limited = node.together < math.inf
@@ -105,8 +106,8 @@ def _not_held(where: str, nodes: Sequence[NodeType], resources: Resources) -> li
 def check_hosts(
     where: str, nodes: Sequence[NodeType], resources: Resources, needed: float
 ) -> list[Problem]:
-    """That the disks of nodes which may hold a worker have room for the bytes that steps keep on
-    their hosts, beside the system and Ray's image."""
+    """Check that the disks of nodes which may hold a worker have room for the ``needed`` bytes that
+    steps keep on their hosts, besides the system and Ray's image."""
     return [
         Problem(
             where,
@@ -128,7 +129,7 @@ def _may_get_a_worker(node: NodeType, resources: Resources) -> bool:
 
 @dataclass(frozen=True)
 class Host:
-    """Bytes of a host's memory, and as many workers as it gets at most."""
+    """A host: the bytes of its memory, and the most workers that it gets."""
 
     name: str
     memory: float
@@ -147,9 +148,9 @@ def hosts_of(nodes: Iterable[NodeType], resources: Resources) -> list[Host]:
 def check_host_memory(
     where: str, hosts: Iterable[Host], loads: Sequence[tuple[str, float, int]]
 ) -> list[Problem]:
-    """That a host has the memory into which workers load their models, before these go to GPUs or
-    are sharded: of each training its name, the bytes of a worker and the number of workers. They
-    are placed on as few hosts as hold them."""
+    """Check that each host has memory for the models that workers load into it before these go to
+    GPUs or are sharded. ``loads`` are, for each training, its name, the bytes that a worker loads
+    and the number of workers, which are placed on as few hosts as hold them."""
     problems = []
     for host in hosts:
         there = [(each * min(workers, host.workers), name) for name, each, workers in loads]
@@ -166,9 +167,9 @@ def check_host_memory(
 def check_memory(
     steps: Iterable[tuple[str, float, str]], resources: Resources, room: float | None = None
 ) -> list[Problem]:
-    """That the bytes which each step takes on a GPU are there, by names of steps and the remedy if
-    they are not. ``room`` are those of a worker's share of a GPU; without it, of the smallest that
-    is sold under the GPU's name."""
+    """Check that a GPU has the bytes that each step takes. ``steps`` are, for each step, its name,
+    these bytes, and the remedy if they are not there. ``room`` is the bytes of a worker's share of
+    a GPU; without it, the GPU is the smallest that is sold under the name of its type."""
     room = room_of(resources) if room is None else room
     if room is None:
         return []
@@ -190,7 +191,7 @@ LESS_IN_STORAGE = "another --storage, --drop-sft of sweeps, or `weakteach gc`"
 def check_disk(
     where: str, free: float, needed: float, remedy: str = LESS_IN_STORAGE
 ) -> list[Problem]:
-    """That ``needed`` bytes have room."""
+    """Check that the ``free`` bytes of a disk are enough for the ``needed`` ones."""
     if needed <= free:
         return []
     what = f"about {needed / GIB:,.0f} GiB will be written, and {free / GIB:,.0f} GiB are free"
@@ -198,7 +199,7 @@ def check_disk(
 
 
 def free_bytes(folder: Path) -> float:
-    """Of the disk of a folder, which may not be there yet."""
+    """The free bytes of the disk of a folder, which need not exist yet."""
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free

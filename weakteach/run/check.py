@@ -22,7 +22,7 @@ from weakteach.preferences.sources import UserSource, data_source
 from weakteach.run.options import DEFAULT_TEACHER, Verbose
 from weakteach.run.terminal import terminal
 
-# Of each file so many pairs are counted in tokens, as many as take about a second.
+# First pairs of each file whose tokens are counted, which takes about a second.
 COUNTED_PAIRS = 1000
 SHOWN_CHARACTERS = 400
 SHOWN_FILES = 3
@@ -155,7 +155,7 @@ def _file_table(found: Overview) -> Table:
 
 
 def _different(files: Sequence[Recognized]) -> list[Recognized]:
-    """The first of the files that are read in the same way."""
+    """Of the files that are read in the same way, the first; at most SHOWN_FILES in all."""
     ways = {
         (file.forms, file.prompt, file.responses, file.choices, file.unused, file.notes): file
         for file in reversed(files)
@@ -193,8 +193,8 @@ def _overlap_table(looked: Sequence[Looked]) -> Table:
 def tell_lengths(
     console: Console, looked: Sequence[Looked], model: Model, max_tokens: int
 ) -> list[int]:
-    """Print lengths in tokens, and one pair as the model reads it. Of each source, the number of
-    its first pairs that the model can read whole; nothing where its tokenizer is not at hand."""
+    """Print lengths in tokens, and one pair as the model reads it. Return, for each source, how
+    many of its first pairs the model can read whole; nothing if its tokenizer is not at hand."""
     context = context_of(model)
     limit = f"--max-tokens {max_tokens}"
     if context:
@@ -240,7 +240,8 @@ def tell_lengths(
 def _show_pair(
     console: Console, pair: Pair, tokenizer: Any, model: Model, has_system: bool
 ) -> None:
-    """A pair as the model reads it, and by which way; whether some pair has a system turn."""
+    """Print a pair as the model reads it, and how its messages become a text. ``has_system`` says
+    whether some pair has a system turn."""
     from weakteach.models.templates import ChatTemplate  # as above
     from weakteach.models.tokens import pair_tokens
 
@@ -264,7 +265,7 @@ def _show_pair(
 
 
 def _shortened(text: str) -> str:
-    """Both ends of a long text."""
+    """The text; of a long one only both ends."""
     half = SHOWN_CHARACTERS // 2
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:half]} ... {text[-half:]}"
 
@@ -274,5 +275,5 @@ def _named(columns: Sequence[str]) -> Text:
 
 
 def plain(text: str) -> Text:
-    """As it is, but for what a terminal would obey; its lines stay lines."""
+    """The text with characters that a terminal would obey replaced; its line breaks stay."""
     return Text("\n".join(printable(line) for line in text.split("\n")))

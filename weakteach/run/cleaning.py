@@ -69,7 +69,8 @@ def gc(
 
 
 def _with_leases(store: Store, idle: bool, address: str | None, verbose: bool) -> Store:
-    """The store with what tells which steps are being made. Raises StorageError if nothing can."""
+    """The store with leases, which tell which steps are being made. Raises StorageError if nothing
+    can tell that."""
     if store.is_local:
         return store
     if idle:

@@ -25,7 +25,7 @@ from weakteach.run.leases import ray_lease
 from weakteach.run.nodes import NodeType, nodes_of_ray
 
 LOGGER = logging.getLogger(__name__)
-# Set for every worker; a value that the user's environment has wins. Ray Train's own defaults cost
+# Set for every worker, unless the user's environment has a value. Ray Train's own defaults cost
 # seconds per run (health checks), flood the logs (print patch) or give up before a node has booted.
 WORKER_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
@@ -38,21 +38,21 @@ WORKER_ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Else a process that asked for no GPU sees all that its host has.
+    # Without it, a process that asked for no GPU sees all GPUs of its host.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
-    # Each arm is a thread of its trial's process: with an arena for each, glibc keeps what the arms
-    # before have freed, 14 MB for a small one.
+    # Each arm is a thread of its trial's process. With an arena for each thread, glibc would keep
+    # the memory that earlier arms have freed, 14 MB for a small arm.
     "MALLOC_ARENA_MAX": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
-# Ray gives up after 30 s in which its processes have not come up, as on a busy machine.
+# Tries to start Ray, which gives up if its processes are not up in 30 s, as on a busy machine.
 STARTS = 3
 # How long a cluster that is too small for an arm may take to replace a lost node.
 SECONDS_FOR_NODES = 60.0
-# A node that no autoscaler launched, as Ray's monitor calls it.
+# The name that Ray's monitor gives to a node that no autoscaler launched.
 BY_HAND = re.compile(r"node_[0-9a-f]{56}")
 HEAD = "node:__internal_head__"
-# For a resource of which a cluster has too little for an arm.
+# What helps if a cluster has too little of a resource for an arm.
 ADVICE = {
     "CPU": "start Ray with more (--num-cpus may be more than the machine has)",
     "GPU": "with --gpus 0.5 its training and what labels for it share one",
@@ -60,14 +60,14 @@ ADVICE = {
 
 
 def shared(store: Store) -> Store:
-    """The store with leases that hold across the cluster, where its storage has none itself."""
+    """The store with leases that hold across the cluster, if its storage has none of its own."""
     return store if store.is_local else Store(store.url, ray_lease)
 
 
 @dataclass(frozen=True)
 class Joined:
-    """The Ray that a run is on: whether others started it, and its dashboard's URL, if it has one
-    that is to be shown."""
+    """The Ray that a run is on. ``by_address`` says that it is a cluster which others started;
+    ``dashboard`` is the URL of its dashboard, empty if there is none to show."""
 
     by_address: bool
     dashboard: str = ""
@@ -83,8 +83,8 @@ def start_ray(
     """Join the cluster at ``address`` (or in the environment), or start Ray in this process, with
     its dashboard if that is asked for.
 
-    A local Ray has a logical CPU for each trial and one for each trial's labeling, whatever the
-    machine has: a trial waits while its labeling runs. Raises ClusterError.
+    A local Ray has logical CPUs for each trial, its labeling and its training workers, however
+    many the machine has: a trial waits while its labeling runs. Raises ClusterError.
     """
     logging.basicConfig(level=logging.INFO if verbose else logging.ERROR)
     # Tune would write the driver's keys of AWS into the runtime environment of each trial, which
@@ -98,7 +98,7 @@ def start_ray(
     if address:
         given_to_workers = {"env_vars": {name: os.environ[name] for name in environment}}
         options = {"address": address, "runtime_env": given_to_workers}
-    else:  # its workers inherit the environment, and those that Ray starts in advance are of use
+    else:  # workers inherit the environment, so those that Ray starts in advance can be used
         options = _local(concurrent, resources) | {"include_dashboard": dashboard}
     for tries_left in reversed(range(1 if address else STARTS)):
         try:
@@ -113,7 +113,7 @@ def start_ray(
             url = context.dashboard_url or ""
             shown = f"http://{url}" if url and (dashboard or address) else ""
             return Joined(bool(address), shown)
-        except Exception as error:  # Ray raises bare ones, of a busy machine for instance
+        except Exception as error:  # Ray raises bare Exceptions, for instance on a busy machine
             ray.shutdown()
             if tries_left:
                 LOGGER.warning("Ray did not start, and is started again: %s", error)
@@ -129,8 +129,8 @@ def start_ray(
 def look_at(
     address: str | None, resources: Resources, verbose: bool
 ) -> tuple[list[NodeType], list[str]]:
-    """The nodes of the cluster at ``address``, and what of it waits, as ``what_waits`` tells: it is
-    joined, looked at and left, and nothing is started there. Raises ClusterError."""
+    """Join the cluster at ``address``, look at it and leave it; nothing is started there. Return
+    its nodes, and the sentences of ``what_waits`` on it. Raises ClusterError."""
     joined = start_ray(address, 1, resources, verbose)
     try:
         return nodes_now(), what_waits(joined, resources)
@@ -139,15 +139,15 @@ def look_at(
 
 
 def nodes_now() -> list[NodeType]:
-    """Of the Ray that was joined or started."""
+    """The nodes of the Ray that was joined or started."""
     return nodes_of_ray(ray.nodes())
 
 
 def what_waits(joined: Joined, resources: Resources, patience: float = 0.0) -> list[str]:
-    """What the nodes that are there cannot hold, in sentences: it waits for nodes that join a
-    cluster. Raises ClusterError for the Ray of this machine, which none ever joins, and for a
-    cluster that starts none by itself and has not got them within ``patience`` seconds: it may have
-    just lost a node."""
+    """Sentences on what the nodes that are there cannot hold, which waits until more nodes join the
+    cluster. Raises ClusterError for the Ray of this machine, which no node ever joins, and for a
+    cluster that starts no nodes by itself, if the missing nodes have not joined it within
+    ``patience`` seconds: it may have just lost a node."""
     give_up = time.monotonic() + patience
     while problems := check_cluster("Ray", nodes_now(), resources):
         one = problems[0]
@@ -169,22 +169,22 @@ def what_waits(joined: Joined, resources: Resources, patience: float = 0.0) -> l
 
 
 def grows(status: bytes | None) -> bool | None:
-    """Whether a cluster starts nodes by itself, as its monitor's status in Ray's store says; None
-    where it does not tell. There is a monitor of every cluster: without an autoscaler it looks on,
-    and calls each node by its id, for want of a type that it could launch. The autoscaler of
-    Kubernetes (v2) writes no such status."""
+    """Whether a cluster starts nodes by itself, as its monitor's ``status`` in Ray's store says;
+    None if that does not tell. Every cluster has a monitor: without an autoscaler it only watches,
+    and names each node by its id, since it knows no node type that it could launch. The autoscaler
+    of Kubernetes (v2) writes no such status."""
     report = json.loads(status or b"{}").get("autoscaler_report") or {}
     kinds = report.get("active_nodes")
     return not all(BY_HAND.fullmatch(kind) for kind in kinds) if kinds else None
 
 
 def arms_at_once(wanted: AtOnce | None, resources: Resources, patience: float = 0.0) -> AtOnce:
-    """How many arms run at a time on the Ray that was joined or started: those wanted, or as many
-    as it has room for, and no more than can run without starving each other.
+    """How many arms run at a time on the Ray that was joined or started: as many as are wanted, or
+    else as it has room for, and no more than can run without starving each other.
 
     A trial that trains in its own process keeps its devices while it waits for its labeling: if
-    trials held them all, none would go on. A cluster that is too small for one may have just lost a
-    node: it is given ``patience`` seconds. Raises ClusterError if none comes.
+    trials held all devices, none would go on. A cluster that is too small for one arm may have just
+    lost a node. Raises ClusterError if it is still too small after ``patience`` seconds.
     """
     if resources.train_workers:
         has = ray.cluster_resources()
@@ -222,7 +222,7 @@ def _lacking(needed: dict[str, float]) -> str:
 
 
 def _bytes_of_the_head() -> float:
-    """Memory of the head that Ray has to give."""
+    """Bytes of the head's memory that Ray can give to workers; infinite if Ray does not tell."""
     heads = [node["Resources"] for node in ray.nodes() if HEAD in node["Resources"]]
     return float(heads[0].get("memory", math.inf)) if heads else math.inf
 
@@ -233,8 +233,9 @@ def _cpus_of_a_trial(resources: Resources) -> float:
 
 def _local(concurrent: int, resources: Resources) -> dict[str, Any]:
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    # As on Windows and macOS, where Ray takes 127.0.0.1 for its address: else its ports, through
-    # which code can be run, are open to the network. It reads the variable when it is imported.
+    # Makes Ray take 127.0.0.1 for its address, as it does on Windows and macOS: otherwise its
+    # ports, through which code can be run, are open to the network. Ray reads the variable when it
+    # is imported, so its constant is set, too.
     os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False
     training = max(resources.train_workers, resources.train_workers_max) * resources.cpus

@@ -39,10 +39,11 @@ from weakteach.study.presets import PRESETS
 
 @dataclass(frozen=True)
 class Sweep:
-    """A question, asked over a grid; called, it is the command of its script.
+    """A question that is asked over a grid. Calling it runs the command line of its script.
 
-    Results go to ``<storage>/studies/<name>/``. ``first`` takes the preset's shorter ranges, those
-    of a first look. ``decides`` says that it goes in rounds of seeds unless it is told not to.
+    Results go to ``<storage>/studies/<name>/``. ``first`` says that it takes the preset's shorter
+    ranges, those for a first look. ``decides`` says that it goes in rounds of seeds unless it is
+    told not to.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Sweep:
         launch(self.app())
 
     def run(self, words: Sequence[str]) -> int:
-        """Run the command with these words as its command line; its exit code."""
+        """Run the command with these words as its command line. Return its exit code."""
         return run_app(self.app(), words)
 
     def app(self) -> App:
@@ -109,7 +110,7 @@ class Sweep:
         return self.study(asked)
 
     def study(self, asked: Asked) -> int:
-        """Plan or run what was asked for; the exit code."""
+        """Plan or run what was asked for. Return the exit code."""
         console, planned = terminal(), plan_of(asked)
         if asked.cost.plan:
             planned.show(console)

@@ -10,18 +10,18 @@ from weakteach.models.resources import Resources
 from weakteach.run.address import is_here
 
 GIB = 1 << 30
-# What the trial of an arm that trains in its own process holds, and what labels for it.
+# Memory of the trial of an arm that trains in its own process, and of what labels for it.
 ARM_BYTES = 2 * GIB
-# What a trial holds whose workers are elsewhere; all of them are on the head.
+# Memory of a trial whose workers are elsewhere; all such trials are on the head.
 DRIVER_BYTES = GIB // 2
-# So many arms at least tell a cluster that can grow what they want of it; some may have to wait.
+# The fewest arms on a cluster: one that can grow then sees their demand; some may have to wait.
 ARMS_OF_A_CLUSTER = 8
 CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
 class AtOnce:
-    """So many arms, and what that number follows from."""
+    """How many arms run at a time, and what that number follows from."""
 
     arms: int
     why: str
@@ -31,7 +31,8 @@ class AtOnce:
 
 
 def planned(wanted: int | None, address: str | None, resources: Resources) -> AtOnce | None:
-    """What the user wants, or what suits this machine; None if it is for a cluster to say."""
+    """How many arms run at a time: as many as the user wants, or else as many as suit this machine;
+    None if it depends on a cluster that is yet to be joined."""
     if wanted:
         return AtOnce(wanted, "as asked for")
     return on_machine(resources) if is_here(address) else None
@@ -48,14 +49,14 @@ def on_machine(resources: Resources) -> AtOnce:
 
 
 def _cores_of_an_arm(resources: Resources) -> int:
-    """An arm trains or labels, one after the other."""
+    """The most cores that an arm takes at a time: it trains and labels one after the other."""
     return resources.threads * max(resources.train_workers, resources.label_workers)
 
 
 def on_cluster(resources: Resources, cpus: float, gpus: float, head_bytes: float) -> AtOnce:
-    """As many arms, whose workers are on nodes of their own, as so many CPUs and GPUs have room
-    for; their drivers share the memory of the head. What may grow counts as it begins: more arms
-    are worth more than more workers for each."""
+    """As many arms as ``cpus`` CPUs and ``gpus`` GPUs have room for, at least ARMS_OF_A_CLUSTER, if
+    the memory of the head holds their drivers. Their workers are on nodes of their own. What may
+    grow counts with its first size: more arms are worth more than more workers for each."""
     labelers = resources.label_actors or resources.label_tasks
     workers = max(resources.train_workers, labelers)
     taken = max(resources.train_workers * resources.cpus, labelers * resources.labeler_cpus)
@@ -80,7 +81,7 @@ def cores_here() -> int:
 
 
 def memory_here() -> int:
-    """Bytes of the machine or of the container."""
+    """Bytes of memory of this machine, or of the container if it may use less."""
     memory, limit = psutil.virtual_memory().total, _limit("memory.max")
     return min(memory, int(limit)) if limit.isdigit() else memory
 

@@ -30,8 +30,9 @@ class Deciding:
     the study ends somewhat later. The same command with a larger budget goes on."""
 
     def seeds(self, default: bool, given: tuple[int, ...]) -> tuple[int, ...]:
-        """The seeds of all rounds, in their order; none where the grid is fixed. ``default`` is
-        what the sweep does, ``given`` are the seeds that the user names. Raises UserError."""
+        """The seeds of all rounds, in their order; none where the grid is fixed. ``default`` says
+        whether the sweep decides in rounds unless the user says otherwise, ``given`` are the seeds
+        that the user names. Raises UserError."""
         if not (default and not given if self.decide is None else self.decide):
             for name in ("max_seeds", "first_seed"):
                 if getattr(self, name) is not None:
@@ -52,7 +53,7 @@ class Deciding:
 
     @property
     def seconds(self) -> float | None:
-        """Of the budget. Raises UserError."""
+        """The seconds of the budget; None without one. Raises UserError."""
         if self.budget is None:
             return None
         found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", self.budget.strip())

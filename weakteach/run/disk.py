@@ -14,15 +14,15 @@ from weakteach.steps.data import Converted, Dequantized, Pretrained
 from weakteach.steps.training import Dpo, RewardHead, Sft, rank_of
 from weakteach.study.measures import Arm
 
-# Of one training, which are kept at a time.
+# How many checkpoints of one training are kept at a time.
 CHECKPOINTS = 2
 
 
 @dataclass(frozen=True)
 class Disk:
-    """Bytes that steps write to the storage: their ``models`` (texts are small), those of them that
-    can be dropped (``bulk``), the most of these at a time where they are dropped as arms end, and
-    the kept ``checkpoints`` of the largest training."""
+    """Bytes that steps write to the storage: all ``models`` (texts are small), the models among
+    them that can be dropped (``bulk``), the most bytes of such models at a time if they are dropped
+    as arms end (``bulk_at_once``), and the kept ``checkpoints`` of the largest training."""
 
     models: float
     bulk: float
@@ -30,7 +30,8 @@ class Disk:
     checkpoints: float
 
     def needed(self, drop: bool) -> float:
-        """At the most, if what can be dropped is, or not."""
+        """The most bytes at a time. ``drop`` says whether models that can be dropped are dropped as
+        arms end."""
         return self.models + self.checkpoints - (self.bulk - self.bulk_at_once if drop else 0)
 
     def __str__(self) -> str:
@@ -42,7 +43,8 @@ class Disk:
 
 
 def disk_of(missing: Sequence[Step], arms: Sequence[Arm], at_once: int) -> Disk:
-    """Of a plan's missing steps, in the arms' order, so many of which run at a time."""
+    """The disk of a plan's missing steps, if the arms start in their order and ``at_once`` of them
+    run at a time."""
     sizes = {
         step.fingerprint: size for step, shape in _sized(missing) if (size := _saved(step, shape))
     }
@@ -60,9 +62,9 @@ def disk_of(missing: Sequence[Step], arms: Sequence[Arm], at_once: int) -> Disk:
 
 
 def bytes_on_host(missing: Iterable[Step]) -> float:
-    """What steps keep on the host that computes them, at the most: all models of the hub, in 16
-    bits, the kept checkpoints of the largest training, and of the largest model that is written the
-    copy that is read and the one that is being written."""
+    """The most bytes that steps keep on the host that computes them: all models of the hub, in 16
+    bits, the kept checkpoints of the largest training, and two copies of the largest model that is
+    written, one that is read and one that is being written."""
     steps = list(missing)
     models = dict.fromkeys(model for step in steps if (model := model_of(step)))
     of_hub = [one for one in models if not (one.is_untrained or one.content.startswith("sha256:"))]
@@ -76,8 +78,9 @@ def bytes_on_host(missing: Iterable[Step]) -> float:
 
 
 def most_at_once(arms: Sequence[Arm], sizes: Mapping[str, float], at_once: int) -> float:
-    """The most that steps of these sizes, by fingerprint, take together, if each is there from the
-    first arm that has it until the last arm which computes a step that reads it is done."""
+    """The most bytes that steps take together at a time, where ``sizes`` are their bytes by
+    fingerprint and ``at_once`` arms run at a time. A step's bytes are there from the first arm that
+    has it until the last arm that computes a step which reads it is done."""
     first: dict[str, int] = {}
     last: dict[str, int] = {}
     seen: set[str] = set()
@@ -103,7 +106,7 @@ def most_at_once(arms: Sequence[Arm], sizes: Mapping[str, float], at_once: int) 
 
 
 def _sized(steps: Iterable[Step]) -> Iterator[tuple[Step, Shape]]:
-    """Those that write a model, with its shape where that is known."""
+    """Yield the steps that write a model of known shape, and that shape."""
     shapes: dict[Model, Shape | None] = {}
     for step in steps:
         match step:

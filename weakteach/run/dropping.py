@@ -1,4 +1,4 @@
-"""``--drop-sft``: SFT models go when every step of the study that reads them is done."""
+"""``--drop-sft``: drops SFT models once every step of the study that reads them is done."""
 
 import time
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ from weakteach.run.progress import Listing
 
 
 def may_be_read(store: Store, study: str, steps: Sequence[Step]) -> set[str]:
-    """The fingerprints of the bulk of a study's steps that must stay: what its missing steps, and
-    those at work, read; what another study reaches that is not done; and whatever else some
-    process that is at work may be reading.
+    """The fingerprints of the steps whose bulk must stay. These are the steps that the study's
+    missing steps, and those that are being computed, read in bulk; all steps of any other study
+    that is not done; and whatever else a process at work on some other step may be reading.
 
     Raises StorageError for another study whose manifest does not tell its steps.
     """
@@ -39,7 +39,7 @@ def may_be_read(store: Store, study: str, steps: Sequence[Step]) -> set[str]:
         if reached - there:
             staying |= {fingerprint for _, fingerprint in reached}
     for step in busy - own.keys():
-        # A study has all that its steps read, so what reads it is in each that has the step.
+        # A study has all that its steps read, so each study with this step has what it reads.
         having = [reached for reached in others if step in reached]
         if not having:
             return {one.fingerprint for one in steps}
@@ -49,7 +49,7 @@ def may_be_read(store: Store, study: str, steps: Sequence[Step]) -> set[str]:
 
 @dataclass
 class Dropping:
-    """Drops now and then, as the arms of a study end, what none of its steps reads any more."""
+    """Drops the bulk that no step of a study reads any more, now and then as its arms end."""
 
     store: Store
     study: str
@@ -69,7 +69,7 @@ class Dropping:
             self._listing.done(started)
 
     def all_arms_ended(self) -> None:
-        """What could not be dropped before is, and what went is told."""
+        """Drop what could not be dropped before, and print what was dropped and what stays."""
         self._drop()
         if self._gone:
             count, size = len(self._gone), decimal(sum(self._gone.values()))
@@ -90,7 +90,8 @@ class Dropping:
             return 0
 
     def _drop(self) -> None:
-        """A storage that fails now must not stop the study: the next arm's end tries again."""
+        """Drop what nothing may read. A storage that fails must not stop the study: the next arm
+        that ends tries it again."""
         try:
             staying = may_be_read(self.store, self.study, self.steps)
             bulky = [s for s in self.steps if s.bulk and s.fingerprint not in staying]

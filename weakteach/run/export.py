@@ -1,4 +1,4 @@
-"""Labels out: the files that ``weakteach label`` leaves with its user, in his terms.
+"""Exports labels: the files that ``weakteach label`` writes for its user, in the user's terms.
 
 Every column says what it holds in the ``doc`` of its Parquet field. Labels and preferences pass
 through memory a row group at a time.
@@ -30,7 +30,7 @@ from weakteach.steps.labels import WeakLabels
 
 RUN, QUARANTINE, CARD = "run.json", "quarantine.parquet", "README.md"
 LABELS, PREFERENCES = "labels.parquet", "preferences.parquet"
-# What a run that came to its end leaves, and what one that failed may have left, too.
+# Files of a run that came to its end; OUTPUTS adds those that a failed run may have left, too.
 RESULTS = (LABELS, PREFERENCES, "verdict.json", "report.html", *FORMS)
 OUTPUTS = (*RESULTS, CARD, QUARANTINE, RUN)
 
@@ -81,7 +81,8 @@ TOOLS = _field("tools", pa.string(), "The tools that may be called, as JSON; nul
 
 
 def preferences_schema(messages: pa.DataType | None, tools: bool) -> pa.Schema:
-    """Of preferences whose prompt, chosen and rejected are texts or messages of that type."""
+    """The schema of preferences whose prompt, chosen and rejected are messages of the given type
+    or, without one, texts. ``tools`` says whether there is a column for tools."""
     kind = messages or pa.string()
     return pa.schema(
         [
@@ -101,10 +102,11 @@ def preferences_schema(messages: pa.DataType | None, tools: bool) -> pa.Schema:
 
 @dataclass(frozen=True)
 class Exporting:
-    """How labels leave: the teacher's ``temperature`` sets their probabilities, ``weighting`` their
-    weights; pairs of less than ``min_confidence`` or ``min_margin`` are left out of the
-    preferences. ``about`` is what both files say of themselves in their metadata. Preferences are
-    in TRL's conversational form where all pairs have messages, unless wanted ``as_text``."""
+    """How labels are exported. The teacher's ``temperature`` sets their probabilities,
+    ``weighting`` their weights; pairs of less than ``min_confidence`` or ``min_margin`` are left
+    out of the preferences. ``about`` is what both files say of themselves in their metadata.
+    Preferences are in TRL's conversational form if all pairs have messages, unless they are wanted
+    ``as_text``."""
 
     temperature: float
     weighting: Weighting
@@ -135,9 +137,9 @@ class Exporting:
 
 @dataclass(frozen=True)
 class Exported:
-    """Rows that have a label, pairs in the preferences, and pairs left out of these as the teacher
-    is not sure enough. ``mixed`` says that the preferences are texts as some pairs have
-    messages and others none."""
+    """The numbers of rows that have a label, of pairs in the preferences, and of pairs left out of
+    these because the teacher is not sure enough. ``mixed`` says that the preferences are texts
+    because some pairs have messages and others none."""
 
     labels: int
     preferences: int
@@ -148,8 +150,9 @@ class Exported:
 def check_out(
     out: Path, run: Mapping[str, Any], overwrite: bool, inputs: Iterable[str] = ()
 ) -> None:
-    """That the files can be written into the folder, that those there are of the same ``run`` or
-    may be overwritten, and that none of them is one of the ``inputs``. Raises UserError."""
+    """Check that the files can be written into the folder, that results in it are of the same
+    ``run`` or may be overwritten, and that no file to write is one of the ``inputs``. Raises
+    UserError."""
     shown = printable(str(out))
     there = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not there.is_dir():
@@ -177,7 +180,8 @@ def _run_of(out: Path) -> Any:
 
 
 def begin(out: Path, run: Mapping[str, Any]) -> None:
-    """Make the folder and say in it which run its files are of; those of another go."""
+    """Make the folder and write into it which run its files are of. Files of another run, and
+    the verdict's figures of any run, are deleted."""
     out.mkdir(parents=True, exist_ok=True)
     if _run_of(out) != run:
         drop(out, OUTPUTS)
@@ -195,8 +199,9 @@ def drop(out: Path, names: Iterable[str]) -> None:
 def export(
     store: Store, many: Pairs, weak: WeakLabels, out: Path, exporting: Exporting
 ) -> Exported:
-    """Write labels.parquet, one line for each row of the input that has a label, in its order, and
-    preferences.parquet (TRL's columns and more), one for each pair that is sure enough."""
+    """Write labels.parquet, with one line for each row of the input that has a label, in the order
+    of the input, and preferences.parquet (TRL's columns and more), with one line for each pair of
+    which the teacher is sure enough."""
     kind, tools, mixed = None, False, False
     if not exporting.as_text:
         kind, tools, mixed = _messages_of(store, many)
@@ -228,7 +233,7 @@ def export(
 
 
 def least_margin(store: Store, weak: WeakLabels, share: float) -> float:
-    """The margin from which on labels are the ``share`` with the largest margins."""
+    """The least margin among the ``share`` of labels that have the largest margins."""
     margins = np.sort(np.abs(read_labels(store, weak)["margin"].to_numpy()))
     return float(margins[-max(1, round(share * len(margins)))])
 
@@ -267,8 +272,8 @@ def write_quarantine(
 
 
 def quarantine_anew(files: Iterable[Callable[[Path], Any]], out: Path) -> None:
-    """Write quarantine.parquet of files whose pairs are no artifacts. Each function writes the
-    tables of one (``write_pairs``) into a folder."""
+    """Write quarantine.parquet for files whose pairs are not artifacts of the store. Each function
+    writes the tables of one file into a folder, as ``write_pairs`` does."""
     tables = []
     for write in files:
         with TemporaryDirectory(prefix="weakteach-") as name:
@@ -284,8 +289,8 @@ def labeled_rows(store: Store, many: Pairs, weak: WeakLabels) -> Iterator[Labele
     """Each row of the input that has a label, in order: the row (ROW_SCHEMA), its pair with its
     label, and whether it is the first row of that pair.
 
-    Pairs and labels stand in the order of the rows; of pairs that come again, and of these alone,
-    the labels are remembered. Raises DataError for labels in another order.
+    Pairs and labels stand in the order of the rows, so only the labels of pairs that come again
+    are kept in memory. Raises DataError for labels in another order.
     """
     rows = f"{store.path(many)}/rows.parquet"
     repeated = {
@@ -363,7 +368,7 @@ def _key(row: Mapping[str, Any]) -> str:
 
 
 def _texts(pair: Mapping[str, Any]) -> tuple[str, str]:
-    """Chosen and rejected."""
+    """The texts of the chosen and of the rejected response."""
     texts = pair["response_1"], pair["response_2"]
     return texts if pair["choice"] == 1 else texts[::-1]
 

@@ -1,6 +1,7 @@
 """Steps that failed for good, known to all trials of one run, so that each is tried once.
 
-The driver makes the keeper, and it ends with the driver: submitted again, a study tries them again.
+The driver makes the keeper, which ends with the driver: a study that is submitted again tries those
+steps again.
 """
 
 from typing import Any
@@ -22,7 +23,7 @@ class FailureKeeper:
 
 
 def start_keeper() -> Any:
-    """A handle of a new keeper, on the head, where the driver's fate is its own."""
+    """The handle of a new keeper on the head: if the head is lost, so is the driver."""
     head = {"node:__internal_head__": 0.001}
     return ray.remote(FailureKeeper).options(num_cpus=0, resources=head).remote()
 
@@ -42,6 +43,6 @@ class SharedFailures:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of an error, with its class where that says more than ours do."""
+    """The first line of an error's message, or the name of its class if the message is empty."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""The memory of the steps of a plan, and how their trainings are made to fit."""
+"""The memory that the steps of a plan take, and how their trainings are made to fit."""
 
 import math
 from collections.abc import Iterable
@@ -39,10 +39,11 @@ from weakteach.steps.training import (
 
 @dataclass(frozen=True)
 class Footprint:
-    """What steps of a kind take of a device with a model: bytes as they are, and bytes as they are
-    made to fit. ``fit`` is None where no way is found, and for steps that train nothing. ``before``
-    are the bytes that are there before a training is made to fit, which count in the latter.
-    ``loaded`` are the bytes of its host's memory that each of its ``workers`` loads them into."""
+    """The bytes that steps of a kind take of a device with a model: ``whole`` if nothing is done to
+    make them fit, ``fitted`` if they are made to fit. ``fit`` is None where no way is found, and
+    for steps that train nothing. ``before`` are the bytes that are taken before a training is made
+    to fit; ``whole`` and ``fitted`` are not less. ``loaded`` are the bytes that each of the
+    ``workers`` loads into the memory of its host."""
 
     kind: str
     model: str
@@ -60,12 +61,12 @@ class Footprint:
 
     @property
     def read_whole(self) -> bool:
-        """Whether it takes most before it trains."""
+        """Whether it takes the most bytes before it is made to fit and trains."""
         return self.before >= self.fitted
 
     @property
     def how(self) -> str:
-        """In words."""
+        """How a training is made to fit, in words; empty for other steps."""
         if not self.trains:
             return ""
         if self.fit is None:
@@ -75,7 +76,7 @@ class Footprint:
 
     @property
     def remedy(self) -> str:
-        """Where it takes too much."""
+        """What a user can do if it takes too much."""
         if not self.trains:
             return "a smaller --batch-tokens, or another --gpu-type"
         if self.read_whole:
@@ -89,8 +90,9 @@ class Footprint:
 def footprints(
     steps: Iterable[Step], resources: Resources, length: int, room: float | None = None
 ) -> list[Footprint]:
-    """Of each kind of step with each model, the largest, for pairs of ``length`` tokens; models of
-    unknown size are left out. ``room`` are the bytes of a GPU, those of its type without."""
+    """The largest footprint of each kind of step with each model, for pairs of ``length`` tokens.
+    Models of unknown size are left out. ``room`` is the bytes of a GPU; without it, they follow
+    from the GPU's type."""
     found: dict[tuple[str, str], Footprint] = {}
     shapes: dict[Model, Shape | None] = {}
     for step in steps:
@@ -126,7 +128,7 @@ def _footprint(
         max(before, _bytes(training_of(step, shape, resources, length, way), resources))
         for way in (None, fit or last)
     )
-    # Into 4 bits a base is read piece by piece.
+    # A base that is quantized to 4 bits is read piece by piece.
     size = DTYPE_BYTES[step.dtype if rank_of(step) else "float32"]
     loaded = 0.0 if is_over_nf4(step) else float(size * shape.parameters)
     workers = max(1, resources.train_workers)
@@ -138,7 +140,7 @@ def _bytes(memory: Memory, resources: Resources) -> float:
 
 
 def memory_table(found: Iterable[Footprint], resources: Resources) -> Table:
-    """Of each kind of step and way to fit, the model that takes most."""
+    """A table that shows, for each kind of step and way to fit, the model that takes most."""
     device = "GPU" if resources.gpus else "process"
     table = Table(title=f"GiB of a {device}, estimated", title_justify="left")
     for heading in ("step", "largest model", "GiB", "made to fit", "GiB then"):
@@ -156,9 +158,10 @@ def memory_table(found: Iterable[Footprint], resources: Resources) -> Table:
 def plan_memory(
     step: Step, shape: Shape, resources: Resources, length: int, fit: Fit | None = None
 ) -> Memory | None:
-    """What a step takes of one device whose model has that shape, with prompts and responses of
-    ``length`` tokens together; None for steps that use none. A training is made to fit as ``fit``
-    says, not at all without. Generation is its weights and the keys and values of a batch."""
+    """What a step takes of one device if its model has the given shape and a prompt and a response
+    are ``length`` tokens together; None for kinds of steps without an estimate. A training is made
+    to fit as ``fit`` says, or not at all without it. Generation takes the model's weights and the
+    keys and values of a batch."""
     match step:
         case Sft() | Dpo() | RewardHead():
             return training_of(step, shape, resources, length, fit)
@@ -182,7 +185,7 @@ def training_of(
     length: int,
     fit: Fit | None = None,
 ) -> Memory:
-    """What a training takes of one device, as above."""
+    """What a training takes of one device; the parameters are those of ``plan_memory``."""
     tokens, rank = tokens_of(step, resources, length), rank_of(step)
     workers = max(1, resources.train_workers)
     return training_memory(shape, tokens, step.dtype, rank, workers, fit, is_over_nf4(step))

@@ -30,7 +30,8 @@ TRAITS = ("model", "labels", "fraction", "seed")
 
 @dataclass(frozen=True)
 class Garbage:
-    """What can be dropped, and what stays: names of studies, artifacts and their bytes."""
+    """What can be dropped (``items``, and the studies to be ``forgotten``) and what stays: names of
+    ``studies``, the number of artifacts (``kept``) and their bytes."""
 
     items: tuple[Item, ...]
     studies: tuple[str, ...]
@@ -44,12 +45,13 @@ class Garbage:
 
 
 def find_garbage(store: Store, forget: Collection[str] = (), wait: float = SURE_SECONDS) -> Garbage:
-    """What no study reaches but for those to forget, and no process is at work on; ``wait`` is that
-    of ``being_made``.
+    """What no study that stays reaches and no process is at work on; ``wait`` is that of
+    ``being_made``.
 
-    The scratch of a step that a study lacks stays: submitted again, the study goes on from it.
-    Raises StorageError for a study to forget that there is not, for one whose steps cannot be told,
-    and while a step is being made that no kept study has: nobody knows what it reads.
+    The scratch of a step that such a study lacks stays: submitted again, the study goes on from it.
+    Raises StorageError if a study to ``forget`` does not exist, if the steps of a study that stays
+    cannot be told, and while a step is being made that none of these studies has: nobody
+    knows what it reads.
     """
     names = study_names(store)
     if unknown := sorted(set(forget) - set(names)):
@@ -80,8 +82,8 @@ def find_garbage(store: Store, forget: Collection[str] = (), wait: float = SURE_
 
 
 def drop_garbage(store: Store, garbage: Garbage) -> list[Item]:
-    """Forget the studies and delete the items; those that were deleted. What a study that began
-    since they were listed reaches stays, and so does what a process is at work on now."""
+    """Forget the studies and delete the items. Return the items that were deleted. Those stay that
+    are reached by a study that began after they were listed, or that a process is at work on."""
     for study in garbage.forgotten:
         store.delete(study_folder(store, study))
         store.delete(f"{store.root}/.tune/{study}")
@@ -134,7 +136,7 @@ def garbage_table(store: Store, garbage: Garbage) -> Table:
 
 
 def plain(text: str) -> Text:
-    """Without markup or control characters: what a store holds may come from anyone."""
+    """The text without markup or control characters: what a store holds may come from anyone."""
     return Text(printable(text))
 
 
@@ -147,7 +149,8 @@ def age_text(age: timedelta) -> str:
 
 @dataclass(frozen=True)
 class Descriptions:
-    """Short words on artifacts, of the nearest of what they were made of."""
+    """Describes artifacts in a few words, by their own parameters or else those of the nearest
+    artifacts that they were made of."""
 
     store: Store
     _traits: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)

@@ -95,9 +95,9 @@ def show(fingerprint: str, *, storage: Storage = DEFAULT_STORAGE, verbose: Verbo
 
 
 def lineage(store: Store, record: dict[str, Any], tree: Tree, above: tuple[str, ...] = ()) -> Tree:
-    """The record's inputs below it, and theirs below them.
+    """Add the record's inputs to the tree, and below each input its own inputs. Return the tree.
 
-    Raises StorageError if one of them is among those ``above`` it, which no study writes.
+    Raises StorageError if an input is among the records ``above`` it: no study writes such records.
     """
     above = (*above, record["fingerprint"])
     for parent in record["inputs"]:

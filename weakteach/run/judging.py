@@ -1,4 +1,4 @@
-"""How ``weakteach label`` judges its teacher: the steps of its verdict, and which to try next."""
+"""How ``weakteach label`` judges its teacher: the steps of its verdict, and models to try next."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -12,12 +12,12 @@ from weakteach.steps.verdict import CrossFitted, Folds, Training, Verdict, cross
 from weakteach.study.policies import policy_of
 from weakteach.study.presets import LAPTOP, Preset
 
-# What can be had without a hub, from the smallest on.
+# Models that can be had without a hub, the smallest first.
 LADDER = ("opt-45k", "opt-230k", "opt-1m", "smollm2-135m")
 
 
 def training_of(preset: Preset, model: Model, seed: int, dtype: Dtype) -> Training:
-    """How the model becomes a teacher of human labels: by SFT, then DPO."""
+    """How the model becomes a teacher that learns from human labels: by SFT, then DPO."""
     recipes = preset.data.teacher_recipes(str(model))
     documents = preset.pretraining_documents or LAPTOP.pretraining_documents
     start = policy_of(model, documents)
@@ -39,8 +39,8 @@ def verdict_of(
     seed: int,
     dtype: Dtype,
 ) -> Verdict:
-    """The verdict on the model as a teacher of the pairs ``few``, with all that the user asks
-    for."""
+    """The verdict on the model as a teacher that learns from the pairs ``few``, with all that the
+    user asks for."""
     folds = Folds(few.all, max(2, round(1 / judging.held_out)), judging.rounds, seed)
 
     def fitted(of: Model, its_seed: int, shares: Sequence[Fraction] = ()) -> CrossFitted:
@@ -59,5 +59,5 @@ def verdict_of(
 
 
 def larger_than(model: Model) -> tuple[str, ...]:
-    """Larger models to try in its place, the next one first."""
+    """Larger models to try in place of the model, the smallest of them first."""
     return LADDER[LADDER.index(str(model)) + 1 :] if str(model) in LADDER else ()

@@ -1,4 +1,5 @@
-"""``weakteach label``: a verdict on a teacher of a user's few human choices, and its labels.
+"""``weakteach label``: a verdict on a teacher that learns from a user's few human choices, and the
+teacher's labels.
 
 What can be refused is refused here, before Ray starts; ``run/labeling.py`` does the work.
 """
@@ -55,7 +56,7 @@ from weakteach.steps.data import Pairs
 from weakteach.study.policies import policy_of, tokenizers_of
 from weakteach.study.presets import PRESETS, Preset
 
-# One to learn from, and one of another prompt to test with.
+# Prompts with human choices: one to learn from, and one to test with.
 FEWEST_LABELED = 2
 
 
@@ -92,14 +93,14 @@ def label(
     check_out(options.out, run, options.overwrite, inputs.files)
     store = Store(options.storage)
     store.check_writable()
-    ray_address(cluster.address)  # refused before the seconds that Ray takes to import
+    ray_address(cluster.address)  # refuse it before Ray is imported, which takes seconds
 
     console = terminal()
     looked = read_all(console, inputs)
     if not cluster.check:
         begin(options.out, run)
     refuse_unusable(console, store, inputs, looked, models, options, told=not cluster.check)
-    # Of fewer prompts than folds each is a fold.
+    # If there are fewer prompts than folds, each prompt is a fold.
     share = max(judging.held_out, 1 / looked[0].labeled_prompts)
     judging = replace(judging, held_out=share)
 
@@ -147,11 +148,11 @@ class Inputs:
 
 
 def models_of(names: Sequence[str], cluster: Cluster, resources: Resources) -> tuple[Model, ...]:
-    """The teacher and its rivals. Raises UserError unless all of them are at hand, and the cluster
-    file, if there is one, gives what is asked for."""
+    """The teacher and its rivals. Raises UserError unless all of them are at hand and the nodes of
+    the cluster file, if there is one, can hold what is asked for."""
     models = tuple(find_model(name, resolve=False) for name in names)
     needs = Needs(tuple(one for one in models if one.label not in FAMILY), (), (), ())
-    # Whatever the models' context, pairs that are longer go to quarantine.
+    # No context is too short: pairs that are longer go to quarantine.
     problems = check_needs(needs, max_tokens=0)
     refuse_problems(problems + check_cluster_file(cluster.cluster_file, resources))
     return tuple(find_model(name) for name in names) if needs.of_hub else models
@@ -178,8 +179,8 @@ def longest_read(models: Sequence[Model], max_tokens: int) -> int:
 def run_of(
     options: LabelOptions, judging: Judging, models: Sequence[Model], inputs: Inputs
 ) -> dict[str, Any]:
-    """What makes two runs the same: whose files may replace each other, and whose artifacts are
-    the same."""
+    """What is equal in two runs that count as the same run: their artifacts are the same, and the
+    files of one may replace those of the other."""
     few, many, elsewhere = inputs.few, inputs.many, inputs.elsewhere
     return {
         "labeled": few.source.name,
@@ -222,8 +223,8 @@ def refuse_unusable(
     options: LabelOptions,
     told: bool,
 ) -> None:
-    """Raises DataError for files that no teacher can be judged or label by; if ``told``, their
-    quarantine says why. Prints how long their pairs are."""
+    """Raises DataError for files with which no teacher can be judged or can label; if ``told``,
+    their quarantine is written to say why. Prints how long their pairs are."""
     out = options.out if told else None
     with quarantined(out, [_without_lengths(source) for source in inputs.sources]):
         refuse(looked, options.ask_humans)
@@ -235,8 +236,8 @@ def refuse_unusable(
 
 @contextmanager
 def quarantined(out: Path | None, files: Sequence[Callable[[Path], Any]]) -> Iterator[None]:
-    """Where what is done here raises DataError, ``quarantine_anew`` writes into ``out``, if there
-    is one, what is wrong with the rows of the files."""
+    """If the body of the ``with`` raises DataError and there is an ``out``, ``quarantine_anew``
+    writes into it what is wrong with the rows of the files. The error is raised in any case."""
     try:
         yield
     except DataError:
@@ -253,8 +254,8 @@ def missing_of(store: Store, steps: Sequence[Step]) -> list[Step]:
 
 @dataclass(frozen=True)
 class Wanted:
-    """The steps that must be computed, and on what: with ``resources``, or, where a training does
-    not fit these, with as many as are ``needed``."""
+    """The steps that must be computed, and the ``resources`` asked for. ``needed`` are the same
+    with as many training workers as the largest training takes if it does not fit those."""
 
     missing: Sequence[Step]
     needed: Resources
@@ -264,8 +265,8 @@ class Wanted:
 
 
 def refuse_room(wanted: Wanted, store: Store) -> None:
-    """Raises UserError where disk or memory do not hold the steps that are missing, and tells what
-    a cluster file leaves open."""
+    """Raises UserError if the disk, the memory or the nodes of a cluster file do not hold the
+    missing steps. Prints what a cluster file leaves open."""
     missing = wanted.missing
     taken = Taken(
         missing, wanted.needed, wanted.max_tokens,
@@ -277,7 +278,8 @@ def refuse_room(wanted: Wanted, store: Store) -> None:
 
 
 def look_there(wanted: Wanted, console: Console, verbose: bool) -> None:
-    """Say what would wait on a cluster. Raises UserError where its cards hold no step."""
+    """Print what would wait on a cluster. Raises UserError if a missing step does not fit the GPUs
+    or the memory of its nodes."""
     from weakteach.run.cluster import look_at
 
     nodes, waits = look_at(wanted.cluster.address, wanted.needed, verbose)
@@ -287,8 +289,8 @@ def look_there(wanted: Wanted, console: Console, verbose: bool) -> None:
 
 
 def start(wanted: Wanted, console: Console, verbose: bool) -> None:
-    """Start Ray, or join it, and say where its dashboard is and what waits for want of room. Raises
-    UserError where its cards do not hold what is missing."""
+    """Start Ray, or join it, and print where its dashboard is and what waits for lack of room.
+    Raises UserError if a missing step does not fit the GPUs or the memory of its nodes."""
     from weakteach.run.cluster import SECONDS_FOR_NODES, nodes_now, start_ray, what_waits
 
     cluster = wanted.cluster
@@ -302,8 +304,8 @@ def start(wanted: Wanted, console: Console, verbose: bool) -> None:
 
 
 def refuse(looked: Sequence[Looked], ask_humans: int) -> None:
-    """Raises DataError for a file without pairs, for one with too few human choices, and where
-    humans are to be asked but have labeled all."""
+    """Raises DataError for a file without pairs, for one with too few human choices, and if humans
+    are to be asked about pairs to label but have labeled all of them."""
     for found in (one.overview for one in looked):
         if not found.pairs:
             first = next(iter(found.examples.values()), None)
@@ -335,8 +337,8 @@ def refuse(looked: Sequence[Looked], ask_humans: int) -> None:
 def refuse_lengths(
     looked: Sequence[Looked], usable: Sequence[int], model: Model, most: int, max_tokens: int
 ) -> None:
-    """Raises DataError for a file of which the model can read no pair, as far as ``usable`` tells
-    (see ``tell_lengths``)."""
+    """Raises DataError for a file of which the model can read no pair. ``usable`` is what
+    ``tell_lengths`` returns; a file of more pairs than it counts is not refused."""
     for one, count in zip(looked, usable, strict=False):
         if not count and len(one.first) == len(one.pairs):
             why = f"longer than {most} tokens" if most < max_tokens else "longer than --max-tokens"

@@ -67,7 +67,7 @@ class Labeling:
     run: dict[str, Any]
 
     def obtain(self, text: str, step: Step) -> dict[str, Any]:
-        """The facts of the step's record; a line follows the step."""
+        """Obtain the step and return the facts of its record; a line on the console follows it."""
         with following(self.console, text) as progress:
 
             def told(
@@ -79,8 +79,8 @@ class Labeling:
             return facts
 
     def hold(self, steps: Iterable[Step]) -> None:
-        """Keep what the steps are made of from ``gc``, as a study of no experiments does, until it
-        is forgotten."""
+        """Keep the steps, and all that they are made of, from ``gc``: write the manifest of a study
+        without experiments that has these steps. They stay until that study is forgotten."""
         digest = hashlib.sha256(json.dumps(self.run).encode()).hexdigest()
         name = f"label-{digest[:12]}"
         all_steps = tuple((type(step).__name__, step.fingerprint) for step in walk(steps))
@@ -105,14 +105,14 @@ class Labeling:
         )  # fmt: skip
 
     def weak(self, seed: int) -> WeakLabels:
-        """Labels of all pairs by a teacher of all human choices."""
+        """The labels of all pairs to label by a teacher that learns from all human choices."""
         dtype = self.options.dtype or self.preset.dtype
         teacher = training_of(self.preset, self.models[0], seed, dtype)(HumanLabels(self.few.all))
         return WeakLabels(teacher, self.many.all, dtype)
 
 
 def run_labeling(job: Labeling) -> int:
-    """Obtain all steps of a run, tell what they found and write the files; the exit code."""
+    """Obtain all steps of a run, tell what they found and write files. Return the exit code."""
     console, options, verdict = job.console, job.options, job.verdict
     weak = job.weak(options.seed)
     new = NewToTeacher(weak, job.few.all)
@@ -148,8 +148,8 @@ def run_labeling(job: Labeling) -> int:
 
 
 def read_pairs(job: Labeling) -> int:
-    """Read both files, write their quarantine and say what was in them; the number of pairs to
-    label."""
+    """Read both files, write their quarantine and print what was in them. Return the number of
+    pairs to label."""
     store, out = job.store, job.options.out
     files = {"labeled": job.few, "unlabeled": job.many}
     try:
@@ -166,7 +166,7 @@ def read_pairs(job: Labeling) -> int:
 
 
 def judge(job: Labeling, verdict: Verdict) -> None:
-    """Obtain the verdict, and before it what it rests on; a line counts the trainings."""
+    """Obtain the verdict, and before it the labels it rests on; a line counts the trainings."""
     labels = [step for step in walk([verdict]) if isinstance(step, WeakLabels)]
     more = job.judging.shares or job.judging.other_seeds
     fewer = "; --curve 0 and --other-seeds 0 make it fewer" if more else ""
@@ -180,7 +180,7 @@ def judge(job: Labeling, verdict: Verdict) -> None:
 
 
 def judged(job: Labeling, verdict: Verdict, to_label: int) -> LabelRun:
-    """What the verdict says of the teacher, which is to label so many pairs."""
+    """What the verdict says of the teacher, which is to label ``to_label`` pairs."""
     facts, judging = read_facts(job.store, verdict), job.judging
     advice = gate(facts, to_label, judging.min_accuracy, larger_than(job.models[0]))
     path = f"{job.store.path(verdict)}/pairs.parquet"
@@ -202,8 +202,8 @@ def judged(job: Labeling, verdict: Verdict, to_label: int) -> LabelRun:
 
 
 def ask(job: Labeling, asking: AskHumans) -> int:
-    """Write the pairs for humans to label; how many. Files of the same run stay as they are: a
-    person may have filled them in."""
+    """Write the pairs for humans to label, and return how many they are. Files of the same run are
+    not replaced: a person may have filled them in."""
     out, path = job.options.out, f"{job.store.path(asking)}/asked.parquet"
     count: int = job.obtain("choosing pairs for humans", asking)["asked"]
     if not (out / FORMS[0]).exists():

@@ -17,13 +17,15 @@ NAMESPACE = "weakteach"
 
 
 class LeaseKeeper:
-    """Who holds which key until when, by this actor's clock; a holder that is gone runs out."""
+    """Knows who holds which key and until when, by this actor's clock. The lease of a holder that
+    is gone runs out."""
 
     def __init__(self) -> None:
         self._holders: dict[str, tuple[str, float]] = {}
 
     def claim(self, key: str, holder: str, seconds: float) -> bool:
-        """Take a free key, or keep one's own for ``seconds`` more; whether the caller holds it."""
+        """Take a free key, or keep one's own for ``seconds`` more. Return whether the caller holds
+        it."""
         current, until = self._holders.get(key, (holder, 0.0))
         if current != holder and until > time.monotonic():
             return False
@@ -45,7 +47,7 @@ def ray_lease(key: str, wait: float) -> Iterator[None]:
             namespace=NAMESPACE,
             lifetime="detached",
             num_cpus=0,
-            # On the head, or else it would be lost with a spot node, or keep one from being idle.
+            # On the head: it would be lost with a spot node, or keep another node from being idle.
             resources={"node:__internal_head__": 0.001},
             scheduling_strategy="DEFAULT",
             # A keeper that starts anew knows of no holder until each has renewed its lease.

@@ -19,8 +19,8 @@ LOGGER = logging.getLogger(__name__)
 class StudyMetrics:
     """Sets the gauges of one study; made in the driver, under a running Ray.
 
-    What a step took is known when it is done. The cost is that of all device-hours on nodes of one
-    type, for each ``rates`` its own, in the way of a plan's.
+    What a step took counts once it is done. As in a plan, there is a cost for each of the
+    ``rates``: what all device-hours would cost if all of them were on nodes of its type.
     """
 
     def __init__(
@@ -33,9 +33,10 @@ class StudyMetrics:
         self._listing = Listing(store)
 
     def update(self, targets: Iterable[Step], existing: set[str], failed: Collection[str]) -> None:
-        """Given the fingerprints of the steps that exist, and of the targets that failed for good.
+        """Set the gauges, given the fingerprints of the steps that exist and of the targets that
+        failed for good.
 
-        A step that is missing is running, waiting, or failed if only failed targets need it.
+        A missing step counts as failed if only failed targets need it, else as running or waiting.
         """
         self._list()
         for fingerprint in existing - self._device_seconds.keys():
@@ -65,7 +66,7 @@ class StudyMetrics:
         started = time.monotonic()
         try:
             inventory = take_inventory(self._store)
-        except OSError as error:  # what is measured must not end what measures
+        except OSError as error:  # a storage that fails must not end the metrics
             LOGGER.warning("%s cannot be listed: %s", self._store.url, error)
         else:
             staged = (item for item in inventory.items if item.state == State.STAGE)
@@ -82,7 +83,7 @@ def _missing(targets: Iterable[Step], existing: set[str], leave: Collection[str]
 
 @cache
 def _gauges() -> tuple[metrics.Gauge, metrics.Gauge, metrics.Gauge, metrics.Gauge]:
-    """Made once in each process."""
+    """The gauges of steps, device-hours, cost and bytes, made once in each process."""
     return (
         metrics.Gauge("weakteach_steps", "Steps of a study by state", ("study", "state")),
         metrics.Gauge("weakteach_device_hours", "Taken by steps that are done", ("study",)),

@@ -25,8 +25,9 @@ from weakteach.study.policies import model_of
 
 @dataclass(frozen=True)
 class Needs:
-    """Models that are trained or label, golds with the form that they are read in, models of
-    sentences, and sources of pairs; each once, and none that is embedded."""
+    """Models that are trained or that label, gold reward models with the form in which they read
+    pairs, models of sentences, and sources of pairs. Each occurs once; embedded ones are left
+    out."""
 
     models: tuple[Model, ...]
     golds: tuple[tuple[Model, RewardForm], ...]
@@ -35,7 +36,7 @@ class Needs:
 
     @property
     def of_hub(self) -> bool:
-        """Whether the revision of anything is to be looked up on the hub."""
+        """Whether the revision of any model or source is still to be looked up on the hub."""
         models = (*self.models, *(model for model, _ in self.golds), *self.embeddings)
         sources = (source for source in self.sources if isinstance(source, HubSource))
         return any(model.content.endswith(f"@{UNRESOLVED}") for model in models) or any(
@@ -44,7 +45,8 @@ class Needs:
 
 
 def needs_of(grid: Grid, experiments: Iterable[Experiment]) -> Needs:
-    """All models of the grid, whose tokenizers count the pairs, and what its steps use besides."""
+    """The needs of the experiments: all models of the grid, since their tokenizers count the tokens
+    of pairs, and what the experiments' steps use besides."""
     steps = walk(target for arm in arms_of(experiments) for target in arm.targets)
     policies = (*grid.weak, grid.student, *grid.students, *grid.families, *grid.others)
     golds = (
@@ -97,7 +99,7 @@ def _pretrained(policy: Model | Step) -> Model | None:
 
 
 def _values(value: Any, kind: type[Any]) -> Iterator[Any]:
-    """Those of a kind in the fields of a step, but not in the steps that it reads."""
+    """The values of a kind in the fields of a step, but not in the steps that it reads."""
     for _, item in identity_fields(value):
         yield from _within(item, kind)
 

@@ -14,9 +14,9 @@ from weakteach.artifacts.errors import UserError
 from weakteach.models.resources import GIB, GPU_GIB, Resources
 
 ACCELERATOR = "accelerator_type:"
-# Of workers, where a file of ray up tells none: the defaults of Ray's clouds.
+# The most workers where a file of ray up does not tell: the default of Ray's clouds.
 MOST_WORKERS = 2
-# Of what a pod is given.
+# The resources of a pod that are read from a file.
 READ = ("cpu", "memory", "nvidia.com/gpu", "ephemeral-storage")
 QUANTITY = re.compile(r"(\d+\.?\d*(?:e\d+)?)(m|[kMGTP]|[KMGTP]i)?")
 SUFFIXES = {"": 1.0, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
@@ -25,10 +25,10 @@ SUFFIXES |= {f"{letter}i": 1024.0**power for power, letter in enumerate("KMGTP",
 
 @dataclass(frozen=True)
 class NodeType:
-    """A kind of node that a cluster may have: resources of one, how many at most, and the bytes of
-    its disk and memory where they are told. Of all kinds of the same ``together`` there are at most
-    so many nodes. ``unknown`` is what a file does not tell of the resources, since Ray finds it out
-    once a node is there."""
+    """A kind of node that a cluster may have: the resources of one node, the most nodes there may
+    be (``count``), and the bytes of a node's disk and memory where they are told. Of all kinds with
+    the same ``together`` there are at most that many nodes in all. ``unknown`` is what a file does
+    not tell of the resources, since Ray finds it out once a node is there."""
 
     name: str
     resources: Mapping[str, float]
@@ -40,8 +40,8 @@ class NodeType:
 
 
 def nodes_of_file(file: Path) -> list[NodeType]:
-    """The node types of a cluster file of ``ray up``, or of a RayCluster of KubeRay; those that it
-    has none of are left out. Raises UserError."""
+    """The node types in a cluster file of ``ray up``, or in a RayCluster of KubeRay; types of which
+    there can be no node are left out. Raises UserError."""
     try:
         described = yaml.safe_load(file.read_text())
         if described.get("kind") == "RayCluster":
@@ -56,7 +56,8 @@ def nodes_of_file(file: Path) -> list[NodeType]:
 
 
 def _nodes_of_types(described: Mapping[str, Any]) -> Iterator[NodeType]:
-    """The head, and of each kind as many workers as the file has, or else the whole cluster."""
+    """Yield the head, and each kind of workers with the most nodes that the file allows of the kind
+    or, if it does not tell, of the whole cluster."""
     most, head = int(_or(described.get("max_workers"), MOST_WORKERS)), described["head_node_type"]
     for name, kind in described["available_node_types"].items():
         resources = kind.get("resources") or {}
@@ -80,7 +81,7 @@ def _unknown(resources: Mapping[str, float]) -> Literal["", "resources", "GPU ty
 
 
 def _disk(config: Mapping[str, Any]) -> float | None:
-    """Bytes of the first disk of a node of AWS, Google Cloud or Azure, whose GB are all GiB."""
+    """Bytes of the first disk of a node of AWS, Google Cloud or Azure, which all count in GiB."""
     sizes = [disk["Ebs"]["VolumeSize"] for disk in config.get("BlockDeviceMappings", ())]
     sizes += [disk["initializeParams"]["diskSizeGb"] for disk in config.get("disks", ())]
     sizes += [size for size in [config.get("azure_arm_parameters", {}).get("osDiskSize")] if size]
@@ -88,7 +89,8 @@ def _disk(config: Mapping[str, Any]) -> float | None:
 
 
 def _node_of_group(group: Mapping[str, Any]) -> NodeType:
-    """Of the group's pods: what their first container is given, and what Ray is told besides."""
+    """The node type of a group's pods: what their first container is given, and the resources that
+    Ray is told besides."""
     container = group["template"]["spec"]["containers"][0].get("resources") or {}
     limits, requests = (
         {name: _quantity(text) for name, text in (container.get(of) or {}).items() if name in READ}
@@ -117,8 +119,8 @@ def _quantity(text: Any) -> float:
 
 
 def nodes_of_ray(alive: Iterable[Mapping[str, Any]]) -> list[NodeType]:
-    """The nodes of a running cluster, as ``ray.nodes()`` lists them; one that scales up by itself
-    may get others, which its file tells."""
+    """The nodes of a running cluster, as ``ray.nodes()`` lists them. A cluster that scales up by
+    itself may get nodes of other kinds, of which only its file tells."""
     return [
         NodeType(str(node.get("NodeName")), node["Resources"], 1, memory=_memory(node["Resources"]))
         for node in alive
@@ -127,16 +129,16 @@ def nodes_of_ray(alive: Iterable[Mapping[str, Any]]) -> list[NodeType]:
 
 
 def _memory(resources: Mapping[str, float]) -> float | None:
-    """Bytes of a node's memory: Ray sets a part of it aside for objects. Where Ray was told a
-    number, this is more than there is, and nothing is refused that has room."""
+    """Bytes of a node's memory, with the part that Ray sets aside for objects. Where Ray was told
+    how much memory there is, the sum is more than that, so nothing is refused that has room."""
     if "memory" not in resources:
         return None
     return resources["memory"] + resources.get("object_store_memory", 0.0)
 
 
 def smallest_card(nodes: Iterable[NodeType], resources: Resources) -> float | None:
-    """Bytes that a worker has of the smallest GPU that may become its own, where no type is asked
-    for, of those nodes whose type is known; None without such."""
+    """Bytes that a worker has of the smallest GPU on which it may be placed, of the nodes whose GPU
+    type is known. None if there is no such node, if a type is asked for, or without GPUs."""
     if resources.gpu_type or not resources.gpus:
         return None
     able = (node for node in nodes if node.resources.get("GPU", 0) >= resources.gpus)
@@ -145,7 +147,7 @@ def smallest_card(nodes: Iterable[NodeType], resources: Resources) -> float | No
 
 
 def _card(node: NodeType) -> float:
-    """GiB of one of its GPUs; the most where it goes by several names (A100, A100-80G). 0 where
-    none is known."""
+    """GiB of one of a node's GPUs: the most if the GPU goes by several names (A100, A100-80G), 0 if
+    none of them is known."""
     names = (name.removeprefix(ACCELERATOR) for name in node.resources if ACCELERATOR in name)
     return max((GPU_GIB.get(name, 0.0) for name in names), default=0.0)

@@ -32,7 +32,7 @@ DEFAULT_TEACHER = "opt-230k"
 
 
 def _group(name: str, place: int) -> Parameter:
-    """Flattens a dataclass into options that stand together in ``--help``."""
+    """The parameter that flattens a dataclass into options which stand together in ``--help``."""
     return Parameter(name="*", group=Group(name, sort_key=place))
 
 
@@ -172,8 +172,8 @@ class Cost:
 
 @cache
 def overrides(of: type[Any]) -> Any:
-    """A type whose values are dicts with some of the fields of a dataclass: those that a user
-    gave, each an option with the field's docstring as help."""
+    """A type of dicts that hold those fields of a dataclass which a user gave. Each field is an
+    option with the field's docstring as help."""
     said = {item.arg_name: item.description for item in parse_from_object(of).params}
     hints = get_type_hints(of, include_extras=True)
     options = {
@@ -201,7 +201,7 @@ else:
 
 
 def resources_of(preset: Preset, given: dict[str, Any] | None) -> Resources:
-    """The preset's resources, but for what the user gave. Raises UserError."""
+    """The preset's resources, overridden by what the user gave. Raises UserError."""
     given = dict(given or {})
     if given.get("gpu_type") == "any":
         given["gpu_type"] = ""

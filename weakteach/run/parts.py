@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from weakteach.study.measures import Arm
 
-if TYPE_CHECKING:  # scipy, which plans do not wait for
+if TYPE_CHECKING:  # imports scipy, which is slow and which plans do without
     from weakteach.results.findings import Findings
 
 SPENT = "The budget is spent: the same command with a larger --budget goes on from here."
@@ -23,7 +23,7 @@ def deadline_of(budget: float | None) -> float:
 class Part:
     """The arms of a study that are computed now. No arm starts after ``deadline`` (seconds since
     the epoch). ``computed`` counts the steps that earlier parts computed in this run, ``failures``
-    are theirs."""
+    are the reasons, by fingerprints of steps, for which steps of those parts failed."""
 
     arms: list[Arm]
     deadline: float = math.inf
@@ -33,8 +33,9 @@ class Part:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a study, or a part of it, ended: ``interrupted`` by a Ctrl-C or a SIGTERM; ``late`` arms
-    were not started, ``failures`` are reasons by fingerprints of steps."""
+    """How a study, or a part of it, ended. ``interrupted`` says that a Ctrl-C or a SIGTERM ended
+    it, ``late`` counts the arms that were not started before the deadline, and ``failures`` are
+    reasons by fingerprints of steps."""
 
     computed: int
     findings: "Findings"

@@ -34,7 +34,7 @@ from weakteach.study.presets import Scale
 
 # Floating-point operations per parameter and token: a forward pass, and one with its backward.
 FORWARD, TRAIN = 2, 6
-# Of the documents that embedded models are pretrained on, in the mean and with padding.
+# Mean tokens, with padding, of a document that embedded models are pretrained on.
 DOCUMENT_TOKENS = 55
 # Records of steps of one kind and model that are read to tell how long such a step takes.
 ENOUGH_RECORDS = 16
@@ -43,8 +43,8 @@ CPU = "CPU core"
 
 @dataclass(frozen=True)
 class PlanRow:
-    """Steps of one kind: uses over all arms, different ones, those that exist, and the estimated
-    device-seconds of those that are missing."""
+    """Steps of one kind: how often all arms use them, how many different ones there are, how many
+    of these exist, and the estimated device-seconds of those that are missing."""
 
     kind: str
     used: int
@@ -56,8 +56,8 @@ class PlanRow:
 @dataclass(frozen=True)
 class Plan:
     """The unique steps of a study by kind. ``unsized`` are the models of missing steps whose size
-    is not known: their steps count as nothing. ``missing`` are the steps to compute, after their
-    inputs, ``estimates`` their device-seconds by fingerprint."""
+    is not known: the estimates of such steps are 0. ``missing`` are the steps to compute, each
+    after its inputs, and ``estimates`` are their device-seconds by fingerprint."""
 
     arms: int
     rows: tuple[PlanRow, ...]
@@ -88,8 +88,8 @@ class Plan:
 
 
 def make_plan(arms: Iterable[Arm], store: Store, scale: Scale) -> Plan:
-    """Count the steps of the arms; estimate how long each missing one takes, by steps of its kind
-    and model that the plan's device has computed, or else by ``seconds_of``."""
+    """Count the steps of the arms, and estimate how long each missing one takes: by the times of
+    steps of its kind and model that the plan's device has computed, or else by ``seconds_of``."""
     arms = list(arms)
     per_arm = [walk(arm.targets) for arm in arms]
     unique = walk(target for arm in arms for target in arm.targets)
@@ -114,8 +114,9 @@ def make_plan(arms: Iterable[Arm], store: Store, scale: Scale) -> Plan:
 def _times(
     store: Store, there: Iterable[Step], wanted: Iterable[Step], scale: Scale
 ) -> Iterator[tuple[Step, float]]:
-    """Some steps that such a device has computed, of the kinds and models of those that are wanted
-    and have an estimate, and their device-seconds."""
+    """Yield existing steps that the scale's device has computed, and their device-seconds. They are
+    of the kinds and models of ``wanted`` steps that have an estimate, at most ENOUGH_RECORDS of
+    each."""
     kinds = {kind_of(step) for step in wanted if seconds_of(step, scale)}
     by_kind: dict[tuple[str, str], list[Step]] = {}
     for step in there:
@@ -137,15 +138,16 @@ def device_of(record: Mapping[str, Any]) -> str:
 
 
 def kind_of(step: Step) -> tuple[str, str]:
-    """Its class and the model that it computes with."""
+    """The name of a step's class and that of the model that it computes with, if there is one."""
     model = model_of(step)
     return type(step).__name__, model.label if model else ""
 
 
 def measured(took: Iterable[tuple[Step, float]], scale: Scale) -> Callable[[Step], float]:
-    """An estimate of a step's seconds by those that steps of its kind and model took: as many times
-    its ``seconds_of`` as they took of theirs, or their mean where that is 0. For a step of another
-    kind or model it is ``seconds_of``."""
+    """A function that estimates a step's seconds by those that steps of its kind and model took: it
+    multiplies the step's ``seconds_of`` by the ratio of what those steps took to the sum of their
+    ``seconds_of``. Where that sum is 0, it gives the mean of what they took, and for a step of
+    another kind or model ``seconds_of``."""
     seconds: dict[tuple[str, str], list[float]] = {}
     estimates: dict[tuple[str, str], float] = {}
     for step, one in took:
@@ -196,9 +198,9 @@ def hours_text(hours: float) -> str:
 
 
 def seconds_of(step: Step, scale: Scale) -> float:
-    """Estimated device-seconds of a step: its operations over the scale's speed, and, where tokens
-    are drawn one after the other, the steps of decoding, in each of which every layer is called.
-    Sizes of data are the scale's until they are known."""
+    """Estimated device-seconds of a step: its operations over the scale's speed and, where tokens
+    are drawn one after the other, the steps of decoding, each of which calls every layer. The sizes
+    of data are those of the scale."""
     seconds = operations(step, scale) / scale.flops_per_second
     model = model_of(step)
     if isinstance(step, Generate) and model and (size := parameters(model)):
@@ -243,7 +245,7 @@ def operations(step: Step, scale: Scale) -> float:
 
 
 def model_of(step: Step) -> Model | None:
-    """The model that a step trains or runs, if it does."""
+    """The model that a step trains or runs; None if it does neither."""
     match step:
         case Pretrained():
             return step.model
@@ -262,7 +264,7 @@ def model_of(step: Step) -> Model | None:
 
 
 def _examples(step: Sft | Dpo | RewardHead, scale: Scale) -> float:
-    """Pairs that training reads at most, an epoch's pairs counted again in the next."""
+    """The most pairs that a training reads, where each epoch counts its pairs again."""
     schedule = step.recipe.schedule
     if isinstance(step.as_long_as, Dpo):
         return _examples(step.as_long_as, scale)
@@ -272,7 +274,8 @@ def _examples(step: Sft | Dpo | RewardHead, scale: Scale) -> float:
 
 
 def _labeled_pairs(labels: Labels, scale: Scale) -> float:
-    """An estimate; views that keep the matched or the mismatched pairs count as a whole."""
+    """The estimated number of labeled pairs. Views that keep the matched or the mismatched pairs
+    count as if they kept all."""
     share = float(labels.share) if isinstance(labels, TopMargin) else 1.0
     return share * _pairs(labels.part, scale)
 

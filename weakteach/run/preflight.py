@@ -1,6 +1,6 @@
-"""What would fail later, found before Ray starts and before money is spent.
+"""Finds what would fail later, before Ray starts and before money is spent.
 
-Each check takes values and gives problems; none of them loads weights.
+Each check takes values and returns problems; none of them loads weights.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -53,8 +53,8 @@ def problem_table(problems: Sequence[Problem]) -> Table:
 
 
 def _said(where: str, check: Callable[[], Any]) -> tuple[Any, list[Problem]]:
-    """What the check gives, and its one error as a problem: the sentence and, after its first
-    colon, the remedy."""
+    """What the check returns, and the UserError that it raises, if any, as a problem: what is wrong
+    is the error's message up to its first colon, the remedy is the rest."""
     try:
         return check(), []
     except UserError as error:
@@ -63,9 +63,9 @@ def _said(where: str, check: Callable[[], Any]) -> tuple[Any, list[Problem]]:
 
 
 def check_models(models: Iterable[Model], max_tokens: int) -> list[Problem]:
-    """Of models that are trained or labeled with: that each is there, may be fetched, has weights
-    of a language model that can be trained, a tokenizer with EOS, and a context of ``max_tokens``.
-    """
+    """Check models that are trained or that label: that each exists and may be fetched, and has
+    weights of a language model that can be trained, a tokenizer with EOS, and a context of
+    ``max_tokens``."""
     problems: list[Problem] = []
     for model in dict.fromkeys(models):
         found, why = _found(model)
@@ -74,8 +74,9 @@ def check_models(models: Iterable[Model], max_tokens: int) -> list[Problem]:
 
 
 def check_golds(golds: Iterable[tuple[Model, RewardForm]]) -> list[Problem]:
-    """Of reward models with the form that they are read in: as above, a head with one output, and
-    a chat template where it is needed."""
+    """Check reward models, given with the form in which they read pairs: that each exists and may
+    be fetched, and has a tokenizer that fits the form (with EOS for texts, with a chat template for
+    chats) and a head with one output."""
     problems: list[Problem] = []
     for model, form in dict.fromkeys(golds):
         found, why = _found(model)
@@ -84,7 +85,8 @@ def check_golds(golds: Iterable[tuple[Model, RewardForm]]) -> list[Problem]:
 
 
 def check_embeddings(models: Iterable[Model]) -> list[Problem]:
-    """Of models of sentences: that each is there and may be fetched, and the library installed."""
+    """Check models of sentences: that each exists and may be fetched, and that the library for them
+    is installed."""
     problems: list[Problem] = []
     for model in dict.fromkeys(models):
         found, why = _found(model)
@@ -98,7 +100,8 @@ def check_embeddings(models: Iterable[Model]) -> list[Problem]:
 
 
 def _found(model: Model) -> tuple[Model, list[Problem]]:
-    """The model at its revision of now, if that was not looked up."""
+    """The model, with its current revision if none was looked up before, and the problem in looking
+    it up, if there is one."""
     if model.content.endswith(f"@{UNRESOLVED}"):
         return _said(model.label, lambda: find_model(model.label))
     return model, []
@@ -124,7 +127,7 @@ def _check_files(
 
 
 def _small_files(model: Model) -> Path:
-    """Config and tokenizer of a model, fetched without its weights."""
+    """The folder of a model's config and tokenizer, which are fetched without its weights."""
     if model.content.startswith("sha256:"):
         return Path(model.location)
     return fetch(model, [CONFIG, *TOKENIZER_FILES])
@@ -186,7 +189,7 @@ def _check_head(name: str, config: Config) -> Problems:
 
 
 def _check_class(name: str, config: Config, loader: str, known: Collection[str]) -> Problems:
-    """That a class of transformers, one that comes with the library, loads the model."""
+    """Check that the class ``loader`` of transformers loads the model without code of its own."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES  # as above
 
     kind, own = config.get("model_type"), config.get("auto_map") or ()
@@ -201,8 +204,8 @@ def _check_class(name: str, config: Config, loader: str, known: Collection[str])
 
 
 def check_source(data: str, find: Callable[[], Any]) -> list[Problem]:
-    """That the source of pairs is there, with a split and columns that hold pairs: its first rows
-    are read. ``find`` makes the source."""
+    """Check that the source of pairs exists and has a split and columns that hold pairs: its first
+    rows are read. ``find`` makes the source."""
     source, found = _said(data, find)
     if found:
         return found
@@ -218,7 +221,7 @@ def check_source(data: str, find: Callable[[], Any]) -> list[Problem]:
 
 
 def check_nf4(resources: Resources) -> list[Problem]:
-    """That there are GPUs, and the library, for bases in 4 bits."""
+    """Check that there are the GPUs and the library that bases in 4 bits need."""
     where, found = "--lora-base nf4", []
     if not resources.gpus:
         found.append(Problem(where, "a base in 4 bits needs a CUDA GPU", "--gpus 1"))

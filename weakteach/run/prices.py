@@ -33,7 +33,8 @@ class Checked(BaseModel):
 
 
 class NodeType(Checked):
-    """A machine of a cloud: its device, how many it has, and the price of the node in an hour."""
+    """A machine of a cloud: its kind of device, how many of these it has, and what the whole node
+    costs in an hour."""
 
     cloud: str
     device: str
@@ -42,13 +43,14 @@ class NodeType(Checked):
     spot: Price | None = None
 
     def paid(self, workers: Workers) -> float:
-        """Of the node, in an hour."""
+        """The price of the node in an hour; a node without a spot price is paid on demand."""
         return self.on_demand if workers == "on_demand" or self.spot is None else self.spot
 
 
 class Prices(Checked):
-    """``speed[reference][device]``: how fast a device is, as a multiple of the one that a plan
-    counts its hours in. ``workers`` says which price is paid. ``nodes`` are named by their type."""
+    """A price table. ``speed[reference][device]`` is how fast a device is, as a multiple of the
+    reference, in whose hours a plan counts. ``workers`` says which price is paid. ``nodes`` are
+    named by their type."""
 
     currency: str
     workers: Workers
@@ -73,7 +75,8 @@ class Rate:
 
 @dataclass(frozen=True)
 class Cost:
-    """What the missing steps of a plan take on nodes of one type, all devices of them at work."""
+    """What the missing steps of a plan take on nodes of one type, if all devices of the nodes are
+    at work all the time."""
 
     name: str
     node: NodeType
@@ -107,15 +110,15 @@ def read_prices(file: Path | None = None) -> Prices:
 
 @dataclass(frozen=True)
 class Tariff:
-    """The node types that could run a study, by name, and its prices. ``device`` is the one that
-    the study's hours are counted in."""
+    """The node types that could run a study, by name, and the price table that they are from.
+    ``device`` is the device in whose hours the study is counted."""
 
     prices: Prices
     device: str
     nodes: Mapping[str, NodeType]
 
     def costs(self, device_hours: float) -> tuple[Cost, ...]:
-        """On each of the node types."""
+        """What the hours cost on each of the node types."""
         speeds = self.prices.speed.get(self.device, {})
         return tuple(
             _cost(name, node, device_hours / speeds[node.device])
@@ -136,8 +139,8 @@ class Tariff:
 def tariff_of(
     device: str, prices: Prices, gpu_type: str = "", node_types: Iterable[str] = ()
 ) -> Tariff:
-    """Of all node types with a device whose speed is known, but for those without the GPU asked for
-    or not among ``node_types``.
+    """The tariff of all node types with a device whose speed is known, except those without the GPU
+    asked for and, if there are ``node_types``, those that are not among them.
 
     Raises PriceError for a node type that is unknown or cannot run the study.
     """
@@ -160,7 +163,7 @@ def tariff_of(
 
 
 def rates(found: Iterable[Cost], prices: Prices) -> tuple[Rate, ...]:
-    """Of the node types of a plan's costs."""
+    """The rates of the node types in a plan's costs."""
     return tuple(
         Rate(cost.name, prices.currency, cost.node.paid(prices.workers) / cost.node.devices)
         for cost in found
@@ -168,7 +171,7 @@ def rates(found: Iterable[Cost], prices: Prices) -> tuple[Rate, ...]:
 
 
 def check_cost(plan: Plan, tariff: Tariff, most: float) -> None:
-    """Raise CostError if the study could cost more than ``most``: on the dearest of the node types,
+    """Raise CostError if the study would cost more than ``most`` on the dearest of the node types,
     or if its cost cannot be told."""
     if plan.unsized:
         raise CostError(

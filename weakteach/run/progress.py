@@ -20,13 +20,13 @@ from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Store
 
 LOGGER = logging.getLogger(__name__)
-# A step that tells nothing new for so long has much to do, or waits: that is shown.
+# A step that tells nothing new for so long has much to do, or waits: its silence is shown.
 QUIET_SECONDS = 60.0
 WAITS = "waits for a device"
 
 
 class Listing:
-    """When a storage may be listed again: rarely, and for a small share of the time.
+    """Tells when a storage may be listed again: rarely, so that it takes a small share of the time.
 
     A bucket answers and charges by the request, so it is asked less often than a file system.
     """
@@ -42,14 +42,14 @@ class Listing:
         return time.monotonic() >= self._next
 
     def done(self, started: float) -> None:
-        """The listing that began then, by the monotonic clock, has ended, or failed."""
+        """Note that the listing that began at ``started`` (monotonic clock) has ended or failed."""
         now = time.monotonic()
         self._next = now + max(self._seconds, (now - started) / self.SHARE)
 
 
 class Existing:
-    """Which of a study's steps exist: those that did, those that trials tell, and now and then, as
-    another study may compute some too, what a listing says."""
+    """Knows which of a study's steps exist: those that existed at first, those that trials report
+    and, as another study may compute some too, those that are found by a listing now and then."""
 
     def __init__(self, store: Store, steps: list[Step], existing: set[str]) -> None:
         self._store, self._steps, self._existing = store, steps, set(existing)
@@ -60,7 +60,7 @@ class Existing:
         self._existing.add(fingerprint)
 
     def look(self) -> set[str]:
-        """Their fingerprints. A storage that does not answer now is asked again later."""
+        """Their fingerprints. A storage that does not answer is asked again by a later call."""
         if self._listing.due:
             started = time.monotonic()
             try:
@@ -72,13 +72,13 @@ class Existing:
 
 
 def doing_of(step: Step, done: int, total: int, waits: bool) -> str:
-    """What a trial that computes the step says."""
+    """What a trial that computes the step says it is doing, such as ``Dpo 16/64``."""
     parts = [type(step).__name__, f"{done}/{total}" if total else "", WAITS if waits else ""]
     return " ".join(part for part in parts if part)
 
 
 class Doing:
-    """What trials say that they do, and since when each has said nothing else."""
+    """What trials say they are doing, and since when each has said the same."""
 
     def __init__(self) -> None:
         self._said: dict[str, tuple[str, float]] = {}
@@ -97,8 +97,9 @@ class Doing:
 
 
 class Following:
-    """A progress bar of the study's steps, looked up while the body runs; beside it what the trials
-    are doing. An error of a look ends neither the body nor the bar."""
+    """A progress bar of the study's steps, kept up to date while the body of a ``with`` runs, with
+    what the trials are doing beside it. An error in looking up the steps ends neither the body nor
+    the bar."""
 
     def __init__(
         self,
@@ -141,5 +142,5 @@ class Following:
     def _show(self, doing: str) -> None:
         try:
             self._progress.update(self._task, completed=self._look(), description=doing)
-        except Exception:  # what follows a study must not end before it
+        except Exception:  # the bar must not end before the study
             LOGGER.exception("progress")

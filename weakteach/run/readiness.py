@@ -1,4 +1,6 @@
-"""Whether all is there that a run needs; asked before Ray starts, and by ``--check`` alone."""
+"""Checks, before Ray starts, that everything a run needs is there. With ``--check``, nothing is
+started afterwards.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -58,12 +60,12 @@ def refuse(problems: Sequence[Problem]) -> None:
 
 
 def check_needs(needs: Needs, max_tokens: int) -> list[Problem]:
-    """Models, golds and data: of those of the hub their listing, small files and first rows are
-    fetched."""
+    """Check models, golds and data. Of those that are on the hub, the listing, small files and
+    first rows are fetched."""
     if needs.of_hub:
         count = len(needs.models) + len(needs.golds) + len(needs.embeddings) + len(needs.sources)
         terminal().print(f"Looking at {count} models and data sets before anything starts.")
-    with _without_bars() if needs.of_hub else nullcontext():  # of files that are small
+    with _without_bars() if needs.of_hub else nullcontext():  # the files are small
         problems = check_models(needs.models, max_tokens)
         problems += check_golds(needs.golds) + check_embeddings(needs.embeddings)
     for source in needs.sources:
@@ -91,13 +93,13 @@ def _at_revision(source: Source) -> Source:
 
 
 def check_cluster_file(file: Path | None, resources: Resources) -> list[Problem]:
-    """That the nodes of a cluster file can hold what is asked for. Raises UserError for a file that
-    is none."""
+    """Check that the nodes of a cluster file can hold what is asked for. Raises UserError for a
+    file that is no cluster file."""
     return check_cluster(file.name, nodes_of_file(file), resources) if file else []
 
 
 def tell_open_questions(file: Path | None, resources: Resources) -> None:
-    """Print what a cluster file leaves open. Raises UserError for a file that is none."""
+    """Print what a cluster file leaves open. Raises UserError if it is no cluster file."""
     if file:
         for line in open_questions(file.name, nodes_of_file(file), resources):
             terminal().print(line, soft_wrap=True)
@@ -105,9 +107,9 @@ def tell_open_questions(file: Path | None, resources: Resources) -> None:
 
 @dataclass(frozen=True)
 class Taken:
-    """What the ``missing`` steps of a run take: ``resources`` are those of the step that asks for
-    most, ``footprints`` are on a device. The bytes are ``written`` to the storage and kept
-    ``on_host``."""
+    """What the ``missing`` steps of a run take. ``resources`` are those of the step that asks for
+    most, ``footprints`` tell what is taken of a device, and ``written`` and ``on_host`` are the
+    bytes that are written to the storage and kept on a host."""
 
     missing: Sequence[Step]
     resources: Resources
@@ -123,9 +125,9 @@ def loads_of(footprints: Iterable[Footprint]) -> list[tuple[str, float, int]]:
 
 
 def check_run(taken: Taken, store: Store, where: Cluster) -> list[Problem]:
-    """That steps fit the memory of a GPU and of a host, and what they write and keep the storage
-    and the disks of hosts: those of a cluster's file, or this machine. Raises UserError for a file
-    that is none."""
+    """Check that steps fit the memory of a GPU and of hosts, and that the storage and the disks of
+    hosts have room for what they write and keep. The hosts are the nodes of a cluster file or this
+    machine. Raises UserError for a file that is no cluster file."""
     problems = check_footprints(taken.footprints, taken.resources)
     if store.is_local:
         problems += check_disk(store.url, free_bytes(Path(store.root)), taken.written)
@@ -145,7 +147,7 @@ def _check_file(file: Path, taken: Taken) -> list[Problem]:
 
 
 def _check_machine(taken: Taken, store: Store) -> list[Problem]:
-    """This machine, on which Ray is to start."""
+    """Check this machine, on which Ray is to start."""
     hosts = [Host("this machine", memory_here())]
     problems = check_host_memory("this machine", hosts, loads_of(taken.footprints))
     if store.is_local:
@@ -158,7 +160,7 @@ def _check_machine(taken: Taken, store: Store) -> list[Problem]:
 def check_nodes(
     nodes: Sequence[NodeType], missing: Sequence[Step], resources: Resources, max_tokens: int
 ) -> list[Problem]:
-    """That steps fit the cards and the memory of nodes that are there."""
+    """Check that steps fit the GPUs and the memory of nodes that are there."""
     found = footprints(missing, resources, max_tokens)
     return [
         *check_cards(nodes, missing, resources, max_tokens),
@@ -169,8 +171,8 @@ def check_nodes(
 def check_cards(
     nodes: Sequence[NodeType], missing: Iterable[Step], resources: Resources, max_tokens: int
 ) -> list[Problem]:
-    """That steps fit the smallest card of nodes on which they may be placed, as far as its type is
-    known, where no type of GPU is asked for."""
+    """Check, if no type of GPU is asked for, that steps fit the smallest GPU on which they may be
+    placed, of the nodes whose GPU type is known."""
     if (room := smallest_card(nodes, resources)) is None:
         return []
     return check_footprints(footprints(missing, resources, max_tokens, room), resources, room)
@@ -179,5 +181,6 @@ def check_cards(
 def check_footprints(
     taken: Iterable[Footprint], resources: Resources, room: float | None = None
 ) -> list[Problem]:
-    """That steps, as they are made to fit, fit the memory of a GPU, or ``room`` bytes of one."""
+    """Check that steps, once they are made to fit, take no more than the memory of a GPU of the
+    type asked for or, if it is given, ``room``, in bytes."""
     return check_memory([(one.name, one.fitted, one.remedy) for one in taken], resources, room)

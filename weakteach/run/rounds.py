@@ -28,8 +28,8 @@ from weakteach.study.presets import Scale
 
 @dataclass(frozen=True)
 class Rounds:
-    """A study over all seeds that its rounds may take, in their order; ``sizes`` are the parameters
-    of models by name."""
+    """A study over all ``seeds`` that its rounds may take, in the order in which they take them.
+    ``sizes`` are the numbers of parameters of models, by name."""
 
     universe: Sequence[Experiment]
     seeds: tuple[int, ...]
@@ -39,14 +39,15 @@ class Rounds:
     _seconds: dict[str, float] = field(default_factory=dict)
 
     def survey(self, failed: Mapping[str, str]) -> Survey:
-        """How far the study is, by the artifacts that there are now."""
+        """How far the study is, by the artifacts that exist and the measures that ``failed``."""
         return survey(self.universe, Outcomes(self.store), self.sizes, self.seeds, failed)
 
     def plan(self, wanted: Sequence[Experiment]) -> Plan:
         return make_plan(arms_of(wanted), self.store, self.scale)
 
     def seconds(self, missing: Iterable[Step], done: Sequence[Experiment]) -> float:
-        """Of these steps, one after the other, by what those done took (see ``plan.measured``)."""
+        """Estimated seconds of the ``missing`` steps, one after the other, by what the steps of the
+        ``done`` experiments took (see ``plan.measured``)."""
         steps = _steps(done)
         existing = self.store.existing(steps)
         took = ((step, self._took(step)) for step in steps if step.fingerprint in existing)
@@ -54,7 +55,7 @@ class Rounds:
         return sum(estimate(step) for step in missing)
 
     def arms(self, found: Survey) -> list[Arm]:
-        """Those of the round that comes next, in the order in which they start."""
+        """The arms of the round that comes next, in the order in which they start."""
         return longest_first(arms_of(found.wanted), self.plan(found.wanted).seconds)
 
     def _took(self, step: Step) -> float:
@@ -64,8 +65,8 @@ class Rounds:
         return self._seconds[step.fingerprint]
 
     def sentence(self, found: Survey, at_once: int, tariff: Tariff | None = None) -> str:
-        """Where the questions stand, the round that comes next, and what it takes; by a ``tariff``
-        in money, too."""
+        """Sentences on where the questions stand, the round that comes next, and what that takes;
+        with a ``tariff``, in money, too."""
         stands = standing_sentence(found)
         number = found.number
         if number is None:
@@ -83,7 +84,8 @@ class Rounds:
         )
 
     def table(self, found: Survey, at_once: int, tariff: Tariff) -> Table:
-        """The rounds to come, and what they take at most: if no more is decided or given up."""
+        """A table of the rounds to come and the most that they take: what they take if no further
+        question is decided or given up."""
         table = Table(title="Rounds, at most", title_justify="left")
         for heading in ("round", "seeds", "share of error", "arms", "steps", "time", tariff.money):
             table.add_column(heading, justify="right")
@@ -112,7 +114,7 @@ def _steps(experiments: Sequence[Experiment]) -> list[Step]:
 
 
 def standing_sentence(found: Survey) -> str:
-    """What is decided, given up and open."""
+    """How many and which questions are decided, given up and open."""
     decided = _named(found, lambda one: one.decided)
     given_up = _named(found, lambda one: one.given_up)
     open_ = _named(found, lambda one: one.open)
@@ -126,8 +128,8 @@ def _named(found: Survey, of: Callable[[Standing], bool]) -> list[Question]:
 
 
 def _list(questions: list[Question]) -> str:
-    """The ids of claims; comparisons by their number, and the number of their experiment, if it
-    has one that others know."""
+    """The questions in brackets. Claims are named by their ids. Comparisons are counted, with the
+    id of their experiment if others know that, too (NUMBERED)."""
     said = []
     for (claim, experiment), same in groupby(questions, lambda one: (one.claim, one.experiment)):
         count = len(list(same))
@@ -149,8 +151,8 @@ def run_rounds(
     """Run one round after the other until every question is decided or given up, the seeds or the
     time are spent, or ``check`` refuses the arms of a round that is not the first (CostError).
 
-    ``run`` computes a part of the study and writes its report. A ``tariff`` tells of each round
-    what it costs.
+    ``run`` computes a part of the study and writes its report. With a ``tariff``, the cost of
+    each round is printed, too.
     """
     outcome, last = None, 0
     while True:
@@ -176,7 +178,7 @@ def run_rounds(
 def _stop(
     number: int, last: int, arms: list[Arm], check: Callable[[list[Arm]], None], deadline: float
 ) -> str:
-    """Why a round is not started; else nothing."""
+    """Why a round is not started; empty if it is."""
     if time.time() >= deadline:
         return SPENT
     if number == last:

@@ -1,4 +1,4 @@
-"""A plan on so many devices: which step runs when, and how long it all takes."""
+"""Simulates a plan on a number of devices: which step runs when, and how long it all takes."""
 
 import heapq
 import math
@@ -25,8 +25,8 @@ DEVICES = (1, 8, 64)
 
 @dataclass(frozen=True)
 class Task:
-    """Work of ``seconds`` on one device, shared evenly by up to ``workers`` devices at a time, once
-    the tasks of the numbers in ``after`` are done."""
+    """Work that takes ``seconds`` on one device and can be shared evenly by up to ``workers``
+    devices. It can start once the tasks whose numbers are in ``after`` are done."""
 
     seconds: float
     workers: int = 1
@@ -34,8 +34,8 @@ class Task:
 
 
 def longest_paths(tasks: Sequence[Task], devices: int) -> list[float]:
-    """For each task the seconds from its start to the end of all that follows from it, were there
-    devices for everything. A task comes after those that it follows."""
+    """For each task, the seconds from its start to the end of the last task that depends on it, if
+    no task had to wait for devices. A task must come after those that it depends on."""
     paths = [0.0] * len(tasks)
     for number in reversed(range(len(tasks))):
         paths[number] += _duration(tasks[number], devices)
@@ -46,8 +46,8 @@ def longest_paths(tasks: Sequence[Task], devices: int) -> list[float]:
 
 def simulate(tasks: Sequence[Task], devices: int) -> float:
     """Seconds until all tasks are done on so many devices, by list scheduling (Graham 1969): of the
-    tasks that can start, that with the longest path starts first, as soon as there are devices for
-    all of its workers."""
+    tasks whose inputs are done, the one with the longest path comes first, and each starts as soon
+    as there are devices for all of its workers."""
     paths = longest_paths(tasks, devices)
     open_inputs = [len(set(task.after)) for task in tasks]
     followers: list[list[int]] = [[] for _ in tasks]
@@ -90,8 +90,8 @@ def _duration(task: Task, devices: int) -> float:
 def tasks_of(
     missing: Sequence[Step], seconds: Callable[[Step], float], resources: Resources, length: int
 ) -> list[Task]:
-    """The missing steps of a plan, which come after their inputs, as tasks, for pairs of ``length``
-    tokens."""
+    """The tasks of a plan's missing steps, for pairs of ``length`` tokens. Each step must come
+    after its inputs; ``seconds`` estimates how long it takes on one device."""
     number = {step.fingerprint: index for index, step in enumerate(missing)}
     shape = cache(shape_for)
     return [
@@ -105,7 +105,8 @@ def tasks_of(
 
 
 def widest(missing: Iterable[Step], resources: Resources, length: int) -> Resources:
-    """With as many training workers as the largest training of the steps takes."""
+    """The resources with as many training workers as the largest training among the steps takes;
+    unchanged if trainings cannot be spread over more workers (``train_workers_max``)."""
     if not resources.train_workers_max:
         return resources
     shape = cache(shape_for)
@@ -130,7 +131,8 @@ def _workers_of(
 
 
 def longest_first(arms: Iterable[Arm], seconds: Callable[[Step], float]) -> list[Arm]:
-    """The arms, those with the longest path of steps first: started last, they would end last."""
+    """The arms, sorted so that those with the longest path of steps come first: if they started
+    last, the study would have to wait for them at its end."""
 
     def longest(arm: Arm) -> float:
         ends: dict[str, float] = {}
@@ -145,8 +147,8 @@ def longest_first(arms: Iterable[Arm], seconds: Callable[[Step], float]) -> list
 def simulation_table(
     tasks: Sequence[Task], device: str, found: Sequence[Cost], prices: Prices
 ) -> Table:
-    """Hours and money of all tasks on 1, 8 and 64 devices that are rented until the last is done.
-    Hours are those of the plan's ``device``."""
+    """A table of the hours and the money that all tasks take on 1, 8 and 64 devices, rented until
+    the last task is done. Hours are those of the plan's ``device``."""
     table = Table(title=f"Simulated on so many {device}s", title_justify="left")
     paid = prices.workers.replace("_", " ")
     for heading in (f"{device}s", "hours", "at work", f"{prices.currency} ({paid})"):
@@ -166,5 +168,5 @@ def simulation_table(
 
 
 def rent(cost: Cost, prices: Prices, hours: float, devices: int) -> float:
-    """Of as many whole nodes of the type as hold the devices, for so many hours."""
+    """The rent of as many whole nodes of the type as hold the devices, for so many hours."""
     return hours * math.ceil(devices / cost.node.devices) * cost.node.paid(prices.workers)

@@ -1,7 +1,7 @@
-"""Starting what was planned: Ray is joined or started, the study run and told of.
+"""Starts what was planned: joins or starts Ray, runs the study and tells what it found.
 
-Ray and torch take seconds to import, which plans and help texts do not wait for: this module is
-imported when all is ready.
+Ray and torch take seconds to import, for which plans and help texts should not wait: this module
+is imported only when all is ready.
 """
 
 import shlex
@@ -32,7 +32,7 @@ from weakteach.study.manifest import describe, study_folder
 
 def start(console: Console, planned: Planned) -> int:
     """Run the study to its end, or until its budget is spent or it is interrupted, and tell what it
-    found; the exit code."""
+    found. Return the exit code."""
     asked = planned.asked
     if planned.arms:
         count, sentence = len(planned.arms), plan_sentence(planned.plan)
@@ -44,7 +44,7 @@ def start(console: Console, planned: Planned) -> int:
 
 
 def _join(console: Console, planned: Planned) -> int:
-    """Join or start Ray; how many arms run at a time."""
+    """Join or start Ray. Return how many arms run at a time."""
     running, resources = planned.asked.running, planned.asked.resources
     joined = start_ray(
         running.address, planned.concurrent, resources, planned.asked.verbose, running.dashboard
@@ -75,7 +75,7 @@ def _run(console: Console, planned: Planned, concurrent: int, deadline: float) -
         )  # fmt: skip
 
     if planned.rounds:
-        # Who names no nodes and no limit may run on a machine that costs nothing.
+        # A user who names neither nodes nor a limit may run on a machine that costs nothing.
         paid_for = bool(asked.cost.node_types) or asked.cost.max_cost is not None
         tariff = planned.tariff if paid_for else None
         check = RoundsCost(planned)

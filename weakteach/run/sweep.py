@@ -33,7 +33,7 @@ from weakteach.study.experiment import Experiment, arms_of
 from weakteach.study.manifest import Manifest, StudyInfo, make_manifest
 
 LOGGER = logging.getLogger(__name__)
-# An arm's process may be lost so often within one step: more says that the step takes it down.
+# How often an arm's process may be lost within one step; more would say that the step kills it.
 LOSSES_OF_A_PROCESS = 10
 SECONDS_BETWEEN_REPORTS = 2.0
 # A large study's report takes many seconds to draw: no more than this share of the time goes to it.
@@ -58,8 +58,8 @@ def run_study(
     date; see ``prices.Rate`` and ``trackers.TRACKERS``.
 
     A step that fails fails the roles that need it; the other roles and arms go on. On Ctrl-C what
-    is computed stays, and the report says how far it came. A study that goes in rounds comes here
-    with each ``part`` of it.
+    is computed stays, and the report says how far the study came. If a study goes in rounds, this
+    is called for each ``part`` of it.
     """
     part = part or Part(arms_of(experiments))
     steps = walk(m.target for one in experiments for m in one.measures if m.target is not None)
@@ -93,7 +93,8 @@ def run_study(
 
 
 def _tidy(store: Store, steps: list[Step], console: Console) -> None:
-    """What killed processes left harms nobody: if it cannot be deleted now, the next study will."""
+    """Delete what killed processes left. It harms nobody: if it cannot be deleted, the next study
+    deletes it."""
     try:
         tidy(store, steps)
     except (OSError, StorageError) as error:
@@ -110,7 +111,7 @@ def _fit(
     recorder: "Recorder",
     tracking: Tracking,
 ) -> bool:
-    """Let Ray Tune walk the arms; whether it came to its end."""
+    """Let Ray Tune walk the arms. Return whether it came to the end of all of them."""
     if resources.label_actors:
         start_holders()  # here, so that they end with the driver and not with a trial
     trainable = tune.with_resources(
@@ -150,7 +151,7 @@ def run_arm(
     """A trial: obtain what the arm is made of, and report each step computed and each failure."""
     arm = part.arms[config["arm"]]
     computed = 0
-    one_at_a_time = threading.Lock()  # a thread tells what waits
+    one_at_a_time = threading.Lock()  # another thread tells that a step waits
 
     def tell(**said: Any) -> None:
         plain = {"step": "", "doing": "", "failures": {}, "late": False}
@@ -239,7 +240,7 @@ class Recorder(Callback):
         cause = f"the trial's process died: {reason(trial.get_error() or RuntimeError('unknown'))}"
         try:
             existing = self._store.existing(arm.targets)
-        except (OSError, StorageError):  # Tune would end the sweep with an error of a callback
+        except (OSError, StorageError):  # an error in a callback would end the sweep
             existing = self._existing.look()
         missing = {target.fingerprint for target in arm.targets} - existing
         self.failures |= dict.fromkeys(missing, cause)
@@ -279,7 +280,7 @@ class Recorder(Callback):
         return Following(self._console, self._look, self._doing, len(self._steps))
 
     def _look(self) -> int:
-        """How many steps exist; metrics are told on the way."""
+        """How many steps exist. The metrics are updated, too."""
         existing = self._existing.look()
         targets = [target for arm in self._arms for target in arm.targets]
         self._metrics.update(targets, existing, set(self.failures))

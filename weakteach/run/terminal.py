@@ -30,7 +30,7 @@ from weakteach.artifacts.errors import StepError, UserError
 from weakteach.artifacts.step import Progress as Told
 from weakteach.run.progress import WAITS
 
-# What lists of options may hold, for one who wrote something else.
+# By the type of a list option's items: what an error says that an item must be.
 KINDS: dict[type, str] = {
     int: "a whole number; write them such as 0,1,2",
     float: "a number; write them such as 0.1,0.4",
@@ -40,16 +40,16 @@ EXIT_FAILED, EXIT_USAGE, EXIT_STOPPED, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2,
 
 
 def terminal(stderr: bool = False) -> Console:
-    """A console that prints what it is given: no part of a file's name, a model's or a text is
-    taken as markup, as an emoji or as something to color."""
+    """A console that prints texts unchanged: nothing in the name of a file or a model, or in any
+    other text, is taken as markup, as an emoji or as something to color."""
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
 def new_app(name: str, text: str) -> cyclopts.App:
     """A command line whose options come from annotated parameters and documented dataclasses.
 
-    Lists are written with commas (``--seeds 0,1``) or by repeating the option. What is False,
-    empty or None by default shows no default.
+    Lists are written with commas (``--seeds 0,1``) or by repeating the option. The help shows no
+    default that is False, 0, empty or None.
     """
     return cyclopts.App(
         name=name,
@@ -68,15 +68,15 @@ def new_app(name: str, text: str) -> cyclopts.App:
 
 
 def script(command: Callable[..., int | None], text: str | None = None) -> cyclopts.App:
-    """The command line of a script that is one command; its help is the command's docstring, or
-    ``text``."""
+    """The command line of a script that consists of one command. Its help is ``text`` or, without
+    it, the command's docstring."""
     app = new_app(Path(sys.argv[0]).name, text or inspect.getdoc(command) or "")
     app.default(command)
     return app
 
 
 class _Help(DefaultFormatter):
-    """Help in which a docstring's lines are one."""
+    """Help that joins the lines of a docstring into one."""
 
     def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
         for entry in panel.entries:
@@ -87,7 +87,8 @@ class _Help(DefaultFormatter):
 
 
 def _convert(kind: Any, tokens: Sequence[cyclopts.Token]) -> Any:
-    """A value of an option; lists are split at commas, and hold an item once."""
+    """Convert the words given for an option to its value. Lists are split at commas, and an item
+    that is given twice is kept once. Raises UserError for an item of the wrong type."""
     if get_origin(kind) is not tuple:
         return cyclopts.convert(kind, tokens)
     of = get_args(kind)[0]
@@ -98,7 +99,7 @@ def _convert(kind: Any, tokens: Sequence[cyclopts.Token]) -> Any:
         except ZeroDivisionError:
             value = None
         except cyclopts.CoercionError:
-            if of not in KINDS:  # a choice: the error names those that there are
+            if of not in KINDS:  # a choice: the error lists the valid ones
                 raise
             value = None
         if value is None:
@@ -112,15 +113,15 @@ def _items(text: str) -> list[str]:
 
 
 def launch(app: cyclopts.App, words: Sequence[str] | None = None) -> NoReturn:
-    """Run a command line, that of this process without ``words``, and exit."""
+    """Run a command line and exit. Without ``words`` it is that of this process."""
     sys.exit(run(app, sys.argv[1:] if words is None else words))
 
 
 def run(app: cyclopts.App, words: Sequence[str]) -> int:
-    """Run a command line; its exit code.
+    """Run a command line and return its exit code.
 
-    What a user can mend becomes one sentence on stderr, that of a disk or a bucket, too, which
-    comes as OSError from wherever it is read or written; with ``--verbose`` it is raised.
+    An error that a user can mend becomes one sentence on stderr; with ``--verbose`` it is raised.
+    Such an error is a UserError, or an OSError from wherever a disk or a bucket is accessed.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # an ASCII terminal cannot print every text
@@ -145,15 +146,15 @@ def run(app: cyclopts.App, words: Sequence[str]) -> int:
 
 
 def _say(error: Exception, code: int) -> int:
-    said = UserError(f"Error: {error}")  # in one line
+    said = UserError(f"Error: {error}")  # which joins its lines into one
     terminal(stderr=True).print(str(said), soft_wrap=True)
     return code
 
 
 @contextmanager
 def _sigterm_as_ctrl_c() -> Iterator[list[int]]:
-    """Within, a SIGTERM does what a Ctrl-C does, so that a command can say how to go on; the list
-    holds its number once one has come."""
+    """Inside this context, a SIGTERM does what a Ctrl-C does, so that a command can say how to go
+    on. Yields a list that holds the signal's number once one has come."""
     received: list[int] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -169,10 +170,10 @@ def _sigterm_as_ctrl_c() -> Iterator[list[int]]:
 
 @contextmanager
 def following(console: Console, text: str) -> Iterator[Told]:
-    """A line with the time a step takes; with rows, rates and time left once it tells them, or that
-    it waits for a device.
+    """Show a line with the time that a step takes. Once the step tells them, the line also shows
+    rows, rates and the time left, or that the step waits for a device.
 
-    Rates are those of this run: what an earlier one left done counts for none.
+    Rates are those of this run: rows that an earlier run left done do not count.
     """
     columns = (
         SpinnerColumn("line" if console.options.ascii_only else "dots"),

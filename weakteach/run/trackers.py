@@ -1,12 +1,12 @@
 """Arms as runs of an experiment tracker: TensorBoard, MLflow, Weights & Biases.
 
-A run is named like its arm; its parameters are the arm's settings, its metrics what was measured
-of the arm in the end, and on the way the number of its steps that were computed. Submitted again, a
-study goes on with the same runs. Files lie in the study's folder.
+A run is named like its arm. Its parameters are the arm's settings; its metrics are, on the way, the
+number of the arm's steps that were computed and, in the end, what was measured of the arm. A study
+that is submitted again goes on with the same runs. Files lie in the study's folder.
 
 Ray's own callbacks write for TensorBoard and MLflow. They are told of arms and not of Tune's
-trials, whose only parameter is a number, whose results are not those of the arm, and which do not
-exist for an arm that is already computed.
+trials: the only parameter of a trial is a number, its results are not those of the arm, and there
+is no trial for an arm that is already computed.
 """
 
 import hashlib
@@ -48,7 +48,7 @@ class TrackerError(UserError):
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """An arm as Ray's callbacks read a trial."""
+    """An arm, with the attributes that Ray's callbacks read of a trial."""
 
     name: str
     config: dict[str, str]
@@ -176,7 +176,7 @@ def require(tracker: str, *modules: str) -> None:
 
 
 class Tracking(Callback):
-    """Tells trackers what becomes of the arms; as a callback of Ray Tune, while they run.
+    """Tells trackers what becomes of the arms; it is a callback of Ray Tune, called as they run.
 
     Raises TrackerError for a tracker that cannot be used. The study matters more than its runs
     there: a tracker that fails later is told of on the console and left out from then on, and a
@@ -233,13 +233,13 @@ class Tracking(Callback):
         self._end(trial.config["arm"])
 
     def close(self) -> None:
-        """End the runs of all arms: of those, too, whose steps existed before, or that were
-        interrupted."""
+        """End the runs of all arms, also of those whose steps existed before or that were
+        interrupted. If the storage is a bucket, copy the trackers' files to it."""
         for place, run in enumerate(self._runs):
             if place not in self._ended:
                 self._begin(place)
                 self._end(place)
-            if place not in self._ended:  # of a storage that still does not answer
+            if place not in self._ended:  # the storage still does not answer
                 self._tell("log_trial_end", run, True)
         if self._store.is_local:
             return
@@ -254,8 +254,8 @@ class Tracking(Callback):
             self._tell("log_trial_start", self._runs[place])
 
     def _end(self, place: int) -> None:
-        """Tell what was measured of an arm, and end its run. Tune would end the sweep with an error
-        of a callback: if the storage does not answer, the run stays open for ``close``."""
+        """Tell what was measured of an arm, and end its run. If the storage does not answer, the
+        run stays open for ``close``: an error in a callback would make Tune end the sweep."""
         if not self._trackers:
             return
         arm, run = self._arms[place], self._runs[place]
@@ -283,7 +283,7 @@ class Tracking(Callback):
                 self._say(f"{failed} and is left out from now")
 
     def _publish(self) -> bool:
-        """Copy the files that changed to the study's folder; whether that could be done."""
+        """Copy the files that changed to the study's folder. Return whether that could be done."""
         try:
             files = {p: p.stat().st_mtime for p in self._folder.rglob("*") if p.is_file()}
             for file, changed in sorted(files.items()):
@@ -298,7 +298,7 @@ class Tracking(Callback):
         return True
 
     def _say(self, line: str) -> None:
-        """Once, however often it happens."""
+        """Print the line, but only once however often it is said."""
         if line not in self._said:
             self._said.add(line)
             self._console.print(line, highlight=False, markup=False)
@@ -309,7 +309,8 @@ def settings_of(arm: Arm) -> dict[str, str]:
 
 
 def results_of(arm: Arm, store: Store) -> dict[str, float]:
-    """What was measured of an arm, as ``<role>/<measure>/<by whom>``; the missing is left out."""
+    """What was measured of an arm, by names such as ``<role>/<measure>/<by whom>``. Values that are
+    missing or not finite are left out."""
     found: dict[str, float] = {}
     for measure in arm.measures:
         if record := store.record_of(measure.step, measure.fingerprint):

@@ -1,5 +1,5 @@
-"""Does a teacher know what it knows: its probabilities against how often it is right, before and
-after they are set right by one number, a temperature."""
+"""Does a teacher know what it knows? Its probabilities are compared with how often it is right,
+before and after they are corrected by one number, a temperature."""
 
 from dataclasses import dataclass
 
@@ -10,14 +10,14 @@ from weakteach.statistics.cross_fit import clustered_share, design_effect
 from weakteach.statistics.crossed import win_rate
 from weakteach.statistics.estimate import CONFIDENCE, Estimate
 
-# Ends of what is searched for a temperature. At the upper one every probability is all but 1/2.
+# Ends of the search for a temperature. At the upper one every probability is almost 1/2.
 COLDEST, HOTTEST = 1e-3, 1e3
 BOOTSTRAPS = 1000
 
 
 @dataclass(frozen=True)
 class CalibrationBin:
-    """Labels of like probability, from ``low`` to ``high``; ``probability`` is their mean."""
+    """Labels of similar probability, from ``low`` to ``high``; ``probability`` is the mean."""
 
     low: float
     high: float
@@ -28,10 +28,11 @@ class CalibrationBin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """``ece`` is the mean over labels of |accuracy - probability| of their bin (expected
-    calibration error, Naeini et al. 2015). It is above 0 by chance alone: ``ece_by_chance`` is
-    what a perfectly calibrated teacher is expected to show with the same bins. ``brier`` is the
-    mean squared difference of probability and outcome (Brier 1950)."""
+    """How well probabilities of labels fit their outcomes. ``ece`` is the mean over labels of
+    |accuracy - probability| of their bin (expected calibration error, Naeini et al. 2015). Chance
+    alone makes it larger than 0: ``ece_by_chance`` is what a perfectly calibrated teacher is
+    expected to show with the same bins. ``brier`` is the mean squared difference of probability and
+    outcome (Brier 1950)."""
 
     bins: tuple[CalibrationBin, ...]
     ece: float
@@ -49,12 +50,12 @@ def calibration(
 
     A weak label's probability is (1 + confidence)/2 = σ(|margin|), or ``label_probability`` of its
     margin and a temperature. Bins hold about equally many labels (equal widths would leave most of
-    them empty: margins are small); equal probabilities are never parted, so there may be fewer
+    them empty: margins are small); equal probabilities share a bin, so there may be fewer
     bins. By chance, |accuracy - probability| of a bin of m labels is about √(2/π) √(Σ p(1 - p))/m.
 
-    ``groups`` [n] numbers labels that belong together, such as several of one pair: intervals and
-    chance are then those of as many independent labels as they count for (see ``cross_fit``).
-    Without it all labels are taken as independent.
+    ``groups`` [n] numbers the groups of labels that belong together, such as several labels of one
+    pair: intervals and ``ece_by_chance`` are then those of the number of independent labels that
+    they count for (see ``cross_fit``). Without it all labels are taken as independent.
 
     Raises ValueError for no labels, unequal lengths, values outside of [0, 1], or no bins.
     """
@@ -81,11 +82,12 @@ def calibration(
 
 
 def error_parts(probability: np.ndarray, correct: np.ndarray, bins: int = 10) -> np.ndarray:
-    """What each label [n] adds to the calibration error of all: their mean is its ECE.
+    """What each label adds to the calibration error: values [n] whose mean is the ECE.
 
-    It is ``correct`` - ``probability``, with the sign of the sum of these over the label's bin. To
-    first order, bins and signs being what they are, the ECE varies with the labels as a mean of
-    these does. Arguments are those of ``calibration``; raises ValueError as that does.
+    A label's value is ``correct`` - ``probability``, times the sign of the sum of these differences
+    over the label's bin. To first order, with bins and signs held fixed, the ECE varies with the
+    labels as the mean of the values does. Arguments are those of ``calibration``; raises ValueError
+    as it does.
     """
     probability, right = _checked(probability, correct, bins)
     place, excess = _bin_of(probability, bins), right - probability
@@ -99,16 +101,16 @@ def error_gain(
     groups: np.ndarray,
     bins: int = 10,
 ) -> Estimate:
-    """ECE of probabilities ``before`` [n] minus that of those ``after`` [n], of the same labels.
+    """The ECE of probabilities ``before`` [n] minus that of ``after`` [n], for the same labels.
 
     The interval is a percentile bootstrap over ``groups`` [n] of labels that belong together, with
-    the bins of all labels kept. Raises ValueError as ``calibration`` does.
+    the bins of all labels held fixed. Raises ValueError as ``calibration`` does.
     """
     _, group = np.unique(groups, return_inverse=True)
     count = int(group.max()) + 1
     draws = np.random.default_rng(0)
     drawn = [draws.multinomial(count, np.full(count, 1 / count)) for _ in range(BOOTSTRAPS)]
-    gains = np.zeros(BOOTSTRAPS + 1)  # the first is that of the labels themselves
+    gains = np.zeros(BOOTSTRAPS + 1)  # the first is of the labels as they are
     for sign, given in ((1, before), (-1, after)):
         probability, right = _checked(given, correct, bins)
         place = _bin_of(probability, bins)
@@ -130,11 +132,11 @@ def label_probability(margin: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def fit_temperature(margin: np.ndarray, correct: np.ndarray) -> float:
-    """The temperature T under which σ(|margin|/T) fits best how often labels are right (Guo et
-    al. 2017: the least negative log-likelihood; one number, so the order of labels stays).
+    """The temperature T with which σ(|margin|/T) fits best how often labels are right (Guo et al.
+    2017), by negative log-likelihood. Being one number, it leaves the order of labels as it is.
 
-    ``margin`` [n], ``correct`` [n] 0/1. It is HOTTEST where larger margins are not more often
-    right than wrong, COLDEST where every label is right. A label without margin says nothing.
+    ``margin`` [n], ``correct`` [n] 0/1. It is HOTTEST if labels, weighted by |margin|, are not
+    more often right than wrong, COLDEST if every label is right. Labels of margin 0 do not count.
     Raises ValueError for no labels, unequal lengths or margins that are not finite.
     """
     size, right = np.abs(np.asarray(margin, float)), np.asarray(correct, float)
@@ -143,7 +145,7 @@ def fit_temperature(margin: np.ndarray, correct: np.ndarray) -> float:
     signed = np.where(right > 0, size, -size)
 
     def slope(log_temperature: float) -> float:
-        """Of the log-likelihood in 1/T: Σ signed·σ(-signed/T), which falls as 1/T grows."""
+        """The log-likelihood's slope in 1/T: Σ signed·σ(-signed/T), which falls as 1/T grows."""
         return float((signed * special.expit(-signed / np.exp(log_temperature))).sum())
 
     cold, hot = np.log(COLDEST), np.log(HOTTEST)
@@ -159,9 +161,10 @@ def cross_fitted_probability(
 ) -> np.ndarray:
     """Probabilities [n] of labels under temperatures that were fitted on other labels.
 
-    ``part`` [n] numbers the parts that labels are cut into, all of one prompt in one part. The
-    temperature of a part's labels is fitted on all other parts: none is judged by a temperature
-    that has seen it. Raises ValueError for fewer than two parts, and as ``fit_temperature`` does.
+    ``part`` [n] numbers the parts that labels are cut into, all labels of one prompt in one part.
+    The temperature of a part's labels is fitted on all other parts: no label is judged by a
+    temperature that was fitted on it. Raises ValueError for fewer than two parts, and as
+    ``fit_temperature`` does.
     """
     parts = np.unique(part)
     if len(parts) < 2:

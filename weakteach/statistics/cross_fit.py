@@ -1,20 +1,21 @@
-"""Shares over labeled pairs that take turns at being held out, and their honest intervals.
+"""Shares over labeled pairs that are held out in turn, with honest intervals.
 
 n labeled pairs are cut into K folds, R times anew; the pairs of each fold are judged by a teacher
-that was trained on the K - 1 others. So each pair is judged R times, never by a teacher that saw
-it. But the teachers share most of their training pairs, so their outcomes are not independent, and
-no unbiased estimator of the variance exists (Bengio & Grandvalet, JMLR 5, 2004). Nadeau & Bengio
-(Machine Learning 52, 2003) correct the variance of the mean of J = K·R tests for the overlap by
-(1/J + n_test/n_train)·S², with n_test/n_train = 1/(K - 1) for repeated K-fold cross-validation
+that was trained on the K - 1 other folds. So each pair is judged R times, never by a teacher that
+saw it. But the teachers share most of their training pairs, so their outcomes are not independent,
+and no unbiased estimator of the variance exists (Bengio & Grandvalet, JMLR 5, 2004). Nadeau &
+Bengio (Machine Learning 52, 2003) correct the variance of the mean of J = K·R tests for the overlap
+by (1/J + n_test/n_train)·S², with n_test/n_train = 1/(K - 1) for repeated K-fold cross-validation
 (Bouckaert & Frank 2004). S² is the variance of a fold's share, p(1 - p)K/n for K/n pairs:
 
     variance = p(1 - p)/n · (1/R + K/(K - 1))
 
-which is as much as n / (1/R + K/(K - 1)) independent pairs have; Wilson's interval of so many is
-taken. With S² out of the J shares themselves, as published, K·R - 1 = 4 degrees of freedom make
-the interval of 60 pairs twice as wide and its coverage no better. In simulations with a linear
-learner on 60 to 300 pairs, the interval held the accuracy of a teacher trained on all of them in
-94 to 97%, at chance too, where pairs taken as independent held it in 85 to 92%.
+which is the variance of n / (1/R + K/(K - 1)) independent pairs; Wilson's interval of that many is
+taken. If S² is estimated from the J shares themselves, as published, K·R - 1 = 4 degrees of freedom
+make the interval of 60 pairs twice as wide and its coverage no better. In simulations with a linear
+learner on 60 to 300 pairs, the interval contained the accuracy of a teacher trained on all of them
+in 94 to 97% of cases, also for accuracies at chance; an interval that takes pairs as independent
+contained it in 85 to 92%.
 """
 
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from weakteach.statistics.estimate import CONFIDENCE, Estimate
 
 
 def inflation(folds: int, repeats: int) -> float:
-    """1/R + K/(K - 1): by how much sharing training pairs widens a variance over pairs.
+    """1/R + K/(K - 1): the factor by which shared training pairs increase a variance over pairs.
 
     Raises ValueError for fewer than two folds or no repeat.
     """
@@ -40,10 +41,10 @@ def clustered_share(
 ) -> Estimate:
     """Mean of ``values`` [n] in [0, 1], one per pair, with Wilson's interval at ``level``.
 
-    ``groups`` [n] numbers what belongs together (pairs of one prompt): the pairs count as fewer if
-    their values go together within groups (Kish's design effect; never as more). ``widened``
-    multiplies the variance: see ``inflation``. Raises ValueError for no values, unequal lengths or
-    values outside of [0, 1].
+    ``groups`` [n] numbers the groups of pairs that belong together (pairs of one prompt): the pairs
+    count as fewer if values are alike within groups (Kish's design effect), never as more.
+    ``widened`` multiplies the variance: see ``inflation``. Raises ValueError for no values, unequal
+    lengths or values outside of [0, 1].
     """
     values, groups = np.asarray(values, float), np.asarray(groups)
     if values.ndim != 1 or values.shape != groups.shape or not len(values):
@@ -56,7 +57,7 @@ def clustered_share(
 
 
 def share_interval(p: float, trials: float, level: float = CONFIDENCE) -> tuple[float, float]:
-    """Wilson's interval of a share ``p`` of so many independent ``trials``, a whole number or not.
+    """Wilson's interval of a share ``p`` of independent ``trials``, a whole number of them or not.
 
     Raises ValueError for a share outside of [0, 1] or no trials.
     """
@@ -69,10 +70,10 @@ def share_interval(p: float, trials: float, level: float = CONFIDENCE) -> tuple[
 
 
 def design_effect(values: np.ndarray, groups: np.ndarray) -> float:
-    """By how much the variance of the mean exceeds that of as many independent pairs; at least 1.
+    """The variance of the mean divided by that of as many independent pairs; at least 1.
 
-    It is the variance clustered by group over the unclustered one of the same values. Where all
-    values are the same, or all are of one group, that says nothing: a group counts as one pair.
+    It is the ratio of the variance clustered by group to the unclustered one of the same values. If
+    all values are the same, or all are of one group, that says nothing: a group counts as one pair.
     """
     _, group = np.unique(groups, return_inverse=True)
     deviation = values - values.mean()
@@ -121,15 +122,16 @@ def kappa_and_error(
     are NaN where both always make the same one choice.
 
     The choices are of the same n pairs, [n] or, in several rounds, [repeats, n]. p is the share of
-    equal ones, and e = ab + (1 - a)(1 - b) that of annotators who choose the first response as
-    often, in shares a and b, but each for himself. To first order, κ varies as the mean of
+    equal choices, a and b are the shares in which the annotators choose the first response, and
+    e = ab + (1 - a)(1 - b) is the share of equal choices expected if they chose independently. To
+    first order, κ varies as does the mean of
 
         ((alike - p)(1 - e) - (1 - p)((2b - 1)(x - a) + (2a - 1)(y - b)))/(1 - e)²
 
-    does, x and y being 1 where each chose the first response; with independent pairs that is the
-    variance of Fleiss, Cohen & Everitt (1969). ``groups`` [n] and ``widened`` are those of
-    ``clustered_share``; several rounds are no more pairs. Raises ValueError for no pairs, unequal
-    shapes or other choices.
+    where ``alike`` is 1 for equal choices, and x and y are 1 if the one and the other annotator
+    chose the first response. With independent pairs that gives the variance of Fleiss, Cohen &
+    Everitt (1969). ``groups`` [n] and ``widened`` are those of ``clustered_share``; several rounds
+    do not count as more pairs. Raises ValueError for no pairs, unequal shapes or other choices.
     """
     one, other = np.asarray(first), np.asarray(second)
     if one.ndim not in (1, 2) or one.shape != other.shape or not one.size:

@@ -1,4 +1,4 @@
-"""Estimates from outcomes of crossed seeds and prompts, with intervals for new ones of both.
+"""Estimates from outcomes of crossed seeds and prompts, with intervals for new seeds and prompts.
 
 A matrix [seeds, prompts] holds one outcome per seed and test prompt; every seed answers the same
 prompts. Outcomes are taken as mean + seed effect + prompt effect + residual, all independent.
@@ -8,12 +8,12 @@ quantile of its own degrees of freedom,
 
     mean ± √(t²(S - 1)·MS_seed/SP + t²(P - 1)·max(0, MS_prompt - MS_residual)/SP)
 
-with the mean squares of the two-way analysis of variance. It is never liberal: in simulations of
-normal effects it held the truth in 95 to 98% (with 2 seeds, to 99%) whatever the shares of seeds
-and prompts in the variance. With 3 seeds that differ, a bootstrap over seeds and prompts held it
-in 80 to 87% (it draws from too few seeds), and Satterthwaite's degrees of freedom in 92 to 98%,
-but with 2 seeds in as little as 88% (they are estimated from the same few seeds). For many
-prompts and seeds all of these agree.
+with the mean squares of the two-way analysis of variance. It is never liberal: in simulations with
+normal effects it contained the true mean in 95 to 98% of cases (up to 99% with 2 seeds), whatever
+the shares of seeds and prompts in the variance. With 3 seeds that differ, a bootstrap over seeds
+and prompts contained it in 80 to 87% (it draws from too few seeds), and an interval with
+Satterthwaite's degrees of freedom in 92 to 98%, but with 2 seeds in as little as 88% (they are
+estimated from the same few seeds). For many prompts and seeds all of these agree.
 """
 
 import math
@@ -26,7 +26,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from weakteach.statistics.estimate import CONFIDENCE, Estimate
 
-# Nothing is said of smaller p-values.
+# Smaller p-values are given as this one.
 SMALLEST_P = 1e-12
 
 
@@ -34,11 +34,11 @@ SMALLEST_P = 1e-12
 class Components:
     """Parts of the variance of a matrix [seeds, prompts].
 
-    ``seed_variance``, ``prompt_variance`` and ``residual_variance`` are those of the effects,
-    estimated by the mean squares and 0 where that is negative. ``from_seeds`` and ``from_prompts``
-    are the two parts of the squared standard error of the mean in the interval above. One seed
-    tells nothing of seeds: then the seed's variance is NaN, ``from_seeds`` 0, and the residual
-    counts in ``prompt_variance``.
+    ``seed_variance``, ``prompt_variance`` and ``residual_variance`` are the variances of the
+    effects, estimated from the mean squares, or 0 if that estimate is negative. ``from_seeds`` and
+    ``from_prompts`` are the two parts of the squared standard error of the mean in the interval of
+    this module. One seed tells nothing about others: then ``seed_variance`` is NaN, ``from_seeds``
+    is 0, and the residual counts in ``prompt_variance``.
     """
 
     mean: float
@@ -51,7 +51,7 @@ class Components:
     from_prompts: float
 
     def half_width(self, tail: float) -> float:
-        """Half the interval that leaves out ``tail`` on either side."""
+        """Half the width of the interval that leaves out a probability ``tail`` on either side."""
         return math.sqrt(
             squared_quantile(self.seeds, tail) * self.from_seeds
             + squared_quantile(self.prompts, tail) * self.from_prompts
@@ -92,12 +92,12 @@ def components(matrix: np.ndarray) -> Components:
 
 
 def mean(matrix: np.ndarray, confidence: float = CONFIDENCE) -> Estimate:
-    """Mean of ``matrix`` [seeds, prompts] with its interval, the 95% one unless another is asked
-    for, and the p-value of a mean of 0.
+    """Mean of ``matrix`` [seeds, prompts] with its interval at ``confidence``, and the p-value of a
+    true mean of 0.
 
-    The p-value is the share that the widest interval without 0 leaves out, so p < 0.05 just when
-    the 95% interval leaves out 0. To pool arms of the same seeds and prompts, average their
-    matrices first. Raises ValueError as ``components`` does.
+    The p-value is the probability that the widest interval without 0 leaves out, so p < 0.05
+    exactly when the 95% interval leaves out 0. To pool arms of the same seeds and prompts, average
+    their matrices first. Raises ValueError as ``components`` does.
     """
     parts = components(matrix)
     half = parts.half_width((1 - confidence) / 2)
@@ -123,9 +123,9 @@ def paired(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def share_of(parts: Components) -> Estimate:
     """A mean of shares with Wilson's interval, which stays within 0 and 1.
 
-    It is that of as many independent trials as have the squared half-width of ``mean``'s interval,
-    h²: n = z² p(1 - p)/h², at most one per cell. Where all outcomes are 0 or all are 1, they count
-    as one trial per prompt. Raises ValueError for a mean outside of [0, 1].
+    The interval is that of n independent trials, as many as have the half-width h of ``mean``'s
+    interval: n = z² p(1 - p)/h², at most one trial per cell. If all outcomes are 0 or all are 1,
+    they count as one trial per prompt. Raises ValueError for a mean outside of [0, 1].
     """
     # The mean of pseudo-values may miss 0 or 1 by the rounding of a sum.
     p, half = round(parts.mean, 12), parts.half_width((1 - CONFIDENCE) / 2)
@@ -159,7 +159,7 @@ def win_rate(wins: int, ties: int, losses: int) -> Estimate:
 def r_squared(x: np.ndarray, y: np.ndarray) -> Estimate:
     """Squared correlation of ``x`` [n] and ``y`` [n], with the p-value of no correlation.
 
-    The ends are those of Fisher's interval of r, squared; where that holds 0, the low end is 0
+    The ends are those of Fisher's interval of r, squared; if that contains 0, the low end is 0
     and the high end the larger square. The n points are taken as independent: average over seeds
     first. Raises ValueError unless there are at least 4 finite points and neither is constant.
     """
@@ -179,14 +179,14 @@ def r_squared(x: np.ndarray, y: np.ndarray) -> Estimate:
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """p-values [n] adjusted for being a family, after Holm (1979), in the order given.
+    """The p-values [n] of a family, adjusted after Holm (1979), in the order given.
 
     Raises ValueError for one outside of [0, 1] or NaN.
     """
     p = np.asarray(p_values, dtype=np.float64)
     if not ((p >= 0) & (p <= 1)).all():
         raise ValueError(f"No p-values: {p.tolist()}")
-    # As statsmodels' multipletests, which takes a quarter of a second for a gc.collect().
+    # The same as statsmodels' multipletests, which spends a quarter of a second on a gc.collect().
     order = np.argsort(p, kind="stable")
     steps = np.maximum.accumulate((len(p) - np.arange(len(p))) * p[order])
     adjusted = np.empty_like(p)

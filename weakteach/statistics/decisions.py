@@ -1,17 +1,17 @@
-"""What a study says of the claims that it was made to test.
+"""What a study says about the claims that it was made to test.
 
-A claim says of one mean difference between arms that it lies on one side of a boundary, or
-between two. A family of claims is decided together (``decide``):
+A claim says that one mean difference between arms lies on one side of a boundary, or between two
+boundaries. A family of claims is decided together (``decide``):
 
 - supported: the estimate lies on the claimed side of every boundary, and p < 0.05;
 - contradicted: it lies beyond a boundary, and p < 0.05;
 - not decided: anything else, with the reason and how many seeds or prompts would decide it.
 
-p is two-sided, of the true difference lying on the boundary: the farthest one crossed, or, when
-none is, the one with the largest p (two one-sided tests). It is adjusted after Holm for all claims
-of the family. So before that adjustment a claim is supported just when the 95% interval lies on
-its side of a fixed boundary, and contradicted just when it lies beyond. (Equivalence is more often
-tested with the 90% interval; here the interval that is shown is the one that decides.)
+p is the two-sided p-value of a true difference on a boundary: the farthest boundary crossed or, if
+none is crossed, the one with the largest p (two one-sided tests). It is adjusted after Holm for all
+claims of the family. So before that adjustment a claim is supported exactly when the 95% interval
+lies on its side of a fixed boundary, and contradicted exactly when it lies beyond. (Equivalence is
+more often tested with the 90% interval; here the interval that is shown is the one that decides.)
 """
 
 import math
@@ -59,15 +59,15 @@ class Claim:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """Outcomes for a claim: ``difference`` [seeds, prompts] and, unless it is ``greater``, the
-    ``margin``.
+    """Outcomes for a claim: ``difference`` [seeds, prompts] and, unless the claim is ``greater``,
+    the ``margin``.
 
     The margin is a number, or a matrix like ``difference``: a fixed share of the gain that human
-    labels bring over the base student, as ``0.1 * (human - base)``. As a matrix it is only used
-    when its own mean is shown to be above 0, and its noise enters the test as that of the
-    difference does: d + m is tested against 0.
+    labels bring over the base student, such as ``0.1 * (human - base)``. A matrix is only used if
+    its own mean is shown to be above 0; its noise enters the test as that of the difference does,
+    because d + m is tested against 0.
 
-    ``left_out`` counts the prompts that there were besides those of the matrices.
+    ``left_out`` counts the prompts that are not in the matrices.
     """
 
     claim: Claim
@@ -84,14 +84,14 @@ class Evidence:
 class Decision:
     """The verdict on a claim.
 
-    ``estimate`` is of the difference, ``margin`` the mean margin (None for ``greater``). ``p`` is
-    adjusted after Holm, ``p_alone`` is not; both are 1 for what could not be ``tested``, ``reason``
-    says why. ``reason`` is empty for a decided claim.
+    ``estimate`` is that of the difference, ``margin`` the mean margin (None for ``greater``). ``p``
+    is adjusted after Holm, ``p_alone`` is not; both are 1 for a claim that could not be ``tested``.
+    ``reason`` says why a claim is not decided; it is empty for a decided one.
 
-    ``seeds_needed``, at the present prompts, and ``prompts_needed``, at the present seeds, would
-    decide an undecided claim with a power of 80% if the true difference and variances were the
-    estimated ones: a rough guide, above all with few seeds. None: not even ``MOST_SEEDS`` or
-    ``MOST_PROMPTS`` would.
+    ``seeds_needed``, with the present prompts, and ``prompts_needed``, with the present seeds, are
+    the numbers that would decide an undecided claim with a power of 80% if the true difference and
+    variances were the estimated ones: a rough guide, above all with few seeds. None means that not
+    even ``MOST_SEEDS`` or ``MOST_PROMPTS`` would, or that the number was not looked for.
     """
 
     claim: Claim
@@ -107,11 +107,11 @@ class Decision:
 
 
 def decide(family: Sequence[Evidence], size: int | None = None) -> tuple[Decision, ...]:
-    """Decide claims as one family, in the order given, once; see ``rounds.py`` for several looks.
-    ``size`` counts those of the family, too, that there is no evidence for: each has p = 1.
+    """Decide claims as one family, once, and return them in the order given; see ``rounds.py`` for
+    several looks. ``size`` also counts the claims of the family that have no evidence, with p = 1.
 
-    Raises ValueError when a claim has no margin, or one that it has no use for, when a margin is
-    a number that is not positive or a matrix of another shape, and for outcomes that
+    Raises ValueError when a claim lacks its margin or has one that it has no use for, when a margin
+    is a number that is not positive or a matrix of another shape, and for outcomes that
     ``crossed.components`` refuses.
     """
     tested = [test(evidence) for evidence in family]
@@ -149,10 +149,11 @@ def power(parts: Components, seeds: int, prompts: int, level: float = LEVEL) -> 
 
 @dataclass(frozen=True)
 class Test:
-    """A claim before its family is known. ``deciding`` are the distances to the boundaries that
-    have to be told from 0; ``untested`` says why ``p_alone``, two-sided, is 1, and else nothing."""
+    """The test of a claim before its family is known. ``deciding`` are the distances to the
+    boundaries that have to be told from 0. ``p_alone`` is two-sided, and 1 for a claim that
+    cannot be tested; ``untested`` says why it cannot, and is empty if it can."""
 
-    __test__ = False  # of pytest
+    __test__ = False  # it is no test class of pytest
 
     claim: Claim
     estimate: Estimate
@@ -194,8 +195,9 @@ def test(evidence: Evidence) -> Test:
 
 
 def power_of(tested: Test, seeds: int, prompts: int, level: float) -> float:
-    """A lower bound, not below 0, of the probability that so many outcomes decide the claim at
-    this two-sided level, if true differences and variances are those that were estimated."""
+    """A lower bound, at least 0, of the probability that ``seeds`` x ``prompts`` outcomes decide
+    the claim at the two-sided ``level``, if true differences and variances are the estimated
+    ones."""
     misses = sum(1 - power(parts, seeds, prompts, level) for parts in tested.deciding)
     return max(0.0, 1 - misses)
 
@@ -236,6 +238,6 @@ def _decision(tested: Test, p: float, level: float) -> Decision:
 
 
 def _fewest(numbers: range, enough: Callable[[int], bool]) -> int | None:
-    """The first of ``numbers`` that is enough; more are taken to be enough, too."""
+    """The first of ``numbers`` that is enough, if any; larger ones are taken to be enough, too."""
     place = bisect_left(numbers, True, key=enough)
     return numbers[place] if place < len(numbers) else None

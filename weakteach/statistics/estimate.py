@@ -11,10 +11,10 @@ CONFIDENCE = 0.95
 class Estimate:
     """A value with its 95% interval; the ends are NaN where they are not known.
 
-    ``p`` is two-sided, of a true value of 0 (NaN where nothing is tested). ``seeds`` and
-    ``prompts`` count what the value was taken over, and ``left_out`` the other prompts that there
-    were, of which not everything that it is made of has an outcome. Unless ``covers_seeds``,
-    interval and p hold for new prompts, but for these seeds alone.
+    ``p`` is the two-sided p-value of a true value of 0 (NaN where nothing is tested). ``seeds`` and
+    ``prompts`` count what the value was taken over. ``left_out`` counts the prompts that were left
+    out because an outcome that the value is made of is missing there. Unless ``covers_seeds``, the
+    interval and p hold for new prompts, but only for these seeds.
     """
 
     value: float

@@ -10,15 +10,15 @@ from scipy import optimize
 from weakteach.statistics.crossed import mean
 from weakteach.statistics.estimate import Estimate
 
-# How far beyond the numbers of human labels that were tried the line is followed.
+# By which factor the line is followed beyond the numbers of human labels that were tried.
 FARTHEST = 4.0
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """``worth`` is the number of human labels that a thousand weak labels stand for (below 0: they
-    did harm), with the ends of its 95% interval. An end is None where it lies farther than the
-    human labels that were tried allow to say; ``worth`` too. ``told`` says that all are known."""
+    """``worth`` is the number of human labels that a thousand weak labels are worth (below 0 if
+    they did harm), ``low`` and ``high`` are the ends of its 95% interval. Each of the three is None
+    if the human labels that were tried cannot tell it; ``told`` says that all three are known."""
 
     weak_labels: int
     worth: float | None
@@ -35,16 +35,17 @@ def exchange_rate(
 ) -> Exchange:
     """What weak labels added to human ones are worth.
 
-    ``human`` holds outcomes [seeds, prompts] of students of so many human labels alone, ``both``
-    those of students of ``human_labels`` human and ``weak_labels`` weak ones; seeds and prompts are
-    the same in all. The outcome of human labels is taken as a line a + b·log n (least squares over
-    the numbers tried); the worth w solves a + b·log(human_labels + w) = mean of ``both``.
+    ``human`` holds, by number of human labels, the outcomes [seeds, prompts] of students of these
+    labels alone; ``both`` holds those of students of ``human_labels`` human and ``weak_labels``
+    weak labels. Seeds and prompts are the same in all. The outcome of n human labels is taken as a
+    line a + b·log n (least squares over the numbers tried); the worth w solves
+    a + b·log(human_labels + w) = mean of ``both``.
 
     The interval is found by inverting a test (Fieller 1954): it holds each w for which the mean of
     ``both`` minus the line at human_labels + w is not told from 0 by ``crossed.mean``, an interval
-    for new seeds and prompts. So it is right where the ratio of two noisy numbers has no variance,
-    and open where the line is not shown to rise. Numbers of labels are searched from the least
-    tried / FARTHEST to the largest tried · FARTHEST.
+    for new seeds and prompts. So it is valid although a ratio of two noisy numbers has no variance,
+    and it is open if the line is not shown to rise. Numbers of labels are searched from the
+    smallest tried / FARTHEST to the largest tried · FARTHEST.
 
     Raises ValueError for fewer than two numbers of human labels, counts below 1, outcomes of
     different shapes, and as ``crossed.components`` does.
@@ -62,8 +63,8 @@ def exchange_rate(
     def over(log_labels: float) -> Estimate:
         return mean(both - base - slope * log_labels)
 
-    # The line rises, so that ``over`` falls with the number of labels: its low end leaves 0 below
-    # itself at the low end of the worth, its high end at the high one.
+    # If the line rises, ``over`` falls with the number of labels. Its low end falls through 0 at
+    # the low end of the worth, its high end at the high end of the worth.
     ends = logs[0] - math.log(FARTHEST), logs[-1] + math.log(FARTHEST)
     value = low = high = None
     if slope.mean() > 0:

@@ -2,21 +2,23 @@
 
 There are two ways to join the seeds of one measure:
 
-- ``crossed``: every seed answers the same prompts. Kept are the prompts of which all seeds have an
-  outcome; if they are fewer than ``LEAST_SHARE`` of all that there were, the result is ``Missing``.
+- ``crossed``: every seed answers the same prompts. The prompts for which all seeds have an outcome
+  are kept; if these are fewer than ``LEAST_SHARE`` of all prompts, the result is ``Missing``.
 - ``overlapping``: every seed has drawn pairs of its own, some of which other seeds drew too. All
-  are kept. Seed s with n values x has at pair i, of P different pairs in all, the pseudo-value
+  are kept. With P different pairs in all, a seed s with n values x of mean m_s has at pair i the
+  pseudo-value
 
-      y_si = m_s + (x_si - m_s) √(P(P - 1) / (n(n - 1))),  and m_s, its mean, where it lacks i.
+      y_si = m_s + (x_si - m_s) √(P(P - 1) / (n(n - 1))),  or m_s if it lacks pair i.
 
   Then the estimates of ``crossed.py`` hold for y: its row means are the seeds' means m_s, and the
-  mean covariance of two rows, over P, is that of two seeds' means, through the pairs that they
-  share. In Var(mean) = Var(m)/S + (mean covariance of two seeds' means) both terms are so estimated
-  without bias. Seeds of the same pairs give y = x; seeds that share none count as independent.
+  mean covariance of two rows, divided by P, is the covariance of two seeds' means that is due to
+  the pairs they share. So both terms of Var(mean) = Var(m)/S + (mean covariance of two seeds'
+  means) are estimated without bias. If all seeds have the same pairs, y = x; seeds that share no
+  pair count as independent.
 
-Differences, means and multiples are formed by id, of the ids that are in all that they are made of;
-the same least share of them has to be. Whatever is made of something missing is missing for the
-same reason.
+Differences and means of several outcomes are formed by id: of crossed ones, over the ids that all
+of them have, which must be at least ``LEAST_SHARE`` of all ids; of overlapping ones, over the ids
+that any of them has. If one outcome is missing, the result is missing for the same reason.
 """
 
 from collections.abc import Mapping, Sequence
@@ -59,11 +61,12 @@ class Missing:
 
 @dataclass(frozen=True, eq=False)
 class Crossing:
-    """Outcomes ``matrix`` [seeds, ids] of ``seeds``, in rising order, at ``ids``, sorted.
+    """Joined outcomes: ``matrix`` [seeds, ids], with ``seeds`` in rising order and ``ids`` sorted.
 
-    ``asked`` are the ids, sorted, that any of the joined members has or lacks: those that are not
-    among ``ids`` were left out. ``own_pairs`` says that the seeds were joined as ``overlapping``;
-    then the matrix holds pseudo-values, and only what no seed has an outcome of is left out.
+    ``asked`` are the sorted ids of all joined members, with or without an outcome; those that are
+    not among ``ids`` were left out. ``own_pairs`` says that the seeds were joined as
+    ``overlapping``: then the matrix holds pseudo-values, and only ids for which no seed has an
+    outcome are left out.
     """
 
     seeds: tuple[int, ...]
@@ -85,7 +88,7 @@ class Crossing:
         return replace(mean(self.matrix, confidence), left_out=self.left_out)
 
     def share(self) -> Estimate:
-        """The same of values between 0 and 1, within which its interval stays."""
+        """The mean of values between 0 and 1, whose interval stays within 0 and 1."""
         return replace(share_of(components(self.matrix)), left_out=self.left_out)
 
     def times(self, factor: float) -> "Crossing":
@@ -99,7 +102,7 @@ Joined = Crossing | Missing
 
 
 def crossed(columns: Mapping[int, Column]) -> Joined:
-    """Columns by seed, at the ids that all seeds have."""
+    """Join columns by seed, at the ids for which all seeds have an outcome."""
     if not columns:
         return Missing("not measured yet")
     seeds = tuple(sorted(columns))
@@ -113,7 +116,7 @@ def crossed(columns: Mapping[int, Column]) -> Joined:
 
 
 def overlapping(columns: Mapping[int, Column]) -> Joined:
-    """Columns by seed, of pairs that each seed has drawn for itself: see this module."""
+    """Join columns by seed, of pairs that each seed has drawn for itself: see the module's text."""
     if not columns:
         return Missing("not measured yet")
     seeds = tuple(sorted(columns))
@@ -136,12 +139,12 @@ def overlapping(columns: Mapping[int, Column]) -> Joined:
 
 
 def minus(one: Joined, other: Joined) -> Joined:
-    """one - other, paired by the seeds and ids that both have."""
+    """one - other, paired by seed and id as ``aligned`` does."""
     return _combined([one, other], (1.0, -1.0))
 
 
 def average(outcomes: Sequence[Joined]) -> Joined:
-    """Their mean, paired by the seeds and ids that all have."""
+    """The mean of the outcomes, paired by seed and id as ``aligned`` does."""
     return (
         _combined(outcomes, [1 / len(outcomes)] * len(outcomes))
         if outcomes
@@ -150,7 +153,8 @@ def average(outcomes: Sequence[Joined]) -> Joined:
 
 
 def aligned(outcomes: Sequence[Joined]) -> list[Crossing] | Missing:
-    """The outcomes at the seeds and ids that all of them have."""
+    """The outcomes at the seeds that all of them have, and at the ids that all of them have or, if
+    they are ``overlapping``, any has. Raises ValueError if only some are."""
     found: list[Crossing] = []
     for one in outcomes:
         if isinstance(one, Missing):
@@ -194,7 +198,7 @@ def _of_seeds(outcome: Crossing, seeds: tuple[int, ...]) -> Crossing:
 
 
 def _spread_over(outcome: Crossing, ids: np.ndarray) -> Crossing:
-    """Pseudo-values over more ids, which a seed lacks just as those that it lacked before."""
+    """The pseudo-values over more ids; every seed counts as lacking those that were added."""
     means = outcome.matrix.mean(axis=1, keepdims=True)
     matrix = np.repeat(means, len(ids), axis=1)
     scale = np.sqrt(_square(len(ids)) / _square(len(outcome.ids)))
@@ -207,7 +211,7 @@ def _square(n: int) -> float:
 
 
 def _shared(ids: Sequence[np.ndarray]) -> np.ndarray:
-    """Those that are in all."""
+    """The ids that are in all arrays."""
     shared = ids[0]
     for more in ids[1:]:
         shared = np.intersect1d(shared, more, assume_unique=True)
@@ -215,7 +219,7 @@ def _shared(ids: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _any(ids: Sequence[np.ndarray]) -> np.ndarray:
-    """Those that are in any, sorted."""
+    """The ids that are in any array, sorted."""
     return np.unique(np.concatenate(ids))
 
 

@@ -1,8 +1,8 @@
-"""How accuracy grows with the number of labeled pairs, and how many would reach a wanted one.
+"""How accuracy grows with the number of labeled pairs, and how many pairs reach a wanted accuracy.
 
 The curve is accuracy(n) = top - gain/√n. The exponent ½ is that of parametric learners; published
 curves have exponents from about 0.3 to 1 (Figueroa et al. 2012), but three or four points of a few
-hundred pairs cannot tell it, and a fit of all three parameters runs away with their noise.
+hundred pairs cannot tell it, and a fit of all three parameters would follow their noise.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import numpy as np
 from weakteach.statistics.estimate import CONFIDENCE, Estimate
 
 DRAWS = 4000
-# Nothing is said beyond so many times the labels of the last point.
+# Nothing is said beyond this many times the labels of the largest point.
 FARTHEST = 20
 
 
@@ -22,8 +22,8 @@ class Reach:
     """The number of labeled pairs at which a teacher reaches the accuracy ``wanted``.
 
     ``labels`` is the estimate, from ``low`` to ``high`` with 95%; each is None where it lies beyond
-    FARTHEST times the labels of the last point or where the curve never gets there. ``told`` says
-    whether ``labels`` is one to plan by: it is known, and the curve is shown to rise.
+    FARTHEST times the labels of the largest point or where the curve never gets there. ``told``
+    says whether ``labels`` is one to plan by: it is known, and the curve is shown to rise.
     """
 
     wanted: float
@@ -35,8 +35,9 @@ class Reach:
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """``labels`` and ``accuracy`` are the points. ``gain`` is that of the curve, with its interval:
-    below 0 it says that more labels made the teacher worse."""
+    """A fitted curve: ``labels`` and ``accuracy`` are its points, ``top`` and ``gain`` its
+    parameters, the latter with its interval. A gain below 0 says that more labels made the teacher
+    worse."""
 
     labels: tuple[int, ...]
     accuracy: tuple[Estimate, ...]
@@ -48,13 +49,13 @@ class LearningCurve:
 def learning_curve(
     labels: Sequence[int], correct: np.ndarray, wanted: float, widened: float = 1.0
 ) -> LearningCurve:
-    """The curve through the accuracies of teachers of ``labels`` [points] labeled pairs.
+    """Fit the curve to the accuracies of teachers of ``labels`` [points] labeled pairs.
 
     ``correct`` [points, groups] holds the mean outcome of the same held-out groups of pairs at each
-    point. Fitted by least squares. Intervals are those of DRAWS draws of the accuracies from their
-    joint normal distribution: the covariance over groups, times ``widened`` for the training pairs
-    that teachers share (``cross_fit.inflation``). Raises ValueError for fewer than two different
-    numbers of labels, fewer than two groups, or a wanted accuracy outside of (0, 1).
+    point. The fit is by least squares. Intervals are those of DRAWS draws of the accuracies from
+    their joint normal distribution: the covariance over groups, times ``widened`` for the training
+    pairs that teachers share (``cross_fit.inflation``). Raises ValueError for fewer than two
+    different numbers of labels, fewer than two groups, or a wanted accuracy outside of (0, 1).
     """
     sizes, outcomes = np.asarray(labels, float), np.asarray(correct, float)
     if outcomes.ndim != 2 or outcomes.shape[0] != len(sizes) or outcomes.shape[1] < 2:
@@ -96,9 +97,9 @@ def learning_curve(
 
 
 def _needed(top: np.ndarray, gain: np.ndarray, wanted: float) -> np.ndarray:
-    """n of top - gain/√n = wanted; infinite where a curve never gets there, at least 1."""
+    """The n, at least 1, with top - gain/√n = wanted; infinite if a curve never gets there."""
     rises = (top > wanted) & (gain > 0)
     root = np.divide(gain, top - wanted, out=np.full(len(top), np.inf), where=rises)
-    # A curve that does not rise, and lies above what is wanted, is there with any number.
+    # A curve that does not rise, but starts above what is wanted, gets there with one label.
     flat = (gain <= 0) & (top - gain > wanted)
     return np.maximum(np.where(flat, 1.0, np.square(root)), 1.0)

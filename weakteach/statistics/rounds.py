@@ -1,22 +1,22 @@
-"""Deciding claims in rounds, each of twice as many seeds as the one before, so that seeds are spent
-where an answer is missing.
+"""Deciding claims in rounds, each with twice as many seeds as the one before, so that seeds are
+spent only where an answer is still missing.
 
-Round r = 1, 2, ... has 2^r seeds, those of the rounds before among them, and a fixed share of the
-error that all rounds together may make: .1, .2, .3, .2, .1 of 5%, then half of what is left. The
-shares sum to 1 however many rounds there are, so that a study can go on with more seeds.
+Round r = 1, 2, ... has 2^r seeds, which include those of the rounds before, and a fixed share of
+the error that all rounds together may make: .1, .2, .3, .2, .1 of 5%, then half of what is left.
+The shares sum to at most 1 however many rounds there are, so a study can go on with more seeds.
 
-In a round the claims of a family that are not decided yet are decided after Holm at the round's
-level. A claim without evidence in the round counts as one with p = 1, and so does one that was
-given up. A family errs in at most 5% of studies, whatever is stopped when: that a true boundary is
-crossed in round r needs p <= level of r / (number of true boundaries) for one of them, as they all
-were in the family of the round, unless one had been crossed before; by Bonferroni over claims and
-rounds that happens in at most the sum of the levels. The p of a decision is adjusted for rounds,
-too (divided by the round's share), so that p < 0.05 decides.
+In each round the undecided claims of a family are tested after Holm at the round's level. A claim
+without evidence in the round counts as one with p = 1, and so does one that was given up. A family
+errs in at most 5% of studies, whichever claims are stopped at whatever time. An error is that a
+true boundary is crossed. The first error can happen in round r only if one true boundary has
+p <= level of r / (number of true boundaries), as all of them are still in the family by then. By
+Bonferroni over claims and rounds that happens in at most the sum of the levels. The p of a decision
+is adjusted for rounds, too (divided by the round's share), so that p < 0.05 decides.
 
-A claim is given up after a round, from the second on, in which the estimated difference and
-variances leave it a power below ``LEAST_POWER`` in each of the rounds to come.
+A claim is given up after a round, from the second one on, if the estimated difference and variances
+leave it a power below ``LEAST_POWER`` in each of the rounds to come.
 
-All of this is recomputed from the outcomes of all rounds, in their order: nothing else is kept.
+All of this is recomputed from the outcomes of all rounds, in their order: no other state is kept.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ from weakteach.statistics.decisions import (
 )
 from weakteach.statistics.schedule import MOST_ROUNDS, seeds_of, share
 
-# A claim whose chance to be decided is smaller gets no more seeds.
+# A claim that is less likely than this to be decided in any round to come gets no more seeds.
 LEAST_POWER = 0.2
 # The spread of two seeds tells too little to give a claim up.
 FIRST_TO_GIVE_UP = 2
@@ -49,10 +49,11 @@ FIRST_TO_GIVE_UP = 2
 class Standing:
     """Where a claim stands after some rounds.
 
-    ``decision`` is that of the ``round`` that it was decided in, given up after, or seen in last;
-    its interval is at that round's level, adjusted for the family as its test is: it leaves out a
-    fixed boundary just when the claim is decided. None before any evidence. ``confidence`` is of
-    that interval. ``power`` is the greatest in a round to come, by the estimates of that round.
+    ``decision`` is from ``round``, in which the claim was decided or was last seen, or after which
+    it was given up; it is None before any evidence. Its interval is at the round's level, adjusted
+    for the family as the test is, so that it leaves out a fixed boundary exactly when the claim is
+    decided; ``confidence`` is the level of that interval. ``power`` is the greatest power in any
+    round to come, by the estimates of ``round``.
     """
 
     decision: Decision | None = None
@@ -73,13 +74,14 @@ class Standing:
 def decide_rounds(
     evidence: Sequence[Sequence[Evidence | None]], rounds: int
 ) -> tuple[Standing, ...]:
-    """Decide a family of claims from what each round has: ``evidence`` [rounds so far][claims],
-    None where a claim has no evidence of the round's seeds. ``rounds`` is how many there will be.
+    """Decide a family of claims by the evidence of each round: ``evidence`` [rounds so far][claims]
+    is None where a claim has no evidence from the round's seeds. ``rounds`` is how many rounds
+    there will be in all.
 
-    A claim takes part in a round if it did in all rounds before. ``seeds_needed`` of a claim that
-    is not decided is the size of the first later round, of these or beyond, that would decide it
-    with a power of 80%. Raises ValueError as ``decide`` does, and for evidence of another number
-    of seeds than the round's.
+    A claim takes part in a round if it is open and took part in all rounds before. ``seeds_needed``
+    of an undecided claim is the number of seeds of the first later round, also beyond ``rounds``,
+    that would decide it with a power of 80%. Raises ValueError as ``decide`` does, and for evidence
+    whose number of seeds is not the round's.
     """
     standings = [Standing() for _ in evidence[0]] if evidence else []
     last: dict[int, tuple[Test, int]] = {}
@@ -142,8 +144,8 @@ def _of_round(
 
 
 def _steps(p_values: Sequence[float], decided: np.ndarray) -> list[int]:
-    """How many claims Holm has decided before it comes to each: the smaller p of those that it
-    decides, and all that it decides for the others."""
+    """How many claims Holm decides before it comes to each one: for a claim that it decides, those
+    with a smaller p; for any other claim, all that it decides."""
     ranks = np.argsort(np.argsort(p_values, kind="stable"), kind="stable")
     return [int(min(rank, decided.sum())) for rank in ranks]
 

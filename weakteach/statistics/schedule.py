@@ -5,20 +5,20 @@ MOST_ROUNDS = 10
 
 
 def share(round: int) -> float:
-    """Of the error of all rounds that a round (from 1 on) has."""
+    """The share of the error of all rounds that a round (from 1 on) has."""
     if round <= len(SHARES):
         return SHARES[round - 1]
     return (1 - sum(SHARES)) / 2 ** (round - len(SHARES))
 
 
 def seeds_of(round: int) -> int:
-    """How many seeds a round has, those of the rounds before included."""
+    """How many seeds a round has, including those of the rounds before."""
     return int(2**round)
 
 
 def rounds_of(seeds: int) -> int:
-    """How many rounds so many seeds are for. Raises ValueError unless seeds is 2, 4, 8, ..., as
-    a last round of fewer seeds would be looked at again with a larger number."""
+    """How many rounds this number of seeds makes. Raises ValueError unless it is 2, 4, 8, ...: a
+    last round with fewer seeds would be looked at again once there are more."""
     rounds = max(1, seeds.bit_length() - 1)
     if seeds != seeds_of(rounds) or rounds > MOST_ROUNDS:
         raise ValueError(f"Rounds are of 2, 4, 8, ... {seeds_of(MOST_ROUNDS)} seeds, not {seeds}")

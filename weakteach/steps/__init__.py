@@ -1,1 +1,1 @@
-"""The steps of this field, from pairs to gold rewards; an arm is an expression of them."""
+"""The steps of studies, from pairs to gold rewards. An arm is an expression of such steps."""

@@ -18,12 +18,13 @@ from weakteach.steps.verdict import NewToTeacher, Verdict, read_facts
 
 @dataclass(frozen=True)
 class AskHumans(Step):
-    """``count`` pairs whose human label would help most, in the order in which to ask, in
-    ``asked.parquet``: ``pair_id, prompt, response_1, response_2, doubt``.
+    """The ``count`` pairs whose human label would help most. ``asked.parquet`` holds them in the
+    order in which to ask: ``pair_id, prompt, response_1, response_2, doubt``.
 
-    ``labels`` are those of teachers that differ in their seed, all of one part. The temperature
-    of the margins is that of the ``verdict``; what the teacher of the first labels saw in training
-    is ``seen``. Pairs that were seen, or that have a human label already, are not asked again.
+    ``labels`` are those of teachers that differ in their seed, all of one part. The temperature of
+    the margins is that of the ``verdict``. ``seen`` says which pairs the teacher of the first
+    labels saw in training. Pairs that it saw, or that have a human label already, are not asked
+    about.
     """
 
     labels: tuple[WeakLabels, ...]

@@ -1,7 +1,7 @@
 """Steps that read pairs from a source and split them into parts; steps that make a model usable.
 
-In all modules of this folder heavy libraries are imported inside ``compute``, since the processes
-that make plans and drive clusters have not loaded torch.
+All modules of this folder import heavy libraries inside ``compute``, since the processes that make
+plans and drive clusters do not load torch.
 """
 
 from dataclasses import dataclass
@@ -83,7 +83,8 @@ class Dequantized(Step):
 
 @dataclass(frozen=True)
 class Converted(Step):
-    """A model whose weights come as pickles, as a plain model folder in their dtype."""
+    """A model whose weights are pickled, converted to a plain model folder in the dtype of its
+    weights."""
 
     model: Model
 
@@ -99,7 +100,8 @@ class Converted(Step):
 
 @dataclass(frozen=True)
 class Pretrained(Step):
-    """An embedded model that is not shipped, pretrained within the study; a model folder.
+    """An embedded model that is not shipped, pretrained within the study. The artifact is a model
+    folder.
 
     It is trained on the first of the documents that the shipped models were trained on, usually far
     fewer of them. Compare it with models that were pretrained on as many documents (``opt-230k``
@@ -135,8 +137,8 @@ class Pretrained(Step):
 @dataclass(frozen=True)
 class Pairs(Step):
     """The pairs of a source that have at most ``max_tokens`` tokens under each of the tokenizers,
-    and whose messages, if they have any, each chat template takes. Rows that are not usable are in
-    ``quarantine.parquet``, with the reason."""
+    and whose messages, if they have any, are accepted by each chat template. Rows that are not
+    usable are in ``quarantine.parquet``, with the reason."""
 
     # 2: contradictory choices are taken out, choices are read by file, rows.parquet is written.
     VERSION = 2
@@ -150,7 +152,8 @@ class Pairs(Step):
         return Part(self, "pairs")
 
     def write(self, store: Store, out: Path) -> dict[str, Any]:
-        """Write the tables into the folder; their counts (see ``write_pairs``)."""
+        """Write the tables into the folder ``out`` and return their counts (see
+        ``write_pairs``)."""
         from weakteach.models.tokens import load_tokenizer, pair_lengths
 
         tokenizers = [

@@ -20,7 +20,7 @@ from weakteach.steps.data import Labels, Part, Policy, read_labels, resources_of
 from weakteach.steps.labels import GoldLabels, WeakLabels
 from weakteach.steps.training import base_model
 
-# Of a batch of generation, however small the GPU.
+# The smallest batch of generation in tokens, however small the GPU.
 FEWEST_TOKENS = 1024
 PROMPT_COLUMNS = ["prompt", "prompt_messages", "tools"]
 
@@ -28,7 +28,7 @@ PROMPT_COLUMNS = ["prompt", "prompt_messages", "tools"]
 @dataclass(frozen=True)
 class Agreement(Step):
     """How often labels of a teacher, or of a gold, agree with human choices and, if ``gold`` is
-    given, with gold labels. ``compared.parquet`` holds the single pairs, with the labels as
+    given, with gold labels. ``compared.parquet`` has a row per pair, with the labels in the column
     ``weak`` (see ``agreement.join_labels``)."""
 
     VERSION = 2
@@ -49,8 +49,9 @@ class Agreement(Step):
 
 
 def prompts_of(pairs: pa.Table) -> pa.Table:
-    """``prompt_id, prompt`` of the different prompts of pairs, and ``prompt_messages, tools`` where
-    any of them has messages: the first in their order, should several be one transcript."""
+    """A table ``prompt_id, prompt`` of the different prompts among ``pairs``, and
+    ``prompt_messages, tools`` if any of them has messages. If several messages have the same
+    transcript, those that come first in sorted order are kept."""
     columns = PROMPT_COLUMNS if pairs["prompt_messages"].null_count < len(pairs) else ["prompt"]
     found: dict[str, dict[str, Any]] = {}
     for row in pairs.select(columns).sort_by([(name, "ascending") for name in columns]).to_pylist():
@@ -63,11 +64,13 @@ def prompts_of(pairs: pa.Table) -> pa.Table:
 @dataclass(frozen=True)
 class Generate(Step):
     """Sampled responses of a policy to each prompt of a part. The random numbers of a response
-    follow from the seed, its prompt and its number among the ``samples`` of a prompt alone: the
-    first is the same however many there are. ``dtype`` is that of the computation.
+    follow from the seed, its prompt and its number among the ``samples`` of that prompt alone, so
+    the first response is the same however many samples there are. ``dtype`` is that of the
+    computation.
 
-    ``responses.parquet`` has a row for each response; with several samples their numbers, from 0
-    on, are in ``sample``, and those of a prompt follow one another."""
+    ``responses.parquet`` has a row for each response. With several samples, ``sample`` holds their
+    numbers from 0 on, and the rows of a prompt follow one another.
+    """
 
     VERSION = 2
 
@@ -80,8 +83,9 @@ class Generate(Step):
     samples: int = 1
 
     def batch_tokens(self, resources: Resources) -> int:
-        """Tokens, prompts and responses, that are drawn together: those of the resources, halved
-        until the weights and the keys and values of a batch fit the GPU of that type."""
+        """Tokens of a batch of generation, prompts and responses together: those of the resources,
+        halved (not below FEWEST_TOKENS) until the weights and the keys and values of a batch fit
+        the type of GPU."""
         tokens, room = resources.batch_tokens, room_of(resources)
         model = base_model(self.policy)
         shape = shape_for(model) if model and room is not None else None
@@ -124,11 +128,13 @@ class Generate(Step):
 
 @dataclass(frozen=True)
 class GoldReward(Step):
-    """The gold reward of the responses to each prompt. Facts are their mean and its standard error,
-    and in ``cut`` how many of the ``responses`` a reward model could not read to their end.
+    """The gold reward of the responses to each prompt. The facts are the mean over prompts, its
+    standard error and, with a reward model, ``cut``: how many of the ``responses`` it could not
+    read to their end.
 
-    ``rewards.parquet`` has a row for each prompt, with the means over its samples; where there are
-    several, ``samples.parquet`` has a row for each of them."""
+    ``rewards.parquet`` has a row for each prompt, with the means over its samples. If there are
+    several samples, ``samples.parquet`` has a row for each of them.
+    """
 
     responses: Generate
     gold: Gold
@@ -191,7 +197,8 @@ def _first(rows: pa.Table) -> pa.Table:
 
 
 def _means(samples: pa.Table) -> pa.Table:
-    """A row for each prompt, sorted by it; ``cut`` of a prompt is that of any sample."""
+    """A row for each prompt, sorted by its id, with the means over its samples; ``cut`` is true if
+    any of them was cut."""
     numbers = [name for name in ("reward", "garbage") if name in samples.column_names]
     asked = [(name, "mean") for name in numbers]
     asked += [("cut", "any")] if "cut" in samples.column_names else []

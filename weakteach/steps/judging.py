@@ -60,9 +60,11 @@ class PromptedLabels(Labels):
 
 @dataclass(frozen=True)
 class Verdicts(Step):
-    """Verdicts of a judge on two policies' responses to the same prompts; ``first`` wins or loses.
+    """Verdicts of a judge on two policies' responses to the same prompts. A win is one of
+    ``first``.
 
-    At most ``prompts`` prompts are judged, by the first response to each; the seed draws which.
+    At most ``prompts`` prompts are judged, by the first response to each; the seed draws which
+    prompts.
     """
 
     first: Generate
@@ -102,8 +104,8 @@ class Verdicts(Step):
 class PairVerdicts(Step):
     """Verdicts of a judge on the two responses of labeled pairs. A win is one of response 1.
 
-    At most ``pairs`` pairs are judged; the seed draws which. The fact ``with_label`` counts those
-    in which the response won that the label chooses.
+    At most ``pairs`` pairs are judged; the seed draws which. The fact ``with_label`` counts the
+    pairs in which the response that the label chooses won.
     """
 
     labels: Labels
@@ -141,7 +143,7 @@ class PairVerdicts(Step):
 
 
 def _drawn(contests: pa.Table, count: int, seed: int) -> pa.Table:
-    """So many of the rows, or all if there are fewer, sorted by id. The seed draws which."""
+    """``count`` of the rows, drawn by the seed, or all if there are fewer; sorted by id."""
     ids = contests["id"].to_pylist()
     kept = sorted(ids, key=lambda key: (draw_seed(seed, key), key))[:count]
     return contests.filter(pc.is_in(contests["id"], pa.array(kept))).sort_by("id")

@@ -1,4 +1,4 @@
-"""Steps that measure what teachers' labels of pairs are worth beside their accuracy."""
+"""Steps that measure what teachers' labels of pairs are worth, apart from their accuracy."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +17,10 @@ from weakteach.steps.verdict import Verdict, read_facts
 
 @dataclass(frozen=True)
 class Reliability(Step):
-    """How far the probabilities of labels can be trusted on pairs that humans labeled, too: those
-    that the teacher claims, and those at the temperature of its verdict, which has seen other pairs
-    alone. ``reliability.parquet`` holds ``pair_id, right`` (0 or 1) and the probabilities
-    ``claimed`` and ``scaled`` that the label is right."""
+    """How far the probabilities of labels can be trusted, measured on pairs that humans labeled,
+    too: the probabilities that the teacher claims, and those scaled by the temperature of its
+    verdict, which was fitted on other pairs. ``reliability.parquet`` holds ``pair_id, right`` (0 or
+    1) and the probabilities ``claimed`` and ``scaled`` that the label is right."""
 
     labels: WeakLabels
     verdict: Verdict
@@ -54,8 +54,9 @@ class Reliability(Step):
 @dataclass(frozen=True)
 class Alike(Step):
     """Which pairs two teachers label alike: ``pair_id, alike`` (0 or 1) in ``alike.parquet``. The
-    facts have Cohen's ``kappa`` and its standard error over pairs, ``kappa_se``, both None where
-    both always make the same one choice. Raises DataError where no pair has both labels."""
+    facts have Cohen's ``kappa`` and its standard error over pairs, ``kappa_se``; both are None if
+    both teachers always choose one and the same response. Raises DataError if no pair has both
+    labels."""
 
     one: WeakLabels
     other: WeakLabels

@@ -1,13 +1,14 @@
 """Steps that train a policy on labels.
 
 With ``as_long_as``, training makes as many updates as the same recipe would make on those other
-labels. So arms whose numbers of labels differ can be trained for equally long. ``dtype`` is that of
-the computation; weights that are trained are float32 in any case. ``saved`` is that of the weights
-of a whole model as they are written: what reads them in a smaller dtype would cast them anyway.
+labels, so that arms with different numbers of labels can be trained for equally long. ``dtype`` is
+that of the computation; weights that are trained are float32 in any case. ``saved`` is the dtype in
+which the weights of a whole model are written: whoever reads them in a smaller dtype would cast
+them anyway.
 
-How long is best can also be found out: a ``Dpo`` with ``until`` stops when the loss on those labels
-of other pairs is after an epoch not below that after the one before. Another one ``as_long_as`` it
-makes as many updates as gave the least loss.
+The best length of a training can also be found out: a ``Dpo`` with ``until`` stops after an epoch
+if the loss on those labels, of other pairs, is not below that after the epoch before. A second
+``Dpo``, ``as_long_as`` the first, makes as many updates as gave the first its least loss.
 """
 
 from dataclasses import dataclass, replace
@@ -57,7 +58,7 @@ class Sft(Step):
 
     @property
     def bulk(self) -> tuple[str, ...]:
-        """Whole weights; adapters are small."""
+        """Whole weights are bulk; adapters are small."""
         return () if self.recipe.lora else ("*.safetensors",)
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
@@ -112,8 +113,8 @@ class RewardHead(Step):
 
 
 def best_updates(store: Store, stopped: Dpo) -> int:
-    """The number of updates that gave the least loss on held-out pairs. Raises StepError for a
-    training that looked at none."""
+    """The number of updates that gave ``stopped`` its least loss on held-out pairs. Raises
+    StepError if that training had no held-out pairs."""
     record = store.record(stopped)
     assert record is not None  # it is an input of the step that asks
     found = record["facts"].get("best_updates")
@@ -131,8 +132,9 @@ def sft_before(
     dtype: Dtype,
     as_long_as: Labels | None = None,
 ) -> Sft:
-    """The SFT of a study in which all is computed in ``dtype``. Its weights are saved so, too,
-    unless DPO goes on to train all of them, from float32, or they are adapters, which are small."""
+    """The SFT of a study in which everything is computed in ``dtype``. Its weights are saved in
+    ``dtype``, too, but in float32 if they are adapters, which are small, or if the DPO that comes
+    ``then`` trains all of them."""
     saved: Dtype = "float32" if recipe.lora or not then.lora else dtype
     return Sft(start, labels, recipe, seed, as_long_as, dtype, saved)
 
@@ -146,7 +148,8 @@ def dpo_from(
     as_long_as: Labels | Dpo | None = None,
     until: Labels | None = None,
 ) -> Dpo:
-    """The DPO of a study in which all is computed in ``dtype``; no training starts from it."""
+    """The DPO of a study in which everything is computed in ``dtype``. Whole weights are saved in
+    ``dtype``, too, since no training starts from them."""
     saved: Dtype = "float32" if recipe.lora else dtype
     return Dpo(start, labels, recipe, seed, as_long_as, dtype, until, saved)
 
@@ -191,7 +194,7 @@ def run_training(
 
 
 def base_model(policy: Policy) -> Model | None:
-    """The pretrained model that a policy is, or began with."""
+    """The pretrained model that a policy is or was trained from; None if it is not known."""
     match policy:
         case Model():
             return policy
@@ -206,8 +209,8 @@ def base_model(policy: Policy) -> Model | None:
 def plan_fit(
     step: Sft | Dpo | RewardHead, shape: Shape, resources: Resources, length: int, room: float
 ) -> Fit | None:
-    """How the step fits a GPU of ``room`` bytes; None if it does not, or what is there of it before
-    it is sharded does not."""
+    """How the training of a step fits GPUs of ``room`` bytes. None if it does not, or if what the
+    step reads before anything is sharded does not."""
     before = before_training(step, shape, resources)
     if before and before.on_gpu > room:
         return None
@@ -222,7 +225,8 @@ def plan_fit(
 def before_training(
     step: Sft | Dpo | RewardHead, shape: Shape, resources: Resources
 ) -> Memory | None:
-    """What a step holds of a GPU before its model is made to fit; None if that is nothing."""
+    """The memory that a step takes before its model is made to fit: DPO reads the whole model for
+    the reference. None for other steps."""
     if not isinstance(step, Dpo):
         return None
     how = (step.dtype, rank_of(step), is_over_nf4(step))
@@ -230,29 +234,31 @@ def before_training(
 
 
 def tokens_of(step: Sft | Dpo | RewardHead, resources: Resources, length: int) -> int:
-    """That a device reads at once."""
+    """Tokens that a device reads at once in the training of a step, if pairs have ``length``
+    tokens."""
     share = max(1, step.recipe.schedule.batch // max(1, resources.train_workers))
     rows = 1 if isinstance(step, Sft) else 2
     return tokens_at_once(share, rows, length, resources.train_tokens)
 
 
 def is_over_nf4(step: Step) -> bool:
-    """Whether it trains adapters over a base in 4 bits."""
+    """Whether a step trains adapters over a base in 4 bits."""
     trains = isinstance(step, Sft | Dpo | RewardHead) and step.recipe.lora
     return bool(trains and trains.over_nf4)
 
 
 def rank_of(step: Sft | Dpo | RewardHead) -> int:
-    """Of the adapters that it trains; 0 for all weights."""
+    """The rank of the adapters that a step trains; 0 if it trains all weights."""
     return step.recipe.lora.rank if step.recipe.lora else 0
 
 
 def spread(
     step: Sft | Dpo | RewardHead, shape: Shape | None, resources: Resources, length: int
 ) -> Resources:
-    """The resources with as many workers as the training of a model of that shape takes: those
-    that it always has, or the most, if an estimate says that it does not fit the GPUs of those.
-    Gradients are not sent over a network for what fits one GPU: more arms run instead."""
+    """The resources with the number of workers that train a model of this ``shape``:
+    ``train_workers``, or ``train_workers_max`` if an estimate says that it does not fit the GPUs of
+    those, or if it is to be sharded. What fits one GPU is not spread further, to send no gradients
+    over a network: more arms run instead."""
     if not resources.train_workers_max:
         return resources
     many = replace(resources, train_workers=resources.train_workers_max, train_workers_max=0)

@@ -1,10 +1,12 @@
 """Steps that judge a teacher before any student is trained, on pairs that humans labeled.
 
-The labeled pairs are cut into folds, some rounds anew. For each fold a teacher is trained on the
-pairs of the others, by the ordinary steps, and labels the pairs of this one, also by an ordinary
-step; ``Verdict`` reads these labels. Pairs of one prompt, and near-duplicates, share a fold.
+The labeled pairs are cut into folds, in one round or several, each time anew. For each fold a
+teacher is trained on the pairs of the other folds and labels the pairs of this one, both by
+ordinary steps; ``Verdict`` reads these labels. Pairs of one prompt, and near-duplicates, share a
+fold.
 
-What facts are made with (scipy) is imported where they are made, since plans hold these steps, too.
+scipy, which facts are computed with, is imported only where that is done, since plans import this
+module, too.
 """
 
 import hashlib
@@ -35,9 +37,9 @@ Training = Callable[[HumanLabels], Teacher]
 
 @dataclass(frozen=True)
 class Folds(Step):
-    """A draw of folds for the pairs of ``part`` that humans labeled: ``pair_id, group`` and, for
-    each round r, ``fold_r`` in ``folds.parquet``. ``source`` and ``longer`` (the response with
-    more characters, 0 for neither) stand beside them."""
+    """Folds drawn for the pairs of ``part`` that humans labeled. ``folds.parquet`` holds
+    ``pair_id``, ``source``, ``choice``, ``longer`` (the response with more characters, 0 for
+    neither), ``group`` and, for each round r, ``fold_r``."""
 
     part: Part
     folds: int
@@ -83,8 +85,9 @@ class Folds(Step):
 
 @dataclass(frozen=True)
 class Fold(Step):
-    """One fold of one round held out, and a ``share`` of the groups of all others to train on:
-    those of a smaller share lie within those of a larger one."""
+    """One fold of one round, held out, and groups of the other folds to train on. These groups hold
+    at least a ``share`` of the other folds' pairs; the groups of a smaller share are among those of
+    a larger one."""
 
     folds: Folds
     repeat: int
@@ -115,8 +118,9 @@ class Fold(Step):
 
 @dataclass(frozen=True)
 class CrossFitted:
-    """Labels of every fold by teachers of the others: ``labels`` in the order of rounds and folds,
-    and ``smaller`` the same by teachers of a share of the training pairs, for each share."""
+    """Labels of every fold, by teachers that were trained on the other folds. ``labels`` are in the
+    order of rounds and folds; ``smaller`` holds the same for each share of the training pairs, by
+    teachers that were trained on that share."""
 
     model: str
     seed: int
@@ -124,15 +128,16 @@ class CrossFitted:
     smaller: tuple[tuple[WeakLabels, ...], ...] = ()
 
     def name_beside(self, teacher: "CrossFitted") -> str:
-        """Of a rival: its model, and its seed where that is all that differs."""
+        """What this rival of ``teacher`` is called: its model, with the seed if the model is the
+        same."""
         return f"{self.model}, seed {self.seed}" if self.model == teacher.model else self.model
 
 
 def cross_fitted(
     model: str, seed: int, folds: Folds, train: Training, shares: Iterable[Fraction] = ()
 ) -> CrossFitted:
-    """The steps that cross-fit a teacher: one training for each fold and round, and for each of the
-    ``shares`` below 1 another."""
+    """The steps that cross-fit a teacher: one training for each fold and round, and as many again
+    for each of the ``shares``, which are below 1."""
 
     def labels(share: Fraction) -> tuple[WeakLabels, ...]:
         all_folds = (
@@ -148,15 +153,15 @@ def cross_fitted(
 
 @dataclass(frozen=True)
 class Verdict(Step):
-    """The facts of a teacher (``teaching.TeacherFacts``) in ``verdict.json``, and what they are of,
-    pair by pair, in ``pairs.parquet`` (``teaching.pairs_table``).
+    """The facts of a teacher (``teaching.TeacherFacts``) in ``verdict.json``, and the pairs behind
+    them in ``pairs.parquet`` (``teaching.pairs_table``).
 
-    ``rivals`` are other teachers on the same folds. ``elsewhere`` are labels of other domains, with
-    human choices, by the teacher of all pairs. ``wanted`` is the accuracy that the learning curve
-    is asked for.
+    ``rivals`` are other teachers on the same folds. ``elsewhere`` are labels of pairs of other
+    domains that have human choices, by the teacher trained on all pairs. The learning curve says
+    how many labels an accuracy of ``wanted`` takes.
     """
 
-    # 2: the rivals' κ is of all rounds, and its interval that of pairs which share training pairs.
+    # 2: the rivals' κ is over all rounds, and its interval allows for shared training pairs.
     VERSION = 2
 
     folds: Folds
@@ -215,9 +220,9 @@ def trained_pairs(store: Store, part: Part) -> pa.Table:
 
 
 def write_seen(workspace: Workspace, trained: pa.Table, labels: WeakLabels) -> pa.Table:
-    """How a teacher of the pairs ``trained`` has seen those that it labeled, which are read a row
-    group at a time: ``pair_id, choice, seen, prompt`` (its number), ``human`` (0 for none), and
-    ``seen.parquet``."""
+    """How a teacher trained on the pairs ``trained`` has seen the pairs that it labeled: a table of
+    ``pair_id, choice, seen, prompt`` (its number) and ``human`` (0 for none). Also writes
+    ``seen.parquet``, with all pairs of the part, which are read a row group at a time."""
     from weakteach.preferences.duplicates import prompt_numbers, recognizer
 
     store, part = workspace.store, labels.part
@@ -246,9 +251,9 @@ def write_seen(workspace: Workspace, trained: pa.Table, labels: WeakLabels) -> p
 
 @dataclass(frozen=True)
 class NewToTeacher(Step):
-    """What of the pairs that it labeled a teacher of the part ``trained`` has seen, and how often
-    its labels agree with human choices on the others: the facts are those of ``teaching.Seen``. All
-    pairs are told apart in ``seen.parquet``."""
+    """Which of the pairs that it labeled a teacher trained on the part ``trained`` has seen, and
+    how often its labels agree with human choices on the others. The facts are those of
+    ``teaching.Seen``; ``seen.parquet`` says how each pair was seen."""
 
     # 2: near-duplicates are left out of the agreement, too. 3: pairs of one prompt may count as
     # fewer in its interval.
@@ -281,8 +286,8 @@ def read_facts(store: Store, verdict: Verdict) -> "TeacherFacts":
 
 
 def draw_folds(ids: Sequence[str], group: np.ndarray, folds: int, seed: str) -> np.ndarray:
-    """The fold of each pair [pairs]: groups, in an order drawn from the seed and the smallest pair
-    id of each, go to the fold that holds the fewest pairs."""
+    """The fold of each pair [pairs]. Groups go, one after another, to the fold that holds the
+    fewest pairs, in an order drawn from the seed and the smallest pair id of each."""
     held = [0] * folds
     drawn = np.empty(len(ids), dtype=np.int32)
     for number in _order(ids, group, f"fold {seed}"):
@@ -296,7 +301,8 @@ def draw_folds(ids: Sequence[str], group: np.ndarray, folds: int, seed: str) -> 
 def _first_groups(
     ids: np.ndarray, group: np.ndarray, among: np.ndarray, share: Fraction, seed: str
 ) -> np.ndarray:
-    """Which pairs [pairs] are of the first groups that hold ``share`` of the pairs ``among``."""
+    """Which pairs [pairs] are in the first groups, in an order drawn from the seed, that together
+    hold ``share`` of the pairs ``among`` [pairs]."""
     kept, wanted = np.zeros(len(ids), dtype=bool), float(share) * among.sum()
     for number in _order(ids[among].tolist(), group[among], f"share {seed}"):
         if kept.sum() >= wanted:

@@ -96,11 +96,11 @@ class Calibrated(View):
 
 @dataclass(frozen=True)
 class Claimed(View):
-    """The labels with a last column ``probability``, which a loss with soft labels reads: the
-    teacher's own, σ(|margin|). Conservative DPO is then the cross-entropy of the teacher's and the
-    student's σ(margin), and smallest where the student's margin is the teacher's, which WSPO (Zhu
-    et al. 2024, arXiv 2410.18640) makes a target of squares. Raises DataError for labels without
-    margins."""
+    """The labels with a last column ``probability``, which a loss with soft labels reads: the one
+    that the teacher itself claims, σ(|margin|). Conservative DPO is then the cross-entropy of the
+    teacher's and the student's σ(margin). It is smallest where the student's margin equals the
+    teacher's, a target that WSPO (Zhu et al. 2024, arXiv 2410.18640) fits by least squares. Raises
+    DataError for labels without margins."""
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
         labels = with_probability(read_labels(workspace.store, self.labels), temperature=1.0)
@@ -109,8 +109,8 @@ class Claimed(View):
 
 @dataclass(frozen=True)
 class Gated(View):
-    """All the labels, if their teacher is told from a ``threshold``: if the whole interval of its
-    accuracy, in its ``verdict``, lies above. Raises DataError if it does not."""
+    """All the labels, if the whole interval of their teacher's accuracy, in its ``verdict``, lies
+    above ``threshold``. Raises DataError if it does not."""
 
     verdict: Verdict
     threshold: float
@@ -145,9 +145,10 @@ class Together(Labels):
 
 @dataclass(frozen=True)
 class Ensemble(Labels):
-    """What several teachers choose by vote, with their ``confidence`` and, equal to it, a
-    ``weight``, which a weighted loss reads; see ``derived.voted``. Pairs that one of them could not
-    label are left out. Raises DataError for fewer than two teachers, or of different parts."""
+    """The choices of several teachers by vote, with their ``confidence`` and an equal ``weight``,
+    which a weighted loss reads; see ``derived.voted``. Pairs that one of the teachers could not
+    label are left out. Raises DataError for fewer than two teachers, or for labels of different
+    parts."""
 
     members: tuple[Labels, ...]
 
@@ -170,8 +171,8 @@ class Ensemble(Labels):
 
 @dataclass(frozen=True)
 class RandomFlips(Labels):
-    """The human choices, of which as many are flipped at random as ``like`` has errors on the same
-    pairs."""
+    """The human choices of the pairs that ``like`` labels, too; as many of them are flipped at
+    random as ``like`` has errors."""
 
     human: HumanLabels
     like: Labels
@@ -193,8 +194,8 @@ def _called(labels: Labels) -> str:
 
 
 def write_view(workspace: Workspace, table: pa.Table, none: str) -> dict[str, Any]:
-    """Write the labels; return their number as a fact. Raises DataError, which begins with
-    ``none``, if there are none."""
+    """Write the labels and return their number as a fact. Raises DataError, whose message begins
+    with ``none``, if there are no labels."""
     if not len(table):
         raise DataError(f"{none}: nothing to train on")
     pq.write_table(table, workspace.out / "labels.parquet")

@@ -36,9 +36,10 @@ from weakteach.study.roles import CONTROLS, HALF, RETRAINED, TOP, WEIGHTINGS
 from weakteach.training.recipes import changes_of
 
 FOLDS_OF_A_VERDICT = 4
-# Of a training that ends when held-out pairs gain no more; where they still do, R11 says so.
+# The most epochs of a training that ends when held-out pairs gain no more. R11 says where they
+# still gain after these.
 MOST_EPOCHS = 10.0
-# Beyond all seeds of rounds.
+# What is added to the seed of a retrained teacher: more than any seed of rounds.
 ANOTHER_SEED = 1_000_000
 Annotator = Callable[[Part], Labels]
 
@@ -73,7 +74,7 @@ class Lab:
         return self.trained_on(self.few)
 
     def trained_on(self, few: HumanLabels) -> Dpo | RewardHead:
-        """A teacher of these labels."""
+        """The teacher of this point, trained on these labels."""
         point = self.point
         recipes, dtype = point.data.teacher(name_of(point.weak)), self.dtype
         seed = point.seed + ANOTHER_SEED * point.retrained
@@ -109,7 +110,7 @@ class Lab:
 
     @cached_property
     def verdict(self) -> Verdict:
-        """On the teacher's model and recipes, by cross-fitting on the labeled part."""
+        """The verdict on the teacher's model and recipes, by cross-fitting on the labeled part."""
         folds, name = Folds(self.split.labeled, FOLDS_OF_A_VERDICT, 1), name_of(self.point.weak)
         return Verdict(folds, cross_fitted(name, self.point.seed, folds, self.trained_on))
 
@@ -166,7 +167,7 @@ class Lab:
         labels, recipes = self.labels(role), point.data.student(name_of(point.student))
         # Fewer labels, as many updates: else the amount of training would differ as well.
         longer = {"human_few": self.human, "few_long": HumanLabels(point.data.held_out.train)}
-        # What only the loss of DPO reads makes no other SFT.
+        # SFT is shared with the labels below: the added column is read by the loss of DPO alone.
         chosen = labels.labels if isinstance(labels, Weighted | Calibrated | Claimed) else labels
         how = (point.seed, self.dtype, longer.get(role))
         sft = sft_before(recipes.dpo, point.student, chosen, recipes.sft, *how)
@@ -181,8 +182,8 @@ class Lab:
 
     @cached_property
     def _stopped(self) -> Dpo:
-        """A student of all human labels of the labeled part, for as many updates of DPO as were
-        best for one of three quarters of them, by the loss on the last quarter."""
+        """A student of all human labels of the labeled part. Its DPO makes as many updates as were
+        best for a student of three quarters of these labels, by the loss on the last quarter."""
         point = self.point
         recipes = point.data.student(name_of(point.student))
         dpo, how = point.dpo or recipes.dpo, (point.seed, self.dtype)
@@ -212,11 +213,10 @@ class Lab:
         )
 
     def outcomes(self, roles: Iterable[str]) -> list[Measure]:
-        """What the students of these roles are compared by: the gold reward of their responses,
-        after what that gold is worth, or how often they agree with human choices where no gold is
-        known. The weak role also gets what its teacher is worth: its agreement on the unlabeled and
-        its accuracy on the test part.
-        """
+        """The measures by which the students of these roles are compared: with a gold, the gold
+        reward of their responses, preceded by the accuracy of that gold; without one, how often
+        they agree with human choices. The weak role also gets two measures of its teacher: its
+        agreement on the unlabeled part and its accuracy on the test part."""
         found: list[Measure] = []
         for role in roles:
             if gold := self.point.data.gold:
@@ -238,8 +238,8 @@ class Lab:
         return self.measure("gold_accuracy", "gold", Agreement(labels), str(gold))
 
     def start_rewards(self, roles: Iterable[str]) -> list[Measure]:
-        """The gold rewards that students of these roles had before their DPO, where there is a
-        gold: with those that they have after it they give the gold reward accuracy."""
+        """The gold rewards of students of these roles before their DPO, if there is a gold.
+        Together with those after it they give the gold reward accuracy."""
         found: list[Measure] = []
         gold = self.point.data.gold
         if gold is None:
@@ -253,7 +253,7 @@ class Lab:
         return found
 
     def accuracy(self, role: str) -> Measure:
-        """Of a student's own implicit reward against human choices on the test part."""
+        """How often a student's implicit reward agrees with human choices on the test part."""
         policy = self.policy(role)
         if not isinstance(policy, Dpo):
             raise ValueError(f"a student in the role {role!r} has no implicit reward")
@@ -270,7 +270,7 @@ class Lab:
         return self.measure("teacher_accuracy", "weak", self._agreement_on_test(self.point.data))
 
     def _agreement_on_test(self, data: Data) -> Agreement:
-        """Of the teacher with humans on the test part of a domain."""
+        """The teacher's agreement with humans on the test part of a domain."""
         known = GoldLabels(data.held_out.test, data.gold) if data.gold else None
         return Agreement(WeakLabels(self.teacher, data.held_out.test, self.dtype), known)
 
@@ -316,16 +316,16 @@ class Grid:
     """What sweeps go over, with names resolved to models, data and golds; ``weak`` are the models
     of ``ranges``.
 
-    ``student`` and the first of ``weak`` are the main ones, in experiments over something else.
-    ``summaries`` is the second domain, ``families`` students and ``others`` teachers of other
-    architectures, ``more_seeds`` seeds of the experiment over seeds alone, ``judge`` compares
-    responses, ``embedding`` finds the model of sentence vectors, which only one experiment needs.
-    ``first`` are the roles that the size grid compares. Students learn from no teacher that is not
-    told from the accuracy ``gate``, if there is one.
+    ``student`` and the first of ``weak`` are the main ones, which experiments use that vary
+    something else. ``summaries`` is the second domain. ``families`` are students, and ``others``
+    teachers, of other architectures. ``more_seeds`` are for the experiment over seeds alone.
+    ``judge`` compares responses. ``embedding`` finds the model of sentence vectors, which only one
+    experiment needs. ``first`` are the roles that the size grid compares. If there is a ``gate``,
+    students learn only from teachers that are told from that accuracy.
 
     ``annotators`` make labels of a part in other ways than the teacher, by the role of the student
     that learns from them. Another one, such as a second prompt, touches four places: its step, its
-    role in ``roles.ROLES``, its option in ``grids.Choices``, its entry in
+    role in ``roles.ROLES``, its option in ``grids.Endpoint``, its entry in
     ``grids.find_annotators``.
     """
 

@@ -1,7 +1,7 @@
-"""Experiments beyond the publication: those of its successor CW-PO (arXiv 2603.04968), in which a
-pair counts as much as the teacher is sure of it, and those that neither has: on teachers alone, on
-students of human and weak labels together, as a team would have them, and on other uses of what
-teachers have labeled."""
+"""Experiments beyond the publication. Some are those of its successor CW-PO (arXiv 2603.04968), in
+which a pair counts as much as the teacher is sure of it. The others are in neither: on teachers
+alone, on students of human and weak labels together, as a team with some human labels would train
+them, and on other uses of what teachers have labeled."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from weakteach.study.measures import Measure
 from weakteach.study.roles import TOP, WEIGHTINGS
 from weakteach.study.teachers import kinds, stability, transfer, trust
 
-# What all of these compare at their main point.
+# The roles that these experiments compare at their main point.
 COMMON = ("base", "human", "human_all", "human_few", "weak")
 # Changes of the students' DPO recipe: DPO itself, IPO, and robust DPO with CW-PO's ε.
 LOSSES: tuple[dict[str, str | float], ...] = ({}, {"loss": "ipo"}, {"loss": "rdpo", "noise": 0.1})
@@ -100,8 +100,8 @@ BEYOND = (
 
 
 def _main(grid: Grid, *learned: str) -> list[Measure]:
-    """The main point in the roles that all of these compare, and what students in some roles have
-    learned there."""
+    """The main point in the COMMON roles, and what students in the roles ``learned`` have learned
+    there (see ``_learned``)."""
     found = main_point(grid, COMMON)
     for seed in grid.seeds:
         found += _learned(grid.lab(grid.point(seed)), learned)
@@ -109,5 +109,6 @@ def _main(grid: Grid, *learned: str) -> list[Measure]:
 
 
 def _learned(lab: Lab, roles: tuple[str, ...]) -> list[Measure]:
-    """Outcomes of roles, and what they began DPO with, for the gold reward accuracy."""
+    """The outcomes of these roles, and their gold rewards before DPO, for the gold reward
+    accuracy."""
     return [*lab.outcomes(roles), *lab.start_rewards(roles)]

@@ -26,7 +26,8 @@ class Experiment:
 def experiment(
     id: str, title: str, question: str, axis: str
 ) -> Callable[[Callable[[Grid], Iterable[Measure]]], Callable[[Grid], Experiment]]:
-    """Make a function from a grid to measures one from a grid to the experiment of them."""
+    """Decorator that turns a function from a grid to measures into a function from a grid to the
+    Experiment with these measures."""
 
     def made(measures_of: Callable[[Grid], Iterable[Measure]]) -> Callable[[Grid], Experiment]:
         def of(grid: Grid) -> Experiment:

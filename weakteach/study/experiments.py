@@ -1,10 +1,10 @@
 """The experiments of the publication (WLT §4, appendices), each a function from a grid to its arms.
 
-Every experiment of the publication has the controls at its main point: the student before
-alignment, SFT alone, human labels of the unlabeled, of all, and of the labeled pairs alone, gold
-labels, and human labels with random errors at the teacher's rate. Steps are shared, so a control is
-computed once for all. The size grid, the first look, has the first of these and human and gold
-labels, and the others where they are asked for.
+The controls at the main point are the student before alignment, SFT alone, human labels of the
+unlabeled pairs, of all pairs, and of the labeled pairs alone, gold labels, and human labels with
+random errors at the teacher's rate. Steps are shared, so a control is computed once for all
+experiments. The size grid, the first look, has only the student before alignment and human and gold
+labels, and more of these if they are asked for.
 """
 
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ from weakteach.study.roles import BESIDE_HUMAN
 
 # The least that a comparison of weak and human labels needs.
 BASIC = ("base", "human", "weak")
-# Draws the prompts and pairs that a judge compares: the same for all seeds of a study, so that
-# their outcomes can be paired.
+# The seed that draws the prompts and pairs that a judge compares: the same for all seeds of a
+# study, so that their outcomes can be paired.
 JUDGED_SEED = 0
 
 

@@ -37,7 +37,7 @@ FIRST_ROLES = {
     "both": (*FIRST, "gold", "human_all"),
     "all": (*CONTROLS, "few_long", "both"),
 }
-# Of the golds that a study trains: they are the same for all of its seeds.
+# The seed of the golds that a study trains, which are the same for all seeds of the study.
 GOLD_SEED = 0
 
 
@@ -142,7 +142,8 @@ class Endpoint:
     """Do not ask for log-probabilities of answers, which some servers refuse."""
 
     def chat(self, model: str, option: str) -> Chat:
-        """The model of that name. Raises DataError without a URL, and ChatError."""
+        """The chat model of that name, which ``option`` asks for. Raises DataError without a URL,
+        and ChatError for settings that cannot be used."""
         if not self.endpoint:
             raise DataError(f"{option} {model} needs --endpoint URL, an OpenAI-compatible server")
         return Chat(
@@ -167,10 +168,10 @@ def make_grid(
     endpoint: Endpoint | None = None,
     resolve: bool = True,
 ) -> Grid:
-    """The grid of a preset over these ranges, but for what the user chose.
+    """The grid of a preset over these ranges, except for what the user chose.
 
-    With ``resolve`` False nothing is asked of the hub: enough to plan with. Raises DataError or
-    ModelError for what cannot be found.
+    With ``resolve`` False the hub is asked nothing, which is enough to plan with. Raises DataError
+    or ModelError for what cannot be found.
     """
     endpoint = endpoint or Endpoint()
     if choices.test_pairs is not None:
@@ -204,7 +205,8 @@ def make_grid(
     tokenizers = tokenizers_of(*weak, student, *students, *families, *others)
 
     def data(wanted: DataPreset, name: str, golds: tuple[str, ...]) -> Data:
-        """Pairs short enough for every model, so the same in every arm and every sweep."""
+        """The data of a domain. Its pairs are short enough for every model, so they are the same in
+        every arm and every sweep."""
         pairs = Pairs(find_source(name, resolve, wishes), tokenizers, preset.max_tokens)
         trained = any(gold.startswith(TRAINED) for gold in golds)
         held_out = HeldOut(pairs, preset.test_pairs, preset.set_aside_pairs if trained else 0)
@@ -264,8 +266,8 @@ def make_grid(
 def with_adapters(
     recipes: Callable[[str], Recipes], rank: int | None, base: LoraBase = "whole"
 ) -> Callable[[str], Recipes]:
-    """The same, but that SFT trains adapters of that rank, scaled by twice the rank, if one is
-    given, and that adapters of policies are trained over that base."""
+    """The same recipes, except that SFT trains adapters of that ``rank``, if one is given, with an
+    alpha of twice the rank, and that the adapters of SFT and DPO are trained over that ``base``."""
 
     def adapted(name: str) -> Recipes:
         of_model = recipes(name)
@@ -289,8 +291,8 @@ def domain_name(source: Source) -> str:
 
 
 def find_policy(name: str, preset: Preset, resolve: bool = True) -> Policy:
-    """The model of that name, or the step that makes it: a plain form of a GGUF, an embedded size
-    that is not shipped. Raises ModelError."""
+    """The model of that name, or the step that makes it: by converting a GGUF or pickled weights,
+    or by pretraining an embedded size that is not shipped. Raises ModelError."""
     return policy_of(find_model(name, resolve), preset.pretraining_documents)
 
 
@@ -324,7 +326,7 @@ def world_source(data: str, domain: Domain) -> WorldSource:
 
 
 def domain_of(data: str) -> Domain | None:
-    """The embedded domain whose pairs ``--data`` asks for."""
+    """The embedded domain whose pairs ``--data`` asks for; None if it asks for other data."""
     name, colon, _ = data.partition(":")
     return DOMAINS.get(name) if colon else None
 
@@ -332,9 +334,10 @@ def domain_of(data: str) -> Domain | None:
 def find_gold(
     name: str, data: str, held_out: HeldOut, wanted: DataPreset, preset: Preset, resolve: bool
 ) -> Gold | None:
-    """The gold of that name: ``own`` (None where the data has none), an embedded domain, none, a
-    model that the study trains, or a reward model, which reads prompt and response as one text
-    unless ``chat:`` or ``pair:`` before its name says otherwise. Raises DataError or ModelError."""
+    """The gold of that name: ``none`` (None), ``own`` (None for data that has no gold of its own),
+    an embedded domain, a model that the study trains, or a reward model, which reads prompt and
+    response as one text unless ``chat:`` or ``pair:`` before its name says otherwise. Raises
+    DataError or ModelError."""
     domain = domain_of(data)
     if name == "none":
         return None
@@ -361,8 +364,8 @@ def find_gold(
 
 
 def find_annotators(endpoint: Endpoint) -> dict[str, Annotator]:
-    """What labels a part besides the teacher, by role, as far as the user named it. Raises
-    DataError."""
+    """The annotators that the user named, by the role of the student that learns from their labels.
+    Raises DataError if one is named without an endpoint."""
     if endpoint.annotator_model is None:
         return {}
     chat = endpoint.chat(endpoint.annotator_model, "--annotator-model")
@@ -370,8 +373,9 @@ def find_annotators(endpoint: Endpoint) -> dict[str, Annotator]:
 
 
 def find_judge(endpoint: Endpoint, data: Data, preset: Preset) -> Judge | None:
-    """The judge model that the user named; without one, draws from the last gold, which is not
-    the main one where there are several. None without golds. Raises DataError."""
+    """The judge model that the user named or, without one, a judge that draws from the last gold,
+    which is not the main one if there are several; None without golds. Raises DataError if a judge
+    model is named without an endpoint."""
     if endpoint.judge_model is not None:
         chat = endpoint.chat(endpoint.judge_model, "--judge-model")
         chat = replace(chat, temperature=1.0)  # else repeated verdicts are all alike

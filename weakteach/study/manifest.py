@@ -1,5 +1,5 @@
-"""What a study is made of, as it is kept beside its results: a report is made again from this and
-the store, without the script that ran the study."""
+"""The manifest of a study, kept beside its results: from it and the store a report can be made
+again, without the script that ran the study."""
 
 import json
 import time
@@ -24,14 +24,13 @@ MANIFEST = "study.json"
 
 @dataclass(frozen=True)
 class StudyInfo:
-    """What a report says of a study besides its findings and what its steps tell.
+    """What a report says of a study, apart from its findings and from what its steps tell.
 
     ``sizes`` holds the parameters of each model's layers, by the model's name, where they are
     known. ``rounds`` holds the seeds of all rounds in their order where the study is decided in
     rounds (see ``statistics/rounds.py``). ``label_price`` is that of a human label, if it is known.
-    ``started`` is in seconds since the epoch, ``seconds``
-    the time of this run. A field that is added needs a default, so that the manifests of earlier
-    studies can still be read.
+    ``started`` is in seconds since the epoch, and ``seconds`` is the time that this run took. A
+    field that is added needs a default, so that the manifests of earlier studies can still be read.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"allow_inf_nan": False}
@@ -53,8 +52,8 @@ class StudyInfo:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A study: its description, its experiments, kind and fingerprint of every unique step, and
-    the reasons of failed steps by fingerprint. Its measures hold no steps, only their names."""
+    """A study: its description, its experiments, the kind and fingerprint of each different step,
+    and the reasons of failed steps by fingerprint. Its measures hold no steps, only their names."""
 
     info: StudyInfo
     experiments: tuple[Experiment, ...]
@@ -101,7 +100,7 @@ def describe(
     rounds: tuple[int, ...] = (),
     label_price: float | None = None,
 ) -> StudyInfo:
-    """What a report says of a study besides its results and what its steps tell."""
+    """The StudyInfo of a study over this grid that starts at the time of the call."""
     return StudyInfo(
         name=name,
         title=title,
@@ -160,10 +159,11 @@ def _without_target(measure: Measure) -> dict[str, Any]:
 
 
 def read_manifest(store: Store, study: str) -> Manifest:
-    """The manifest of a study. Fields that it does not have take their defaults, and those that
-    are not known here are left out, so that manifests of other versions can be read.
+    """The manifest of a study. Missing fields take their defaults, and unknown ones are left out,
+    so that manifests of other versions can be read.
 
-    Raises StorageError if there is no study of that name, or what lies there is no manifest.
+    Raises StorageError if there is no study of that name, or if the file there is no manifest, or
+    one of another study.
     """
     file_name = f"{study_folder(store, study)}/{MANIFEST}"
     try:

@@ -11,7 +11,7 @@ from weakteach.training.recipes import USUAL
 @dataclass(frozen=True)
 class Setting:
     """What the arms of all seeds at a point have in common, as reports print it. ``recipe`` names
-    the values of the students' DPO, beta apart, that are not those of the data's recipe."""
+    the values of the students' DPO recipe, other than beta, that differ from the data's recipe."""
 
     domain: str
     weak: str
@@ -32,13 +32,13 @@ class Setting:
 class Measure:
     """What is measured of one role of an arm, and the step that measures it.
 
-    ``kind`` says what is measured (``reward``, ``verdicts``, ...), ``of`` by whom where there may
-    be several (a gold, a judge). ``step`` and ``fingerprint`` name the step's artifact. ``target``
-    is the step itself; it is None in a measure that was read from a manifest, and does not count
-    when measures are compared.
+    ``kind`` says what is measured (``reward``, ``verdicts``, ...), and ``of`` by which gold or
+    judge where there may be several. ``step`` and ``fingerprint`` name the step's artifact.
+    ``target`` is the step itself; it is None in a measure that was read from a manifest, and does
+    not count when measures are compared.
     """
 
-    # For the reading of manifests: a step itself never stands in one.
+    # So that pydantic can read manifests, which never hold a step itself.
     __pydantic_config__: ClassVar[dict[str, bool]] = {"arbitrary_types_allowed": True}
 
     setting: Setting

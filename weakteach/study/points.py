@@ -1,4 +1,5 @@
-"""The space of studies: pairs with what suits them, and all that may differ between two arms."""
+"""The space of studies: data with the golds and recipes that suit it, and all that may differ
+between two arms."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -31,9 +32,10 @@ class Data:
 
 @dataclass(frozen=True)
 class Point:
-    """All that may differ between two arms. ``dpo`` is the recipe of the students' DPO, None that
-    of the data; ``sft`` False aligns students from the base model. ``teacher`` is its kind;
-    ``retrained`` says that its training, and nothing else, has another seed."""
+    """All that may differ between two arms. ``dpo`` is the recipe of the students' DPO, None for
+    that of the data. With ``sft`` False students are aligned from the base model, without SFT.
+    ``teacher`` is the kind of teacher; ``retrained`` says that its training, and nothing else, has
+    another seed."""
 
     data: Data
     weak: Policy

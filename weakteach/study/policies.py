@@ -26,7 +26,7 @@ def model_of(policy: Policy) -> Model:
 
 
 def sizes_of(policies: Iterable[Policy]) -> dict[str, int]:
-    """The parameters of each model's layers by its name, where they are known."""
+    """The number of parameters in each model's layers, by the model's name, where it is known."""
     sizes = {name_of(one): layer_parameters(model_of(one)) for one in dict.fromkeys(policies)}
     return {name: size for name, size in sizes.items() if size is not None}
 
@@ -43,7 +43,8 @@ def policy_of(model: Model, documents: int) -> Policy:
 
 
 def tokenizers_of(*models: Policy) -> tuple[Tokenizer | Dequantized, ...]:
-    """The different tokenizers of the models, in an order that is not that of the models."""
+    """The different tokenizers of the models, sorted, so that the order of the models does not
+    matter. Raises ValueError for a policy that is no pretrained model."""
     found: set[Tokenizer | Dequantized] = set()
     for model in models:
         match model:

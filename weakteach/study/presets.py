@@ -13,7 +13,7 @@ from weakteach.training.recipes import DpoRecipe, Lora, RewardRecipe, Schedule, 
 
 @dataclass(frozen=True)
 class Recipes:
-    """How one model is aligned, SFT, then DPO; and how it is trained as a reward model."""
+    """How one model is aligned, by SFT and then DPO, and how it is trained as a reward model."""
 
     sft: SftRecipe
     dpo: DpoRecipe
@@ -23,8 +23,8 @@ class Recipes:
 @dataclass(frozen=True)
 class Scale:
     """What the plan's estimate of device-hours rests on, where nothing is measured yet.
-    ``decode_rows`` responses are drawn together, each of whose tokens costs every layer
-    ``decode_layer_seconds``, however small it is: what a host takes to call it."""
+    ``decode_rows`` responses are generated together; one more token of each costs every layer
+    ``decode_layer_seconds``, however small the layer: the time that a host takes to call it."""
 
     train_pairs: int
     test_prompts: int
@@ -38,11 +38,11 @@ class Scale:
 
 @dataclass(frozen=True)
 class DataPreset:
-    """Pairs and what suits them. ``data`` is ``world:<pairs>``, ``posts:<pairs>``, a file, a
-    folder or a hub id, None if the user must give it. ``golds`` are ``own`` (the exact one of an
-    embedded domain), reward models by name, with ``chat:`` or ``pair:`` before it where they read
-    such a form, or ``trained:<model>``, a reward model that the study trains on pairs set aside;
-    the first is the main one."""
+    """Pairs, and the golds and recipes that suit them. ``data`` is ``world:<pairs>``,
+    ``posts:<pairs>``, a file, a folder or a hub id; None if the user must give it. Each of
+    ``golds``, the main one first, is ``own`` (the exact one of an embedded domain), the name of a
+    reward model, with ``chat:`` or ``pair:`` before it if it reads that form, or
+    ``trained:<model>``, a reward model that the study trains on pairs set aside."""
 
     data: str | None
     golds: tuple[str, ...]
@@ -52,15 +52,16 @@ class DataPreset:
 
 @dataclass(frozen=True)
 class Ranges:
-    """What sweeps go over; of what a user asked for, a range left empty is the preset's.
+    """The values that sweeps go over. A range that the user left empty is that of the preset.
 
     Every field is an option of every sweep, with its docstring as help. To let sweeps go over
     another value of the students' recipe, such as the rank of LoRA, touch three places:
 
-    1. here: a field (``lora_ranks``), what is refused below, and what each preset goes over;
-    2. ``experiments.py``: an experiment whose points are ``grid.point(seed).with_dpo(lora=…)``
+    1. here: add a field (``lora_ranks``), refuse wrong values below, and give each preset its
+       range;
+    2. ``experiments.py``: add an experiment whose points are ``grid.point(seed).with_dpo(lora=…)``
        for each of ``grid.ranges.lora_ranks`` and whose axis is ``recipe``;
-    3. ``sweeps/``: a script that runs it.
+    3. ``sweeps/``: add a script that runs it.
 
     Names of arms, columns of results, tables and figures follow from the recipe itself.
     """
@@ -86,15 +87,16 @@ class Ranges:
 
 @dataclass(frozen=True)
 class Preset:
-    """A study but for its question.
+    """All of a study except its question.
 
-    ``first`` are the ranges of the size grid, the first sweep that anyone runs; ``ranges`` those of
-    all others. ``families`` are students and ``others`` teachers of other architectures.
-    ``set_aside_pairs`` train the golds of the study; ``judged_prompts`` and ``judge_repeats`` are
-    the prompts that a judge compares and how often it repeats a verdict; ``judge_temperature`` is
-    that of the gold that judges where no judge model is given; ``embedding`` names the model
-    behind similarities of responses, None for none; ``dtype`` is that of all that models compute;
-    ``samples`` are the responses to a prompt, whose mean is the prompt's outcome.
+    ``first`` are the ranges of the size grid, the first sweep that anyone runs; ``ranges`` are
+    those of all other sweeps. ``families`` are students, and ``others`` teachers, of other
+    architectures. ``set_aside_pairs`` pairs train the golds of the study. A judge compares
+    ``judged_prompts`` prompts, or pairs, and repeats a verdict ``judge_repeats`` times where
+    repeats are asked for; ``judge_temperature`` is that of the gold that judges if no judge model
+    is given. ``embedding`` names the model behind similarities of responses, None for none.
+    ``dtype`` is that of all computation with models. ``samples`` is the number of responses to a
+    prompt, whose mean is the prompt's outcome.
     """
 
     name: str
@@ -122,7 +124,7 @@ class Preset:
     samples: int = 1
 
 
-# By the size in a model's name, whatever its family.
+# Learning rates by the size in a model's name, whatever its family.
 TEACHER_RATES = {"45k": 1.2e-3, "230k": 6e-4, "1m": 3e-4, "4m": 3e-4}
 STUDENT_RATES = {"45k": 3e-4, "230k": 3e-4, "1m": 1.5e-4, "4m": 1.5e-4}
 
@@ -160,7 +162,7 @@ EMBEDDED = Preset(
         "world:2560", ("own", "trained:opt-230k", "trained:opt-1m"), tiny_teacher, tiny_student
     ),
     summaries=DataPreset("posts:2560", ("own",), tiny_teacher, tiny_student),
-    # One teacher at four seeds takes as long as two at two and a half, and tells more apart.
+    # One teacher at 4 seeds takes as long as two teachers at 2.5 seeds, and tells more apart.
     first=Ranges(("opt-45k",), (Fraction(1, 8), Fraction(1, 2)), (0, 1, 2, 3), EMBEDDED_BETAS),
     ranges=Ranges(("opt-45k", "opt-230k", "opt-1m"), ALL_FRACTIONS, (0, 1, 2), EMBEDDED_BETAS),
     student="opt-230k",
@@ -221,8 +223,8 @@ LAPTOP = replace(
 
 
 def paper_recipes(name: str) -> Recipes:
-    """WLT §4.1: SFT on all parameters, then DPO with LoRA of rank 8; alike for all models. A
-    reward head is trained like the SFT, for the epochs of both."""
+    """WLT §4.1: SFT on all parameters, then DPO with LoRA of rank 8; alike for all models. A reward
+    head is trained like the SFT, for as many epochs as SFT and DPO together."""
     return Recipes(
         SftRecipe(Schedule(1e-5, batch=32)),
         DpoRecipe(Schedule(5e-5, batch=16), beta=0.1, lora=Lora(rank=8)),
@@ -272,7 +274,7 @@ PAPER = Preset(
     families=("mistralai/Mistral-7B-v0.1", "meta-llama/Llama-2-7b-hf", "google/gemma-7b"),
     others=("EleutherAI/gpt-neo-125m", "EleutherAI/pythia-160m"),
     more_seeds=(25, 26),
-    # With all 11,000 the interval from prompts is 0.010 sd instead of 0.022; seeds buy more for it.
+    # All 11,000 would narrow the interval from prompts from 0.022 to 0.010 sd; seeds gain more.
     test_pairs=2_000,
     set_aside_pairs=0,
     judged_prompts=100,
@@ -282,10 +284,10 @@ PAPER = Preset(
     max_new_tokens=256,
     pretraining_documents=0,
     resources=Resources(
-        # A 1.3B model would spend 28 times its compute on gradients over 24 Gb/s between nodes.
+        # Sending a 1.3B model's gradients between nodes, at 24 Gb/s, takes 28 times its compute.
         train_workers=1,
-        # SFT of all weights of OPT-13B takes 39 GiB of each of 8 A100, or 31 checkpointed, which of
-        # 4 are 58.
+        # SFT of all weights of OPT-13B takes 39 GiB of each of 8 A100s, or 31 checkpointed; of each
+        # of 4 it takes 58 checkpointed.
         train_workers_max=8,
         label_actors=1,
         label_actors_max=4,
@@ -303,7 +305,7 @@ PAPER = Preset(
 
 
 def modern_recipes(name: str) -> Recipes:
-    """Adapters throughout, so that 8B fits one GPU of 80 GB; alike for all models."""
+    """Adapters throughout, so that a model of 8B fits one GPU of 80 GB; alike for all models."""
     lora = Lora(rank=16, alpha=32)
     return Recipes(
         SftRecipe(Schedule(1e-4, batch=32, scheduler="cosine", warmup=0.1), lora=lora),

@@ -10,8 +10,8 @@ HALF = Fraction(1, 2)
 TeacherKind = Literal["DPO", "DPO alone", "reward head"]
 RETRAINED = "another seed"
 TEACHERS: tuple[TeacherKind, ...] = get_args(TeacherKind)
-# What a student (or the teacher itself) learned from, in the order in which tables show it, and
-# how figures call it.
+# What a student (or the teacher itself) learned from, in the order in which tables show it, with
+# the names that figures show.
 ROLES = {
     "base": "base, not aligned",
     "sft": "human labels, SFT only",

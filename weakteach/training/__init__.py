@@ -1,4 +1,4 @@
-"""Training by TRL's losses. What users of TRL need is ``weighted_dpo_trainer``; all else stands in
+"""Training by TRL's losses. Users of TRL need ``weighted_dpo_trainer`` alone; everything else is in
 the modules."""
 
 from typing import TYPE_CHECKING, Any
@@ -10,8 +10,8 @@ __all__ = ["weighted_dpo_trainer"]
 
 
 def __getattr__(name: str) -> Any:
-    """What is exported, imported when it is asked for: plans read recipes of this package, too, and
-    must not wait for torch."""
+    """Import what is exported when it is asked for: plans, too, import recipes from this package,
+    and must not wait for torch."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from weakteach.training.weighted import weighted_dpo_trainer

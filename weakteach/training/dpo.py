@@ -1,4 +1,4 @@
-"""Direct preference optimization, the starting model being the reference."""
+"""Direct preference optimization. The model that training starts from is the reference."""
 
 import math
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ from weakteach.training.worker import (
 TRL_LOSSES: dict[Loss, str] = {
     "dpo": "sigmoid", "ipo": "ipo", "rdpo": "robust", "cdpo": "robust", "hinge": "hinge",
 }  # fmt: skip
-# A label without margin is wrong as often as right, for which TRL's smoothing has no finite value.
+# Just below 1/2, the noise of a label without margin, for which TRL's smoothing is infinite.
 MOST_NOISE = 0.499
 
 
@@ -50,9 +50,9 @@ class PackedDpoTrainer(PackedLanguageModel, DPOTrainer):
     """TRL's loss on pairs whose first response was chosen, and whose ``reference``
     log-probabilities, of shape [pairs, 2], are known.
 
-    ``weights`` of shape [pairs], none of them negative, make the loss of an update the weighted
-    mean over its pairs, of all workers: a pair of weight 0 is not there. ``smoothing`` of shape
-    [pairs] is TRL's label smoothing, which it has for all pairs alone.
+    With ``weights`` of shape [pairs], none of them negative, the loss of an update is the weighted
+    mean over its pairs on all workers: a pair of weight 0 has no part in it. ``smoothing`` of shape
+    [pairs] is TRL's label smoothing for each pair; TRL itself has one number for all pairs.
     """
 
     reference: torch.Tensor
@@ -76,17 +76,18 @@ class PackedDpoTrainer(PackedLanguageModel, DPOTrainer):
             total = self.weights[inputs["rows"].cpu()].sum().to(self.args.device)
             if world_size() > 1:
                 torch.distributed.all_reduce(total)
-            # Where no pair of an update weighs anything, its loss is 0 over whatever stands here.
+            # If all weights of an update are 0, so is its loss, whatever it is divided by.
             self._worker_weight = total.item() / world_size() or 1.0
         return super().training_step(model, inputs, num_items_in_batch)
 
     def scale(self, loss: torch.Tensor, part: Part) -> torch.Tensor:
         if self.weights is None:
             return super().scale(loss, part)
-        return loss * (len(part.rows) / self._worker_weight)  # a sum over a sum
+        return loss * (len(part.rows) / self._worker_weight)  # weighted sum over sum of weights
 
     def part_inputs(self, part: Part) -> dict[str, torch.Tensor]:
-        """As TRL has them, without the prompts: a column that it skips, then the responses."""
+        """The batch as TRL lays it out, but without the prompts: a column that TRL skips, then the
+        responses."""
         if self.smoothing is not None:
             self.label_smoothing = self.smoothing[part.rows].to(self.args.device)
         rows, columns, _ = _places(part)
@@ -96,13 +97,12 @@ class PackedDpoTrainer(PackedLanguageModel, DPOTrainer):
         )
         scored = torch.zeros(2 * len(part.rows), 1 + longest, dtype=torch.long, device=rows.device)
         scored[rows, 1 + columns] = 1
-        # A response's first token that nothing stands before is not scored, but TRL's lengths
-        # count it.
+        # Without a prompt, a response's first token is not scored, but TRL's lengths count it.
         bare = [number for number, row in enumerate(part.rows) if not self.pairs[row].prompt]
         scored[bare, 0] = scored[[len(part.rows) + number for number in bare], 0] = 1
         reference = self.reference[part.rows].to(rows.device)
         return {
-            "input_ids": scored,  # read as labels, which the head has been told
+            "input_ids": scored,  # TRL passes it as labels; the head gets targets of its own
             "attention_mask": scored,
             "completion_mask": scored,
             "ref_chosen_logps": reference[:, 0],
@@ -110,7 +110,8 @@ class PackedDpoTrainer(PackedLanguageModel, DPOTrainer):
         }
 
     def answer(self, model: Any, part: Part, **options: Any) -> FusedCausalLMOutput:
-        """Fields of shape [2 * pairs, longest response], those of the chosen responses first."""
+        """The model's answer with fields of shape [2 * pairs, longest response], chosen responses
+        first."""
         out = super().answer(model, part, **options)
         rows, columns, scores = _places(part)
         shape = (2 * len(part.rows), options["labels"].shape[1] - 1)
@@ -126,10 +127,11 @@ class PackedDpoTrainer(PackedLanguageModel, DPOTrainer):
     def _as_trl_weighs(
         self, log_probs: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, part: Part
     ) -> torch.Tensor:
-        """TRL has weights of its own (``use_weighting``: WPO, Zhou et al. 2024, eq. 2), which are
-        exp(mean over scored tokens of log_probs - log_sum_sq_probs), multiplied over both
-        responses. These values, in the shape of the log-probabilities, make them ours: 1 for one
-        response of a pair, the weight for the other, the first that has a scored token."""
+        """Values of ``log_sum_sq_probs`` with which TRL's weighting of pairs (``use_weighting``:
+        WPO, Zhou et al. 2024, eq. 2) gives our weights. TRL's weight of a response is exp(mean over
+        scored tokens of log_probs - log_sum_sq_probs), and that of a pair the product over its
+        responses. These values, in the shape of the log-probabilities, make it the pair's weight
+        for its first response that has a scored token, and 1 for the other."""
         assert self.weights is not None
         pairs = len(part.rows)
         scored = torch.bincount(rows, minlength=2 * pairs) > 0
@@ -144,8 +146,8 @@ class PackedDpoTrainer(PackedLanguageModel, DPOTrainer):
 
 @contextmanager
 def _no_reference_model() -> Iterator[None]:
-    """TRL would load one beside a model that is to be sharded, which would not be asked anything:
-    the log-probabilities are known."""
+    """Keep TRL from loading a reference model, as it does beside a model that is to be sharded.
+    Nothing would be asked of it: the log-probabilities are known."""
     of_trl: Any = dpo_trainer_module
     create = of_trl.create_model_from_path
     of_trl.create_model_from_path = lambda *_, **__: None
@@ -156,7 +158,8 @@ def _no_reference_model() -> Iterator[None]:
 
 
 def _places(part: Part) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Row and column in TRL's padded batch, and number of the score that stands there."""
+    """For each score of each response: row and column in TRL's padded batch, and the score's
+    number. A score that belongs to both responses of a pair comes twice."""
     batch = part.batch
     first, second = (batch.sides[:, side].nonzero()[:, 0] for side in (0, 1))
     rows = torch.cat([batch.pairs[first], len(part.rows) + batch.pairs[second]])
@@ -171,16 +174,16 @@ def train_dpo(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def dpo_trainer(job: TrainingJob) -> PackedDpoTrainer:
-    """The model that training starts from is the reference. Its log-probabilities are computed
-    once, before training, so that no second model is held or run.
+    """A trainer whose reference is the model that training starts from. Its log-probabilities are
+    computed once, before training, so that no second model is held or run.
 
-    Training stops when the loss on the held-out pairs of the job, if it has any, is after an epoch
-    not below that after the one before. Raises StepError if such a training would be sharded.
+    If the job has held-out pairs, training stops after the first epoch whose loss on them is not
+    below that of the epoch before. Raises StepError if such a training would be sharded.
     """
     recipe: DpoRecipe = job.recipe
     model, tokenizer = load_start(job, partial(load_causal, placed=False))
     require_room(job, model)
-    placed(model, Fit())  # to be read, whole whatever follows
+    placed(model, Fit())  # whole, to be read for the reference, however it is trained
     tokens = load_preferences(job, tokenizer, context_length(model))
     reference = reference_logprobs(job, model, tokens)
     held_out = None
@@ -217,15 +220,15 @@ def dpo_trainer(job: TrainingJob) -> PackedDpoTrainer:
 
 @dataclass(frozen=True)
 class HeldOutLoss:
-    """DPO's loss, whatever that of the training, on ``pairs`` whose first response was chosen;
-    ``reference`` holds their log-probabilities [pairs, 2] before training."""
+    """The loss of plain DPO, whatever the loss of the training, on ``pairs`` whose first response
+    was chosen. ``reference`` holds their log-probabilities [pairs, 2] before training."""
 
     job: TrainingJob
     pairs: list[PairTokens]
     reference: np.ndarray
 
     def of(self, model: PreTrainedModel) -> float:
-        """The mean loss of a model in training, which it stays in."""
+        """The mean loss of a model in training mode, which is left in that mode."""
         model.eval()
         gained = reference_logprobs(self.job, model, self.pairs) - self.reference
         model.train()
@@ -234,8 +237,8 @@ class HeldOutLoss:
 
 
 def check_weights(weights: torch.Tensor) -> torch.Tensor:
-    """The weights of all pairs, shape [pairs]. Raises StepError if one is negative or no number,
-    or none is positive."""
+    """Return the weights of all pairs, shape [pairs]. Raises StepError if one is negative or no
+    number, or if none is positive."""
     if not (weights >= 0).all() or not weights.any():
         raise StepError(
             f"Weights from {weights.min():g} to {weights.max():g}: give some above 0, none below"
@@ -244,11 +247,11 @@ def check_weights(weights: torch.Tensor) -> torch.Tensor:
 
 
 def label_smoothing(job: TrainingJob, recipe: DpoRecipe, pairs: int) -> torch.Tensor:
-    """For TRL's "robust" loss, ((1 - s)·l - s·l') / (1 - 2s), where l and l' are the losses of the
-    label and of the other choice; shape [pairs].
+    """The smoothing s, shape [pairs], for TRL's "robust" loss, ((1 - s)·l - s·l') / (1 - 2s), where
+    l and l' are the losses of the label and of the other choice.
 
     With s the noise ε it is robust DPO. With s = -ε / (1 - 2ε) it is (1 - ε)·l + ε·l', conservative
-    DPO, which TRL does not have. Raises StepError for a probability that is none.
+    DPO, which TRL does not have. Raises StepError for a probability outside of [½, 1].
     """
     if recipe.soft:
         probability = label_column(job, "probability", "A loss with soft labels")
@@ -263,7 +266,8 @@ def label_smoothing(job: TrainingJob, recipe: DpoRecipe, pairs: int) -> torch.Te
 def reference_logprobs(
     job: TrainingJob, model: PreTrainedModel, tokens: list[PairTokens]
 ) -> np.ndarray:
-    """Of all pairs, shape [pairs, 2]; in a group, each worker computes its share."""
+    """The log-probabilities of the responses of all pairs, shape [pairs, 2]. In a group, each
+    worker computes its share of them."""
     workers = world_size()
     resources = job.resources
     mine = pair_logprobs(

@@ -1,4 +1,4 @@
-"""How a training is made to fit the devices of its workers, found out where it runs."""
+"""How a training fits the devices of its workers, found out where it runs."""
 
 from collections.abc import Sequence
 
@@ -24,8 +24,9 @@ GIB = 1 << 30
 
 
 def find_fit(job: TrainingJob, model: PreTrainedModel, pairs: Sequence[PairTokens]) -> Fit:
-    """The first way that fits the smallest device of the workers, by an estimate from the model's
-    shape and the longest pair, or the one that was asked for. A CPU takes what there is.
+    """The way to fit a training: the one that was asked for or, with ``auto``, the first that fits
+    the smallest device of the workers, by an estimate from the model's shape and the longest pair.
+    Without an estimate, as on CPUs, it is the first way.
 
     Raises StepError if none fits, or if shards are asked for that cannot be.
     """
@@ -34,7 +35,7 @@ def find_fit(job: TrainingJob, model: PreTrainedModel, pairs: Sequence[PairToken
     ways = ways_to_fit(asked, workers)
     has_head = model.get_output_embeddings() is None
     over_nf4 = bool(lora and lora.over_nf4)
-    # The adapters of a head are merged into whole weights at the end.
+    # No shards of 4 bits, nor of a reward head's adapters, which are merged at the end.
     if over_nf4 or (lora and has_head):
         ways = [way for way in ways if way.shards == 1]
     room = _room(job.resources.gpus)
@@ -71,8 +72,9 @@ def find_fit(job: TrainingJob, model: PreTrainedModel, pairs: Sequence[PairToken
 
 
 def require_room(job: TrainingJob, model: PreTrainedModel) -> None:
-    """Raises StepError where, by the estimate, the smallest device of the workers has no room for
-    the whole model as DPO reads it before anything is sharded, unless a fit was asked for."""
+    """Raises StepError if, by the estimate, the smallest device of the workers has no room for the
+    whole model, which DPO reads before anything is sharded. Nothing is checked if a fit was asked
+    for."""
     room, shape = _room(job.resources.gpus), shape_of(model.config.to_dict())
     if job.resources.fit != "auto" or room is None or shape is None:
         return
@@ -88,14 +90,15 @@ def require_room(job: TrainingJob, model: PreTrainedModel) -> None:
 
 
 def placed(model: PreTrainedModel, fit: Fit) -> PreTrainedModel:
-    """The model on this worker's device, or in the host's memory if the trainer is to shard it."""
+    """Move the model to this worker's device, or to the host's memory if the trainer is to shard
+    it."""
     torch.nn.Module.to(model, device() if fit.shards == 1 else "cpu")
     return model
 
 
 def _room(gpus: float) -> float | None:
-    """Bytes of the smallest device that a worker has, or its share of it; None on CPUs, and where
-    the device does not tell."""
+    """Bytes of the smallest device of all workers, or of a worker's share of it; None if a worker
+    has no CUDA device."""
     mine = None
     if torch.cuda.is_available():
         mine = torch.cuda.get_device_properties(device()).total_memory * min(1.0, gpus or 1.0)

@@ -1,7 +1,7 @@
 """Running a training function under Ray Train: in this process, or on a group of workers.
 
-Workers and nodes that are lost are no failure of the training: it goes on from its last checkpoint.
-An exception that the training raises is one, and is not tried again for ever.
+Losing workers or nodes is no failure of the training: it goes on from its last checkpoint. An
+exception that the training raises is a failure, and is not tried again for ever.
 """
 
 import logging
@@ -26,7 +26,7 @@ from weakteach.training.trainer import EndingTrainer
 from weakteach.training.worker import TrainingJob
 
 CONTROLLER_FAILURES = 2
-# Of a worker that is gone; whatever else a worker fails with, the training has raised.
+# Errors of a worker that is gone; any other error of a worker was raised by the training.
 GONE = (RayError, WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError)
 
 
@@ -42,10 +42,10 @@ def launch(
 
     With 0 workers it runs here, in Ray Train's local mode, and resumes from the trainer's own
     checkpoints. Otherwise a run of that ``name`` under ``storage``, a URL, goes on from the last
-    checkpoint that it reported; ``progress`` is told while it waits for its workers, by a file in
-    ``scratch``, a folder of the job's store. Raises LostError when what it runs on is lost too
-    often, and StepError with the cause when training fails for good, or at once where workers
-    could not share a batch evenly.
+    checkpoint that it reported. ``progress`` is told while the run waits for its workers; a file in
+    ``scratch``, a folder of the job's store, shows when they are there. Raises LostError if what it
+    runs on is lost too often, StepError with the cause if training fails for good, and StepError at
+    once if the workers cannot share a batch evenly.
     """
     resources = job.resources
     batch, workers = job.recipe.schedule.batch, resources.train_workers
@@ -55,8 +55,8 @@ def launch(
     trainer = EndingTrainer(
         train,  # what it returns is in the result
         train_loop_config={"job": job},
-        # In torch's words, what suits the device of the worker; Ray's default is what suits a GPU
-        # wherever one was asked for.
+        # torch's name for the backend that suits the worker's device. Ray's default is the one for
+        # GPUs wherever a GPU was asked for.
         torch_config=TorchConfig(backend="undefined"),
         scaling_config=ScalingConfig(
             num_workers=resources.train_workers,
@@ -87,7 +87,7 @@ def launch(
     except WorkerGroupError as error:
         failures = [error.worker_failures[rank] for rank in sorted(error.worker_failures)]
         lost = [why for why in failures if isinstance(why, GONE)]
-        # When one worker is lost, others fail at once for want of it.
+        # When one worker is lost, others fail at once because it is missing.
         kind, cause = (LostError, lost[0]) if lost else (StepError, failures[0])
         raise kind(f"Training of {name} failed: {cause}") from error
     except ControllerError as error:

@@ -1,4 +1,4 @@
-"""The folder of a group's worker on its own host."""
+"""The folder of a worker of a group, on the worker's own host."""
 
 import shutil
 import uuid
@@ -13,10 +13,11 @@ from weakteach.artifacts.copies import cache_folder
 
 @contextmanager
 def own_folder() -> Iterator[Path]:
-    """A new folder that goes with the worker, and nothing is ever resumed from.
+    """A new folder that is deleted when the worker is done with it; nothing is ever resumed from
+    it.
 
-    A worker that is killed cannot delete its own: its lock, which the operating system frees, tells
-    the next worker on the host to.
+    A worker that is killed cannot delete its folder. The operating system frees its lock, by which
+    the next worker on the host knows that it may delete the folder.
     """
     workers = cache_folder() / "workers"
     workers.mkdir(parents=True, exist_ok=True)

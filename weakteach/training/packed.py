@@ -1,10 +1,10 @@
 """TRL's trainers on pairs that stand in one row without padding, each prompt once.
 
-The losses are TRL's own: in place of the model they are handed a callable that lays the pairs out
-(``pair_layout``), calls the model and gives its answers back in the shape that they expect. An
-update takes all its pairs at once; they go through the model in parts that are bounded by tokens,
-so that memory follows tokens, and weigh as much as they have pairs, so that the result does not
-depend on the cut.
+The losses are TRL's own. Instead of the model they get a callable, which calls the model on pairs
+laid out so (``pair_layout``) and returns its answers in the shape that they expect. An update takes
+all its pairs at once. They go through the model in parts that are bounded by tokens, so that memory
+follows tokens; a part counts as much as it has pairs, so that the result does not depend on the
+cut.
 """
 
 from collections import defaultdict
@@ -28,24 +28,24 @@ from weakteach.models.resources import Resources
 from weakteach.models.tokens import PairTokens
 from weakteach.training.worker import from_all, world_size
 
-# Of a token's distribution over the vocabulary, which costs a pass over the logits each.
+# Metrics of a token's distribution over the vocabulary; each costs a pass over the logits.
 TOKEN_METRICS = {"entropy", "mean_token_accuracy", "logits/chosen", "logits/rejected"}
-# Not means over pairs: of one part they say nothing about the update, nor of a resumed run about
-# the whole one.
+# Metrics that are no means over pairs: their value for one part says nothing about the update, nor
+# their value for a resumed run about the whole run.
 NO_MEANS = {"num_tokens", "min_reward", "max_reward"}
 
 
 @dataclass(frozen=True)
 class Part:
-    """Pairs of an update that go through the model at once, ``weight`` being their share of it;
-    ``rows`` are their numbers among all pairs."""
+    """The pairs of an update that go through the model at once. ``weight`` is their share of the
+    worker's pairs of that update; ``rows`` are their numbers among all pairs."""
 
     rows: list[int]
     batch: Batch
     weight: float
 
 
-if TYPE_CHECKING:  # any of TRL's, which have more in common than their type says
+if TYPE_CHECKING:  # stands for any of TRL's trainers, which share more than their type says
 
     class _Trainer(Trainer):
         def __getattr__(self, name: str) -> Any: ...
@@ -62,22 +62,22 @@ else:
 
 
 class PackedTraining(_Trainer):
-    """Stands before one of TRL's trainers among the bases of a class, which adds how the loss reads
-    a part (``part_inputs``, ``answer``). Its data set is the numbers of the ``pairs``."""
+    """A base class to put before one of TRL's trainers. A subclass of both adds how the loss reads
+    a part (``part_inputs``, ``answer``). The data set consists of the numbers of the ``pairs``."""
 
     def __init__(
         self, pairs: list[PairTokens], resources: Resources, model: PreTrainedModel, **options: Any
     ) -> None:
         self.pairs = pairs
         self.resources = resources
-        # Before adapters, which may have dropout, stand on the model.
+        # Asked before the model has adapters, which may have dropout.
         self.packed = not why_separate(model)
         rows = Dataset.from_dict({"row": range(len(pairs))})
         super().__init__(model=model, train_dataset=rows, data_collator=self.collate, **options)
 
     @property
     def plain_model(self) -> PreTrainedModel:
-        """Below adapters."""
+        """The model below its adapters, if it has any."""
         model: Any = self.model
         return cast(PreTrainedModel, getattr(model, "get_base_model", lambda: model)())
 
@@ -121,8 +121,8 @@ class PackedTraining(_Trainer):
             )
             part = Part(rows, batch, len(rows) / len(inputs["rows"]))
             log, self._metrics["train"] = self._metrics["train"], defaultdict(list)
-            # Workers add up their gradients with the last part alone, but for shards: until they
-            # do, each would hold the gradients of the whole model.
+            # Workers add up their gradients after the last part alone. With shards they do so after
+            # each part: until then, each would hold the gradients of the whole model.
             alone = not (is_last or sharded)
             with self.accelerator.no_sync(model) if alone else nullcontext():
                 loss += super().training_step(model, {"part": part}, num_items_in_batch)
@@ -155,7 +155,7 @@ class PackedTraining(_Trainer):
         return [[rows[number] for number in part] for part in parts]
 
     def _log_metrics(self, metrics: dict[str, float]) -> None:
-        """Those of an update: their mean over workers, whose shares are equal."""
+        """Log the metrics of an update: their mean over the workers, whose shares are equal."""
         values = torch.tensor(list(metrics.values()), device=self.args.device)
         if world_size() > 1:
             torch.distributed.all_reduce(values)
@@ -170,14 +170,15 @@ class PackedTraining(_Trainer):
         return dataset
 
     def floating_point_ops(self, inputs: Any) -> int:
-        return 0  # it would be counted anew with each update, for nobody
+        return 0  # nobody reads it, and it would be counted anew with each update
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         pass  # the artifact's record says more
 
 
 def in_parts(parts: list[list[int]], count: int) -> list[list[int]]:
-    """So many parts at least, of the same rows: the largest are halved."""
+    """The same rows in at least ``count`` parts, as far as there are rows: the largest are
+    halved."""
     parts = list(parts)
     while len(parts) < count and max(map(len, parts)) > 1:
         largest = max(range(len(parts)), key=lambda number: len(parts[number]))
@@ -188,8 +189,8 @@ def in_parts(parts: list[list[int]], count: int) -> list[list[int]]:
 
 @contextmanager
 def _gathering_nothing(accelerator: Any) -> Iterator[None]:
-    """TRL gathers metrics with each part, of which workers have different ones in different
-    numbers; here it is done once per update."""
+    """Keep TRL from gathering metrics with each part: workers have different numbers of parts. They
+    are gathered once per update instead."""
 
     def own(value: torch.Tensor) -> torch.Tensor:
         return value
@@ -197,12 +198,13 @@ def _gathering_nothing(accelerator: Any) -> Iterator[None]:
     accelerator.gather = accelerator.gather_for_metrics = own
     try:
         yield
-    finally:  # the methods of its class are there again
+    finally:  # brings back the methods of its class
         del accelerator.gather, accelerator.gather_for_metrics
 
 
 class PackedLanguageModel(PackedTraining):
-    """With a head that is asked for log-probabilities at scored tokens alone."""
+    """Training of a language model, whose head is asked for log-probabilities at scored tokens
+    alone."""
 
     def __init__(self, pairs: list[PairTokens], resources: Resources, **options: Any) -> None:
         super().__init__(pairs, resources, **options)
@@ -210,7 +212,8 @@ class PackedLanguageModel(PackedTraining):
             add_fused_lm_head(self.plain_model)
 
     def answer(self, model: Any, part: Part, **options: Any) -> FusedCausalLMOutput:
-        """Fields of shape [1, scores]; what nobody asked the head for is zero."""
+        """The model's answer with fields of shape [1, scores]; those that the head was not asked
+        for are zero."""
 
         def pick(_: Any, __: Any, output: Any) -> Any:
             hidden = output.last_hidden_state.flatten(0, 1)
@@ -239,7 +242,7 @@ class PackedLanguageModel(PackedTraining):
 
 
 class PackedRewardModel(PackedTraining):
-    """With a scalar head that is read where the sequences end."""
+    """Training of a model with a scalar head, which is read where the sequences end."""
 
     def answer(self, model: Any, part: Part, **_: Any) -> SequenceClassifierOutput:
         """Logits of shape [2 * pairs, 1], those of the chosen responses first."""

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any, Literal
 
-# Of DPO's kind: DPO itself (Rafailov et al. 2023, eq. 7), IPO (Azar et al. 2023, eq. 17, by token
-# as in TRL), two that expect wrong labels, robust DPO (Chowdhury et al. 2024, eq. 9) and
+# Losses of DPO's kind: DPO itself (Rafailov et al. 2023, eq. 7), IPO (Azar et al. 2023, eq. 17, by
+# token as in TRL), two that expect wrong labels, robust DPO (Chowdhury et al. 2024, eq. 9) and
 # conservative DPO (Mitchell 2023), and a hinge (Zhao et al. 2023).
 Loss = Literal["dpo", "ipo", "rdpo", "cdpo", "hinge"]
 EXPECT_WRONG_LABELS = ("rdpo", "cdpo")
@@ -80,10 +80,10 @@ class RewardRecipe:
 class DpoRecipe:
     """Direct preference optimization; ``beta`` scales the reward.
 
-    ``noise`` is the share of labels, below one half, that "rdpo" and "cdpo" take for wrong; with
-    ``soft`` that of each pair is 1 minus the ``probability`` of its label, for "cdpo" alone. With
-    ``weighted`` each pair's loss counts as much as the ``weight`` of its label. Raises ValueError
-    for a noise that the loss does not read.
+    ``noise`` is the share of labels, below one half, that "rdpo" and "cdpo" take to be wrong. With
+    ``soft``, for "cdpo" alone, each pair has its own noise, 1 minus the ``probability`` of its
+    label. With ``weighted`` each pair's loss counts as much as the ``weight`` of its label. Raises
+    ValueError for a ``noise`` or ``soft`` that the loss does not read, or for both together.
     """
 
     schedule: Schedule = Schedule(learning_rate=5e-5, batch=16)
@@ -109,7 +109,7 @@ class DpoRecipe:
             raise ValueError("Give the noise of all pairs or take each pair's own, not both")
 
 
-@cache  # asked for every measure of a study, of a few recipes
+@cache  # called for every measure of a study, with few recipes
 def changes_of(recipe: DpoRecipe, usual: DpoRecipe) -> str:
     """Where a recipe differs from the usual one, such as ``lora.rank 16``."""
     mine, theirs = (dict(_leaves("", asdict(of))) for of in (recipe, usual))

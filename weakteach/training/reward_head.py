@@ -38,8 +38,8 @@ def train_reward_head(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def reward_trainer(job: TrainingJob) -> PackedRewardTrainer:
-    """The reward is read at the end of prompt + response. Model and head are trained, or adapters
-    and head."""
+    """A trainer of the head together with the whole model, or with adapters. The reward is read at
+    the end of prompt + response."""
     recipe: RewardRecipe = job.recipe
     model, tokenizer = load_start(job, partial(load_with_head, seed=job.seed, placed=False))
     tokens = load_preferences(job, tokenizer, context_length(model))

@@ -25,15 +25,15 @@ IGNORED = -100
 
 
 class PackedSftTrainer(PackedLanguageModel, SFTTrainer):
-    """TRL's loss on the tokens of first responses: their mean over all tokens of an update."""
+    """TRL's loss on the tokens of first responses: the mean over all such tokens of an update."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.model_accepts_loss_kwargs = True  # TRL's loss takes the number, whatever the model
+        self.model_accepts_loss_kwargs = True  # TRL's loss takes the token count in any case
 
     def collate(self, examples: list[dict[str, int]]) -> dict[str, torch.Tensor]:
-        """With labels as TRL has them, by which the Trainer counts tokens, but without prompts:
-        a column that nothing stands before, then the responses."""
+        """The batch with labels as TRL lays them out, by which the Trainer counts tokens, but
+        without the prompts: one ignored label if there is a prompt, then the response."""
         batch = super().collate(examples)
         pairs = [self.pairs[row] for row in batch["rows"].tolist()]
         ids = [[*([IGNORED] if p.prompt else []), *p.response_1] for p in pairs]
@@ -45,7 +45,7 @@ class PackedSftTrainer(PackedLanguageModel, SFTTrainer):
         return {"attention_mask": torch.ones_like(part.batch.targets)}
 
     def scale(self, loss: torch.Tensor, part: Part) -> torch.Tensor:
-        return loss  # a sum of this part's tokens over the number of all
+        return loss  # the sum over the part's tokens, divided by the number of all tokens
 
 
 def train_sft(config: dict[str, Any]) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def train_sft(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def sft_trainer(job: TrainingJob) -> PackedSftTrainer:
-    """The loss is on the chosen responses' tokens (EOS included) alone."""
+    """A trainer whose loss is on the tokens of the chosen responses (EOS included) alone."""
     recipe: SftRecipe = job.recipe
     model, tokenizer = load_start(job, partial(load_causal, placed=False))
     tokens = load_preferences(job, tokenizer, context_length(model))

@@ -9,12 +9,11 @@ HELD_OUT_LOSS = "held_out_loss"
 
 
 class StopWhenWorse(TrainerCallback):
-    """Ends the training when the ``loss`` on held-out pairs, taken every so many updates, is not
-    below the one before.
+    """Ends the training when the ``loss`` on held-out pairs, taken once per ``every`` updates, is
+    not below the one before.
 
-    What was found stands in the trainer's history alone, which its checkpoints hold: a training
-    that goes on from one decides as if it had never stopped. The loss must be the same number on
-    all workers.
+    The losses are kept in the trainer's history alone. Checkpoints hold it, so a training that goes
+    on from one decides as if it had never stopped. The loss must be the same number on all workers.
     """
 
     def __init__(self, loss: Callable[[], float], every: int) -> None:
@@ -37,5 +36,6 @@ def held_out_losses(history: Iterable[Mapping[str, float]]) -> dict[int, float]:
 
 
 def best_updates(losses: Mapping[int, float]) -> int:
-    """The number of updates after which the loss was least, the first of several."""
+    """The number of updates after which the loss was least; the smallest number, if there are
+    several."""
     return min(losses, key=lambda updates: (losses[updates], updates))

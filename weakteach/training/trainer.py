@@ -1,4 +1,5 @@
-"""Ray's trainer, but for a helper of its own that would outlive a killed controller."""
+"""Ray's trainer, with a helper actor that does not outlive a killed controller, as Ray's own
+does."""
 
 import logging
 import os
@@ -20,11 +21,12 @@ LOGGER = logging.getLogger(__name__)
 
 
 class EndingCleaner(PlacementGroupCleaner):
-    """A detached actor that gives the devices of a group back when its controller was killed.
+    """A detached actor that gives back the devices of a group whose controller was killed, then
+    ends.
 
-    Ray's then leaves by an exception in the thread that watches, which ends that thread alone: the
-    actor stays for as long as the cluster. On a host with several Rays it does not know which one
-    to ask, and that thread ends at once.
+    Ray's own leaves by an exception in the thread that watches the controller, which ends that
+    thread alone: the actor stays for as long as the cluster. On a host with several Rays, Ray's own
+    does not know which one to ask, and that thread ends at once.
     """
 
     def start_monitoring(self) -> Any:
@@ -40,7 +42,7 @@ class EndingCleaner(PlacementGroupCleaner):
 
 class EndingCleanerCallback(placement_group_callback.PlacementGroupCleanerCallback):
     def after_controller_start(self, train_run_context: Any) -> None:
-        # In the controller's process; Ray's callback makes an actor of what has this name.
+        # In the controller's process, where Ray's callback makes its actor of the class so named.
         placement_group_callback.PlacementGroupCleaner = EndingCleaner  # type: ignore[misc]
         super().after_controller_start(train_run_context)
 
@@ -60,12 +62,12 @@ class GroupSigns(WorkerGroupCallback):
     def _despite_errors(self, do: Callable[[], None]) -> None:
         try:
             do()
-        except OSError:  # a training that is not followed is one all the same
+        except OSError:  # the training goes on without the sign
             LOGGER.exception("%s", self._sign.path)
 
 
 class EndingTrainer(TorchTrainer):
-    """A TorchTrainer of which nothing stays when it is killed. Its groups put the ``sign``."""
+    """A TorchTrainer that leaves nothing behind when it is killed. Its groups put the ``sign``."""
 
     sign: Sign | None = None
 

@@ -1,4 +1,4 @@
-"""For users of TRL, without a store: DPO's losses on preferences that count as they weigh."""
+"""DPO's losses on preferences with weights, for users of TRL who have no store."""
 
 from collections.abc import Sequence
 from copy import copy
@@ -27,7 +27,7 @@ from weakteach.preferences.pair import DataError, MessagesOf
 from weakteach.training.dpo import PackedDpoTrainer, check_weights
 
 COLUMNS = ("prompt", "chosen", "rejected", "weight")
-# TRL's losses of a batch as a whole: no weight of a pair can be put to them.
+# TRL's losses that are defined on a whole batch, in which a pair can have no weight.
 OF_A_BATCH = {"aot", "aot_unpaired", "sft"}
 
 
@@ -39,19 +39,19 @@ def weighted_dpo_trainer(
     peft_config: PeftConfig | None = None,
     resources: Resources | None = None,
 ) -> PackedDpoTrainer:
-    """TRL's DPO trainer, whose loss of an update is Σ w·l / Σ w over its pairs, l being the loss of
-    a pair by the ``loss_type`` of ``args``.
+    """TRL's DPO trainer with a weight for each pair. The loss of an update is Σ w·l / Σ w over its
+    pairs, w being the weight of a pair and l its loss by the ``loss_type`` of ``args``.
 
     ``preferences`` has the columns ``prompt``, ``chosen``, ``rejected`` (texts, or messages as TRL
     has them, with ``tools`` where any may be called) and ``weight`` (a number from 0), one row a
     pair. Messages are read through the tokenizer's chat template, if it has one. An update takes
     ``args.per_device_train_batch_size`` pairs on each worker, which go through the model in parts
-    of ``resources.train_tokens`` tokens. The model as it is given is the reference. Raises
-    DataError for a column that is missing or holds something else, for a pair of more than
-    ``args.max_length`` tokens, since none is cut, for a ``loss_type`` that is not one of each pair,
-    for TRL's own weights (``use_weighting``), and for gradient accumulation, which those parts
-    take the place of; StepError if one of the weights is negative or no number, or none is
-    positive.
+    of ``resources.train_tokens`` tokens. The model as it is given is the reference.
+
+    Raises DataError for a column that is missing or holds something else, for a pair of more than
+    ``args.max_length`` tokens (none is cut), for a ``loss_type`` that is not defined for each pair,
+    for TRL's own weights (``use_weighting``), and for gradient accumulation, whose place the parts
+    take. Raises StepError if one of the weights is negative or no number, or if none is positive.
     """
     if missing := [name for name in COLUMNS if name not in preferences.column_names]:
         raise DataError(f"No column {', '.join(missing)} among {preferences.column_names}")
@@ -92,7 +92,8 @@ def _refuse_longer(tokens: Sequence[PairTokens], max_length: int | None) -> None
 
 
 def _read(row: Any, number: int) -> tuple[str, str, str, MessagesOf | None]:
-    """The three texts of a row and, where it holds messages, these."""
+    """The prompt, chosen and rejected text of a row and, if the row holds messages, those
+    messages."""
     sides = [row[name] for name in COLUMNS[:3]]
     if all(isinstance(side, str) for side in sides):
         return (*sides, None)

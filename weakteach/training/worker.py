@@ -56,13 +56,13 @@ SENT_ASIDE = ray.train.CheckpointUploadMode.ASYNC
 class TrainingJob:
     """All that a worker needs, small enough to send: it fetches data and weights itself.
 
-    Whole weights are written in ``saved``, adapters as they are trained.
+    Whole weights are written in the dtype ``saved``, adapters as they are trained.
 
-    ``pairs`` and ``labels`` are Parquet files, ``stage`` is the folder for the trained model, all
-    on the store's file system; ``run_folder`` is a folder of the trial's host, in which training in
-    the trial keeps its checkpoints.
-    ``progress`` is told updates; it is there in local mode alone, since it cannot be sent.
-    ``held_out`` are the pairs and labels that say when training stops, if it is not the recipe.
+    ``pairs`` and ``labels`` are Parquet files and ``stage`` is the folder for the trained model,
+    all on the store's file system. ``run_folder`` is a folder of the trial's host, in which
+    training in the trial keeps its checkpoints. ``progress`` is told of each update; it is None
+    except in local mode, since it cannot be sent. ``held_out`` are the files of pairs and labels
+    that decide when training stops, if the recipe does not.
     """
 
     store: Store
@@ -85,8 +85,8 @@ def load_start(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model that training starts from, and its tokenizer.
 
-    Weights that are trained stay in float32, whatever the dtype of the computation; those below
-    adapters are frozen and take less room in the dtype, or in 4 bits.
+    Weights that are trained stay in float32, whatever the dtype of the computation. Weights below
+    adapters are frozen and are loaded in that dtype, or in 4 bits, to take less room.
     """
     prepare_process(job.resources.threads)
     weights = weights_of(job.store, job.start)
@@ -120,9 +120,11 @@ def load_preferences(
 
 
 def label_column(job: TrainingJob, name: str, needed_by: str) -> torch.Tensor:
-    """A number for each label of the job, shape [pairs], in the order of ``load_preferences``.
+    """The numbers in the column ``name`` of the job's labels, shape [pairs], in the order of
+    ``load_preferences``.
 
-    Raises StepError if the labels have no such column, or it holds what is no number.
+    Raises StepError if the labels have no such column, which ``needed_by`` reads, or if one of its
+    values is no finite number.
     """
     filesystem = job.store.filesystem
     if name not in pq.read_schema(job.labels, filesystem=filesystem).names:
@@ -140,7 +142,7 @@ def trainer_arguments(job: TrainingJob, schedule: Schedule, fit: Fit) -> dict[st
     """Keyword arguments common to TRL's configurations."""
     workers = world_size()
     on_cpu = not torch.accelerator.is_available()
-    if on_cpu:  # where Ray names the GPU that it was told of, whether or not there is one
+    if on_cpu:  # Ray sets this to the GPU that it was told of, even if there is none
         os.environ.pop("ACCELERATE_TORCH_DEVICE", None)
     return {
         "output_dir": job.run_folder,
@@ -172,7 +174,8 @@ def trainer_arguments(job: TrainingJob, schedule: Schedule, fit: Fit) -> dict[st
 
 
 def lora_config(lora: Lora | None, task: str = "CAUSAL_LM") -> LoraConfig | None:
-    """``task`` is peft's: a sequence classifier's head is trained beside the adapters."""
+    """peft's configuration of the adapters; None for none. ``task`` is peft's: a sequence
+    classifier's head is trained beside the adapters."""
     if lora is None:
         return None
     return LoraConfig(
@@ -194,7 +197,7 @@ def rank() -> int:
 
 
 def from_all(mine: Any) -> list[Any]:
-    """What each worker has, by rank."""
+    """What each worker hands in as ``mine``, in the order of ranks."""
     found = [mine] * world_size()
     if world_size() > 1:
         torch.distributed.all_gather_object(found, mine)
@@ -202,8 +205,9 @@ def from_all(mine: Any) -> list[Any]:
 
 
 class CheckpointNowAndThen(TrainerCallback):
-    """Saves every so many updates: those asked for, or as many as the first ones say that the
-    minutes hold. All workers save after the same updates, by the clock of the first."""
+    """Saves a checkpoint at regular numbers of updates: ``checkpoint_steps`` or, if that is 0, as
+    many as fit in ``checkpoint_minutes``, by the time that the first updates took. All workers save
+    after the same updates, by the clock of rank 0."""
 
     WARM, TIMED = 1, 3
 
@@ -222,15 +226,15 @@ class CheckpointNowAndThen(TrainerCallback):
             an_update = from_all((self._clock() - self._started) / self.TIMED)[0]
             self._every = max(1, math.ceil(self._seconds / max(an_update, 1e-9)))
         if self._every and state.global_step % self._every == 0:
-            # What ends is written anyway.
+            # The model is written anyway when training ends.
             ends = control.should_training_stop or state.global_step >= state.max_steps
             control.should_save = not ends
 
 
 class ReportProgress(TrainerCallback):
     """Logs metrics, stops at a loss that is not finite, and, in a group of workers, hands metrics
-    and checkpoints to Ray Train. Local mode has no such door inside a Tune trial: there the
-    trainer's own checkpoints are what a new try goes on from."""
+    and checkpoints to Ray Train. In local mode Ray Train takes none inside a Tune trial: there a
+    new attempt goes on from the trainer's own checkpoints."""
 
     def __init__(self, in_group: bool, progress: Progress | None) -> None:
         self._in_group = in_group
@@ -253,7 +257,7 @@ class ReportProgress(TrainerCallback):
         logs = logs or {}
         LOGGER.info("update %d of %d: %s", state.global_step, state.max_steps, logs)
         _require_finite(logs.get("loss", 0.0), state)
-        if self._in_group:  # in its turn, behind a checkpoint that is still on its way
+        if self._in_group:  # it waits its turn behind a checkpoint that is still being sent
             ray.train.report(logs, checkpoint_upload_mode=SENT_ASIDE)
 
     def on_save(
@@ -266,14 +270,14 @@ class ReportProgress(TrainerCallback):
         if rank() > 0:
             shutil.rmtree(folder)  # nothing reads it
         checkpoint = Checkpoint.from_directory(folder) if rank() == 0 else None
-        # Ray Train deletes it here when it is sent.
+        # Ray Train deletes this local folder once it is sent.
         ray.train.report(metrics, checkpoint=checkpoint, checkpoint_upload_mode=SENT_ASIDE)
 
 
 def train_and_save(trainer: Trainer, job: TrainingJob, merge: bool = False) -> dict[str, Any]:
-    """Train from the last checkpoint, if there is one; rank 0 writes model and metrics to the
-    stage, trained adapters alone or, with ``merge``, as a whole model. Returns facts for the
-    record, among them how the training was made to fit."""
+    """Train from the last checkpoint, if there is one. Rank 0 writes model and metrics to the
+    stage; adapters are written alone or, with ``merge``, merged into a whole model. Returns facts
+    for the record, among them how the training was made to fit."""
     trainer.remove_callback(PrinterCallback)
     train_in_float32(trainer)
     in_group = job.resources.train_workers > 0
@@ -286,7 +290,7 @@ def train_and_save(trainer: Trainer, job: TrainingJob, merge: bool = False) -> d
     _require_finite(trained.training_loss, trainer.state)
     history = [row for row in trainer.state.log_history if "loss" in row or HELD_OUT_LOSS in row]
     sharded = trainer.is_fsdp_enabled
-    # All workers give their shards.
+    # All workers take part, to give their shards.
     state = trainer.accelerator.get_state_dict(trainer.model) if sharded else {}
     if rank() == 0:
         with tempfile.TemporaryDirectory() as folder:
@@ -318,23 +322,24 @@ def train_and_save(trainer: Trainer, job: TrainingJob, merge: bool = False) -> d
 
 
 def train_in_float32(trainer: Trainer) -> None:
-    """TRL casts adapters over a base in 4 bits to bfloat16, in which small updates are lost."""
+    """Cast trained weights from bfloat16 to float32. TRL casts adapters over a base in 4 bits to
+    bfloat16, in which small updates are lost."""
     for parameter in trainer.model.parameters():  # type: ignore[union-attr]
         if parameter.requires_grad and parameter.dtype == torch.bfloat16:
             parameter.data = parameter.data.float()
 
 
 def _train_in_group(trainer: Trainer) -> TrainOutput:
-    """From the checkpoint that Ray Train has for all workers: what lies on a worker's own host may
-    be of another update than what lies on the next."""
+    """Train from the checkpoint that Ray Train has for all workers: what workers find on their own
+    hosts may be of different updates."""
     with own_folder() as own, ExitStack() as stack:
         shutil.rmtree(str(trainer.args.output_dir), ignore_errors=True)
         trainer.args.output_dir = str(own)
-        trainer.args.save_total_limit = None  # what was sent is deleted, and nothing else may be
+        trainer.args.save_total_limit = None  # Ray Train deletes what was sent; keep all else
         checkpoint = ray.train.get_checkpoint()
         folder = stack.enter_context(checkpoint.as_directory()) if checkpoint else None
         trained = trainer.train(resume_from_checkpoint=folder)
-        # The last one may still be on its way, from the folder that goes now.
+        # Wait: the last one may still be being sent from the folder, which is deleted next.
         ray.train.get_all_reported_checkpoints(ray.train.CheckpointConsistencyMode.COMMITTED)
         return trained
 

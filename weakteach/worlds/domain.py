@@ -1,4 +1,4 @@
-"""What an embedded domain is: texts drawn from a grammar without end, with a known gold reward.
+"""What an embedded domain is: any number of texts from a grammar, with a known gold reward.
 
 All text of a domain is word-spaced: words and punctuation marks are separated by one space.
 """
@@ -24,7 +24,7 @@ class DomainPair:
 
 @dataclass(frozen=True, slots=True)
 class GoldScore:
-    """A gold reward, with the task part and the garbage (both shares in [0, 1]) it came from."""
+    """A gold reward, with the task part and the share of garbage (both in [0, 1]) it came from."""
 
     reward: float
     task: float
@@ -34,7 +34,7 @@ class GoldScore:
 
 class Domain(Protocol):
     """A grammar with its gold reward. Implementations are frozen dataclasses without fields, so
-    that they may stand in a step.
+    that they may be part of a step.
 
     Everything is a function of (seed, index): a million pairs is a generator, not a file. `pair`
     and `document` raise ValueError for negative numbers, `gold` for a prompt that is not of the
@@ -66,7 +66,7 @@ def generator(domain: int, stream: int, seed: int, index: int) -> Random:
     return Random((seed << 64) | (domain << 63) | (index << 1) | stream)
 
 
-# Only Random.random() promises the same numbers in every Python version, hence these.
+# Only Random.random() promises the same numbers in every Python version, hence these functions.
 
 
 def pick(rng: Random, choices: Sequence[T]) -> T:
@@ -111,8 +111,8 @@ PhraseTable = dict[str, list[Phrase]]
 
 
 def phrase_table(entries: Sequence[tuple[Sequence[str], int, object]]) -> PhraseTable:
-    """Phrases without a place to fill, by their first word, the longest first; made of texts with
-    their slot and what they say."""
+    """Fixed phrases, which have no `{}` to fill, by their first word, the longest first. Each of
+    the `entries` holds texts, their slot and what they say."""
     table: PhraseTable = {}
     for texts, slot, says in entries:
         for text in texts:
@@ -131,7 +131,7 @@ def fixed_phrase(table: PhraseTable, words: tuple[str, ...], at: int) -> Phrase 
 
 
 def places(template: str, words: Sequence[str], at: int = 0) -> tuple[str, ...] | None:
-    """The words that stand in the `{}` of a template read at `at`, or None if it is not there."""
+    """The words that fill the `{}` of a template at `at`, or None if it does not fit there."""
     parts = template.split()
     if len(words) < at + len(parts):
         return None
@@ -147,14 +147,14 @@ def places(template: str, words: Sequence[str], at: int = 0) -> tuple[str, ...] 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The phrases in their places, the rude phrases anywhere, and the number of wasted words."""
+    """The phrases kept, in order, the number of rude phrases anywhere, and that of wasted words."""
 
     kept: list[Phrase]
     rude: int
     wasted: int
 
     def says(self, slot: int) -> object:
-        """What stands in a slot that holds one phrase, None if nothing does."""
+        """What the phrase in a slot says, for slots that hold one phrase; None if there is none."""
         return next((phrase.says for phrase in self.kept if phrase.slot == slot), None)
 
     def closers(self) -> Iterator[object]:
@@ -168,8 +168,9 @@ def read_phrases(
 ) -> Reading:
     """Read phrases from left to right, each in a later slot than the one before.
 
-    Only closers may be several, all different. A word is wasted if it belongs to no phrase, to one
-    whose slot has passed, to a repetition, or to one that is not `allowed` after those kept.
+    Only the slot of closers may hold several, all different. A word is wasted if it belongs to no
+    phrase, to a phrase whose slot has passed, to a repetition, or to a phrase that is not `allowed`
+    after those kept so far.
     """
     kept: list[Phrase] = []
     last, at, rude, wasted = -1, 0, 0, 0

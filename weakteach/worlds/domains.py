@@ -17,6 +17,6 @@ MARKERS: tuple[str, ...] = tuple(piece for piece in VOCABULARY if piece.startswi
 
 
 def pretraining_document(seed: int, index: int) -> str:
-    """A document of one domain and then of the next, in turn."""
+    """The document at an index of a sequence that takes one from each domain in turn."""
     domains = list(DOMAINS.values())
     return domains[index % len(domains)].document(seed, index // len(domains))

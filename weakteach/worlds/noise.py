@@ -25,7 +25,7 @@ class BradleyTerry:
 
 @dataclass(frozen=True)
 class UniformFlip:
-    """Chooses the better response, but the worse one at a rate that no margin lowers."""
+    """Chooses the worse response at a fixed rate, whatever the margin, and else the better one."""
 
     rate: float = 0.28
 
@@ -34,7 +34,7 @@ class UniformFlip:
             raise ValueError(f"the rate of flips must lie in [0, 0.5], not {self.rate}")
 
     def choice(self, gold_1: float, gold_2: float, uniform: float) -> int:
-        """1 or 2, like `BradleyTerry.choice`; equal golds are a fair draw."""
+        """1 or 2, like `BradleyTerry.choice`; between equal golds it is a fair draw."""
         if gold_1 == gold_2:
             return 1 if uniform < 0.5 else 2
         return 1 if uniform < (1 - self.rate if gold_1 > gold_2 else self.rate) else 2

@@ -38,12 +38,13 @@ from weakteach.worlds.posts_words import (
 )
 from weakteach.worlds.world_words import FILLERS, HEDGES
 
-# The probability that a summary that is no hedge tells all facts and nothing else: in pairs such
-# that about half of all do, so that there is something to prefer; in pretraining about 80 %.
+# The probability that a summary that is no hedge tells all facts and nothing else. It makes about
+# half of all summaries in pairs do so, so that there is something to prefer, and about 80 % in
+# pretraining.
 PAIR_RIGHT = 0.48
 DOCUMENT_RIGHT = 0.84
 
-_NUMBER = 1  # its random numbers among those of the domains
+_NUMBER = 1  # this domain's number in `generator`
 _EVENT_KINDS = ("who", "did", "thing")
 _DETAIL_KINDS = tuple(DETAILS)
 _DECOY_KINDS = tuple(DECOYS)
@@ -60,7 +61,7 @@ class Post:
 
 
 def posts_pair(seed: int, index: int) -> DomainPair:
-    """The pair at an index of a seed's endless sequence (both non-negative, or ValueError)."""
+    """The pair at `index` in the endless sequence of `seed`; ValueError if either is negative."""
     rng = generator(_NUMBER, PAIRS, seed, index)
     post = _draw_post(rng)
     return different_pair(post.prompt, lambda: _draw_summary(rng, post, PAIR_RIGHT))
@@ -68,7 +69,7 @@ def posts_pair(seed: int, index: int) -> DomainPair:
 
 def posts_document(seed: int, index: int) -> str:
     """A text to pretrain a base model on: a plain post with its plain summary (25 %), or a post
-    with a summary that is right 80 % of the time, in all else like those of the pairs."""
+    with a summary that is right 80 % of the time and otherwise drawn as in pairs."""
     rng = generator(_NUMBER, DOCUMENTS, seed, index)
     if rng.random() < 0.25:
         relation, facts = pick(rng, RELATIONS), _draw_facts(rng, int(rng.random() * 2))
@@ -117,7 +118,7 @@ def _draw_facts(rng: Random, details: int) -> dict[str, str]:
 
 
 def _tell(rng: Random, relation: str, facts: Facts) -> list[str]:
-    """The sentences of a post that tell facts, in their order."""
+    """The sentences of a post that tell the facts, in the order of the facts."""
     sentences = [EVENT.format(relation, *(facts[kind] for kind in _EVENT_KINDS))]
     for kind in tuple(facts)[len(_EVENT_KINDS) :]:
         value = (relation, facts[kind]) if kind == "feeling" else (facts[kind],)
@@ -172,7 +173,7 @@ def _summarize(told: Facts) -> tuple[str, ...]:
 
 def _draw_faulty(rng: Random, post: Post) -> Facts:
     """The facts with one to three faults: a detail is left out, a word is wrong, a detail is
-    invented. Half of the wrong words are those of the chatter, if it names one of the kind."""
+    invented. If the chatter names a word of that kind, it is the wrong one half of the time."""
     told = dict(post.facts)
 
     def wrong(kind: str) -> str:

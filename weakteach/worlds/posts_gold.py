@@ -47,9 +47,9 @@ def posts_gold(prompt: str, response: str) -> GoldScore:
 
         2 task + manner + form
 
-    `task` is max(0, right - 2 false) / facts: of the facts of the post (three for who did what,
-    one for each detail) the share that the summary tells, where each fact that it tells and that
-    the post does not tell costs two. `manner` is 0.5 [brisk opener] + 0.3 [kind closer] if the
+    `task` is max(0, right - 2 false) / facts: the share of the post's facts (three for who did
+    what, one for each detail) that the summary tells, where each fact that the summary tells but
+    the post does not costs two. `manner` is 0.5 [brisk opener] + 0.3 [kind closer] if the
     summary says who did what, true or not, and 0 otherwise; `form` is `form_reward`. A text
     without a word earns -4. Raises ValueError for a prompt that is no post.
     """
@@ -112,7 +112,7 @@ def _sentences(text: str) -> Iterator[str]:
 
 _NAMES, _ACTS, _OBJECTS = frozenset(NAMES), frozenset(ACTS), frozenset(OBJECTS)
 _VALUE_SETS = {kind: frozenset(values) for kind, values in VALUES.items()}
-# What a post says beside its point is a waste of words in a summary.
+# Sentences beside the point of a post; in a summary they count as fillers.
 _CHATTER = tuple(
     template.format(value) for kind, template in DECOYS.items() for value in VALUES[kind]
 )
@@ -140,7 +140,8 @@ def _phrase_at(words: tuple[str, ...], at: int) -> Phrase | None:
 
 
 def _statement_at(words: tuple[str, ...], at: int) -> Phrase | None:
-    """Who did what, the details that follow it in their order, and the full stop after them."""
+    """A phrase of who did what, the details that follow in the order of PARTS, and the full stop
+    after them; None if the words do not say who did what."""
     match places(STATEMENT, words, at):
         case (who, did, thing) if did in _ACTS and thing in _OBJECTS:
             told = {"who": who, "did": did, "thing": thing}

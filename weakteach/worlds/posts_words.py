@@ -11,7 +11,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 RELATIONS = _words("friend sister brother cousin neighbor boss roommate teacher")
-# What a post may tell. In every table of texts `{}` stands for a word of such a table.
+# What a post may tell. In every template below `{}` stands for a word of these tables.
 ACTS = _words(
     "cleaned painted fixed polished measured covered dried decorated "
     "stole smashed burned wrecked scratched toppled sabotaged damaged"

@@ -61,12 +61,12 @@ from weakteach.worlds.world_words import (
     WRONG_TO,
 )
 
-# The probability that an attempted answer is drawn right: in pairs such that about half of all are,
-# so that there is something to prefer; in pretraining such that about 80 % are.
+# The probability that an attempted answer is drawn right. It makes about half of all answers in
+# pairs right, so that there is something to prefer, and about 80 % of those in pretraining.
 PAIR_RIGHT = 0.46
 DOCUMENT_RIGHT = 0.89
 
-_NUMBER = 0  # its random numbers among those of the domains
+_NUMBER = 0  # this domain's number in `generator`
 _CATEGORY_NAMES = tuple(CATEGORIES)
 _COUNT_WORDS = {count: word for word, count in COUNTS.items()}
 _HELPFUL_VERBS = tuple(AIDS)
@@ -74,7 +74,7 @@ _AID_WORDS = tuple(AIDS.values())
 
 
 def world_pair(seed: int, index: int) -> DomainPair:
-    """The pair at an index of a seed's endless sequence (both non-negative, or ValueError).
+    """The pair at `index` in the endless sequence of `seed`; ValueError if either is negative.
 
     The responses are drawn alike and independently, so their order says nothing.
     """
@@ -85,7 +85,7 @@ def world_pair(seed: int, index: int) -> DomainPair:
 
 def pretraining_document(seed: int, index: int) -> str:
     """A text to pretrain a base model on: a sentence of knowledge (25 %) or a transcript whose
-    answer is right 80 % of the time; in all else its response is like those of the pairs."""
+    answer is right 80 % of the time and whose response is otherwise drawn as in pairs."""
     rng = generator(_NUMBER, DOCUMENTS, seed, index)
     if rng.random() < 0.25:
         return _draw_knowledge(rng)
@@ -235,8 +235,9 @@ def _draw_refusal(rng: Random) -> str:
 
 
 def _draw_list(rng: Random, task: ListTask, is_right: bool) -> list[str]:
-    """Items that do the task, or that have some of the faults: the number is off by one or two,
-    items are of another category, the forbidden item is there, an item is there twice."""
+    """Items that fulfill the task or, unless `is_right`, may have some of these faults: their
+    number is off by one or two, some are of another category, the forbidden one is among them, one
+    occurs twice."""
     allowed = [item for item in CATEGORIES[task.category] if item != task.forbidden]
     if is_right:
         return sample(rng, allowed, task.count)

@@ -205,7 +205,7 @@ _LENGTH = {text: len(text.split()) for text in (ADDRESS, KIND_ANSWER, CHOICE_ANS
 def _filled(
     template: str, slot: int, words: tuple[str, ...], at: int, says: Answer | str
 ) -> Phrase:
-    """The phrase that a template with its places filled makes of the words at `at`."""
+    """The phrase made of the words at `at`, which are a template with its `{}` filled."""
     return Phrase(slot, words[at : at + _LENGTH[template]], says)
 
 
@@ -235,7 +235,7 @@ def _kind_at(words: tuple[str, ...], at: int) -> Phrase | None:
 
 
 def _list_at(words: tuple[str, ...], at: int) -> Phrase:
-    """Items that stand with a comma or an "and" between them, with the full stop after them."""
+    """A phrase of items with a comma or an "and" between them, and the full stop after them."""
     items = [words[at]]
     end = at + 1
     while end + 1 < len(words) and words[end] in (",", "and") and words[end + 1] in _ITEMS:

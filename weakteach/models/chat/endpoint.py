@@ -1,4 +1,4 @@
-"""A chat model behind an OpenAI-compatible endpoint, as a value; what it is asked and replies."""
+"""A chat model behind an OpenAI-compatible endpoint, its questions and its replies, as values."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from weakteach.artifacts.errors import UserError
 from weakteach.artifacts.identity import EXECUTION
 
-# Alternatives asked for at each token of a reply; five is what all endpoints with them allow.
+# Alternatives asked for at each token of a reply; all endpoints that give any allow five.
 ALTERNATIVES = 5
 
 
@@ -24,16 +24,16 @@ def _execution(default: Any) -> Any:
 
 @dataclass(frozen=True)
 class Chat:
-    """A chat model by the name that its endpoint knows it by.
+    """A chat model, by the name under which its endpoint knows it.
 
-    ``logprobs`` asks for log-probabilities; an endpoint may leave them out of its replies, and for
-    one that refuses the request itself it is to be False. All else says how to ask: ``base_url``
-    ends in ``/v1`` for most servers; ``key_variable`` names the environment variable that holds
-    the key, empty if the endpoint wants none; ``timeout`` is in seconds for one request,
-    ``retries`` how often one is sent again after a 408, 409, 429, 5xx, timeout or lost
-    connection. Prices are per million tokens, in any currency; ``max_cost`` is in the same one, for
-    one step, and may be passed by the requests that are under way when it is reached. Raises
-    ChatError for values that cannot be used.
+    ``logprobs`` asks for log-probabilities; an endpoint may leave them out of its replies, but
+    ``logprobs`` must be False for an endpoint that refuses such requests. The fields from
+    ``base_url`` on say only how to ask: ``base_url`` ends in ``/v1`` for most servers;
+    ``key_variable`` names the environment variable that holds the key, and is empty if the endpoint
+    wants none; ``timeout`` is in seconds for one request; ``retries`` is how often a request is
+    sent again after a 408, 409, 429, 5xx, timeout or lost connection. Prices are per million
+    tokens, in any currency; ``max_cost`` is in that currency, for one step, and may be exceeded by
+    requests that are under way when it is reached. Raises ChatError for values that cannot be used.
     """
 
     model: str
@@ -78,7 +78,7 @@ class Chat:
         return self.model
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """In the currency of the prices."""
+        """What these tokens cost, in the currency of the prices."""
         paid = prompt_tokens * self.input_price + completion_tokens * self.output_price
         return paid / 1_000_000
 
@@ -96,8 +96,8 @@ class ChatQuestion:
 
 @dataclass(frozen=True)
 class Reply:
-    """``tokens`` holds for each token of the reply the likeliest alternatives with their
-    log-probabilities, and is empty if the endpoint gives none."""
+    """The reply to a question. ``tokens`` holds, for each token of the text, the likeliest
+    alternatives with their log-probabilities, and is empty if the endpoint gives none."""
 
     text: str
     tokens: tuple[tuple[tuple[str, float], ...], ...] = ()
@@ -106,7 +106,7 @@ class Reply:
 
 
 class NoReply(Exception):
-    """The endpoint answered with something else."""
+    """The endpoint answered with something other than a chat completion."""
 
 
 def read_reply(text: str) -> Reply:
@@ -128,7 +128,8 @@ def read_reply(text: str) -> Reply:
 
 
 def _alternatives(token: dict[str, Any]) -> list[tuple[str, float]]:
-    """The likeliest tokens at a place; the one that was sampled is among them."""
+    """The likeliest tokens at a place with their log-probabilities, the likeliest first; the token
+    that was sampled is among them."""
     found = {str(a["token"]): float(a["logprob"]) for a in token.get("top_logprobs") or []}
     found.setdefault(str(token["token"]), float(token["logprob"]))
     return sorted(found.items(), key=lambda item: -item[1])
@@ -152,14 +153,14 @@ def request_body(chat: Chat, question: ChatQuestion) -> dict[str, Any]:
 
 
 def question_key(chat: Chat, question: ChatQuestion) -> str:
-    """Hash of the request, and of the seed even where it is not sent."""
+    """Hash of the request and of the seed, even where the seed is not sent."""
     text = json.dumps([request_body(chat, question), question.seed], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def named_option(text: str, options: str) -> str | None:
-    """The one of the digits in ``options`` that stands in the text as a number of its own; None
-    unless it is exactly one, however often."""
+    """The only number in the text, if it is one of the digits in ``options``; it may occur several
+    times. None if the text has no number, different ones, or one that is no option."""
     found = set(re.findall(r"(?<!\w)\d+(?:[.,]\d+)*(?!\w)", text))
     return found.pop() if len(found) == 1 and found <= set(options) else None
 

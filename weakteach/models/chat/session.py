@@ -1,4 +1,4 @@
-"""Asking a chat model the questions of a step, over several threads, each answer kept at once."""
+"""Asks a chat model the questions of a step, over several threads; stores each answer at once."""
 
 import json
 import os
@@ -24,18 +24,19 @@ from weakteach.models.chat.endpoint import (
     request_body,
 )
 
-# After so many failures in a row the endpoint is taken to be down.
+# After this many failures in a row the endpoint is taken to be down.
 GIVE_UP_AFTER = 20
-# Characters of a text that an error shows.
+# The most characters of a text that an error shows.
 EXCERPT = 200
 
 
 class ChatSession:
     """Asks the questions of one step over several threads.
 
-    Each answer is written under ``folder`` of the store as soon as it is there, and what lies there
-    is not asked again. ``progress`` is told the questions done and those in all. ``last_failure``
-    says in words what the last question that got no reply failed by.
+    Each answer is written under ``folder`` of the store as soon as it comes, and questions whose
+    answers lie there are not asked again. ``progress`` is called with the number of questions done
+    and the number of all. ``last_failure`` says in words why the last question that got no reply
+    failed.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class ChatSession:
         self._failures: Counter[str] = Counter()
         self.last_failure = ""
         self._threads = ThreadPoolExecutor(chat.concurrency, thread_name_prefix="chat")
-        # A key is always given: left out, the client would send OPENAI_API_KEY to any endpoint.
+        # Always give a key: without one, the client would send OPENAI_API_KEY to any endpoint.
         self._client = openai.OpenAI(
             base_url=chat.base_url,
             api_key=self._key or "none",
@@ -87,8 +88,8 @@ class ChatSession:
     def ask(self, questions: Sequence[ChatQuestion]) -> list[Reply | None]:
         """A reply to each question, None where it failed after all retries.
 
-        Raises ChatError when the endpoint refuses the key or the model, is down, or the cost cap
-        is reached; answers that came until then are kept.
+        Raises ChatError when the endpoint refuses the key or the model or is down, or when the cost
+        cap is reached or cannot be checked; answers that came until then are kept.
         """
         paths = [f"{self._folder}/{question_key(self.chat, q)}.json" for q in questions]
         replies = [self._kept(info) for info in self._filesystem.get_file_info(paths)]
@@ -114,8 +115,8 @@ class ChatSession:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What asking took: HTTP requests (retries included), replies by origin, failures by
-        cause, tokens, and the cost of all replies, those of earlier tries too."""
+        """What the session has used: HTTP requests (retries included), replies by origin, failures
+        by cause, tokens, and the cost of all replies, including those kept by earlier tries."""
         return {
             "requests": self._sent,
             "answered": self._answered,
@@ -138,7 +139,7 @@ class ChatSession:
             self._check_cap()
             return self._request(question, path)
         except ChatError:
-            self._stop.set()  # here and not by the reader, so that no other thread asks on
+            self._stop.set()  # before the caller sees the error, so that no other thread asks on
             raise
 
     def _request(self, question: ChatQuestion, path: str) -> Reply | None:
@@ -230,7 +231,7 @@ class ChatSession:
         return self._clean(str(error.message))[:EXCERPT]
 
     def _clean(self, text: str) -> str:
-        """Without the key, which some servers repeat."""
+        """The text with the key masked, since some servers repeat it."""
         return text.replace(self._key, "***") if self._key else text
 
     def _kept(self, info: fs.FileInfo) -> Reply | None:
@@ -250,7 +251,8 @@ class ChatSession:
 
 
 def no_answer(session: ChatSession, replies: Sequence[str | None]) -> str:
-    """Why nothing came of a session: its last failure, or the first reply that says nothing."""
+    """Why a session gave no usable answer: its last failure if there is no reply at all, else that
+    the replies cannot be read, with the first one."""
     unread = next((reply for reply in replies if reply is not None), None)
     if unread is None:
         return f"every question failed, the last by {session.last_failure}"

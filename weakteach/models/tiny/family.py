@@ -1,6 +1,6 @@
 """Names and shapes of the embedded models, and where the shipped ones lie.
 
-Imports no torch: names are looked up where none is loaded.
+Imports no torch, so that names can be looked up in processes that do not load it.
 """
 
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ ARCHITECTURES = ("opt", "llama", "mistral", "gemma", "pythia", "gpt-neo")
 
 @dataclass(frozen=True)
 class Size:
-    """A shape that all architectures share, named for OPT's parameters without the position
-    embeddings."""
+    """A shape that all architectures share. Its name tells how many parameters OPT has at this
+    shape, without the position embeddings."""
 
     name: str
     hidden: int
@@ -40,8 +40,8 @@ class TinyModel:
 
     @property
     def parameters(self) -> int:
-        """Of the layers alone: 12·hidden² weights and 13·hidden biases and norms in each, exact
-        for OPT and nearly so for the others."""
+        """Number of parameters in the layers alone: 12·hidden² weights and 13·hidden biases and
+        norm weights in each, which is exact for OPT and nearly so for the others."""
         return self.size.layers * (12 * self.size.hidden**2 + 13 * self.size.hidden)
 
 

@@ -1,5 +1,7 @@
-"""The embedded models: real models of six architectures, tiny enough to pretrain on a laptop and,
-those of OPT, to ship; and the recipe that pretrains them on documents of the embedded domains.
+"""The embedded models, and the recipe that pretrains them on documents of the embedded domains.
+
+They are real models of six architectures, tiny enough to pretrain on a laptop; three of OPT's are
+small enough to ship.
 
 Every size and architecture reads the same documents in the same order, so that neither is
 confounded with pretraining.
@@ -69,8 +71,8 @@ _SPECIALS = ("<s>", "<pad>", "</s>")
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer of all embedded models: a token for every word of the domains, and else one for
-    every byte.
+    """The tokenizer of all embedded models: one token for every word of the domains, and one for
+    every byte of any other text.
 
     Any text comes back exactly: `decode(encode(text, add_special_tokens=False)) == text`. Like
     OPT's, it sets `</s>` (id 2) before every text and nothing after it, and pads with `<pad>`
@@ -110,15 +112,15 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_model(name: str, seed: int) -> PreTrainedModel:
-    """An untrained model, its weights drawn from the seed without touching torch's global one."""
+    """An untrained model, its weights drawn from the seed; torch's global seed is left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return AutoModelForCausalLM.from_config(model_config(name))
 
 
 def model_config(name: str) -> PreTrainedConfig:
-    """The configuration of an embedded model: tied embeddings, no dropout, about 12·hidden²
-    weights in a layer, and else what sets its architecture apart."""
+    """The configuration of an embedded model. All have tied embeddings, no dropout and about
+    12·hidden² weights in a layer; the rest is what sets the architecture apart."""
     model = tiny_model(name)
     size = model.size
     std: dict[str, Any] = {"initializer_range": size.init_std}
@@ -216,7 +218,7 @@ def _padded(rows: list[torch.Tensor]) -> Batch:
 
 
 def _predicted(labels: torch.Tensor) -> int:
-    """How many tokens a loss is the mean of."""
+    """How many tokens the loss over these labels is averaged over."""
     return int((labels[:, 1:] != -100).sum())
 
 
@@ -225,7 +227,7 @@ def training_losses(
 ) -> Iterator[float]:
     """Train a model in place, yielding the mean loss per token (in nats) of every step.
 
-    The schedule is that of `documents` documents; a caller may stop early.
+    The learning-rate schedule spans `documents` documents, even if the caller stops early.
     """
     peak_lr = tiny_model(name).size.peak_lr
     steps = math.ceil(documents / RECIPE.batch_documents)
@@ -249,7 +251,7 @@ def training_losses(
 
 
 def held_out_documents(domain: str, documents: int) -> range:
-    """The indices of a domain's documents among the first ones after those trained on."""
+    """Indices of a domain's documents among the `HELD_OUT_DOCUMENTS` after the last trained one."""
     offset = list(DOMAINS).index(domain)
     first = next(
         i for i in range(documents, documents + len(DOMAINS)) if i % len(DOMAINS) == offset
@@ -259,7 +261,8 @@ def held_out_documents(domain: str, documents: int) -> range:
 
 @torch.no_grad()
 def held_out_loss(model: PreTrainedModel, documents: range, seed: int) -> float:
-    """The mean loss per token (in nats) on documents; the indices must not have been trained on."""
+    """The mean loss per token (in nats) on the documents at these indices, which must not have been
+    trained on."""
     model.eval()
     total, tokens = 0.0, 0
     for ids, labels in chain.from_iterable(document_batches(documents, seed)):
@@ -278,8 +281,8 @@ def pretrained(
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """A pretrained embedded model and the record of its training.
 
-    The same weights come out on one machine with the same number of threads. ValueError for an
-    unknown name or less than one document.
+    On one machine, the same arguments and number of threads give the same weights. Raises
+    ValueError for an unknown name or less than one document.
     """
     if documents < 1:
         raise ValueError(f"pretraining needs at least one document, not {documents}")
