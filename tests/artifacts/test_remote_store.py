@@ -125,6 +125,27 @@ def test_an_artifact_that_is_replaced_while_it_is_copied_is_copied_again(
     assert (store.local(step) / "count.txt").read_text() == "xx"
 
 
+def test_an_artifact_that_is_deleted_while_it_is_copied_has_none_or_a_new_one(
+    bucket, tmp_path, monkeypatch
+):
+    store, step = Store(bucket, no_lease), Count(str(tmp_path / "log"))
+    obtain(store, step)
+    copy, gone = fs.copy_files, []
+
+    def delete_first(*args, **named):
+        if not gone:
+            gone.append(True)
+            store.delete(store.path(step))
+            raise FileNotFoundError("count.txt")
+        copy(*args, **named)
+
+    monkeypatch.setattr(fs, "copy_files", delete_first)
+    with pytest.raises(StepError, match="has no artifact"):
+        store.local(step)
+    obtain(store, step)
+    assert (store.local(step) / "count.txt").read_text() == "xx"
+
+
 @pytest.fixture
 def fetched(bucket, tmp_path, monkeypatch):
     """Three artifacts of some 200 kB on a bucket, and a way to fetch one of them that says

@@ -322,6 +322,9 @@ def test_verdicts_of_other_contests_are_refused():
         summarize_verdicts(pa.Table.from_pylist([contest]), both)
     with pytest.raises(ValueError, match="not all in both orders"):
         summarize_verdicts(pa.Table.from_pylist([contest]), _table([{**one, "order": 1}]))
+    shifted = _table([{**one, "id": id_, "order": 1 + n % 2} for n, id_ in enumerate("abbb")])
+    with pytest.raises(ValueError, match="more verdicts than others"):
+        summarize_verdicts(pa.Table.from_pylist([contest, {**contest, "id": "b"}]), shifted)
 
 
 def test_identity_of_a_judge_is_the_model_and_the_style():

@@ -1,8 +1,11 @@
 """Sizes of models, without their weights."""
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from weakteach.models.size import config_parameters, layer_parameters
+from weakteach.models.memory import shape_of
+from weakteach.models.size import config_parameters, layer_parameters, parameters
 from weakteach.models.spec import Model, find_model
 
 
@@ -29,6 +32,7 @@ def test_embedded_models_are_known_by_name_and_by_configuration(tmp_path):
             },
             6979,
         ),  # Llama-3-8B, without its embeddings
+        ({"text_config": {"hidden_size": 768, "num_hidden_layers": 12, "ffn_dim": 3072}}, 85),
         ({"hidden_size": 768}, None),
     ],
 )
@@ -39,3 +43,15 @@ def test_the_weights_of_layers_follow_from_a_configuration(config, millions):
 
 def test_a_model_without_a_configuration_has_no_known_size(tmp_path):
     assert layer_parameters(Model("sha256:0", "x", str(tmp_path))) is None
+
+
+def test_a_model_of_no_known_name_has_the_values_of_its_files_whatever_their_dtype(tmp_path):
+    for dtype in (torch.float32, torch.bfloat16):
+        save_file({"a": torch.zeros(3, 4, dtype=dtype)}, tmp_path / "model.safetensors")
+        assert parameters(Model("sha256:0", "x", str(tmp_path))) == 12
+
+
+def test_what_the_config_of_a_language_model_does_not_say_that_of_the_whole_does():
+    text = {"hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 100}
+    for tied in (False, True):
+        assert shape_of({"text_config": text, "tie_word_embeddings": tied}).is_tied == tied

@@ -191,6 +191,15 @@ def test_a_special_token_within_a_message_is_text(template):
     assert "a <pad> b" in tokenizer.decode(chat.ids([opened])[0])
 
 
+def test_a_special_token_that_json_escapes_is_text_too():
+    tokenizer = chat_tokenizer("plain")
+    quoted = '<|"|>'
+    tokenizer.add_special_tokens({"extra_special_tokens": [quoted]})
+    (ours,) = read(tokenizer, pair_of(said(("user", f"say {quoted}")), "no", "yes"))
+    assert tokenizer.convert_tokens_to_ids(quoted) not in ours.prompt
+    assert quoted in tokenizer.decode(ours.prompt)
+
+
 SMALL = [
     ("opt", build_tokenizer()),
     ("added", chat_tokenizer(None)),

@@ -180,3 +180,5 @@ def test_turns_of_tools_in_transcripts_belong_to_the_answer(tmp_path):
     ]
     assert reasons(found) == ["no common prompt"]
     assert [m["role"] for m in messages_of(LEAD)] == ["user"]
+    asked = [m["role"] for m in messages_of(LEAD + CALLED + later)]
+    assert asked == ["user", "assistant", "tool", "assistant", "user"]

@@ -126,6 +126,7 @@ def test_a_file_of_bad_rows_only_is_quarantined_and_no_error(tmp_path):
         ("f.csv", b"question,good,bad\na,b,c\n", "columns are 'question', 'good', 'bad'"),
         ("f.csv", b"a;b;c\na;b;c\n", "looked for: prompt, response_1.*--columns prompt="),
         ("f.csv", b"prompt,chosen, Chosen \na,b,c\n", "two columns of one name"),
+        ("f.csv", b"q,chosen,rejected,q\na,b,c,d\n", "two columns of one name, 'q' and 'q'"),
         ("f.json", b'[{"prompt": "p"},\n{"chosen"', "one JSON array, and damaged"),
         ("f.csv", b"prompt,output_a,output_b,choice\na,b,c,1\n", "--choice-values A,B"),
         ("f.csv", b'"prompt"x,chosen\n', "header of f.csv is not CSV"),

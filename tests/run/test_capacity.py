@@ -84,6 +84,17 @@ def test_the_clusters_that_come_along_hold_what_presets_for_gpus_ask_for(file, p
     assert not check_cluster(file, found, preset.resources)
 
 
+def test_disks_whose_size_is_not_told_are_left_out(tmp_path):
+    described = yaml.safe_load(CLUSTER)
+    kinds = described["available_node_types"]
+    local, sized = {"VirtualName": "ephemeral0"}, {"Ebs": {"VolumeSize": 600}}
+    kinds["l4"]["node_config"] = {"BlockDeviceMappings": [local, sized]}
+    kinds["a100"]["node_config"] = {"disks": [{"type": "SCRATCH"}]}
+    (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(described))
+    found = {node.name: node.disk for node in nodes_of_file(tmp_path / "cluster.yaml")}
+    assert found == {"head": None, "l4": 600 * GIB, "a100": None}
+
+
 def test_steps_that_do_not_fit_their_device_are_told():
     steps = [("Sft of opt-6.7b", 127 * GIB, "shards"), ("WeakLabels", 22 * GIB, "less")]
     (problem,) = check_memory(steps, Resources(gpus=1, gpu_type="A100"))

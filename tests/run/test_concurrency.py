@@ -69,6 +69,11 @@ def test_a_cluster_runs_as_many_arms_as_it_has_devices_for(cpus, gpus, head, sai
     assert str(on_cluster(PAPER, cpus, gpus, head * GIB)) == said
 
 
+def test_workers_that_ask_for_no_cpu_count_as_one_each():
+    many = Resources(train_workers=4, label_tasks=2, cpus=0)
+    assert str(on_cluster(many, 64, 0, 64 * GIB)) == "16 arms at a time: the cluster has 64 CPUs"
+
+
 def test_what_may_grow_counts_as_it_begins():
     growing = replace(
         PAPER, train_workers=1, train_workers_max=4, label_actors=1, label_actors_max=4

@@ -161,7 +161,9 @@ def test_the_steps_of_a_lost_arm_are_told_from_what_is_known(computed, console):
     computed.listed = 1
     for place in (0, 1):
         config = {"arm": place}
-        trial = SimpleNamespace(config=config, get_error=lambda: RuntimeError("no node"))
+        trial = SimpleNamespace(
+            trial_id=str(place), config=config, get_error=lambda: RuntimeError("no node")
+        )
         recorder.on_trial_error(0, [], trial)
     assert recorder.failures == {second: "the trial's process died: no node"}
     assert recorder.open_arms == 0

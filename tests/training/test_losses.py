@@ -163,6 +163,12 @@ def weights_of(job):
     return check_weights(label_column(job, "weight", "A weighted loss"))
 
 
+def test_weights_are_finite():
+    for bad in (math.inf, math.nan, -1.0):
+        with pytest.raises(StepError, match="none below"):
+            check_weights(torch.tensor([1.0, bad]))
+
+
 def test_weights_come_in_the_order_of_the_pairs(job):
     assert weights_of(job(weight=[0.5, 0.25, 1.0])).tolist() == [0.25, 0.5, 1.0]
 
@@ -174,6 +180,7 @@ def test_weights_come_in_the_order_of_the_pairs(job):
         ({"weight": [0.5, math.nan, 1.0]}, "The weight of pair a is nan"),
         ({"weight": [0.5, -1.0, 1.0]}, "none below"),
         ({"weight": [0.0, 0.0, 0.0]}, "give some above 0"),
+        ({"weight": [0.5, math.inf, 1.0]}, "The weight of pair a is inf"),
     ],
 )
 def test_weights_that_are_none_end_the_training(job, columns, message):

@@ -195,8 +195,13 @@ class Store:
 
     def _fetch(self, step: Identified, record: dict[str, Any], folder: Path) -> None:
         """Copy the artifact into the folder. Raises _ComputedAnew if its record is not ``record``
-        once all files are copied."""
-        fs.copy_files(self.path(step), str(folder), source_filesystem=self.filesystem)
+        once all files are copied, or if a file was deleted meanwhile."""
+        try:
+            fs.copy_files(self.path(step), str(folder), source_filesystem=self.filesystem)
+        except FileNotFoundError:
+            if self.record(step) == record:
+                raise
+            raise _ComputedAnew from None
         if self.record(step) != record:
             raise _ComputedAnew
 

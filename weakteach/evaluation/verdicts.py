@@ -124,6 +124,10 @@ def _signs(verdicts: pa.Table) -> tuple[list[str], np.ndarray]:
     if not ids or len(ordered) % (2 * len(ids)):
         raise ValueError(f"{len(ordered)} verdicts on {len(ids)} contests: not all in both orders")
     signs = {1: 1.0, 2: -1.0, 0: 0.0, None: np.nan}
+    of_contest = np.array(ordered["id"].to_pylist()).reshape(len(ids), -1)
+    orders = ordered["order"].to_numpy().reshape(-1, 2)
+    if (of_contest != of_contest[:, :1]).any() or (orders[:, 0] == orders[:, 1]).any():
+        raise ValueError("Some contests have more verdicts than others, or not in both orders")
     values = np.array([signs[verdict] for verdict in ordered["verdict"].to_pylist()])
     return ids, values.reshape(len(ids), -1, 2)
 

@@ -75,10 +75,16 @@ class Shape:
         return self.layers * rank * (widths + matrices * (self.hidden + self.feed_forward))
 
 
+def of_text(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The config of a multimodal model's language model, which stands within that of the whole.
+    What it does not say, the whole does."""
+    return {**config, **(config.get("text_config") or {})}
+
+
 def shape_of(config: Mapping[str, Any]) -> Shape | None:
     """The shape of a model by its config (``config.json``, in the spelling of any family); None if
     the config tells too little."""
-    config = config.get("text_config") or config
+    config = of_text(config)
 
     def first(*names: str) -> Any:
         return next((config[name] for name in names if config.get(name) is not None), None)

@@ -58,11 +58,13 @@ def _rewards(
     # The head looks for the last token that is not padding, by the model's own pad id.
     before, model.config.pad_token_id = model.config.pad_token_id, pad
     rewards = np.zeros(len(encoded))
-    for rows in length_batches([len(item["input_ids"]) for item in encoded], batch_tokens):
-        batch = _padded([encoded[i] for i in rows], pad)
-        inputs = {name: ids.to(model.device) for name, ids in batch.items()}
-        rewards[rows] = model(**inputs).logits[:, 0].double().cpu().numpy()
-    model.config.pad_token_id = before
+    try:
+        for rows in length_batches([len(item["input_ids"]) for item in encoded], batch_tokens):
+            batch = _padded([encoded[i] for i in rows], pad)
+            inputs = {name: ids.to(model.device) for name, ids in batch.items()}
+            rewards[rows] = model(**inputs).logits[:, 0].double().cpu().numpy()
+    finally:
+        model.config.pad_token_id = before
     return rewards
 
 

@@ -1,10 +1,14 @@
 """How large a model is, without loading it."""
 
+import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from weakteach.models.memory import Shape, shape_in, typical_shape
+from safetensors import safe_open
+
+from weakteach.models.memory import Shape, of_text, shape_in, typical_shape
 from weakteach.models.spec import CONFIG, UNRESOLVED, Model, ModelError, fetch, read_config
 from weakteach.models.tiny.family import FAMILY, SHIPPED, base_folder
 
@@ -32,15 +36,19 @@ def layer_parameters(model: Model) -> int | None:
 
 def parameters(model: Model) -> float:
     """Number of a model's parameters: those of its layers for an embedded model, else the last size
-    in its name, else the bytes of its safetensors files taken as float32; 0 if none of them tells.
-    """
+    in its name, else the number of values in its safetensors files; 0 if none of them tells."""
     if model.label in FAMILY:
         return FAMILY[model.label].parameters
     if found := SIZE_IN_NAME.findall(model.label):
         number, unit = found[-1]
         return float(number) * UNITS[unit.lower()]
-    files = Path(model.location).glob("*.safetensors")
-    return sum(file.stat().st_size for file in files) / 4
+    return float(sum(map(_values_in, Path(model.location).glob("*.safetensors"))))
+
+
+def _values_in(file: Path) -> int:
+    with safe_open(file, framework="np") as tensors:
+        names = tensors.keys()
+        return sum(math.prod(tensors.get_slice(name).get_shape()) for name in names)
 
 
 def shape_for(model: Model) -> Shape | None:
@@ -85,14 +93,14 @@ def context_of(model: Model) -> int | None:
         folder = Path(model.location)
     else:
         folder = fetch(model, ["config.json"])
-    config = read_config(folder)
-    config = config.get("text_config") or config
+    config = of_text(read_config(folder))
     return config.get("max_position_embeddings") or config.get("n_positions")
 
 
-def config_parameters(config: dict[str, Any]) -> int | None:
+def config_parameters(config: Mapping[str, Any]) -> int | None:
     """Number of attention and MLP weights in all layers of a decoder, from the shapes in its
     config, counted as by Kaplan et al. 2020; None if the config lacks these shapes."""
+    config = of_text(config)
 
     def first(*names: str) -> int | None:
         return next((config[n] for n in names if isinstance(config.get(n), int)), None)

@@ -127,8 +127,6 @@ class ChatTemplate:
         marks, the mark, and the replaced tokens in the order of their numbers."""
         whole = json.dumps([one.messages, one.tools], ensure_ascii=False)
         literals: list[str] = []
-        if not self._special.search(whole):
-            return one, "", literals
         mark = next(chr(code) for code in MARKS if chr(code) not in whole)
 
         def number(found: re.Match[str]) -> str:
@@ -141,7 +139,7 @@ class ChatTemplate:
             if isinstance(value, list):
                 return [masked(item) for item in value]
             if isinstance(value, dict):
-                return {k: v if k == "role" else masked(v) for k, v in value.items()}
+                return {masked(k): v if k == "role" else masked(v) for k, v in value.items()}
             return value
 
         return Conversation(masked(one.messages), masked(one.tools), one.opens), mark, literals

@@ -5,6 +5,7 @@ import re
 from weakteach.preferences.messages import (
     ASSISTANT,
     HUMAN,
+    TURN,
     Messages,
     dumped,
     refuse,
@@ -12,8 +13,6 @@ from weakteach.preferences.messages import (
     transcript,
 )
 from weakteach.preferences.pair import MessagesOf
-
-TURN = re.compile(r"\n\n(Human|Assistant|Tool):")
 
 
 def from_messages(

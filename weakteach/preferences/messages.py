@@ -20,7 +20,7 @@ ROLES = {
     "tool": "tool", "function": "tool", "observation": "tool", "ipython": "tool",
 }  # fmt: skip
 REASONING = ("reasoning_content", "reasoning", "thinking")
-TURN = re.compile(r"\n\n(Human|Assistant):")
+TURN = re.compile(r"\n\n(Human|Assistant|Tool):")
 PYTHON_MESSAGES = re.compile(r"\s*\[\s*\{\s*'(role|content|from|value)'")
 
 

@@ -98,11 +98,12 @@ class FileSurvey:
     def add_columns(self, header: list[str]) -> None:
         """Add the header of a table. Raises DataError if two columns have the same folded name."""
         for name in header:
-            if (other := self.columns.setdefault(fold(name), name)) is not name:
+            if (folded_name := fold(name)) in self.columns:
                 raise DataError(
-                    f"{self.where} has two columns of one name, {other!a} and {name!a}. "
-                    "Rename or remove one of them."
+                    f"{self.where} has two columns of one name, {self.columns[folded_name]!a} and "
+                    f"{name!a}. Rename or remove one of them."
                 )
+            self.columns[folded_name] = name
 
     def add(self, raw: Mapping[Any, Any]) -> None:
         self.rows += 1

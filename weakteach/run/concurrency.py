@@ -60,7 +60,8 @@ def on_cluster(resources: Resources, cpus: float, gpus: float, head_bytes: float
     labelers = resources.label_actors or resources.label_tasks
     workers = max(resources.train_workers, labelers)
     taken = max(resources.train_workers * resources.cpus, labelers * resources.labeler_cpus)
-    fits = int(cpus // taken)
+    # Workers that ask for no CPU compute on one all the same.
+    fits = int(cpus // (taken or workers))
     has = f"{cpus:g} CPUs"
     if resources.gpus and gpus // (workers * resources.gpus) < fits:
         fits, has = int(gpus // (workers * resources.gpus)), f"{gpus:g} GPUs"

@@ -81,11 +81,14 @@ def _unknown(resources: Mapping[str, float]) -> Literal["", "resources", "GPU ty
 
 
 def _disk(config: Mapping[str, Any]) -> float | None:
-    """Bytes of the first disk of a node of AWS, Google Cloud or Azure, which all count in GiB."""
-    sizes = [disk["Ebs"]["VolumeSize"] for disk in config.get("BlockDeviceMappings", ())]
-    sizes += [disk["initializeParams"]["diskSizeGb"] for disk in config.get("disks", ())]
-    sizes += [size for size in [config.get("azure_arm_parameters", {}).get("osDiskSize")] if size]
-    return float(sizes[0]) * GIB if sizes else None
+    """Bytes of the first disk whose size is told, of a node of AWS, Google Cloud or Azure. All of
+    them count in GiB."""
+    sizes = [
+        *(disk.get("Ebs", {}).get("VolumeSize") for disk in config.get("BlockDeviceMappings", ())),
+        *(disk.get("initializeParams", {}).get("diskSizeGb") for disk in config.get("disks", ())),
+        config.get("azure_arm_parameters", {}).get("osDiskSize"),
+    ]
+    return next((float(size) * GIB for size in sizes if size), None)
 
 
 def _node_of_group(group: Mapping[str, Any]) -> NodeType:

@@ -237,6 +237,7 @@ class Recorder(Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         arm = self._arms[trial.config["arm"]]
+        self._doing.say(trial.trial_id, "")
         cause = f"the trial's process died: {reason(trial.get_error() or RuntimeError('unknown'))}"
         try:
             existing = self._store.existing(arm.targets)

@@ -237,9 +237,9 @@ class HeldOutLoss:
 
 
 def check_weights(weights: torch.Tensor) -> torch.Tensor:
-    """Return the weights of all pairs, shape [pairs]. Raises StepError if one is negative or no
-    number, or if none is positive."""
-    if not (weights >= 0).all() or not weights.any():
+    """Return the weights of all pairs, shape [pairs]. Raises StepError if one is negative, infinite
+    or no number, or if none is positive."""
+    if not ((weights >= 0) & weights.isfinite()).all() or not weights.any():
         raise StepError(
             f"Weights from {weights.min():g} to {weights.max():g}: give some above 0, none below"
         )
