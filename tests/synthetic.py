@@ -85,7 +85,10 @@ class Bed:
     ) -> list[Measure]:
         """Gold rewards of the chosen and the rejected response of each pair."""
         chosen, rejected = (list(map(float, side)) for side in zip(*golds.values(), strict=True))
-        table = pa.table({"pair_id": list(golds), "chosen": chosen, "rejected": rejected})
+        table = pa.table(
+            {"pair_id": list(golds), "prompt_id": list(golds), "chosen": chosen,
+             "rejected": rejected}
+        )  # fmt: skip
         means = {"chosen": sum(chosen) / len(golds), "rejected": sum(rejected) / len(golds)}
         made = self.put("LabelGold", {"rows": len(golds), **means}, {"gold": table})
         kinds = ("label_gold", "label_gap")
@@ -99,7 +102,8 @@ class Bed:
         weak, human, gold = (list(side) for side in zip(*rows.values(), strict=True))
         table = pa.table(
             {
-                "pair_id": list(rows), "weak": weak, "human": human, "gold": gold,
+                "pair_id": list(rows), "prompt_id": list(rows),
+                "weak": weak, "human": human, "gold": gold,
                 "margin": [0.5] * len(rows), "confidence": [confidence] * len(rows),
                 "longer": [1] * len(rows), "gold_difference": [1.0] * len(rows),
             }

@@ -9,6 +9,7 @@ from weakteach.preferences.pair import DataError
 PAIRS = pa.table(
     {
         "pair_id": list("dcba"),
+        "prompt": ["how", "why", "how", "who"],
         "response_1": ["long, long", "same", "x", "short"],
         "response_2": ["short", "four", "longer", "longer one"],
     }
@@ -37,6 +38,9 @@ def test_labels_are_compared_by_pair_and_counted():
     assert joined["margin"].to_pylist() == [3, 1, -1, -2]
     assert joined["gold_difference"].to_pylist() == [1, 1, 1, 4]
     assert joined["longer"].to_pylist() == [2, 2, 0, 1]
+    a, b, c, d = joined["prompt_id"].to_pylist()
+    assert b == d
+    assert len({a, b, c}) == 3
     counts = compare_labels(4, joined)
     assert (counts.labeled, counts.compared, counts.agreed) == (4, 4, 2)
     assert counts.gold_with_weak == 1  # of b and c, on which they differ

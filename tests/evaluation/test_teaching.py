@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from judged_teachers import facts, judged
+from statsmodels.stats.proportion import proportion_confint
 
 from weakteach.evaluation.teaching import (
     Slice,
@@ -16,7 +17,7 @@ from weakteach.evaluation.teaching import (
     to_json,
 )
 from weakteach.statistics.cross_fit import kappa
-from weakteach.statistics.estimate import Estimate, wilson_interval
+from weakteach.statistics.estimate import Estimate
 
 
 def test_facts_of_a_known_teacher() -> None:
@@ -118,7 +119,9 @@ def test_pairs_of_one_prompt_that_go_together_say_no_more_than_one_of_them() -> 
     right, prompts = np.repeat([True] * 6 + [False] * 2, 5), np.repeat(np.arange(8), 5)
     agreement = seen_facts(how, right, known, prompts).agreement
     assert agreement is not None
-    assert (agreement.low, agreement.high) == pytest.approx(wilson_interval(6, 8), abs=1e-9)
+    assert (agreement.low, agreement.high) == pytest.approx(
+        proportion_confint(6, 8, method="wilson"), abs=1e-9
+    )
     assert (agreement.value, agreement.prompts) == (0.75, 40)
     alone = seen_facts(how, right, known, np.arange(40)).agreement
     assert alone is not None

@@ -128,6 +128,7 @@ def test_c2_compares_the_accuracies_of_kinds_of_teachers(bed):
 def of_pairs(bed, kind, step, name, columns, **setting):
     """A measure whose artifact holds these columns of 20 pairs, for every seed."""
     ids = [f"p{n:02}" for n in range(20)]
+    keys = {"pair_id": ids, "prompt_id": ids}
     facts = {"compared": 20, "temperature": 2.0, "ece_claimed": 0.1, "ece_scaled": 0.1,
              "alike": 1, "kappa": None}  # fmt: skip
     return [
@@ -136,7 +137,7 @@ def of_pairs(bed, kind, step, name, columns, **setting):
             "weak",
             seed,
             step,
-            bed.put(step, facts, {name: pa.table({"pair_id": ids, **columns(seed)})}),
+            bed.put(step, facts, {name: pa.table({**keys, **columns(seed)})}),
             **setting,
         )
         for seed in (0, 1, 2)

@@ -4,6 +4,7 @@ the responses that they could not read to their end."""
 import io
 from fractions import Fraction
 
+import pyarrow as pa
 import pytest
 from rich.console import Console
 from synthetic import GOLD, Bed, experiment
@@ -30,7 +31,10 @@ def bed(tmp_path):
 
 def accuracy(bed, agreed, compared, of=GOLD, seeds=(0,), **setting):
     """One step, which every seed measures."""
-    made = bed.put("Agreement", {"agreed": agreed, "compared": compared}, {})
+    ids, weak = [f"p{n}" for n in range(compared)], [1] * agreed + [2] * (compared - agreed)
+    table = pa.table({"pair_id": ids, "prompt_id": ids, "weak": weak, "human": [1] * compared})
+    facts = {"agreed": agreed, "compared": compared}
+    made = bed.put("Agreement", facts, {"compared": table})
     return [
         bed.measure("gold_accuracy", "gold", seed, "Agreement", made, of, **setting)
         for seed in seeds

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from weakteach.evaluation.gold import prompt_id
 from weakteach.preferences.pair import DataError
 
 
@@ -39,7 +40,8 @@ def join_labels(
 
     Columns: ``pair_id``; the choices ``weak``, ``human`` and, with gold, ``gold``; ``margin`` and
     ``confidence`` of the weak label; ``longer``, the response with more characters (0: neither);
-    and, with gold, ``gold_difference``, the gold reward of response 1 minus that of response 2.
+    ``prompt_id``, the same for all pairs of a prompt; and, with gold, ``gold_difference``, the gold
+    reward of response 1 minus that of response 2.
 
     Raises DataError if there is no such pair.
     """
@@ -67,7 +69,15 @@ def join_labels(
     first, second = (length.to_numpy() for length in lengths)
     longer = np.select([first > second, second > first], [1, 2], 0).astype(np.int8)
     table = pa.table({"pair_id": pairs["pair_id"], "longer": longer})
-    return joined.join(table, "pair_id", join_type="inner").sort_by("pair_id")
+    return with_prompts(joined.join(table, "pair_id", join_type="inner"), pairs)
+
+
+def with_prompts(table: pa.Table, pairs: pa.Table) -> pa.Table:
+    """The rows of the table whose pairs are among ``pairs``, in the order of their ids, with a last
+    column ``prompt_id``. Outcomes of pairs that share a prompt are not independent."""
+    ids = [prompt_id(prompt) for prompt in pairs["prompt"].to_pylist()]
+    prompts = pa.table({"pair_id": pairs["pair_id"], "prompt_id": pa.array(ids, pa.string())})
+    return table.join(prompts, "pair_id", join_type="inner").sort_by("pair_id")
 
 
 def compare_labels(labeled: int, joined: pa.Table) -> LabelComparison:

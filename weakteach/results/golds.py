@@ -2,13 +2,15 @@
 responses they could not read to the end. A report tells this before what golds say of students."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+
+import numpy as np
+import pyarrow as pa
 
 from weakteach.artifacts.record import is_number
 from weakteach.results.findings import TOLD, Answer
 from weakteach.results.outcomes import MOST, Outcomes
 from weakteach.results.ran import Record, Records
-from weakteach.statistics.estimate import wilson_interval
+from weakteach.statistics.cross_fit import clustered_share
 from weakteach.study.measures import Measure
 
 CHANCE = 0.5
@@ -17,24 +19,26 @@ SCORED = {"GoldReward": "", "GoldLabels": " of pairs"}
 
 
 def gold_answers(measures: Iterable[Measure], outcomes: Outcomes) -> tuple[Answer, ...]:
-    """How often each gold agrees with humans on the test pairs, with Wilson's interval."""
+    """How often each gold agrees with humans on the test pairs, with an interval that
+    allows for pairs of one prompt."""
     found = {m.fingerprint: m for m in measures if m.kind == "gold_accuracy"}
     several = len({measure.setting.domain for measure in found.values()}) > 1
     return tuple(
-        Answer("", TOLD, _agrees(measure, facts, several))
+        Answer("", TOLD, _agrees(measure, outcomes.table(measure, "compared"), several))
         for measure in found.values()
         if (facts := outcomes.facts(measure)) and facts["compared"]
     )
 
 
-def _agrees(measure: Measure, facts: Mapping[str, Any], several: bool) -> str:
-    agreed, compared = facts["agreed"], facts["compared"]
-    low, high = wilson_interval(agreed, compared)
+def _agrees(measure: Measure, table: pa.Table, several: bool) -> str:
+    right = table["weak"].to_numpy() == table["human"].to_numpy()
+    share = clustered_share(right.astype(float), np.asarray(table["prompt_id"].to_pylist()))
+    low, high = share.low, share.high
     where = f" of {measure.setting.domain}" if several else ""
     chance = ", which is not told from chance" if low <= CHANCE <= high else ""
     return (
-        f"The gold “{measure.of}” agrees with held-out humans on {agreed / compared:.1%} "
-        f"[{low:.1%}, {high:.1%}] of {compared:,} pairs{where}{chance}."
+        f"The gold “{measure.of}” agrees with held-out humans on {share.value:.1%} "
+        f"[{low:.1%}, {high:.1%}] of {len(table):,} pairs{where}{chance}."
     )
 
 

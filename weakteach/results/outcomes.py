@@ -131,23 +131,23 @@ class Outcomes:
             case "accuracy" | "gold_accuracy" | "teacher_accuracy" | "transfer" | "agreement":
                 table = self.table(measured, "compared")
                 right = pc.call_function("equal", [table["weak"], table["human"]])
-                return column_of(table.append_column("right", right), "pair_id", "right")
+                return by_prompt(table, right.to_numpy())
             case "ece_gain":
                 table = self.table(measured, "reliability")
                 claimed, scaled = (
                     error_parts(table[name].to_numpy(), table["right"].to_numpy())
                     for name in ("claimed", "scaled")
                 )
-                gained = pa.array(claimed - scaled)
-                return column_of(table.append_column("gained", gained), "pair_id", "gained")
+                return by_prompt(table, claimed - scaled)
             case "alike":
-                return column_of(self.table(measured, "alike"), "pair_id", "alike")
+                table = self.table(measured, "alike")
+                return by_prompt(table, table["alike"].to_numpy())
             case "label_gold":
-                return column_of(self.table(measured, "gold"), "pair_id", "chosen")
+                table = self.table(measured, "gold")
+                return by_prompt(table, table["chosen"].to_numpy())
             case "label_gap":
                 table = self.table(measured, "gold")
-                gap = pc.call_function("subtract", [table["chosen"], table["rejected"]])
-                return column_of(table.append_column("gap", gap), "pair_id", "gap")
+                return by_prompt(table, table["chosen"].to_numpy() - table["rejected"].to_numpy())
             case "verdicts":
                 # A missing verdict is never a tie.
                 decided = contest_outcomes(self.table(measured, "verdicts")).items()
@@ -177,6 +177,23 @@ def column_of(table: pa.Table, key: str, value: str) -> Column:
     ids = np.asarray(table[key].to_pylist(), dtype=str)
     order = np.argsort(ids)
     return Column(ids[order], table[value].to_numpy().astype(np.float64)[order])
+
+
+def by_prompt(table: pa.Table, values: np.ndarray) -> Column:
+    """The ``values`` [pairs] of a table of pairs as outcomes of their prompts, since pairs of one
+    prompt are not independent.
+
+    A prompt of n pairs whose values sum to s has the outcome m + (s - n m) P/N, where m is the mean
+    over all N pairs, of P prompts. So the mean over prompts is that over pairs, and its variance
+    that of a ratio estimate under cluster sampling (Cochran 1977, §9A.1); where each prompt has one
+    pair, its outcome is that pair's.
+    """
+    prompts = np.asarray(table["prompt_id"].to_pylist(), dtype=str)
+    ids, place = np.unique(prompts, return_inverse=True)
+    values = values.astype(np.float64)
+    mean = values.mean() if len(values) else 0.0
+    above = np.bincount(place, values - mean, minlength=len(ids))
+    return Column(ids, mean + above * (len(ids) / max(len(values), 1)))
 
 
 def _by_id(values: Mapping[str, float | None]) -> Column:

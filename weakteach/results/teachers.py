@@ -17,7 +17,7 @@ from weakteach.results.findings import (
     TableOf,
     Value,
 )
-from weakteach.results.outcomes import Outcomes, column_of
+from weakteach.results.outcomes import Outcomes, by_prompt, column_of
 from weakteach.statistics.calibration import Calibration, calibration, error_parts
 from weakteach.statistics.estimate import Estimate
 from weakteach.statistics.joined import Column, Joined, Missing, crossed, overlapping
@@ -133,7 +133,7 @@ def _mean(columns: dict[int, Column]) -> Value:
 
 def _error_parts(table: pa.Table, name: str) -> Column:
     parts = error_parts(table[name].to_numpy(), table["right"].to_numpy())
-    return column_of(table.append_column("parts", pa.array(parts)), "pair_id", "parts")
+    return by_prompt(table, parts)
 
 
 LABELS_NOTE = (
@@ -175,32 +175,34 @@ def label_tables(experiment: Experiment, outcomes: Outcomes) -> list[TableOf]:
 def _gold_row(role: str, measures: Sequence[Measure], outcomes: Outcomes) -> tuple[Value, ...]:
     tables = {m.seed: outcomes.table(m, "gold") for m in measures}
     chosen, rejected = (
-        {seed: column_of(table, "pair_id", name) for seed, table in tables.items()}
+        {seed: by_prompt(table, table[name].to_numpy()) for seed, table in tables.items()}
         for name in ("chosen", "rejected")
     )
     gap = {s: Column(c.ids, c.values - rejected[s].values) for s, c in chosen.items()}
     found = [overlapping(columns) for columns in (chosen, rejected, gap)]
     means = (one.reason if isinstance(one, Missing) else one.mean() for one in found)
-    return (ROLES[role], *means, len(_ids(chosen.values())))
+    return (ROLES[role], *means, len(_pairs(tables.values())))
 
 
 def _agreement_row(measures: Sequence[Measure], outcomes: Outcomes) -> tuple[Value, ...]:
     """Agreement, how often gold sides with weak, and the number of different pairs of each."""
-    sides = {}
-    for measure in measures:
-        table = outcomes.table(measure, "compared")
-        differing = table.filter(pc.call_function("not_equal", [table["weak"], table["human"]]))
-        if len(differing):
-            sided = pc.call_function("equal", [differing["weak"], differing["gold"]])
-            sides[measure.seed] = column_of(differing.append_column("s", sided), "pair_id", "s")
-    compared = [column for m in measures if (column := outcomes.column(m)) is not None]
+    compared = {measure.seed: outcomes.table(measure, "compared") for measure in measures}
+    differing = {
+        seed: table.filter(pc.call_function("not_equal", [table["weak"], table["human"]]))
+        for seed, table in compared.items()
+    }
+    sides = {
+        seed: by_prompt(table, table["weak"].to_numpy() == table["gold"].to_numpy())
+        for seed, table in differing.items()
+        if len(table)
+    }
     agreement, with_weak = _share(outcomes.joined(measures)), _share(overlapping(sides))
-    return agreement, with_weak, len(_ids(compared)), len(_ids(sides.values()))
+    return agreement, with_weak, len(_pairs(compared.values())), len(_pairs(differing.values()))
 
 
-def _ids(columns: Iterable[Column]) -> set[str]:
-    """The ids of the pairs that are in any of the columns."""
-    return {key for column in columns for key in column.ids.tolist()}
+def _pairs(tables: Iterable[pa.Table]) -> set[str]:
+    """The ids of the pairs that are in any of the tables."""
+    return {key for table in tables for key in table["pair_id"].to_pylist()}
 
 
 def examples(experiment: Experiment, outcomes: Outcomes) -> tuple[Example, ...]:
@@ -259,8 +261,8 @@ def _gold_accuracy(measures: Sequence[Measure], outcomes: Outcomes) -> Value:
         table = outcomes.table(measure, "compared")
         if "gold" not in table.column_names:
             return None
-        right = pc.call_function("equal", [table["weak"], table["gold"]])
-        columns[measure.seed] = column_of(table.append_column("right", right), "pair_id", "right")
+        right = table["weak"].to_numpy() == table["gold"].to_numpy()
+        columns[measure.seed] = by_prompt(table, right)
     return _share(crossed(columns))
 
 
@@ -286,10 +288,10 @@ def _stability(measures: Sequence[Measure], outcomes: Outcomes) -> Value:
 
 
 def _calibration(table: pa.Table) -> Calibration:
-    """The calibration of labels of one or more seeds; those of one pair are not independent."""
+    """The calibration of labels of one or more seeds; those of one prompt are not independent."""
     right = table["weak"].to_numpy() == table["human"].to_numpy()
     probability = (1 + table["confidence"].to_numpy()) / 2
-    return calibration(probability, right, groups=np.asarray(table["pair_id"].to_pylist()))
+    return calibration(probability, right, groups=np.asarray(table["prompt_id"].to_pylist()))
 
 
 def _margins(title: str, table: pa.Table) -> Histogram:

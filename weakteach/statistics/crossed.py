@@ -50,6 +50,12 @@ class Components:
     from_seeds: float
     from_prompts: float
 
+    @property
+    def variance(self) -> float:
+        """Of a single cell."""
+        of_seeds = 0.0 if math.isnan(self.seed_variance) else self.seed_variance
+        return of_seeds + self.prompt_variance + self.residual_variance
+
     def half_width(self, tail: float) -> float:
         """Half the width of the interval that leaves out a probability ``tail`` on either side."""
         return math.sqrt(
@@ -124,8 +130,9 @@ def share_of(parts: Components) -> Estimate:
     """A mean of shares with Wilson's interval, which stays within 0 and 1.
 
     The interval is that of n independent trials, as many as have the half-width h of ``mean``'s
-    interval: n = z² p(1 - p)/h², at most one trial per cell. If all outcomes are 0 or all are 1,
-    they count as one trial per prompt. Raises ValueError for a mean outside of [0, 1].
+    interval: n = z² p(1 - p)/h², at most as many as independent cells would be worth. A cell of 0
+    or 1 is worth one trial, and a cell that is itself a mean more. If all outcomes are 0 or all are
+    1, they count as one trial per prompt. Raises ValueError for a mean outside of [0, 1].
     """
     # The mean of pseudo-values may miss 0 or 1 by the rounding of a sum.
     p, half = round(parts.mean, 12), parts.half_width((1 - CONFIDENCE) / 2)
@@ -135,7 +142,9 @@ def share_of(parts: Components) -> Estimate:
     if 0 < p < 1:
         z = stats.norm.isf((1 - CONFIDENCE) / 2)
         cells = parts.seeds * parts.prompts
-        trials = min(cells, z**2 * p * (1 - p) / half**2) if half > 0 else cells
+        worth = p * (1 - p) / parts.variance if parts.variance > 0 else 1.0
+        most = cells * max(1.0, worth)
+        trials = min(most, z**2 * p * (1 - p) / half**2) if half > 0 else most
         p = parts.mean
     low, high = _wilson(p * trials, trials)
     return Estimate(

@@ -1,8 +1,6 @@
-"""A value with its interval, and the interval of a share."""
+"""A value with its interval."""
 
 from dataclasses import KW_ONLY, dataclass
-
-from scipy import stats
 
 CONFIDENCE = 0.95
 
@@ -26,16 +24,3 @@ class Estimate:
     prompts: int = 0
     covers_seeds: bool = False
     left_out: int = 0
-
-
-def wilson_interval(successes: int, n: int) -> tuple[float, float]:
-    """95% score interval of a share of ``n`` independent trials (Wilson 1927):
-
-        (p + z²/2n ± z √(p(1 - p)/n + z²/4n²)) / (1 + z²/n),  p = successes / n
-
-    Raises ValueError unless 0 <= successes <= n and n > 0.
-    """
-    if not 0 <= successes <= n or n == 0:
-        raise ValueError(f"No share: {successes} of {n}")
-    interval = stats.binomtest(successes, n).proportion_ci(CONFIDENCE, method="wilson")
-    return float(interval.low), float(interval.high)

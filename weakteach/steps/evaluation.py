@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from weakteach.artifacts.step import Step, Workspace
 from weakteach.artifacts.store import Store
-from weakteach.evaluation.agreement import compare_labels, join_labels
+from weakteach.evaluation.agreement import compare_labels, join_labels, with_prompts
 from weakteach.evaluation.gold import Gold, Scoring, prompt_id
 from weakteach.models.memory import generation_memory
 from weakteach.models.resources import Resources, room_of
@@ -31,7 +31,8 @@ class Agreement(Step):
     given, with gold labels. ``compared.parquet`` has a row per pair, with the labels in the column
     ``weak`` (see ``agreement.join_labels``)."""
 
-    VERSION = 2
+    # 3: the prompts of pairs are told.
+    VERSION = 3
 
     labels: WeakLabels | GoldLabels
     gold: GoldLabels | None = None
@@ -219,6 +220,8 @@ class LabelGold(Step):
     ``missing`` counts them.
     """
 
+    VERSION = 2  # the prompts of pairs are told
+
     labels: Labels
     gold: GoldLabels
 
@@ -226,13 +229,17 @@ class LabelGold(Step):
         labels = read_labels(workspace.store, self.labels).select(["pair_id", "choice"])
         gold = read_labels(workspace.store, self.gold)
         gold = gold.select(["pair_id", "reward_1", "reward_2"])
-        joined = labels.join(gold, "pair_id", join_type="inner").sort_by("pair_id")
+        joined = labels.join(gold, "pair_id", join_type="inner")
         if not len(joined):
             raise DataError(f"No pair of {self.labels} has a gold reward in {self.gold}")
+        pairs = self.gold.part.read(workspace.store, ["pair_id", "prompt"])
+        joined = with_prompts(joined, pairs)
         first = joined["choice"].to_numpy() == 1
         rewards = [joined[name].to_numpy() for name in ("reward_1", "reward_2")]
         chosen, rejected = np.where(first, *rewards), np.where(first, *rewards[::-1])
-        table = pa.table({"pair_id": joined["pair_id"], "chosen": chosen, "rejected": rejected})
+        table = joined.select(["pair_id", "prompt_id"])
+        table = table.append_column("chosen", pa.array(chosen))
+        table = table.append_column("rejected", pa.array(rejected))
         pq.write_table(table, workspace.out / "gold.parquet")
         return {
             "rows": len(table),

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from weakteach.artifacts.step import Step, Workspace
+from weakteach.evaluation.agreement import with_prompts
 from weakteach.labeling.derived import compared
 from weakteach.preferences.pair import DataError
 from weakteach.steps.data import read_labels
@@ -20,7 +21,9 @@ class Reliability(Step):
     """How far the probabilities of labels can be trusted, measured on pairs that humans labeled,
     too: the probabilities that the teacher claims, and those scaled by the temperature of its
     verdict, which was fitted on other pairs. ``reliability.parquet`` holds ``pair_id, right`` (0 or
-    1) and the probabilities ``claimed`` and ``scaled`` that the label is right."""
+    1), the probabilities ``claimed`` and ``scaled`` that the label is right, and ``prompt_id``."""
+
+    VERSION = 2  # the prompts of pairs are told
 
     labels: WeakLabels
     verdict: Verdict
@@ -39,7 +42,8 @@ class Reliability(Step):
             label_probability(labels["margin"].to_numpy(), one) for one in (1.0, temperature)
         )
         table = {"pair_id": labels["pair_id"], "right": right, "claimed": claimed, "scaled": scaled}
-        pq.write_table(pa.table(table), workspace.out / "reliability.parquet")
+        pairs = self.labels.part.read(store, ["pair_id", "prompt"])
+        pq.write_table(with_prompts(pa.table(table), pairs), workspace.out / "reliability.parquet")
         before, after = (calibration(one, right) for one in (claimed, scaled))
         return {
             "compared": len(labels),
@@ -53,10 +57,13 @@ class Reliability(Step):
 
 @dataclass(frozen=True)
 class Alike(Step):
-    """Which pairs two teachers label alike: ``pair_id, alike`` (0 or 1) in ``alike.parquet``. The
+    """Which pairs two teachers label alike: ``pair_id, alike`` (0 or 1) and ``prompt_id`` in
+    ``alike.parquet``. The
     facts have Cohen's ``kappa`` and its standard error over pairs, ``kappa_se``; both are None if
     both teachers always choose one and the same response. Raises DataError if no pair has both
     labels."""
+
+    VERSION = 2  # the prompts of pairs are told
 
     one: WeakLabels
     other: WeakLabels
@@ -64,14 +71,16 @@ class Alike(Step):
     def compute(self, workspace: Workspace) -> dict[str, Any]:
         from weakteach.statistics.cross_fit import kappa_and_error  # scipy
 
-        labels = (read_labels(workspace.store, one) for one in (self.one, self.other))
+        store = workspace.store
+        labels = (read_labels(store, one) for one in (self.one, self.other))
         table, others = compared(*labels)
         if not len(table):
             raise DataError(f"{self.one} and {self.other} have labeled no pair in common")
         first, second = table["choice"].to_numpy(), others.to_numpy()
         alike = first == second
         columns = {"pair_id": table["pair_id"], "alike": alike.astype(float)}
-        pq.write_table(pa.table(columns), workspace.out / "alike.parquet")
+        pairs = self.one.part.read(store, ["pair_id", "prompt"])
+        pq.write_table(with_prompts(pa.table(columns), pairs), workspace.out / "alike.parquet")
         kappa, error = kappa_and_error(first, second)
         known = np.isfinite(kappa)
         return {
