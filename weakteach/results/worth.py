@@ -59,17 +59,21 @@ def _but_fraction(one: Cell, other: Cell) -> bool:
 
 def _labels(experiment: Experiment, cell: Cell, outcomes: Outcomes) -> tuple[int, int]:
     """The numbers of human labels in the labeled part and of weak labels in the rest at the cell's
-    fraction, means over seeds; 0 if not known. The rest is as large as the number of pairs on
-    which weak and human labels were compared; the labeled part follows from it and the fraction."""
+    fraction, means over seeds; 0 if not known. The pairs of the rest that have a human choice are
+    those on which weak and human labels were compared; the labeled part has as many of them as the
+    fraction says."""
     place = (cell.setting.domain, cell.setting.fraction)
     rest = [
-        facts["compared"]
+        (facts["labeled"], facts["compared"])
         for one in experiment.measures
         if one.kind == "agreement" and (one.setting.domain, one.setting.fraction) == place
         if (facts := outcomes.facts(one))
     ]
-    weak, share = sum(rest) / max(len(rest), 1), float(Fraction(cell.setting.fraction))
-    return round(weak * share / (1 - share)), round(weak)
+    if not rest:
+        return 0, 0
+    weak, chosen = (sum(counts) / len(rest) for counts in zip(*rest, strict=True))
+    share = float(Fraction(cell.setting.fraction))
+    return round(chosen * share / (1 - share)), round(weak)
 
 
 def _times(worth: Estimate | None, price: float) -> Estimate | None:
