@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from weakteach.results.cells import Cell, beside
-from weakteach.results.claims import whole
+from weakteach.results.evidence import whole
 from weakteach.results.findings import DECIDED, FAILED, Answer, ClaimRow
 from weakteach.results.numbers import with_interval, with_kept
 from weakteach.statistics.decisions import (

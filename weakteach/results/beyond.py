@@ -8,7 +8,8 @@ lies beyond chance."""
 from collections.abc import Callable
 from fractions import Fraction
 
-from weakteach.results.claims import STATEMENTS, Found, Statement, gain, tenth
+from weakteach.results.claims import STATEMENTS
+from weakteach.results.evidence import Found, Statement, gain, tenth
 from weakteach.results.outcomes import Outcomes
 from weakteach.statistics.decisions import Claim
 from weakteach.statistics.joined import Joined, Missing, average, minus

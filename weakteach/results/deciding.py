@@ -6,7 +6,7 @@ from dataclasses import replace
 from weakteach.results.answers import more_needed, needed_after, round_said
 from weakteach.results.beyond import ALL_STATEMENTS
 from weakteach.results.cells import cells_of
-from weakteach.results.claims import KINDS, Found, Statement, claim_evidence
+from weakteach.results.evidence import KINDS, Found, Statement, claim_evidence
 from weakteach.results.findings import ClaimRow
 from weakteach.results.outcomes import Outcomes
 from weakteach.results.rounds import family_of, family_size

@@ -15,7 +15,7 @@ import numpy as np
 from weakteach.results.answers import OUTCOMES, contrasts
 from weakteach.results.beyond import ALL_STATEMENTS
 from weakteach.results.cells import Cell, Measured, cells_of
-from weakteach.results.claims import KINDS, Found, Statement, claim_evidence
+from weakteach.results.evidence import KINDS, Found, Statement, claim_evidence
 from weakteach.results.outcomes import Outcomes
 from weakteach.statistics.decisions import Claim, Evidence
 from weakteach.statistics.joined import Column, Joined, Missing, crossed
