@@ -191,6 +191,7 @@ STATEMENTS = (
         "the win rate over one half",
         _wins,
         lambda found: WIN_MARGIN,
+        kind="verdicts",
     ),
     Statement(
         "E5",
@@ -233,6 +234,7 @@ STATEMENTS = (
         lambda found: found.minus("weak", "human", kind="label_gold"),
         # A tenth of what human labels tell apart: chosen minus rejected gold reward.
         lambda found: tenth(found.mean("human", kind="label_gap")),
+        kind="label_gold",
     ),
     Statement(
         "E10",
@@ -240,6 +242,7 @@ STATEMENTS = (
         "matched minus mismatched pairs",
         lambda found: found.minus("matched", "mismatched", kind="consistency"),
         None,
+        kind="consistency",
     ),
     Statement(
         "E11",

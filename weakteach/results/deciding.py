@@ -26,7 +26,8 @@ def claim_rows(
     primary claims are decided as one family, which has the same size in every study; the secondary
     claims of each experiment are another family. A claim without evidence is not decided, and
     ``needed`` gives the reason. ``sizes`` holds the numbers of parameters of models by their names.
-    ``standings`` holds, for a study in rounds, the standings of claims by their ids."""
+    ``standings`` holds, for a study in rounds, the standings of the claims that it asks by their
+    ids."""
     rows = _rows(experiments, outcomes, sizes, standings)
     by_id = {one.id: one for one in experiments}
     stated = [statement for statement in ALL_STATEMENTS if statement.experiment in by_id]
@@ -50,7 +51,7 @@ def _rows(
     evidence = [claim_evidence(statement, found[statement.experiment]) for statement in stated]
     if standings is not None:
         return [
-            _in_rounds(statement, standings[statement.claim.id], one)
+            _in_rounds(statement, standings.get(statement.claim.id, Standing()), one)
             for statement, one in zip(stated, evidence, strict=True)
         ]
     families: dict[str, list[int]] = {}

@@ -10,11 +10,19 @@ from weakteach.statistics.joined import Joined, Missing, aligned, average, minus
 from weakteach.study.experiment import Experiment
 
 MARGIN = 0.1
-# The measures that claims are about.
-KINDS = (
-    "reward", "verdicts", "consistency", "label_gold", "label_gap", "teacher_accuracy", "transfer",
-    "ece_gain", "alike",
-)  # fmt: skip
+# The measures that claims are about, and how each is called.
+MEASURED = {
+    "reward": "gold reward",
+    "verdicts": "verdict of a judge",
+    "consistency": "consistency of a judge",
+    "label_gold": "gold reward of the labels",
+    "label_gap": "gold reward of the labels",
+    "teacher_accuracy": "accuracy of a teacher",
+    "transfer": "accuracy in another domain",
+    "ece_gain": "calibration error",
+    "alike": "agreement of teachers",
+}
+KINDS = tuple(MEASURED)
 
 Where = Callable[[Cell], bool]
 
@@ -50,7 +58,9 @@ class Statement:
     says in words what is subtracted from what. ``margin`` computes its margin, as outcomes or a
     number; it is None for a claim without one. ``unit`` is said with the margin where it is not the
     measure's own. ``primary`` marks the claims of the publication's abstract. ``caveat`` returns
-    what was found to limit the claim, to be added to its sentence; it may be empty."""
+    what was found to limit the claim, to be added to its sentence; it may be empty. ``kind`` is
+    the measure that the claim is about: where an experiment has none of it, it asks no such
+    claim."""
 
     experiment: str
     claim: Claim
@@ -60,6 +70,7 @@ class Statement:
     unit: str = ""
     primary: bool = False
     caveat: Callable[[Experiment, Outcomes], str] | None = None
+    kind: str = "reward"
 
 
 def whole(cell: Cell) -> Joined:
@@ -80,6 +91,8 @@ def gain(found: Found, where: Where = everywhere) -> Joined:
 
 def claim_evidence(statement: Statement, found: Found) -> Evidence | Missing:
     """The difference and the margin of a claim, at the same seeds and prompts, or why not."""
+    if all(cell.kind != statement.kind for cell in found.cells):
+        return Missing(f"no {MEASURED[statement.kind]} was measured")
     difference = statement.difference(found)
     margin = statement.margin(found) if statement.margin else None
     if isinstance(difference, Missing):
