@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from synthetic import Bed, experiment
 
+from weakteach.report.page import of_seeds_alone
 from weakteach.results.analysis import analyze
 from weakteach.results.worth import worth_table
 from weakteach.study.manifest import Manifest, StudyInfo
@@ -74,6 +75,19 @@ def test_all_that_the_teacher_labels_counts_though_humans_chose_in_a_quarter_of_
     assert (human, weak, told) == (100, 2800, "yes")
     assert worth.value == pytest.approx(140 * 1000 / 2800)
     assert money.value == pytest.approx(12.5)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "told"), [((0,), "no: one seed says nothing of others"), ((0, 1), "yes")]
+)
+def test_the_worth_is_for_new_seeds_only_if_there_are_several(bed, seeds, told):
+    measures = [*humans(bed), *students(bed, "both", "1/8", 240)]
+    (table,) = sections(bed, *(one for one in measures if one.seed in seeds), label_price=0.25)
+    ((*_, worth, money, said),) = table.rows
+    assert said == told
+    for one in (worth, money):
+        assert (one.seeds, one.covers_seeds) == (len(seeds), len(seeds) > 1)
+        assert of_seeds_alone(one) == (len(seeds) == 1)
 
 
 def test_students_without_enough_prompts_in_common_are_a_row_that_says_so(bed):
