@@ -194,7 +194,7 @@ def _section(
         published=published_table(experiment.id, cells, of_labels),
         claims=tuple(claim for claim in claims if claim.experiment == experiment.id),
         examples=examples(experiment, outcomes),
-        pending=sum(cell.pending for cell in cells),
+        pending=len({one.arm for one in experiment.measures if not outcomes.facts(one)}),
     )
 
 
