@@ -55,7 +55,7 @@ def test_claims_name_the_reason_and_students_are_compared(bed, id, rounds):
     found = findings(bed, study(id, measured(bed, SEEDS)), rounds)
     assert {claim.needed for claim in found.claims} == {"no gold reward was measured"}
     (answer,) = (one for one in found.answers if one.verdict in ("better", "worse"))
-    assert answer.sentence.startswith("Weak labels teach worse than human ones: \u22120.2")
+    assert answer.sentence.startswith("Weak labels teach worse than human ones: −0.2")
 
 
 def test_the_claims_of_what_is_measured_are_asked_though_others_are_not(bed):
