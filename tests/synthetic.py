@@ -96,9 +96,10 @@ class Bed:
 
     def compared(
         self, kind: str, seed: int, rows: Mapping[str, tuple[int, int, int]],
-        confidence: float = 0.2, fingerprint: str = "", **setting: str,
+        confidence: float = 0.2, fingerprint: str = "", labeled: int | None = None, **setting: str,
     ) -> Measure:  # fmt: skip
-        """An agreement: for each pair the weak, the human and the gold choice."""
+        """An agreement: for each pair the weak, the human and the gold choice. ``labeled`` is the
+        number of pairs that have a weak label, by default that of the rows."""
         weak, human, gold = (list(side) for side in zip(*rows.values(), strict=True))
         table = pa.table(
             {
@@ -110,7 +111,8 @@ class Bed:
         )  # fmt: skip
         both = list(zip(weak, human, gold, strict=True))
         facts = {
-            "compared": len(rows), "agreed": sum(w == h for w, h, _ in both),
+            "labeled": len(rows) if labeled is None else labeled, "compared": len(rows),
+            "agreed": sum(w == h for w, h, _ in both),
             "weak_right": sum(w == g for w, _, g in both),
             "gold_with_weak": sum(w == g != h for w, h, g in both),
             "weak_longer": sum(w == 1 for w in weak), "human_longer": sum(h == 1 for h in human),

@@ -76,6 +76,22 @@ def test_e2_compares_by_size_whatever_the_order_of_teachers(bed):
     check(found["E2 human"], 3.0 - 2.0, 0.2)
 
 
+@pytest.mark.parametrize(
+    ("human", "least", "within"),
+    [
+        (2.0, " above −0.2", " within ±0.2"),
+        (0.0, " above 0", ""),
+        (-0.51, " above 0.051", ""),
+    ],
+)
+def test_a_bound_has_its_own_sign_though_human_labels_gain_nothing(bed, human, least, within):
+    controls = students(bed, {"base": 0.0, "human": human})
+    weak = teachers(bed, {"opt-45k": 1.5, "opt-1m": 2.5})
+    found = claims(bed, experiment("E2", "supervisor", *controls, *weak))
+    assert found["E2 human"].measured == f"all teachers minus human labels{least}"
+    assert found["E2 size"].measured == f"the smallest minus the largest teacher{within}"
+
+
 def test_e2_with_the_largest_teacher_pending_is_not_measured(bed):
     controls = students(bed, {"base": 0.0, "human": 2.0})
     weak = teachers(bed, {"opt-45k": 1.5, "opt-230k": 5.0})

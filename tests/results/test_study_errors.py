@@ -9,7 +9,7 @@ import pytest
 from simulated import ROUNDS, after, at_boundary
 
 from weakteach.results.beyond import ALL_STATEMENTS
-from weakteach.results.claims import Found, Statement
+from weakteach.results.evidence import Found, Statement
 from weakteach.results.rounds import PRIMARY, family_size, questions_of
 from weakteach.statistics.decisions import Kind
 from weakteach.statistics.schedule import seeds_of

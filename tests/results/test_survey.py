@@ -257,6 +257,21 @@ def test_a_report_of_the_manifest_says_what_the_study_decided_and_when(bed, plan
     assert said.endswith("a 98.5% interval, in round 3 of 8 seeds.")
 
 
+def test_a_comparison_that_cannot_be_made_says_why_in_rounds_too(bed):
+    measures = [
+        bed.reward(role, seed, dict.fromkeys(prompts, 1.0))
+        for seed in SEEDS[:2]
+        for role, prompts in (("weak", PROMPTS[:12]), ("human", PROMPTS[8:]))
+    ]
+    info = StudyInfo("s", "S", "embedded", "c", "here", 1.0, sizes=SIZES, rounds=SEEDS)
+    study = Manifest(info, (experiment("sizes", "fraction", *measures),), (), {})
+    (answer,) = analyze(bed.store, study).answers
+    assert answer.sentence == (
+        "Weak labels and human ones are not compared: what is compared share 4 of 20 prompts or "
+        "pairs, too few to compare."
+    )
+
+
 def test_before_the_first_round_is_done_nothing_is_measured(bed, universe):
     found = look(bed, universe)
     info = StudyInfo("s", "S", "embedded", "c", "here", 1.0, sizes=SIZES, rounds=SEEDS)

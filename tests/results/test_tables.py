@@ -222,3 +222,24 @@ def test_a_scatter_pairs_responses_to_the_same_prompt(bed):
 def test_examples_of_a_study_without_any_are_none(bed):
     one = experiment("E9", "labels", bed.pending("examples", "weak", 0))
     assert examples(one, bed.outcomes) == ()
+
+
+@pytest.mark.parametrize(
+    ("id", "asked", "arms"),
+    [
+        ("E1", [("reward", role, 0) for role in ("base", "human", "weak")], 1),
+        ("E1", [(kind, "weak", 1) for kind in ("reward", "agreement", "teacher_accuracy")], 1),
+        (
+            "E8",
+            [("label_gold", "weak", 1), ("label_gap", "weak", 1), ("label_gold", "human", 2)],
+            2,
+        ),
+        ("E9", [("examples", "weak", 1), ("examples", "weak", 2)], 2),
+        ("E1", [], 0),
+    ],
+)
+def test_a_section_counts_each_pending_arm_once(bed, id, asked, arms):
+    done = bed.reward("sft", 0, numbers(0))
+    one = experiment(id, "labels", done, *(bed.pending(*what) for what in asked))
+    found = analyze(bed.store, manifest(one))
+    assert found.sections[0].pending == found.arms_pending == arms

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from synthetic import Bed, experiment
 
+from weakteach.report.page import of_seeds_alone
 from weakteach.results.analysis import analyze
 from weakteach.results.worth import worth_table
 from weakteach.study.manifest import Manifest, StudyInfo
@@ -31,9 +32,12 @@ def students(bed, role, fraction, labels, wobble=0.0, seeds=(0, 1, 2)):
     ]
 
 
-def agreements(bed, fraction, human):
+def agreements(bed, fraction, human, labeled=None):
     rows = {f"p{n:03}": (1, 1, 1) for n in range(800 - human)}
-    return [bed.compared("agreement", seed, rows, fraction=fraction) for seed in (0, 1, 2)]
+    return [
+        bed.compared("agreement", seed, rows, fraction=fraction, labeled=labeled)
+        for seed in (0, 1, 2)
+    ]
 
 
 def sections(bed, *measures, **told):
@@ -56,6 +60,34 @@ def test_weak_labels_beside_human_ones_are_worth_so_many_more_of_them(bed):
     # 700 weak labels lift 100 human ones to where 240 are.
     assert worth.value == pytest.approx(140 * 1000 / 700)
     assert (worth.low, worth.high) == pytest.approx((worth.value, worth.value))
+
+
+def test_all_that_the_teacher_labels_counts_though_humans_chose_in_a_quarter_of_it(bed):
+    alone = [one for f, n in FRACTIONS.items() for one in students(bed, "few_long", f, n)]
+    counted = [
+        one
+        for fraction, human in FRACTIONS.items()
+        for one in agreements(bed, fraction, human, labeled=4 * (800 - human))
+    ]
+    both = students(bed, "both", "1/8", 240)
+    (table,) = sections(bed, *alone, *counted, *both, label_price=0.25)
+    ((*_, human, weak, worth, money, told),) = table.rows
+    assert (human, weak, told) == (100, 2800, "yes")
+    assert worth.value == pytest.approx(140 * 1000 / 2800)
+    assert money.value == pytest.approx(12.5)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "told"), [((0,), "no: one seed says nothing of others"), ((0, 1), "yes")]
+)
+def test_the_worth_is_for_new_seeds_only_if_there_are_several(bed, seeds, told):
+    measures = [*humans(bed), *students(bed, "both", "1/8", 240)]
+    (table,) = sections(bed, *(one for one in measures if one.seed in seeds), label_price=0.25)
+    ((*_, worth, money, said),) = table.rows
+    assert said == told
+    for one in (worth, money):
+        assert (one.seeds, one.covers_seeds) == (len(seeds), len(seeds) > 1)
+        assert of_seeds_alone(one) == (len(seeds) == 1)
 
 
 def test_students_without_enough_prompts_in_common_are_a_row_that_says_so(bed):

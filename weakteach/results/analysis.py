@@ -34,7 +34,7 @@ from weakteach.results.gra import gra_table
 from weakteach.results.outcomes import Outcomes
 from weakteach.results.published import published_table
 from weakteach.results.ran import Records, records_of, what_ran
-from weakteach.results.rounds import questions_of, standings_of
+from weakteach.results.rounds import asked_of, questions_of, standings_of
 from weakteach.results.teachers import (
     examples,
     label_tables,
@@ -102,8 +102,9 @@ def analyze(store: Store, manifest: Manifest) -> Findings:
     golds = gold_answers(manifest.measures, outcomes) + cut_answers(records)
     primary = claim_answers(claim for claim in claims if claim.primary)
     others = claim_answers(claim for claim in claims if not claim.primary)
+    claimed = {one.experiment for one in asked_of(manifest.experiments)}
     for one in manifest.experiments:
-        if not any(claim.experiment == one.id for claim in claims):
+        if one.id not in claimed:
             cells = cells_of(one, outcomes, OUTCOMES)
             compared = contrasts(cells, manifest.info.sizes)
             others += contrast_answers(one.id, compared, of_contrasts.get(one.id))
@@ -133,7 +134,7 @@ def _in_rounds(
     manifest: Manifest, outcomes: Outcomes
 ) -> tuple[dict[str, Standing] | None, dict[str, list[Standing]]]:
     """Where a study in rounds stands: the standings of claims by their ids (None without rounds),
-    and those of comparisons by experiment, for experiments without a claim."""
+    and those of comparisons by experiment, for experiments that ask no claim."""
     info = manifest.info
     if not info.rounds:
         return None, {}
@@ -193,7 +194,7 @@ def _section(
         published=published_table(experiment.id, cells, of_labels),
         claims=tuple(claim for claim in claims if claim.experiment == experiment.id),
         examples=examples(experiment, outcomes),
-        pending=sum(cell.pending for cell in cells),
+        pending=len({one.arm for one in experiment.measures if not outcomes.facts(one)}),
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from weakteach.results.cells import Cell, beside
-from weakteach.results.claims import whole
+from weakteach.results.evidence import whole
 from weakteach.results.findings import DECIDED, FAILED, Answer, ClaimRow
 from weakteach.results.numbers import with_interval, with_kept
 from weakteach.statistics.decisions import (
@@ -145,7 +145,7 @@ def contrast_answers(
     ``standings`` says where each comparison stands."""
     if standings is not None:
         return tuple(
-            Answer(experiment, "not decided", _not_compared(one, Missing("not measured yet")))
+            Answer(experiment, "not decided", _not_compared(one, _why_not(one)))
             if there.decision is None
             else _answer(experiment, one, there.decision, len(compared), there)
             for one, there in zip(compared, standings, strict=True)
@@ -196,6 +196,13 @@ def _answer(
     among = f", told apart alone but not among {family} comparisons" if alone else ""
     sentence = f"{one.where}{one.one} and {one.other} are not told apart ({shown}{among})"
     return Answer(experiment, "not decided", _capital(f"{sentence}; {needed}."))
+
+
+def _why_not(one: Contrast) -> Missing:
+    """Why no round has evidence on a comparison."""
+    if isinstance(one.difference, Missing):
+        return one.difference
+    return Missing("the first round is under way")
 
 
 def _not_compared(one: Contrast, why: Missing) -> str:

@@ -8,7 +8,8 @@ lies beyond chance."""
 from collections.abc import Callable
 from fractions import Fraction
 
-from weakteach.results.claims import STATEMENTS, Found, Statement, gain, tenth
+from weakteach.results.claims import STATEMENTS
+from weakteach.results.evidence import Found, Statement, gain, tenth
 from weakteach.results.outcomes import Outcomes
 from weakteach.statistics.decisions import Claim
 from weakteach.statistics.joined import Joined, Missing, average, minus
@@ -123,6 +124,7 @@ BEYOND_STATEMENTS = (
         "accuracy of a reward head minus that of SFT and DPO",
         _reward_head_minus("DPO"),
         None,
+        kind="teacher_accuracy",
     ),
     Statement(
         "C2",
@@ -131,6 +133,7 @@ BEYOND_STATEMENTS = (
         "accuracy of a reward head minus that of DPO alone",
         _reward_head_minus("DPO alone"),
         None,
+        kind="teacher_accuracy",
     ),
     Statement(
         "C3",
@@ -162,6 +165,7 @@ BEYOND_STATEMENTS = (
         "accuracy minus one half",
         lambda found: _beyond_chance(found.mean("weak", kind="teacher_accuracy")),
         None,
+        kind="teacher_accuracy",
     ),
     Statement(
         "R5",
@@ -170,6 +174,7 @@ BEYOND_STATEMENTS = (
         "calibration error as claimed minus that after scaling",
         lambda found: found.mean("weak", kind="ece_gain"),
         None,
+        kind="ece_gain",
     ),
     Statement(
         "R6",
@@ -180,6 +185,7 @@ BEYOND_STATEMENTS = (
             _alike(found, retrained=True), found.mean("weak", kind="teacher_accuracy")
         ),
         None,
+        kind="alike",
     ),
     Statement(
         "R6",
@@ -189,6 +195,7 @@ BEYOND_STATEMENTS = (
         lambda found: minus(_alike(found, retrained=False), _alike(found, retrained=True)),
         # A tenth of what teachers of another seed label alike beyond chance.
         lambda found: tenth(_beyond_chance(_alike(found, retrained=True))),
+        kind="alike",
     ),
     Statement(
         "R8",
@@ -197,6 +204,7 @@ BEYOND_STATEMENTS = (
         "accuracy in the second domain minus one half",
         _transferred(0),
         None,
+        kind="transfer",
     ),
     Statement(
         "R8",
@@ -205,6 +213,7 @@ BEYOND_STATEMENTS = (
         "accuracy in the main domain minus one half",
         _transferred(1),
         None,
+        kind="transfer",
     ),
     Statement(
         "R11",

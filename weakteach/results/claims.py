@@ -7,88 +7,18 @@ base student in the same experiment. Margins and primary claims are fixed here, 
 is compared.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
 
 from weakteach.results.cells import Cell
-from weakteach.results.outcomes import Outcomes
-from weakteach.statistics.decisions import Claim, Evidence
-from weakteach.statistics.joined import Joined, Missing, aligned, average, minus
-from weakteach.study.experiment import Experiment
+from weakteach.results.evidence import Found, Statement, gain, tenth, whole
+from weakteach.statistics.decisions import Claim
+from weakteach.statistics.joined import Joined, Missing, average, minus
 
-MARGIN = 0.1
 # The margin of win rates, on both sides of one half.
 WIN_MARGIN = 0.05
-
-# The measures that claims are about.
-KINDS = (
-    "reward", "verdicts", "consistency", "label_gold", "label_gap", "teacher_accuracy", "transfer",
-    "ece_gain", "alike",
-)  # fmt: skip
-
-Where = Callable[[Cell], bool]
-
-
-def everywhere(cell: Cell) -> bool:
-    return True
-
-
-@dataclass(frozen=True)
-class Found:
-    """The cells of one experiment, with means over several of them. ``sizes`` holds the number of
-    parameters of each model by its name."""
-
-    cells: tuple[Cell, ...]
-    sizes: Mapping[str, int]
-
-    def of(self, role: str, where: Where = everywhere, kind: str = "reward") -> list[Cell]:
-        return [c for c in self.cells if (c.role, c.kind) == (role, kind) and where(c)]
-
-    def mean(self, role: str, where: Where = everywhere, kind: str = "reward") -> Joined:
-        """Mean over the cells of a role; Missing unless every seed of all of them is done."""
-        return average([whole(cell) for cell in self.of(role, where, kind)])
-
-    def minus(
-        self, one: str, other: str, where: Where = everywhere, kind: str = "reward"
-    ) -> Joined:
-        return minus(self.mean(one, where, kind), self.mean(other, where, kind))
-
-
-@dataclass(frozen=True)
-class Statement:
-    """A claim of an experiment. ``difference`` computes the difference that it is about; ``what``
-    says in words what is subtracted from what. ``margin`` computes its margin, as outcomes or a
-    number; it is None for a claim without one. ``unit`` is said with the margin where it is not the
-    measure's own. ``primary`` marks the claims of the publication's abstract. ``caveat`` returns
-    what was found to limit the claim, to be added to its sentence; it may be empty."""
-
-    experiment: str
-    claim: Claim
-    what: str
-    difference: Callable[[Found], Joined]
-    margin: Callable[[Found], Joined | float] | None
-    unit: str = ""
-    primary: bool = False
-    caveat: Callable[[Experiment, Outcomes], str] | None = None
-
-
-def whole(cell: Cell) -> Joined:
-    """The outcome of a cell, Missing while any of its seeds is pending."""
-    if cell.pending:
-        return Missing("not all arms are done")
-    return cell.outcome
-
-
-def tenth(gained: Joined) -> Joined:
-    return gained if isinstance(gained, Missing) else gained.times(MARGIN)
-
-
-def gain(found: Found, where: Where = everywhere) -> Joined:
-    """The margin: a share of what human labels bring over the base student."""
-    return tenth(found.minus("human", "base", where))
 
 
 def _places(found: Found, *roles: str) -> set[str]:
@@ -261,6 +191,7 @@ STATEMENTS = (
         "the win rate over one half",
         _wins,
         lambda found: WIN_MARGIN,
+        kind="verdicts",
     ),
     Statement(
         "E5",
@@ -303,6 +234,7 @@ STATEMENTS = (
         lambda found: found.minus("weak", "human", kind="label_gold"),
         # A tenth of what human labels tell apart: chosen minus rejected gold reward.
         lambda found: tenth(found.mean("human", kind="label_gap")),
+        kind="label_gold",
     ),
     Statement(
         "E10",
@@ -310,6 +242,7 @@ STATEMENTS = (
         "matched minus mismatched pairs",
         lambda found: found.minus("matched", "mismatched", kind="consistency"),
         None,
+        kind="consistency",
     ),
     Statement(
         "E11",
@@ -380,17 +313,3 @@ STATEMENTS = (
         GAIN_WITH_ALL,
     ),
 )  # fmt: skip
-
-
-def claim_evidence(statement: Statement, found: Found) -> Evidence | Missing:
-    """The difference and the margin of a claim, at the same seeds and prompts, or why not."""
-    difference = statement.difference(found)
-    margin = statement.margin(found) if statement.margin else None
-    if isinstance(difference, Missing):
-        return difference
-    if margin is None or isinstance(margin, float):
-        return Evidence(statement.claim, difference.matrix, margin, difference.left_out)
-    both = aligned([difference, margin])
-    if isinstance(both, Missing):
-        return both
-    return Evidence(statement.claim, both[0].matrix, both[1].matrix, both[0].left_out)

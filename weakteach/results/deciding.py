@@ -6,8 +6,9 @@ from dataclasses import replace
 from weakteach.results.answers import more_needed, needed_after, round_said
 from weakteach.results.beyond import ALL_STATEMENTS
 from weakteach.results.cells import cells_of
-from weakteach.results.claims import KINDS, Found, Statement, claim_evidence
+from weakteach.results.evidence import KINDS, Found, Statement, claim_evidence
 from weakteach.results.findings import ClaimRow
+from weakteach.results.numbers import MINUS, PLUS_MINUS
 from weakteach.results.outcomes import Outcomes
 from weakteach.results.rounds import family_of, family_size
 from weakteach.statistics.decisions import Decision, Evidence, decide
@@ -26,7 +27,8 @@ def claim_rows(
     primary claims are decided as one family, which has the same size in every study; the secondary
     claims of each experiment are another family. A claim without evidence is not decided, and
     ``needed`` gives the reason. ``sizes`` holds the numbers of parameters of models by their names.
-    ``standings`` holds, for a study in rounds, the standings of claims by their ids."""
+    ``standings`` holds, for a study in rounds, the standings of the claims that it asks by their
+    ids."""
     rows = _rows(experiments, outcomes, sizes, standings)
     by_id = {one.id: one for one in experiments}
     stated = [statement for statement in ALL_STATEMENTS if statement.experiment in by_id]
@@ -50,7 +52,7 @@ def _rows(
     evidence = [claim_evidence(statement, found[statement.experiment]) for statement in stated]
     if standings is not None:
         return [
-            _in_rounds(statement, standings[statement.claim.id], one)
+            _in_rounds(statement, standings.get(statement.claim.id, Standing()), one)
             for statement, one in zip(stated, evidence, strict=True)
         ]
     families: dict[str, list[int]] = {}
@@ -92,19 +94,28 @@ def _not_measured(statement: Statement, why: Missing) -> ClaimRow:
 
 
 def _row(statement: Statement, decision: Decision, needed: str) -> ClaimRow:
-    margin = decision.margin or 0
-    wanted = {
-        "at_least": f"above \N{MINUS SIGN}{margin:.2g}",
-        "close": f"within ±{margin:.2g}",
-        "greater": "above 0",
-    }[statement.claim.kind]
+    wanted = _bounds(statement, decision.margin or 0.0)
     return ClaimRow(
         experiment=statement.experiment,
         sentence=statement.claim.sentence,
         verdict=decision.verdict,
-        measured=f"{statement.what} {wanted} {statement.unit}".strip(),
+        measured=" ".join((statement.what, *wanted)),
         estimate=decision.estimate,
         p=decision.p,
         needed=needed,
         primary=statement.primary,
     )
+
+
+def _bounds(statement: Statement, margin: float) -> tuple[str, ...]:
+    """Words for what the difference has to be. Outcomes may give a margin that is not positive;
+    then no difference lies within it on both sides, and nothing is said of it."""
+    unit = (statement.unit,) if statement.unit else ()
+    match statement.claim.kind:
+        case "at_least":
+            least = 0.0 - margin  # no negative zero
+            return (f"above {least:.2g}".replace("-", MINUS), *unit)
+        case "close":
+            return (f"within {PLUS_MINUS}{margin:.2g}", *unit) if margin > 0 else ()
+        case "greater":
+            return ("above 0", *unit)

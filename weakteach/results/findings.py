@@ -148,7 +148,8 @@ class Answer:
 
 @dataclass(frozen=True)
 class Section:
-    """What a report shows of one experiment."""
+    """What a report shows of one experiment. ``pending`` counts the arms of which something is not
+    measured."""
 
     id: str
     title: str

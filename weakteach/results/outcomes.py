@@ -22,8 +22,8 @@ from weakteach.study.measures import Measure
 OWN_PAIRS = ("agreement", "consistency", "label_gold", "label_gap")
 # Facts that a report takes from the record of a measure of each kind; those with ? may be null.
 _COMPARED = (
-    "agreed", "compared", "weak_right?", "gold_with_weak?", "weak_longer", "human_longer",
-    "different_lengths",
+    "agreed", "compared", "labeled", "weak_right?", "gold_with_weak?", "weak_longer",
+    "human_longer", "different_lengths",
 )  # fmt: skip
 NEEDED_FACTS: dict[str, tuple[str, ...]] = {
     "reward": ("mean", "se", "rows"),

@@ -15,7 +15,7 @@ import numpy as np
 from weakteach.results.answers import OUTCOMES, contrasts
 from weakteach.results.beyond import ALL_STATEMENTS
 from weakteach.results.cells import Cell, Measured, cells_of
-from weakteach.results.claims import KINDS, Found, Statement, claim_evidence
+from weakteach.results.evidence import KINDS, Found, Statement, claim_evidence
 from weakteach.results.outcomes import Outcomes
 from weakteach.statistics.decisions import Claim, Evidence
 from weakteach.statistics.joined import Column, Joined, Missing, crossed
@@ -68,13 +68,18 @@ def family_size(family: str, present: int) -> int:
     return sum(one.primary for one in ALL_STATEMENTS) if family == PRIMARY else present
 
 
+def asked_of(experiments: Sequence[Experiment]) -> list[Statement]:
+    """The statements whose experiment is there and measures what they are about."""
+    measured = {(one.id, measure.kind) for one in experiments for measure in one.measures}
+    return [one for one in ALL_STATEMENTS if (one.experiment, one.kind) in measured]
+
+
 def questions_of(
     experiments: Sequence[Experiment], sizes: Mapping[str, int]
 ) -> tuple[Question, ...]:
-    """The claims of the experiments, the primary ones first, and then the comparisons of the
-    experiments that have no claim."""
-    ids = {one.id for one in experiments}
-    stated = [one for one in ALL_STATEMENTS if one.experiment in ids]
+    """The claims that the experiments ask, the primary ones first, and then the comparisons of the
+    experiments that ask none."""
+    stated = asked_of(experiments)
     found = [
         Question(one.experiment, family_of(one), one.claim.id, KINDS, partial(claim_evidence, one))
         for one in sorted(stated, key=lambda one: not one.primary)

@@ -7,6 +7,7 @@ from fractions import Fraction
 from weakteach.results.cells import Cell
 from weakteach.results.findings import TableOf, Value
 from weakteach.results.outcomes import Outcomes
+from weakteach.statistics.decisions import ONE_SEED
 from weakteach.statistics.estimate import Estimate
 from weakteach.statistics.exchange import exchange_rate
 from weakteach.statistics.joined import Crossing, Missing, aligned
@@ -18,7 +19,8 @@ NOTE = (
     "all trained for as many updates as all pairs give. The outcome of human labels alone is taken "
     "as a line over the logarithm of their number; the worth is how many more of them would teach "
     "as well. Its 95% interval is for new seeds and new prompts, and open where the human labels "
-    "that were tried do not tell. Below 0, weak labels did harm."
+    "that were tried do not tell; with one seed it holds for new prompts alone. Below 0, weak "
+    "labels did harm."
 )
 
 
@@ -59,17 +61,21 @@ def _but_fraction(one: Cell, other: Cell) -> bool:
 
 def _labels(experiment: Experiment, cell: Cell, outcomes: Outcomes) -> tuple[int, int]:
     """The numbers of human labels in the labeled part and of weak labels in the rest at the cell's
-    fraction, means over seeds; 0 if not known. The rest is as large as the number of pairs on
-    which weak and human labels were compared; the labeled part follows from it and the fraction."""
+    fraction, means over seeds; 0 if not known. The pairs of the rest that have a human choice are
+    those on which weak and human labels were compared; the labeled part has as many of them as the
+    fraction says."""
     place = (cell.setting.domain, cell.setting.fraction)
     rest = [
-        facts["compared"]
+        (facts["labeled"], facts["compared"])
         for one in experiment.measures
         if one.kind == "agreement" and (one.setting.domain, one.setting.fraction) == place
         if (facts := outcomes.facts(one))
     ]
-    weak, share = sum(rest) / max(len(rest), 1), float(Fraction(cell.setting.fraction))
-    return round(weak * share / (1 - share)), round(weak)
+    if not rest:
+        return 0, 0
+    weak, chosen = (sum(counts) / len(rest) for counts in zip(*rest, strict=True))
+    share = float(Fraction(cell.setting.fraction))
+    return round(chosen * share / (1 - share)), round(weak)
 
 
 def _times(worth: Estimate | None, price: float) -> Estimate | None:
@@ -81,7 +87,8 @@ def _times(worth: Estimate | None, price: float) -> Estimate | None:
 def _worth(
     joined: list[Crossing] | Missing, numbers: Sequence[int], human: int, weak: int
 ) -> tuple[Estimate | None, str]:
-    """The worth (None if it is not known), and "yes" if its interval is closed, else why not."""
+    """The worth (None if it is not known), and "yes" if its interval is closed and for new seeds,
+    else why not."""
     if isinstance(joined, Missing):
         return None, f"no: {joined.reason}"
     together, *others = (one.matrix for one in joined)
@@ -89,6 +96,11 @@ def _worth(
     if found.worth is None:
         return None, "no: human labels alone do not tell"
     low, high = (float("nan") if end is None else end for end in (found.low, found.high))
-    prompts, left_out = len(joined[0].ids), joined[0].left_out
-    worth = Estimate(found.worth, low, high, prompts=prompts, left_out=left_out)
+    one, seeds = joined[0], len(joined[0].seeds)
+    worth = Estimate(
+        found.worth, low, high, seeds=seeds, prompts=len(one.ids), covers_seeds=seeds > 1,
+        left_out=one.left_out,
+    )  # fmt: skip
+    if seeds == 1:
+        return worth, f"no: {ONE_SEED}"
     return worth, "yes" if found.told else "no: the interval is open"

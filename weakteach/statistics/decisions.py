@@ -42,6 +42,7 @@ NOT_DECIDED: Verdict = "not decided"
 LEVEL = 1 - CONFIDENCE
 POWER = 0.8
 MOST_SEEDS, MOST_PROMPTS = 1000, 1_000_000
+ONE_SEED = "one seed says nothing of others"
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ def test(evidence: Evidence) -> Test:
     deciding = distances if holds else [distances[found.index(crossed)]]
     untested = ""
     if estimate.seeds == 1:
-        untested = "one seed says nothing of others"
+        untested = ONE_SEED
     elif isinstance(evidence.margin, np.ndarray) and not mean(margin).low > 0:
         untested = "the gain that the margin is a share of is not shown"
     p = max(one.p for one in found) if holds else crossed.p
