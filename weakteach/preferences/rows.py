@@ -219,10 +219,11 @@ class Layout:
             for number, (first, second) in enumerate(found, 1):
                 where = place if len(found) == 1 else f"{place}#{number}"
                 try:
-                    if beside:
-                        texts, messages = from_parts(beside[0], system, first, second)
-                    else:
-                        texts, messages = self._texts(prompt, system, first, second, form)
+                    texts, messages = (
+                        from_parts(beside[0], system, first, second)
+                        if beside
+                        else self._texts(prompt, system, first, second, form)
+                    )
                     if messages:
                         messages = replace(messages, tools=tools_text(row.get("tools")))
                 except Refusal as refusal:
