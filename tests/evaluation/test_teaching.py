@@ -150,6 +150,17 @@ def test_json_holds_every_fact_and_nothing_that_json_cannot() -> None:
     assert (again.pairs, again.agreement.value) == (1, 1.0)
 
 
+def test_what_is_not_known_of_a_rival_is_not_known_after_it_was_stored() -> None:
+    """κ of two teachers that always choose the first response."""
+    teacher = judged(60)
+    first = replace(teacher, margin=np.ones_like(teacher.margin))
+    found = facts(first, rivals=[("opt-1m", False, first)])
+    read = facts_from_json(json.dumps(to_json(found), allow_nan=False))
+    (rival,) = read.rivals
+    assert (rival.agreement.value, rival.kappa.prompts) == (1, 60)
+    assert np.isnan([rival.kappa.value, rival.kappa.low, rival.kappa.high]).all()
+
+
 def test_a_row_for_each_pair() -> None:
     teacher = judged(10)
     table = pairs_table(teacher, 4.0).to_pylist()

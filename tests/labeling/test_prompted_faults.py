@@ -1,5 +1,6 @@
 """A server that fails, refuses, or is asked by a run that is killed."""
 
+import json
 import logging
 import subprocess
 import sys
@@ -99,6 +100,26 @@ def test_a_reply_that_names_neither_is_missing_too(tmp_path):
     with scripted(broken_for_one_pair(completion("I cannot decide."))) as server:
         facts, _, _ = answered(tmp_path, server)
     assert (facts["rows"], facts["missing"], facts["failures"]) == (PAIRS - 1, 1, {})
+
+
+def test_half_a_character_in_a_reply_is_a_question_mark(tmp_path):
+    with scripted(broken_for_one_pair(completion("1 \ud83d"))) as server:
+        facts, _, step = answered(tmp_path, server)
+    assert (facts["rows"], facts["missing"]) == (PAIRS, 0)
+    answers = pq.read_table(f"{Store(tmp_path / 'store').path(step)}/answers.parquet")
+    assert answers["reply"].to_pylist()[0] == "1 ?"
+
+
+def test_a_stored_reply_with_half_a_character_is_read(tmp_path):
+    with scripted(prefers_longer) as server:
+        with pytest.raises(ChatError, match="cap"):
+            answered(tmp_path, server, max_cost=1.0, concurrency=1, input_price=10_000.0)
+        (kept,) = (tmp_path / "store/PromptedLabels").rglob("answers/*.json")
+        kept.write_text(json.dumps({**json.loads(kept.read_text()), "text": "1 \ud83d"}))
+        facts, _, step = answered(tmp_path, server)
+    assert (facts["rows"], facts["reused"]) == (PAIRS, 1)
+    answers = pq.read_table(f"{Store(tmp_path / 'store').path(step)}/answers.parquet")
+    assert answers["reply"].to_pylist().count("1 ?") == 1
 
 
 def test_a_server_that_does_not_answer_in_time_is_a_missing_label(tmp_path):

@@ -20,7 +20,7 @@ from ways import ACTORS, STAGES, TASKS
 from weakteach.artifacts.errors import LostError, StepError
 from weakteach.artifacts.store import Store
 from weakteach.labeling import stream as stream_module
-from weakteach.labeling.shards import MAX_SHARDS, ROW_TOKENS, ChunkWork, Stream
+from weakteach.labeling.shards import MAX_SHARDS, ROW_TOKENS, ChunkWork, Stream, quarantined_in
 from weakteach.labeling.stream import stream_chunks
 from weakteach.models import room
 from weakteach.models.resources import Resources
@@ -247,6 +247,27 @@ def test_poison_rows_beyond_their_share_are_an_error_and_are_tried_again(tmp_pat
     facts = shards.write(tmp_path / "out.parquet")
     assert facts == {"rows": 100, "quarantined": 0, "devices": 1}
     assert pq.read_table(tmp_path / "out.parquet")["number"].to_pylist() == list(range(100))
+
+
+def test_rows_that_failed_are_counted_as_they_come_and_again_when_all_shards_are_there(
+    tmp_path, ray_here, monkeypatch
+):
+    stream, read = numbers(tmp_path), []
+    bad = replace(stream, work=replace(stream.work, poison=(5, 15, 25, 35, 45)))
+
+    def reasons(of, shard):
+        read.append(shard)
+        return quarantined_in(of, shard)
+
+    monkeypatch.setattr(stream_module, "quarantined_in", reasons)
+    facts = stream_chunks(bad, TASKS).write(tmp_path / "out.parquet")
+    assert (facts["quarantined"], read) == (5, [])
+    # As if killed before the last shards that failed were looked at.
+    monkeypatch.setattr(stream_module, "QUARANTINE_SHARE", 0.04)
+    with pytest.raises(StepError, match=r"5 of 100 rows failed .*number 45: number 45 is bad"):
+        stream_chunks(bad, TASKS)
+    assert len(read) == 10 + 1  # each once, and the last for its reason
+    assert stream_chunks(stream, TASKS).write(tmp_path / "out.parquet")["quarantined"] == 0
 
 
 def test_an_input_of_one_row_that_fails_is_an_error(tmp_path, ray_here):

@@ -11,6 +11,7 @@ from hub_server import COMMIT, Repository, hub
 
 from weakteach.artifacts.computing import obtain
 from weakteach.artifacts.store import Store
+from weakteach.models import conversion, loading
 from weakteach.models.conversion import ConversionError, write_safetensors
 from weakteach.models.loading import Weights, load_causal, weights_folder, weights_of
 from weakteach.models.spec import ModelError, find_model, tokenizer_of
@@ -67,6 +68,20 @@ def test_a_tied_pickled_model_gives_the_same_logits_afterwards(tmp_path, tiny, s
     artifact = store.local(policy_of(find_model(str(folder)), 0))
     assert not list(artifact.glob("*.bin"))
     assert load_tokenizer(artifact)("a b")["input_ids"] == load_tokenizer(tiny)("a b")["input_ids"]
+
+
+def test_a_large_model_is_converted_into_several_files(tmp_path, tiny, monkeypatch):
+    monkeypatch.setattr(conversion, "WEIGHT_FILE_BYTES", 10_000)
+    # In this process, where the bound is patched.
+    monkeypatch.setattr(loading, "convert", conversion.write_safetensors)
+    model = random_model("opt")
+    folder = pickled_folder(tmp_path / "opt", tiny, model)
+    store = Store(tmp_path / "store")
+    plain = converted(folder, store)
+    with torch.no_grad():
+        assert torch.equal(plain(IDS).logits, model(IDS).logits)
+    files = list(store.local(policy_of(find_model(str(folder)), 0)).glob("*.safetensors"))
+    assert len(files) > 2
 
 
 def test_a_head_of_its_own_stays_one(tmp_path, tiny):

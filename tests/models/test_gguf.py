@@ -4,18 +4,21 @@ from gguf_files import write_gguf
 
 from weakteach.artifacts.computing import obtain
 from weakteach.artifacts.store import Store
+from weakteach.models import loading
 from weakteach.models.loading import load_causal, weights_of
 from weakteach.models.spec import find_model
 from weakteach.models.tokens import load_tokenizer
 from weakteach.steps.data import Dequantized
 
 
-def test_a_gguf_file_becomes_a_plain_model_once(tmp_path):
+def test_a_gguf_file_becomes_a_plain_model_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "WEIGHT_FILE_BYTES", 10_000)
     embedding = write_gguf(tmp_path / "tiny.gguf")
     store, step = Store(tmp_path / "store"), Dequantized(find_model(str(tmp_path / "tiny.gguf")))
     record = obtain(store, step)
     assert obtain(store, step) == record
     weights = weights_of(store, step)
+    assert len(list(store.local(step).glob("*.safetensors"))) > 2  # as those of large models are
     model = load_causal(weights)
     assert not hasattr(model.config, "quantization_config")
     loaded = model.get_input_embeddings().weight.detach().numpy()

@@ -95,6 +95,16 @@ def test_the_page_says_what_to_do_and_shows_why(tmp_path: Path) -> None:
     assert "Learning curve" not in less
 
 
+def test_a_kappa_that_is_not_known_is_shown_as_a_dash(tmp_path: Path) -> None:
+    teacher = judged(300, 0.64)
+    first = replace(teacher, margin=np.ones_like(teacher.margin))
+    stored = verdict_json(run_of(facts(first, rivals=[("opt-1m", False, first)])))
+    same = run_of(facts_from_json(json.dumps(json.loads(stored)["facts"])))
+    shown = Page(page(tmp_path, same)).text
+    assert "nan" not in shown.lower()
+    assert "1.000 [0.978, 1.000] \N{EN DASH} 0.00 [0.00, 0.00] Ahead of it" in shown
+
+
 def test_pairs_to_read_are_the_surest_errors_and_the_least_sure() -> None:
     run = run_of(known_facts())
     margins = [pair.margin for pair in run.surest_errors]

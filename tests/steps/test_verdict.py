@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_reliability import Known
 
 from weakteach.artifacts.computing import obtain
 from weakteach.artifacts.errors import UserError
@@ -16,6 +17,7 @@ from weakteach.artifacts.store import Store
 from weakteach.evaluation.teaching import seen_from_json
 from weakteach.models.spec import find_model, tokenizer_of
 from weakteach.preferences.duplicates import UNSEEN, recognizer
+from weakteach.preferences.pair import GROUP_ROWS
 from weakteach.preferences.sources import WorldSource, file_source
 from weakteach.statistics.cross_fit import clustered_share
 from weakteach.steps.data import Pairs, read_labels
@@ -193,3 +195,19 @@ def test_a_verdict_on_real_teachers(store, ray_here, tmp_path):
     assert read_labels(store, passed).equals(labels)
     with pytest.raises(UserError, match=r"stopped by the gate: opt-45k agrees with .* from 99%"):
         obtain(store, Gated(new.labels, verdict, 0.99))
+
+
+@pytest.mark.parametrize("at_end", [False, True], ids=["first", "last"])
+def test_rows_of_a_group_without_any_pair_are_no_matter(store, tmp_path, at_end):
+    rows = [
+        {"prompt": f"p{n}", "response_1": f"a {n}", "response_2": f"b {n}", "choice": 1 + n % 2}
+        for n in range(2)
+    ]
+    none = [{**rows[0], "prompt": ""}] * GROUP_ROWS
+    file = tmp_path / "rows.jsonl"
+    written = [*rows, *none[2:], *none] if at_end else [*none, *rows]
+    file.write_text("".join(json.dumps(row) + "\n" for row in written))
+    step = NewToTeacher(Known(pairs_of(file_source(file)).all, 3), LABELED)
+    obtain(store, step)
+    told = pq.read_table(Path(store.path(step), "seen.parquet"))
+    assert told["seen"].to_pylist() == [UNSEEN] * 2

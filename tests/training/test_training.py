@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import ray.cloudpickle
 import ray.train
+import torch
 from forked import forking
 from ray.train.v2._internal.execution.storage import StorageContext
 from transformers import TrainerCallback
@@ -28,6 +29,7 @@ from weakteach.preferences.sources import WorldSource
 from weakteach.steps.data import Pairs
 from weakteach.steps.labels import HumanLabels
 from weakteach.steps.training import Dpo, Sft, run_training
+from weakteach.training import worker
 from weakteach.training.recipes import DpoRecipe, Lora, Schedule, SftRecipe
 from weakteach.training.sft import sft_trainer, train_sft
 from weakteach.training.worker import train_and_save
@@ -86,6 +88,23 @@ def test_training_lowers_the_loss_and_the_same_step_gives_the_same_bytes(tmp_pat
         file_hashes(first, other)["model.safetensors"]
         != (file_hashes(first, step)["model.safetensors"])
     )
+
+
+def test_a_large_model_is_saved_in_several_files_and_read_by_what_goes_on_from_it(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(worker, "WEIGHT_FILE_BYTES", 10_000)
+    labels = labels_of()
+    step = dpo(labels, start=sft(labels))
+    cut, whole = Store(tmp_path / "1"), Store(tmp_path / "2")
+    obtain(cut, step, HERE)
+    monkeypatch.undo()
+    obtain(whole, step, HERE)
+    for one in (step, step.start):
+        assert len(list(cut.local(one).glob("*.safetensors"))) > 2
+        models = [load_causal(weights_of(store, one)) for store in (cut, whole)]
+        states = [model.state_dict() for model in models]
+        assert all(torch.equal(states[0][name], states[1][name]) for name in states[1])
 
 
 def test_the_cut_of_updates_and_checkpoints_change_no_parameter_beyond_rounding(tmp_path):

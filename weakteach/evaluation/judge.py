@@ -23,6 +23,11 @@ ORDERS = (1, 2)
 SCORE_TOKENS = 24
 CHOICE_TOKENS = 8
 LOWEST_SCORE, HIGHEST_SCORE = 1, 10
+# Two scores on a line, both plain or both "of 10".
+TWO_SCORES = tuple(
+    re.compile(rf"\s*(\d+(?:\.\d+)?){of}(?:\s*[,;|]\s*|\s+/\s+|\s+)(\d+(?:\.\d+)?){of}[\s.]*")
+    for of in ("", rf"/{HIGHEST_SCORE}")
+)
 
 VERDICT_SCHEMA = pa.schema(
     [
@@ -70,9 +75,10 @@ def judge_question(style: Style, prompt: str, first: str, second: str, seed: int
 
 def read_scores(text: str) -> tuple[float, float] | None:
     """The two scores on the first line that is not empty; None unless that line is just two scores
-    from 1 to 10."""
+    from 1 to 10. A slash stands between two scores if it has spaces around it; without, it begins
+    the best score that there is, and the line may be ``8/10 7/10`` but not ``8/10``."""
     line = next((line for line in text.splitlines() if line.strip()), "")
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)(?:\s*[,;/|]\s*|\s+)(\d+(?:\.\d+)?)[\s.]*", line)
+    found = next(filter(None, (form.fullmatch(line) for form in TWO_SCORES)), None)
     if not found:
         return None
     first, second = float(found[1]), float(found[2])
@@ -83,6 +89,9 @@ def read_scores(text: str) -> tuple[float, float] | None:
 @dataclass(frozen=True)
 class ChatJudge:
     """A chat model that gives each response a score from 1 to 10, or names the better one."""
+
+    # 2: a slash without spaces around it does not separate scores.
+    VERSION = 2
 
     chat: Chat
     style: Style = "scores"

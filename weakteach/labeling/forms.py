@@ -2,7 +2,8 @@
 
 A person writes 1 or 2 into ``choice`` in the CSV or JSONL file, or leaves it empty. The file is
 given back without conversion, as ``--labeled``, and so is the CSV export of Label Studio, where the
-choice has the same name. Texts are written as they are in the data. They may begin with what a
+choice has the same name. Messages stand in columns of their own, which come back with the file.
+Texts are written as they are in the data. They may begin with what a
 spreadsheet takes for a formula: import the CSV's columns as text, or use the JSONL.
 """
 
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+
+from weakteach.preferences.pair import MESSAGE_COLUMNS
 
 COLUMNS = ("pair_id", "prompt", "response_1", "response_2")
 FORMS = (
@@ -41,7 +44,8 @@ LABEL_STUDIO_VIEW = f"""<View>
 
 
 def write_forms(asked: pa.Table, out: Path) -> tuple[Path, ...]:
-    """Write the pairs ``asked`` (COLUMNS, in the order in which to ask) into the folder ``out``:
+    """Write the pairs ``asked`` (COLUMNS and, where they have messages, MESSAGE_COLUMNS, in the
+    order in which to ask) into the folder ``out``:
 
     - ``asked.csv`` and ``.jsonl`` for a person, with an empty ``choice``;
     - ``asked.argilla.json``, records for ``dataset.records.log`` of an Argilla data set with
@@ -52,9 +56,10 @@ def write_forms(asked: pa.Table, out: Path) -> tuple[Path, ...]:
     Returns the files.
     """
     out.mkdir(parents=True, exist_ok=True)
-    rows = asked.select(list(COLUMNS)).to_pylist()
+    columns = [*COLUMNS, *(name for name in MESSAGE_COLUMNS if name in asked.column_names)]
+    rows = asked.select(columns).to_pylist()
     texts = (
-        _csv(rows),
+        _csv(columns, rows),
         "".join(f"{json.dumps({**row, 'choice': None})}\n" for row in rows),
         _json([_argilla(row) for row in rows]),
         _json(ARGILLA_SETTINGS),
@@ -66,10 +71,10 @@ def write_forms(asked: pa.Table, out: Path) -> tuple[Path, ...]:
     return tuple(out / name for name in FORMS)
 
 
-def _csv(rows: list[dict[str, str]]) -> str:
+def _csv(columns: list[str], rows: list[dict[str, str]]) -> str:
     text = io.StringIO(newline="")
     writer = csv.writer(text, quoting=csv.QUOTE_ALL)
-    writer.writerow([*COLUMNS, "choice"])
+    writer.writerow([*columns, "choice"])
     writer.writerows([[*row.values(), ""] for row in rows])
     return text.getvalue()
 

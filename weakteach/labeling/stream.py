@@ -75,8 +75,10 @@ def stream_chunks(
     infos = filesystem.get_file_info([stream.path(shard) for shard in shards])
     found = [shard for shard, info in zip(shards, infos, strict=True) if info.is_file]
     missing = [shard for shard, info in zip(shards, infos, strict=True) if not info.is_file]
-    quarantining = [shard for shard in found if quarantined_in(stream, shard)]
+    failed = {shard: len(quarantined_in(stream, shard)) for shard in found}
+    quarantining, refused = [shard for shard in found if failed[shard]], sum(failed.values())
     rows, done, tokens, busy = shards[-1].stop, sum(map(len, found)), 0, Busy()
+    _check_quarantine(stream, quarantining, refused, rows)
     _follow(stream, done, rows, tokens, progress)
 
     def tell(waits: bool) -> None:
@@ -90,7 +92,8 @@ def stream_chunks(
             busy += spent
             if made.quarantined:
                 quarantining.append(shard)
-                _check_quarantine(stream, quarantining, rows)
+                refused += made.quarantined
+                _check_quarantine(stream, quarantining, refused, rows)
             _follow(stream, done, rows, tokens, progress)
     if busy.rows:
         LOGGER.info("%s: %s", type(stream.work).__name__, busy)
@@ -113,16 +116,15 @@ def _follow(
         progress(done, rows, tokens, waits)
 
 
-def _check_quarantine(stream: Stream, quarantining: list[range], rows: int) -> None:
-    """If too many rows are in quarantine, delete their shards, so that the next attempt makes them
-    again, and raise StepError."""
-    refused = [row for shard in quarantining for row in quarantined_in(stream, shard)]
-    if len(refused) == rows or len(refused) > max(1, QUARANTINE_SHARE * rows):
+def _check_quarantine(stream: Stream, quarantining: list[range], refused: int, rows: int) -> None:
+    """If too many rows are in quarantine, ``refused`` of all, delete their shards, so that the next
+    attempt makes them again, and raise StepError."""
+    if refused == rows or refused > max(1, QUARANTINE_SHARE * rows):
+        key, reason = quarantined_in(stream, quarantining[-1])[-1]
         for shard in quarantining:
             stream.store.filesystem.delete_file(stream.path(shard))
-        key, reason = refused[-1]
         raise StepError(
-            f"{type(stream.work).__name__}: {len(refused)} of {rows} rows failed (at most "
+            f"{type(stream.work).__name__}: {refused} of {rows} rows failed (at most "
             f"{QUARANTINE_SHARE:.0%} may), such as {stream.key} {key}: {reason}"
         )
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import transformers
 
-from weakteach.models.spec import TOKENIZER_FILES
+from weakteach.models.spec import TOKENIZER_FILES, WEIGHT_FILE_BYTES
 
 # The process reads a stranger's pickle, so it gets these variables and no keys or tokens.
 ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "LANG")
@@ -100,7 +100,7 @@ def write_safetensors(folder: Path, out: Path) -> None:
         raise ConversionError(f"its weights do not fit its config: {error}") from error
     if missing := sorted(info["missing_keys"]):
         raise ConversionError(f"it lacks weights of its model ({', '.join(missing[:5])})")
-    model.save_pretrained(out)
+    model.save_pretrained(out, max_shard_size=WEIGHT_FILE_BYTES)
     for name in TOKENIZER_FILES:
         if (folder / name).is_file():
             shutil.copyfile(folder / name, out / name)

@@ -26,7 +26,7 @@ from transformers.utils import logging as transformers_logging
 from weakteach.artifacts.step import Step
 from weakteach.artifacts.store import Store
 from weakteach.models.conversion import ConversionError, convert
-from weakteach.models.spec import Model, ModelError, fetch
+from weakteach.models.spec import WEIGHT_FILE_BYTES, Model, ModelError, fetch
 
 # Only the weights at the top: some repositories hold them again in other layouts.
 BESIDE_WEIGHTS = ["*.json", "*.txt", "*.model", "*.jinja"]
@@ -89,7 +89,7 @@ def dequantize(model: Model, out: Path) -> None:
     # It is no longer quantized but still says so, and saving and training would refuse it.
     loaded.hf_quantizer = None  # type: ignore[assignment]
     del loaded.config.quantization_config
-    loaded.save_pretrained(out)
+    loaded.save_pretrained(out, max_shard_size=WEIGHT_FILE_BYTES)
     tokenizer.save_pretrained(out)
 
 

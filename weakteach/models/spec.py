@@ -37,6 +37,9 @@ TEMPLATE = "chat_template.jinja"
 CONFIG = "config.json"
 # Weight files at the top of a repository or folder; a loader prefers safetensors.
 SAFETENSORS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
+# The most that steps write into one weight file, if no tensor is larger: when an artifact is
+# committed, its files are moved, and S3 moves none above 5 GiB.
+WEIGHT_FILE_BYTES = 4 * 1000**3
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 

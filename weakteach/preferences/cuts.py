@@ -27,10 +27,16 @@ def from_messages(
     histories = [whole[:cut] for whole, cut in zip(wholes, cuts, strict=True)]
     if histories[0] != histories[1] or not histories[0]:
         refuse("no common prompt", "the messages before the responses differ, or there are none")
-    history = histories[0]
+    one, two = (whole[cut:] for whole, cut in zip(wholes, cuts, strict=True))
+    return from_parts(histories[0], system, one, two)
+
+
+def from_parts(
+    history: Messages, system: str, one: Messages, two: Messages
+) -> tuple[tuple[str, str, str], MessagesOf]:
+    """The texts and messages of conversations that are cut already, and not empty."""
     if system and history[0]["role"] != "system":
         history = [{"role": "system", "content": system}, *history]
-    one, two = (whole[cut:] for whole, cut in zip(wholes, cuts, strict=True))
     texts = (transcript(history) + ASSISTANT, response_text(one), response_text(two))
     return texts, MessagesOf(dumped(history), dumped(one), dumped(two))
 

@@ -140,6 +140,16 @@ def dumped(messages: Any) -> str:
         refuse("bad messages", "a message holds what is no JSON")
 
 
+def tools_text(value: Any) -> str | None:
+    """Tools as JSON text, from a list or from such text; None if there are none. Raises
+    Refusal."""
+    try:
+        tools = json.loads(value) if isinstance(value, str) and value.strip() else value
+    except (ValueError, RecursionError):
+        refuse("bad messages", "tools is a text that is no JSON")
+    return dumped(tools) if tools else None
+
+
 def messages_of(prompt: str) -> Messages:
     """The messages of a prompt that is a transcript ending in ``Assistant:``; any other prompt is a
     single message of the user."""

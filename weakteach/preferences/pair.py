@@ -42,6 +42,8 @@ ROW_SCHEMA = pa.schema(
         ("detail", pa.string()),
     ]
 )
+# Columns of pairs that are null where the input had texts alone.
+MESSAGE_COLUMNS = ("prompt_messages", "response_1_messages", "response_2_messages", "tools")
 CHOICE_SCHEMA = pa.schema([("pair_id", pa.string()), ("choice", pa.int8())])
 QUARANTINE_SCHEMA = pa.schema(
     [("place", pa.string()), ("reason", pa.string()), ("detail", pa.string())]

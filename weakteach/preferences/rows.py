@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from weakteach.preferences.candidates import only_turn, responses
-from weakteach.preferences.cuts import common_words, from_messages, from_transcripts
+from weakteach.preferences.cuts import common_words, from_messages, from_parts, from_transcripts
 from weakteach.preferences.forms import (
     ACCEPTED,
     CHOICES,
@@ -32,10 +32,10 @@ from weakteach.preferences.messages import (
     HUMAN,
     Messages,
     Refusal,
-    dumped,
     is_transcript,
     refuse,
     text_or_messages,
+    tools_text,
 )
 from weakteach.preferences.pair import Comparison, DataError, MessagesOf, Quarantined
 
@@ -188,6 +188,7 @@ class Layout:
         paths = {"tools", *SYSTEMS, *IDS[:1]}
         for form, prompt in zip(self.forms, self.prompts, strict=True):
             paths |= {form.first, form.second, prompt, *form.one_hot}
+            paths |= set(messages_beside(prompt, form))
             paths |= {path for path in form.choice if form in self.codings}
             paths |= set(PROMPT_ENDS) if prompt else set()
         sources = {fold(source) for _, source in self.wishes.columns}
@@ -212,17 +213,22 @@ class Layout:
             form = self.forms[at]
             prompt, system = self._prompt(row, at), _system(row)
             name = next((str(row[n]) for n in IDS if isinstance(row.get(n), str | int)), None)
-            found = list(responses(row, form))
+            beside = self._beside(row, at)
+            found = [beside[1:]] if beside else list(responses(row, form))
             choice = self._choice(row, form)
             for number, (first, second) in enumerate(found, 1):
                 where = place if len(found) == 1 else f"{place}#{number}"
                 try:
-                    texts, messages = self._texts(prompt, system, first, second, form)
+                    texts, messages = (
+                        from_parts(beside[0], system, first, second)
+                        if beside
+                        else self._texts(prompt, system, first, second, form)
+                    )
+                    if messages:
+                        messages = replace(messages, tools=tools_text(row.get("tools")))
                 except Refusal as refusal:
                     yield Quarantined(where, refusal.reason, refusal.detail, name)
                     continue
-                if messages and row.get("tools"):
-                    messages = replace(messages, tools=dumped(row["tools"]))
                 columns = (self._written(form.first), self._written(form.second))
                 yield Comparison(where, *texts, choice, name, columns, messages)
         except Refusal as refusal:
@@ -262,6 +268,26 @@ class Layout:
                 if name != path and isinstance(more, str) and more.strip() and more not in prompt:
                     prompt = f"{prompt}\n\n{more}"
         return prompt
+
+    def _beside(
+        self, row: Mapping[str, Any], at: int
+    ) -> tuple[Messages, Messages, Messages] | None:
+        """The messages of prompt and responses, if they stand in columns of their own beside their
+        transcripts. Raises Refusal if they cannot be read."""
+        columns = messages_beside(self.prompts[at], self.forms[at])
+        values = [row.get(name) for name in columns]
+        if any(value in (None, "", []) for value in values):
+            return None
+        said = []
+        for value, name in zip(values, columns, strict=True):
+            messages = text_or_messages(value, name)
+            if not isinstance(messages, list):
+                refuse("bad messages", f"{name} holds a text, no messages")
+            said.append(messages)
+        history, one, two = said
+        if {one[-1]["role"], two[-1]["role"]} != {"assistant"}:
+            refuse("bad messages", "a response does not end with an assistant's message")
+        return history, one, two
 
     def _choice(self, row: Mapping[str, Any], form: Form) -> int | None:
         if form.decides:
@@ -330,6 +356,12 @@ def folded(raw: Mapping[Any, Any], wishes: Wishes) -> dict[str, Any]:
     for _, source in wishes.columns:
         row.pop(fold(source), None)
     return {**row, **taken}
+
+
+def messages_beside(prompt: str, form: Form) -> tuple[str, str, str]:
+    """The columns that hold the messages of prompt and responses where the columns of these hold
+    their transcripts, as in the tables of the store and in pairs that humans are asked about."""
+    return f"{prompt}_messages", f"{form.first}_messages", f"{form.second}_messages"
 
 
 def _system(row: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95% interval; the ends are NaN where they are not known.
+    """A value with its 95% interval; each of the three is NaN where it is not known.
 
     ``p`` is the two-sided p-value of a true value of 0 (NaN where nothing is tested). ``seeds`` and
     ``prompts`` count what the value was taken over. ``left_out`` counts the prompts that were left
@@ -15,9 +15,10 @@ class Estimate:
     interval and p hold for new prompts, but only for these seeds.
     """
 
-    value: float
-    low: float
-    high: float
+    # Files leave out what is not known.
+    value: float = float("nan")
+    low: float = float("nan")
+    high: float = float("nan")
     _: KW_ONLY
     p: float = float("nan")
     seeds: int = 0

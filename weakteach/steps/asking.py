@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from weakteach.artifacts.step import Step, Workspace
 from weakteach.labeling.asking import doubt, shortlist, spread_out
 from weakteach.preferences.duplicates import UNSEEN
-from weakteach.preferences.pair import DataError
+from weakteach.preferences.pair import MESSAGE_COLUMNS, DataError
 from weakteach.steps.data import TEXT_COLUMNS, read_labels
 from weakteach.steps.labels import WeakLabels
 from weakteach.steps.verdict import NewToTeacher, Verdict, read_facts
@@ -19,7 +19,8 @@ from weakteach.steps.verdict import NewToTeacher, Verdict, read_facts
 @dataclass(frozen=True)
 class AskHumans(Step):
     """The ``count`` pairs whose human label would help most. ``asked.parquet`` holds them in the
-    order in which to ask: ``pair_id, prompt, response_1, response_2, doubt``.
+    order in which to ask: ``pair_id, prompt, response_1, response_2, doubt``, and MESSAGE_COLUMNS
+    if any of them has messages.
 
     ``labels`` are those of teachers that differ in their seed, all of one part. The temperature of
     the margins is that of the ``verdict``. ``seen`` says which pairs the teacher of the first
@@ -60,14 +61,17 @@ class AskHumans(Step):
         ids = np.array(joined["pair_id"].to_pylist())
         rows = shortlist(score, ids, self.count)
         wanted = pa.array(ids[rows].tolist())
-        texts = {
+        said = {
             row["pair_id"]: row
-            for row in part.read(store, ["pair_id", *TEXT_COLUMNS])
+            for row in part.read(store, ["pair_id", *TEXT_COLUMNS, *MESSAGE_COLUMNS])
             .join(pa.table({"pair_id": wanted}), "pair_id", join_type="inner")
             .to_pylist()
         }
-        listed = [{**texts[ids[row]], "doubt": float(score[row])} for row in rows]
+        listed = [{**said[ids[row]], "doubt": float(score[row])} for row in rows]
         places = spread_out([row["prompt"] for row in listed], self.count)
-        asked = pa.Table.from_pylist([listed[place] for place in places])
+        has_messages = any(row["prompt_messages"] is not None for row in listed)
+        names = ["pair_id", *TEXT_COLUMNS, *(MESSAGE_COLUMNS if has_messages else ())]
+        schema = pa.schema([*((name, pa.string()) for name in names), ("doubt", pa.float64())])
+        asked = pa.Table.from_pylist([listed[place] for place in places], schema)
         pq.write_table(asked, workspace.out / "asked.parquet")
         return {"asked": len(asked), "candidates": len(ids)}

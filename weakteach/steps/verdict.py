@@ -235,11 +235,9 @@ def write_seen(workspace: Workspace, trained: pa.Table, labels: WeakLabels) -> p
         pairs = pq.ParquetFile(source)
         for number in range(pairs.num_row_groups):
             chunk = pairs.read_row_group(number, ["pair_id", *TEXT_COLUMNS])
-            found = tell(chunk)
-            out.write_table(pa.table([chunk["pair_id"], found.tolist()], schema=schema))
-            numbers = prompt_numbers(chunk)
-            told = {"pair_id": chunk["pair_id"], "seen": found.tolist(), "prompt": numbers}
-            how.append(pa.table(told))
+            told = pa.table([chunk["pair_id"], tell(chunk).tolist()], schema=schema)
+            out.write_table(told)
+            how.append(told.append_column("prompt", pa.array(prompt_numbers(chunk))))
     human = part.human_choices(store).rename_columns(["pair_id", "human"])
     weak = read_labels(store, labels).select(["pair_id", "choice"])
     joined = weak.join(pa.concat_tables(how), "pair_id", join_type="inner")

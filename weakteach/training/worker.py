@@ -39,7 +39,7 @@ from weakteach.models.memory import Fit
 from weakteach.models.nf4 import load_over_nf4
 from weakteach.models.process import prepare_process
 from weakteach.models.resources import Resources
-from weakteach.models.spec import Dtype, Model
+from weakteach.models.spec import WEIGHT_FILE_BYTES, Dtype, Model
 from weakteach.models.tokens import PairTokens, load_tokenizer, pair_tokens
 from weakteach.preferences.pair import messages_in, preference_set
 from weakteach.training.local import own_folder
@@ -302,7 +302,8 @@ def train_and_save(trainer: Trainer, job: TrainingJob, merge: bool = False) -> d
                 if not sharded:
                     torch.nn.Module.to(model, dtype=saved)
                 state = {name: weight.to(saved) for name, weight in state.items()}
-            model.save_pretrained(folder, **({"state_dict": state} if sharded else {}))
+            given = {"state_dict": state} if sharded else {}
+            model.save_pretrained(folder, max_shard_size=WEIGHT_FILE_BYTES, **given)
             cast(PreTrainedTokenizerBase, trainer.processing_class).save_pretrained(folder)
             lines = "".join(json.dumps(row, sort_keys=True) + "\n" for row in history)
             Path(folder, "metrics.jsonl").write_text(lines)

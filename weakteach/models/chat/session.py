@@ -231,8 +231,10 @@ class ChatSession:
         return self._clean(str(error.message))[:EXCERPT]
 
     def _clean(self, text: str) -> str:
-        """The text with the key masked, since some servers repeat it."""
-        return text.replace(self._key, "***") if self._key else text
+        """The text with the key masked, since some servers repeat it, and with question marks for
+        lone surrogates, which JSON can spell and no table or terminal can hold."""
+        writable = text.encode(errors="replace").decode()
+        return writable.replace(self._key, "***") if self._key else writable
 
     def _kept(self, info: fs.FileInfo) -> Reply | None:
         if not info.is_file:
@@ -243,7 +245,7 @@ class ChatSession:
             except ValueError:
                 return None  # cut short by a kill
         tokens = tuple(tuple((t, p) for t, p in token) for token in kept.pop("tokens"))
-        return Reply(tokens=tokens, **kept)
+        return Reply(self._clean(kept.pop("text")), tokens, **kept)
 
     def _write(self, path: str, reply: Reply) -> None:
         with self._filesystem.open_output_stream(path) as file:
