@@ -140,6 +140,22 @@ def dumped(messages: Any) -> str:
         refuse("bad messages", "a message holds what is no JSON")
 
 
+def tools_text(value: Any, name: str) -> str | None:
+    """Tools as JSON text, from a list or from JSON text of one; None if there are none. Raises
+    Refusal."""
+    if not value or (isinstance(value, str) and not value.strip()):
+        return None
+    tools = value
+    if isinstance(value, str):
+        try:
+            tools = json.loads(value)
+        except (ValueError, RecursionError):
+            tools = None
+    if not isinstance(tools, list):
+        refuse("bad messages", f"{name} is no list of tools, nor JSON text of one")
+    return dumped(tools) if tools else None
+
+
 def messages_of(prompt: str) -> Messages:
     """The messages of a prompt that is a transcript ending in ``Assistant:``; any other prompt is a
     single message of the user."""

@@ -32,10 +32,10 @@ from weakteach.preferences.messages import (
     HUMAN,
     Messages,
     Refusal,
-    dumped,
     is_transcript,
     refuse,
     text_or_messages,
+    tools_text,
 )
 from weakteach.preferences.pair import Comparison, DataError, MessagesOf, Quarantined
 
@@ -185,9 +185,9 @@ class Layout:
     @property
     def used(self) -> set[str]:
         """The folded names of the columns that are read."""
-        paths = {"tools", *SYSTEMS, *IDS[:1]}
+        paths = {*SYSTEMS, *IDS[:1]}
         for form, prompt in zip(self.forms, self.prompts, strict=True):
-            paths |= {form.first, form.second, prompt, *form.one_hot}
+            paths |= {form.first, form.second, prompt, *form.one_hot, *form.tools}
             paths |= {path for path in form.choice if form in self.codings}
             paths |= set(PROMPT_ENDS) if prompt else set()
         sources = {fold(source) for _, source in self.wishes.columns}
@@ -218,11 +218,11 @@ class Layout:
                 where = place if len(found) == 1 else f"{place}#{number}"
                 try:
                     texts, messages = self._texts(prompt, system, first, second, form)
+                    if messages:
+                        messages = replace(messages, tools=_tools(row, form))
                 except Refusal as refusal:
                     yield Quarantined(where, refusal.reason, refusal.detail, name)
                     continue
-                if messages and row.get("tools"):
-                    messages = replace(messages, tools=dumped(row["tools"]))
                 columns = (self._written(form.first), self._written(form.second))
                 yield Comparison(where, *texts, choice, name, columns, messages)
         except Refusal as refusal:
@@ -335,3 +335,8 @@ def folded(raw: Mapping[Any, Any], wishes: Wishes) -> dict[str, Any]:
 def _system(row: Mapping[str, Any]) -> str:
     texts = (row.get(name) for name in SYSTEMS)
     return next((text for text in texts if isinstance(text, str) and text.strip()), "")
+
+
+def _tools(row: Mapping[str, Any], form: Form) -> str | None:
+    path = next((path for path in form.tools if value_at(row, path)), form.tools[0])
+    return tools_text(value_at(row, path), path)
