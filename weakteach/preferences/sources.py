@@ -98,6 +98,11 @@ class FileSource:
     def name(self) -> str:
         return printable(Path(self.path).name)
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files and folders that are read."""
+        return (self.path,)
+
     def read(self) -> Iterator[Row]:
         """The rows with their places ``name:number``, as ``readers`` numbers them.
 
@@ -163,6 +168,11 @@ class FilesSource:
     def name(self) -> str:
         return f"{self.files[0].name} and {len(self.files) - 1} more"
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files and folders that are read."""
+        return tuple(path for file in self.files for path in file.paths)
+
     def read(self) -> Iterator[Row]:
         for file in self.files:
             yield from file.read()
@@ -193,6 +203,11 @@ class HubSource:
     @property
     def name(self) -> str:
         return printable(f"{self.dataset or Path(self.folder).name}:{self.split}")
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files and folders that are read, but for what is downloaded."""
+        return (self.folder,) if self.folder else ()
 
     def read(self) -> Iterator[Row]:
         """The rows with their places ``name:number``; a hub data set is downloaded once per host.
@@ -259,7 +274,7 @@ def hub_source(
     return HubSource(dataset, revision, split, config, wishes=wishes)
 
 
-# The sources of a user's own data; each has an ``overview``.
+# The sources of a user's own data; each has an ``overview`` and ``paths``.
 UserSource = FileSource | FilesSource | HubSource
 
 
