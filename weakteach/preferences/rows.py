@@ -211,7 +211,8 @@ class Layout:
             at = self._form_of(row)
             form = self.forms[at]
             prompt, system = self._prompt(row, at), _system(row)
-            name = next((str(row[n]) for n in IDS if isinstance(row.get(n), str | int)), None)
+            ids = (str(row[n]) for n in IDS if isinstance(row.get(n), str | int))
+            name = next((one for one in ids if one.strip()), None)
             found = list(responses(row, form))
             choice = self._choice(row, form)
             for number, (first, second) in enumerate(found, 1):
@@ -221,15 +222,22 @@ class Layout:
                     if messages:
                         messages = replace(messages, tools=_tools(row, form))
                 except Refusal as refusal:
-                    yield Quarantined(where, refusal.reason, refusal.detail, name)
+                    yield Quarantined(where, refusal.reason, refusal.detail, name, number)
                     continue
-                columns = (self._written(form.first), self._written(form.second))
-                yield Comparison(where, *texts, choice, name, columns, messages)
+                columns = (self.written(form.first), self.written(form.second))
+                yield Comparison(
+                    where, *texts, choice, name, columns, messages, form.decides, number
+                )
         except Refusal as refusal:
             yield Quarantined(place, refusal.reason, refusal.detail)
 
-    def _written(self, path: str) -> str:
-        return self.columns.get(path, path)
+    def written(self, path: str) -> str:
+        """The user's own name of a column, or of a value within one."""
+        named = {fold(target): source for target, source in self.wishes.columns}
+        whole = path in named or path in self.columns
+        column = path if whole else path.partition(".")[0]
+        source = named.get(column, column)
+        return self.columns.get(fold(source), source) + path.removeprefix(column)
 
     def _form_of(self, row: Mapping[str, Any]) -> int:
         """The index of the first form that the row holds, preferably one for which it has a choice

@@ -7,8 +7,9 @@ path where the content lies. ``read`` streams; a whole source is never held in m
 import glob
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -87,16 +88,17 @@ def _uniform(pair_id: str) -> float:
 
 @dataclass(frozen=True)
 class FileSource:
-    """The rows of one file; made by ``file_source``."""
+    """The rows of one file; made by ``file_source``. Its name is the last ``parts`` of its path."""
 
     sha256: str
     file_format: str
     path: str = field(default="", compare=False, metadata=EXECUTION)
     wishes: Wishes = AS_FOUND
+    parts: int = field(default=1, compare=False, metadata=EXECUTION)
 
     @property
     def name(self) -> str:
-        return printable(Path(self.path).name)
+        return printable(Path(*Path(self.path).parts[-self.parts :]).as_posix())
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -156,6 +158,17 @@ def file_source(path: str | Path, wishes: Wishes = AS_FOUND) -> FileSource:
     # A wrong header, a damaged file or an unclear choice shows now, and not hours later.
     source.recognized()
     return source
+
+
+def _told_apart(files: Sequence[FileSource]) -> tuple[FileSource, ...]:
+    """The files, each with as few parts of its path in its name as tell it from the others."""
+    whole = {file.path: Path(file.path).parts for file in files}
+    ends = Counter(parts[-n:] for parts in whole.values() for n in range(1, len(parts) + 1))
+    needed = {
+        path: next(n for n in range(1, len(parts) + 1) if ends[parts[-n:]] == 1)
+        for path, parts in whole.items()
+    }
+    return tuple(replace(file, parts=needed[file.path]) for file in files)
 
 
 @dataclass(frozen=True)
@@ -298,7 +311,7 @@ def data_source(
     if not paths:
         raise DataError("no data are named: give a file, a folder or an id of the hub")
     if len(paths) > 1:
-        return FilesSource(tuple(file_source(path, wishes) for path in paths))
+        return FilesSource(_told_apart([file_source(path, wishes) for path in paths]))
     (name,) = paths
     path = Path(name).expanduser()
     if path.is_file() or re.search(r"\.(jsonl?|ndjson|csv|tsv|parquet)(\.\w+)?\Z", name):

@@ -62,7 +62,7 @@ LABELS_OUT = pa.schema(
         PLACE,
         _field("choice", pa.int8(), "The response chosen: 1 is the row's first, 2 its second"),
         _field("chosen_column", pa.string(), "Column of the input that holds that response"),
-        _field("chosen", pa.string(), "Its text, where the row has chosen and rejected; else null"),
+        _field("chosen", pa.string(), "Its text, where columns say which is chosen; else null"),
         _field("rejected", pa.string(), "The other response's text, likewise"),
         MARGIN,
         CONFIDENCE,
@@ -338,7 +338,7 @@ def _labeled_pairs(store: Store, many: Pairs, weak: WeakLabels) -> Iterator[dict
 def _label(row: Mapping[str, Any], pair: Mapping[str, Any]) -> dict[str, Any]:
     choice = 3 - pair["choice"] if row["swapped"] else pair["choice"]
     names = (row["first"], row["second"])
-    chosen, rejected = _texts(pair) if "chosen" in names[0].casefold() else (None, None)
+    chosen, rejected = _texts(pair) if row["decided"] else (None, None)
     return {
         "row": row["row"],
         "id": _key(row),
