@@ -59,6 +59,10 @@ MISTAKES = {
     "a command that there is not": (["lable"], "Unknown command"),
     "no file": (["check"], "no file is named"),
     "a missing file": (labeling("nope.jsonl"), "nope.jsonl: no such file"),
+    "a folder beside a file": (
+        labeling(GOOD, GOOD, "--labeled", "filled"), "filled/*.jsonl', or give the folder alone",
+    ),
+    "a split of a file": (labeling(f"{GOOD}:train"), "has no splits; give its name alone"),
     "a missing option": (["label", "--labeled", GOOD], "--unlabeled requires"),
     "an unknown option": (labeling(GOOD, GOOD, "--held-in", "0.2"), "--held-in"),
     "a value out of range": (labeling(GOOD, GOOD, "--held-out", "2"), "--held-out"),

@@ -151,7 +151,10 @@ def file_source(path: str | Path, wishes: Wishes = AS_FOUND) -> FileSource:
     file = Path(path).expanduser().absolute()
     where = printable(str(file))
     if file.is_dir():
-        raise DataError(f"{where} is a folder. Give one file, or use data_source for the folder.")
+        raise DataError(
+            f"{where} is a folder, and a folder is not read beside other files. Name its files, "
+            f"such as '{where}/*.jsonl', or give the folder alone."
+        )
     if not file.is_file():
         raise DataError(f"{where}: no such file.")
     source = FileSource(file_hash(file), file_kind(file, where), str(file), wishes)
@@ -275,7 +278,7 @@ def hub_source(
     """
     folder = Path(dataset).expanduser().absolute()
     if folder.is_file():
-        raise DataError(f"{printable(dataset)} is a file. Use file_source for it.")
+        raise DataError(f"{printable(dataset)} is a file and has no splits; give its name alone.")
     if folder.is_dir():
         if revision is not None:
             raise DataError(f"{printable(dataset)} is a folder and has no revision; leave it out.")

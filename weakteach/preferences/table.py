@@ -55,7 +55,8 @@ def _offer(
     count_tokens: TokenCounter,
     max_tokens: int,
 ) -> None:
-    """Write the pairs that no earlier row rules out, and the fate of each comparison, in a first pass."""
+    """Write the pairs that no earlier row rules out, and what became of each comparison, in a first
+    pass."""
     remaining = iter(rows)
     number = -1
     with (
