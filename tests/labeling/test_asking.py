@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weakteach.labeling.asking import SHORTLIST, doubt, shortlist, spread_out
-from weakteach.labeling.forms import COLUMNS, write_forms
+from weakteach.labeling.forms import COLUMNS, FORMS, write_forms
 from weakteach.preferences.pair import Comparison, canonical_pair, refusal
 from weakteach.preferences.sources import file_source
 
@@ -118,3 +118,16 @@ def test_forms_of_tools_name_what_their_views_show(tmp_path):
     settings = json.loads((tmp_path / "asked.argilla-settings.json").read_text())
     assert {field["name"] for field in settings["fields"]} == set(record) - {"id"}
     assert record["id"] == pair.pair_id
+
+
+@pytest.mark.parametrize("filled", FORMS)
+def test_a_form_that_exists_is_left_as_it_is(tmp_path, filled):
+    pair, _ = canonical_pair(Comparison("", "p", "a", "b", None))
+    table = pa.Table.from_pylist([vars(pair)])
+    blank = {file.name: file.read_bytes() for file in write_forms(table, tmp_path)}
+    for name in FORMS:
+        (tmp_path / name).unlink()
+    (tmp_path / filled).write_text("filled in")
+    write_forms(table, tmp_path)
+    found = {name: (tmp_path / name).read_bytes() for name in FORMS}
+    assert found == {**blank, filled: b"filled in"}

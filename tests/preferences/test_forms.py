@@ -159,6 +159,44 @@ def test_every_kind_of_text_in_every_compression(tmp_path, kind, compression):
             list(data_source(str(path)).read())
 
 
+LOOK = [{"type": "function", "function": {"name": "look", "description": "é"}}]
+SAID = {side: [{"role": "assistant", "content": side}] for side in ("chosen", "rejected")}
+ASKED = [{"role": "user", "content": "How?"}]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+@pytest.mark.parametrize("tools", [LOOK, json.dumps(LOOK), json.dumps(LOOK, ensure_ascii=False)])
+def test_tools_are_a_list_or_json_text_of_one(tmp_path, kind, tools):
+    openai = {
+        "input": {"messages": ASKED, "tools": tools},
+        "preferred_output": SAID["chosen"],
+        "non_preferred_output": SAID["rejected"],
+    }
+    for row in ({"prompt": ASKED, **SAID, "tools": tools}, openai):
+        path = tmp_path / f"rows.{kind}"
+        if kind == "parquet":
+            pq.write_table(pa.Table.from_pylist([row]), path)
+        else:
+            path.write_text(json.dumps(row))
+        source = data_source(str(path))
+        (found,) = source.read()
+        assert found.messages.tools == json.dumps(LOOK, ensure_ascii=False)
+        assert source.recognized()[0].unused == ()
+
+
+@pytest.mark.parametrize("tools", [None, [], "", " ", "[]"])
+def test_a_row_may_have_no_tools(tmp_path, tools):
+    (found,) = read(tmp_path, [{"prompt": ASKED, **SAID, "tools": tools}])
+    assert found.messages.tools is None
+
+
+@pytest.mark.parametrize("tools", ["look", '{"name": "look"}', "[", '"[]"', {"name": "look"}, 3])
+def test_tools_that_are_no_list_are_refused(tmp_path, tools):
+    found = read(tmp_path, [{"prompt": ASKED, **SAID, "tools": tools}])
+    assert reasons(found) == ["bad messages"]
+    assert "tools is no list" in found[0].detail
+
+
 LEAD = "\n\nHuman: What is 20 + 2?\n\nAssistant:"
 CALLED = " sum(20, 2)\n\nTool: 22\n\nAssistant: It is 22, indeed."
 

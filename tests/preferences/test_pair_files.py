@@ -1,5 +1,6 @@
 """Files of pairs: identity by content, every bad row set aside with its place."""
 
+import csv
 import gzip
 import json
 import os
@@ -90,6 +91,36 @@ def test_bad_rows_of_a_csv_file_are_set_aside_with_their_numbers(tmp_path):
         "bad choice",
         "bad CSV",
     ]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("at", [0, 1, 2])
+@pytest.mark.parametrize("lines", [3, 4, 40])
+def test_a_table_within_a_cell_of_a_csv_file_is_text(at, lines, delimiter, tmp_path):
+    row = ["How do I write it?", "So, indeed.", "Whatever."]
+    table = "\n".join(delimiter.join(f"{name}{n}" for name in "abc") for n in range(lines))
+    row[at] = f"Like this:\n{table}\nThat is all."
+    rows = [["prompt", "chosen", "rejected"], row, ["q", "c", "d"]]
+    with (tmp_path / "f.csv").open("w", newline="") as file:
+        csv.writer(file, delimiter=delimiter).writerows(rows)
+    source = file_source(tmp_path / "f.csv")
+    assert list(source.read()) == [
+        Comparison("f.csv:2", *row, 1),
+        Comparison(f"f.csv:{lines + 4}", "q", "c", "d", 1),
+    ]
+    (note,) = source.recognized()[0].notes
+    assert note == f"f.csv:2: a cell over {lines + 2} lines holds delimiters"
+
+
+def test_an_open_quote_costs_its_line_alone(tmp_path):
+    lines = [f"p{n},c{n},r{n}" for n in range(6)]
+    lines[1] = 'p1,"c1,r1'
+    for end in ("", 'p6,"c,6",r6\n'):
+        text = "prompt,chosen,rejected\n" + "\n".join(lines) + "\n" + end
+        rows = read_text(tmp_path / "f.csv", text)
+        assert [reason for reason in reasons(rows) if reason] == ["bad CSV"]
+        assert rows[1].place == "f.csv:3"
+        assert len(rows) == 6 + bool(end)
 
 
 def test_bytes_of_a_parquet_file_that_are_no_text_cost_their_row_only(tmp_path):

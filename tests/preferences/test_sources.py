@@ -86,7 +86,7 @@ def test_a_folder_that_cannot_be_read_is_an_error(content, sentence, tmp_path):
 
 
 def test_what_is_no_data_set_is_an_error(folder):
-    with pytest.raises(DataError, match="Use file_source"):
+    with pytest.raises(DataError, match="a file and has no splits; give its name alone"):
         hub_source(str(folder / "train.jsonl"))
     with pytest.raises(DataError, match="has no revision"):
         hub_source(str(folder), revision="main")

@@ -16,6 +16,7 @@ from weakteach.artifacts.store import Store
 from weakteach.labeling.annotators import label_table
 from weakteach.labeling.weights import pair_weights
 from weakteach.models.spec import find_model
+from weakteach.preferences.rows import AS_FOUND, Wishes
 from weakteach.preferences.sources import data_source
 from weakteach.run.export import Exporting, begin, check_out, export, least_margin
 from weakteach.steps.data import Labels, Pairs, Part
@@ -46,9 +47,10 @@ class Oracle(Labels):
 HOW = {"temperature": 2.0, "weighting": "C1"}
 
 
-def exported(case, tmp_path, **options):
+def exported(case, tmp_path, wishes=AS_FOUND, **options):
     store, out = Store(tmp_path / "store"), tmp_path / "out"
-    pairs = Pairs(data_source(str(case)), tokenizers_of(find_model("opt-45k")))
+    named = list(map(str, case)) if isinstance(case, list) else str(case)
+    pairs = Pairs(data_source(named, wishes), tokenizers_of(find_model("opt-45k")))
     labels = Oracle(pairs.all)
     obtain(store, labels)
     begin(out, {})
@@ -110,6 +112,84 @@ def test_choices_are_in_the_order_of_the_row_and_ids_are_its_own(tmp_path):
     assert counts.preferences == len(preferences) == len(rows)
     assert preferences["id"].to_pylist() == labels["id"].to_pylist()[:-1]
     assert all("indeed" in text for text in preferences["chosen"].to_pylist())
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
+def test_the_labels_of_a_row_of_several_comparisons_have_its_number(name, tmp_path):
+    rows = [
+        {"prompt": f"How {n}?", "chosen": ["indeed"], "rejected": [f"no {n}", bad, f"whatever {n}"]}
+        for n, bad in enumerate(["well", "", "hm"])
+    ]
+    if name.endswith("jsonl"):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / name)
+    _, labels, _ = exported(tmp_path / name, tmp_path)
+    assert labels["row"].to_pylist() == [0, 0, 0, 1, 1, 2, 2, 2]
+    places = [f"{name}:{1 + n}#{m}" for n in range(3) for m in (1, 2, 3)]
+    assert labels["place"].to_pylist() == [p for p in places if p != f"{name}:2#2"]
+    for label in labels.to_pylist():
+        assert label["rejected"] in rows[label["row"]]["rejected"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "has_texts"),
+    [
+        ("chosen=rejected,rejected=chosen", True),
+        ("chosen=Better One,rejected=worse", True),
+        ("chosen=made.good,rejected=made.bad", True),
+        ("response_1=chosen_a,response_2=chosen_b", False),
+        ("summaries=Both", False),
+    ],
+)
+def test_the_chosen_column_has_the_users_own_name(columns, has_texts, tmp_path):
+    def paths(row, path):
+        for part in path.split("."):
+            row = row[int(part)] if isinstance(row, list) else row[part]
+        return row
+
+    good, bad = "It is so, indeed.", "Whatever."
+    pairs = {
+        "chosen=rejected,rejected=chosen": {"chosen": bad, "rejected": good},
+        "chosen=Better One,rejected=worse": {"Better One": good, "worse": bad},
+        "chosen=made.good,rejected=made.bad": {"made": {"good": good, "bad": bad}},
+        "response_1=chosen_a,response_2=chosen_b": {"chosen_a": bad, "chosen_b": good},
+        "summaries=Both": {"Both": [{"text": bad}, {"text": good}]},
+    }
+    row = {"prompt": "How?", "info": {"post": "How?"}, **pairs[columns]}
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(row) + "\n")
+    wishes = Wishes.of(columns.split(","))
+    _, labels, _ = exported(file, tmp_path, wishes)
+    (label,) = labels.to_pylist()
+    assert paths(row, label["chosen_column"]) == good
+    assert (label["chosen"], label["rejected"]) == ((good, bad) if has_texts else (None, None))
+    first, second = data_source(str(file), wishes).recognized()[0].responses
+    assert {paths(row, first), paths(row, second)} == {good, bad}
+
+
+@pytest.mark.parametrize("blank", ["", " "])
+def test_a_blank_id_gives_the_place(blank, tmp_path):
+    file = tmp_path / "rows.csv"
+    cells = [f"{name},How {name}?,indeed,whatever\n" for name in ("a", blank, "b")]
+    file.write_text("id,prompt,chosen,rejected\n" + "".join(cells))
+    _, labels, preferences = exported(file, tmp_path)
+    for table in (labels, preferences):
+        assert table["id"].to_pylist() == ["a", "rows.csv:3", "b"]
+
+
+def test_files_of_one_name_are_told_apart(tmp_path):
+    names = ["en/train.jsonl", "de/train.jsonl", "old/de/train.jsonl", "more.jsonl"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        row = {"prompt": f"How is {name}?", "chosen": "indeed", "rejected": "whatever"}
+        (tmp_path / name).write_text(json.dumps(row) + "\n")
+    _, labels, _ = exported([tmp_path / name for name in names], tmp_path)
+    told = ["en/train.jsonl", f"{tmp_path.name}/de/train.jsonl", "old/de/train.jsonl", "more.jsonl"]
+    assert labels["id"].to_pylist() == labels["place"].to_pylist() == [f"{n}:1" for n in told]
+    # A file that is named twice is one file.
+    again = [str(tmp_path / "more.jsonl")] * 2
+    assert [file.name for file in data_source(again).files] == ["more.jsonl"] * 2
 
 
 def test_unsure_labels_are_left_out_of_the_preferences_alone(tmp_path):

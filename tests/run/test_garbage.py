@@ -235,9 +235,11 @@ def test_the_command_shows_and_asks_before_it_drops(tmp_path):
     forged["parameters"]["seed"] = "[red]\x1b]0;owned"
     forged["inputs"] = [{"step": "Write", "fingerprint": B.fingerprint}]
     record.write_text(json.dumps(forged))  # its digest does not fit: it tells no label
-    code, out, err = weakteach_gc("--storage", tmp_path, answer="n\n")
-    assert code == 1, err
-    assert "Drop them?" in out
+    for answer in ("n\n", ""):  # the second where nobody is there, as under cron
+        code, out, err = weakteach_gc("--storage", tmp_path, answer=answer)
+        assert (code, err) == (1, "")
+        assert "Drop them?" in out
+        assert out.endswith("Nothing was dropped.\n")
     assert f"{Read((A,), seed=7).fingerprint[:8]} seed 7" in out
     assert "owned" not in out
     assert "0 artifacts of 0 studies stay" in out

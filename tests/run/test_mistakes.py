@@ -50,10 +50,19 @@ def labeling(labeled=GOOD, unlabeled=GOOD, *more):
     return ["label", "--labeled", labeled, "--unlabeled", unlabeled, "--out", "out", *more]
 
 
+def filled_in(*labeled):
+    words = [word for name in labeled for word in ("--labeled", name)]
+    return ["label", *words, "--unlabeled", GOOD, "--out", "filled", "--check", "--overwrite"]
+
+
 MISTAKES = {
     "a command that there is not": (["lable"], "Unknown command"),
     "no file": (["check"], "no file is named"),
     "a missing file": (labeling("nope.jsonl"), "nope.jsonl: no such file"),
+    "a folder beside a file": (
+        labeling(GOOD, GOOD, "--labeled", "filled"), "filled/*.jsonl', or give the folder alone",
+    ),
+    "a split of a file": (labeling(f"{GOOD}:train"), "has no splits; give its name alone"),
     "a missing option": (["label", "--labeled", GOOD], "--unlabeled requires"),
     "an unknown option": (labeling(GOOD, GOOD, "--held-in", "0.2"), "--held-in"),
     "a value out of range": (labeling(GOOD, GOOD, "--held-out", "2"), "--held-out"),
@@ -64,6 +73,12 @@ MISTAKES = {
     "columns that are not there": (["check", GOOD, "--columns", "prompt=ask"], "no column 'ask'"),
     "no human choice": (labeling("unchosen.jsonl"), "no row says which response a human chose"),
     "one labeled prompt": (labeling("one.jsonl"), "human choices for 1 prompt"),
+    "an input that would be deleted": (filled_in(GOOD, "filled/asked.csv"), "asked.csv lies there"),
+    "the same, by a pattern": (filled_in(GOOD, "filled/*.csv"), "asked.csv lies there"),
+    "the same, by another path": (filled_in("filled/../filled/asked.csv"), "asked.csv lies there"),
+    "the same, by a link": (filled_in("link.csv"), "link.csv lies there"),
+    "the same, in a folder": (filled_in("filled"), "filled, all of which is read"),
+    "the same, in a folder above": (filled_in("."), "all of which is read"),
     "no usable pair": (labeling(GOOD, "unusable.jsonl"), "holds no usable pair"),
     "a file as folder": (labeling(GOOD, GOOD, "--storage", GOOD), "base-labeled.jsonl"),
     "a cluster that is not there": (
@@ -91,6 +106,10 @@ def answers(tmp_path_factory):
     }.items():
         text = "".join(json.dumps(one) + "\n" for one in written)
         (folder / f"{name}.jsonl").write_text(text)
+    (folder / "filled").mkdir()
+    cells = "".join(f"How {n}?,indeed,whatever,{1 + n % 2}\n" for n in range(5))
+    (folder / "filled/asked.csv").write_text(f"prompt,response_1,response_2,choice\n{cells}")
+    (folder / "link.csv").symlink_to("filled/asked.csv")
     done = subprocess.run(
         [sys.executable, "-c", RUN],
         input=json.dumps([words for words, _ in MISTAKES.values()]),

@@ -53,7 +53,7 @@ def write_forms(asked: pa.Table, out: Path) -> tuple[Path, ...]:
     - ``asked.label-studio.json``, tasks to import into a Label Studio project with the
       labeling interface ``asked.label-studio.xml``.
 
-    Returns the files.
+    Returns the files. Those that exist are left as they are: a person may have filled them in.
     """
     out.mkdir(parents=True, exist_ok=True)
     columns = [*COLUMNS, *(name for name in MESSAGE_COLUMNS if name in asked.column_names)]
@@ -66,9 +66,11 @@ def write_forms(asked: pa.Table, out: Path) -> tuple[Path, ...]:
         _json([{"data": row} for row in rows]),
         LABEL_STUDIO_VIEW,
     )
-    for name, text in zip(FORMS, texts, strict=True):
-        (out / name).write_bytes(text.encode())
-    return tuple(out / name for name in FORMS)
+    files = tuple(out / name for name in FORMS)
+    for file, text in zip(files, texts, strict=True):
+        if not file.exists():
+            file.write_bytes(text.encode())
+    return files
 
 
 def _csv(columns: list[str], rows: list[dict[str, str]]) -> str:

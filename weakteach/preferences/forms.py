@@ -46,7 +46,8 @@ class Form:
     ``one_hot`` are three columns that hold 1 if the first response won, the second one, or neither.
     ``turns`` says that texts are JSON lists with one text a turn. ``ranked`` says that a column
     holds a list of texts with ranks or scores, or that their ratings are a list in one of the
-    columns ``ratings``: the best text is compared with each of the others.
+    columns ``ratings``: the best text is compared with each of the others. ``tools`` are where the
+    tools that may be called can stand, the likeliest first.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Form:
     turns: bool = False
     ranked: bool = False
     ratings: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ("tools",)
 
     @property
     def decides(self) -> bool:
@@ -68,7 +70,8 @@ class Form:
 
 NUMBERED = ("response", "answer", "output", "completion", "reply", "candidate", "summary", "text")
 FORMS = (
-    Form("OpenAI DPO", "preferred_output", "non_preferred_output", ("input.messages", *PROMPTS)),
+    Form("OpenAI DPO", "preferred_output", "non_preferred_output", ("input.messages", *PROMPTS),
+         tools=("tools", "input.tools")),
     Form("chosen and rejected", "chosen", "rejected"),
     Form("chosen and rejected", "chosen_response", "rejected_response"),
     Form("chosen and rejected", "response_chosen", "response_rejected"),

@@ -140,13 +140,19 @@ def dumped(messages: Any) -> str:
         refuse("bad messages", "a message holds what is no JSON")
 
 
-def tools_text(value: Any) -> str | None:
-    """Tools as JSON text, from a list or from such text; None if there are none. Raises
+def tools_text(value: Any, name: str) -> str | None:
+    """Tools as JSON text, from a list or from JSON text of one; None if there are none. Raises
     Refusal."""
-    try:
-        tools = json.loads(value) if isinstance(value, str) and value.strip() else value
-    except (ValueError, RecursionError):
-        refuse("bad messages", "tools is a text that is no JSON")
+    if not value or (isinstance(value, str) and not value.strip()):
+        return None
+    tools = value
+    if isinstance(value, str):
+        try:
+            tools = json.loads(value)
+        except (ValueError, RecursionError):
+            tools = None
+    if not isinstance(tools, list):
+        refuse("bad messages", f"{name} is no list of tools, nor JSON text of one")
     return dumped(tools) if tools else None
 
 

@@ -25,9 +25,10 @@ PAIR_SCHEMA = pa.schema(
         ("tools", pa.string()),
     ]
 )
-# Every row of the input, in its order: where it stands, the user's id and his names of the two
-# responses, and the pair that it became (``swapped``: its first response is the pair's response_2)
-# or the reason why it became none. A duplicate has both. ``choice`` is 1 for the row's ``first``.
+# Every comparison of every row of the input, in its order: the number of the row, where it stands,
+# the user's id and his names of the two responses, and the pair that it became (``swapped``: its
+# first response is the pair's response_2) or the reason why it became none. A duplicate has both.
+# ``choice`` is 1 for the row's ``first``, which of ``decided`` rows is always the chosen one.
 ROW_SCHEMA = pa.schema(
     [
         ("row", pa.int64()),
@@ -38,6 +39,7 @@ ROW_SCHEMA = pa.schema(
         ("choice", pa.int8()),
         ("first", pa.string()),
         ("second", pa.string()),
+        ("decided", pa.bool_()),
         ("reason", pa.string()),
         ("detail", pa.string()),
     ]
@@ -77,12 +79,14 @@ class DataError(UserError):
 
 @dataclass(frozen=True)
 class Quarantined:
-    """A row that cannot be a pair: its place, and why it was refused."""
+    """A comparison that cannot be a pair: its place, why it was refused, and its number among those
+    of its row."""
 
     place: str
     reason: str
     detail: str = ""
     id: str | None = None
+    part: int = field(default=1, compare=False)
 
 
 @dataclass(frozen=True)
@@ -102,9 +106,11 @@ class MessagesOf:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One input row: two responses to a prompt, and which of them (1 or 2) a human preferred.
+    """Two responses to a prompt, and which of them (1 or 2) a human preferred: an input row, or its
+    comparison number ``part`` if it holds several.
 
-    ``id`` is the user's own, ``columns`` are his names of the two responses.
+    ``id`` is the user's own, ``columns`` are his names of the two responses. ``decided`` says that
+    the columns themselves tell which response is chosen: the first.
     """
 
     place: str
@@ -115,6 +121,8 @@ class Comparison:
     id: str | None = field(default=None, compare=False)
     columns: tuple[str, str] = field(default=("response_1", "response_2"), compare=False)
     messages: MessagesOf | None = field(default=None, compare=False)
+    decided: bool = field(default=False, compare=False)
+    part: int = field(default=1, compare=False)
 
 
 @dataclass(frozen=True)

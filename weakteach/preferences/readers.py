@@ -197,14 +197,7 @@ def _csv(path: Path, name: str, compression: str) -> Iterator[Read]:
             number += len(record) - 1
             yield Header(header)
             continue
-        swallowed = _rows_among(record[1:-1], cells_of, len(header))
-        if (
-            not error
-            and len(cells) == len(header)
-            and swallowed > 2
-            and swallowed == len(record) - 2
-        ):
-            error = f"a cell over {len(record)} lines, each of which is a row of its own"
+        # A record that is whole is one row, whatever its lines look like: a cell may hold a table.
         if (error or len(cells) != len(header)) and len(record) > 1:
             waiting.extendleft(reversed(record[1:]))
             yield Quarantined(place, "bad CSV", error or f"an open quote before line {number + 1}")
@@ -214,20 +207,20 @@ def _csv(path: Path, name: str, compression: str) -> Iterator[Read]:
             detail = error or f"{len(cells)} cells under {len(header)} columns"
             yield Quarantined(place, "bad CSV", detail)
             continue
-        if swallowed:
+        if _holds_rows(record[1:-1], cells_of, len(header)):
             yield Note(place, f"a cell over {len(record)} lines holds delimiters")
         yield place, dict(zip(header, cells, strict=False))
 
 
-def _rows_among(lines: list[str], cells_of: Any, columns: int) -> int:
-    """How many of the lines would be whole rows by themselves."""
-    found = 0
+def _holds_rows(lines: list[str], cells_of: Any, columns: int) -> bool:
+    """Whether any of the lines would be a whole row by itself."""
     for line in lines:
         try:
-            found += columns > 1 and len(cells_of([line])) == columns
+            if columns > 1 and len(cells_of([line])) == columns:
+                return True
         except csv.Error:
             continue
-    return found
+    return False
 
 
 def _parquet(path: Path, name: str) -> Iterator[Read]:

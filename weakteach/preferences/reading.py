@@ -68,11 +68,8 @@ class Recognized:
         return cls(
             layout.where,
             tuple(f.name for f in layout.forms),
-            layout.prompts[0] or "inside both texts",
-            (
-                layout.columns.get(form.first, form.first),
-                layout.columns.get(form.second, form.second),
-            ),
+            layout.written(layout.prompts[0]) or "inside both texts",
+            (layout.written(form.first), layout.written(form.second)),
             ", ".join(form.one_hot) or (str(coding) if coding else known),
             tuple(layout.unused),
             tuple(layout.unused_meaning),

@@ -185,9 +185,9 @@ class Layout:
     @property
     def used(self) -> set[str]:
         """The folded names of the columns that are read."""
-        paths = {"tools", *SYSTEMS, *IDS[:1]}
+        paths = {*SYSTEMS, *IDS[:1]}
         for form, prompt in zip(self.forms, self.prompts, strict=True):
-            paths |= {form.first, form.second, prompt, *form.one_hot}
+            paths |= {form.first, form.second, prompt, *form.one_hot, *form.tools}
             paths |= set(messages_beside(prompt, form))
             paths |= {path for path in form.choice if form in self.codings}
             paths |= set(PROMPT_ENDS) if prompt else set()
@@ -212,7 +212,8 @@ class Layout:
             at = self._form_of(row)
             form = self.forms[at]
             prompt, system = self._prompt(row, at), _system(row)
-            name = next((str(row[n]) for n in IDS if isinstance(row.get(n), str | int)), None)
+            ids = (str(row[n]) for n in IDS if isinstance(row.get(n), str | int))
+            name = next((one for one in ids if one.strip()), None)
             beside = self._beside(row, at)
             found = [beside[1:]] if beside else list(responses(row, form))
             choice = self._choice(row, form)
@@ -225,17 +226,24 @@ class Layout:
                         else self._texts(prompt, system, first, second, form)
                     )
                     if messages:
-                        messages = replace(messages, tools=tools_text(row.get("tools")))
+                        messages = replace(messages, tools=_tools(row, form))
                 except Refusal as refusal:
-                    yield Quarantined(where, refusal.reason, refusal.detail, name)
+                    yield Quarantined(where, refusal.reason, refusal.detail, name, number)
                     continue
-                columns = (self._written(form.first), self._written(form.second))
-                yield Comparison(where, *texts, choice, name, columns, messages)
+                columns = (self.written(form.first), self.written(form.second))
+                yield Comparison(
+                    where, *texts, choice, name, columns, messages, form.decides, number
+                )
         except Refusal as refusal:
             yield Quarantined(place, refusal.reason, refusal.detail)
 
-    def _written(self, path: str) -> str:
-        return self.columns.get(path, path)
+    def written(self, path: str) -> str:
+        """The user's own name of a column, or of a value within one."""
+        named = {fold(target): source for target, source in self.wishes.columns}
+        whole = path in named or path in self.columns
+        column = path if whole else path.partition(".")[0]
+        source = named.get(column, column)
+        return self.columns.get(fold(source), source) + path.removeprefix(column)
 
     def _form_of(self, row: Mapping[str, Any]) -> int:
         """The index of the first form that the row holds, preferably one for which it has a choice
@@ -367,3 +375,8 @@ def messages_beside(prompt: str, form: Form) -> tuple[str, str, str]:
 def _system(row: Mapping[str, Any]) -> str:
     texts = (row.get(name) for name in SYSTEMS)
     return next((text for text in texts if isinstance(text, str) and text.strip()), "")
+
+
+def _tools(row: Mapping[str, Any], form: Form) -> str | None:
+    path = next((path for path in form.tools if value_at(row, path)), form.tools[0])
+    return tools_text(value_at(row, path), path)

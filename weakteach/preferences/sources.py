@@ -7,8 +7,9 @@ path where the content lies. ``read`` streams; a whole source is never held in m
 import glob
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -87,16 +88,22 @@ def _uniform(pair_id: str) -> float:
 
 @dataclass(frozen=True)
 class FileSource:
-    """The rows of one file; made by ``file_source``."""
+    """The rows of one file; made by ``file_source``. Its name is the last ``parts`` of its path."""
 
     sha256: str
     file_format: str
     path: str = field(default="", compare=False, metadata=EXECUTION)
     wishes: Wishes = AS_FOUND
+    parts: int = field(default=1, compare=False, metadata=EXECUTION)
 
     @property
     def name(self) -> str:
-        return printable(Path(self.path).name)
+        return printable(Path(*Path(self.path).parts[-self.parts :]).as_posix())
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files and folders that are read."""
+        return (self.path,)
 
     def read(self) -> Iterator[Row]:
         """The rows with their places ``name:number``, as ``readers`` numbers them.
@@ -144,13 +151,27 @@ def file_source(path: str | Path, wishes: Wishes = AS_FOUND) -> FileSource:
     file = Path(path).expanduser().absolute()
     where = printable(str(file))
     if file.is_dir():
-        raise DataError(f"{where} is a folder. Give one file, or use data_source for the folder.")
+        raise DataError(
+            f"{where} is a folder, and a folder is not read beside other files. Name its files, "
+            f"such as '{where}/*.jsonl', or give the folder alone."
+        )
     if not file.is_file():
         raise DataError(f"{where}: no such file.")
     source = FileSource(file_hash(file), file_kind(file, where), str(file), wishes)
     # A wrong header, a damaged file or an unclear choice shows now, and not hours later.
     source.recognized()
     return source
+
+
+def _told_apart(files: Sequence[FileSource]) -> tuple[FileSource, ...]:
+    """The files, each with as few parts of its path in its name as tell it from the others."""
+    whole = {file.path: Path(file.path).parts for file in files}
+    ends = Counter(parts[-n:] for parts in whole.values() for n in range(1, len(parts) + 1))
+    needed = {
+        path: next(n for n in range(1, len(parts) + 1) if ends[parts[-n:]] == 1)
+        for path, parts in whole.items()
+    }
+    return tuple(replace(file, parts=needed[file.path]) for file in files)
 
 
 @dataclass(frozen=True)
@@ -162,6 +183,11 @@ class FilesSource:
     @property
     def name(self) -> str:
         return f"{self.files[0].name} and {len(self.files) - 1} more"
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files and folders that are read."""
+        return tuple(path for file in self.files for path in file.paths)
 
     def read(self) -> Iterator[Row]:
         for file in self.files:
@@ -193,6 +219,11 @@ class HubSource:
     @property
     def name(self) -> str:
         return printable(f"{self.dataset or Path(self.folder).name}:{self.split}")
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files and folders that are read, but for what is downloaded."""
+        return (self.folder,) if self.folder else ()
 
     def read(self) -> Iterator[Row]:
         """The rows with their places ``name:number``; a hub data set is downloaded once per host.
@@ -247,7 +278,7 @@ def hub_source(
     """
     folder = Path(dataset).expanduser().absolute()
     if folder.is_file():
-        raise DataError(f"{printable(dataset)} is a file. Use file_source for it.")
+        raise DataError(f"{printable(dataset)} is a file and has no splits; give its name alone.")
     if folder.is_dir():
         if revision is not None:
             raise DataError(f"{printable(dataset)} is a folder and has no revision; leave it out.")
@@ -259,7 +290,7 @@ def hub_source(
     return HubSource(dataset, revision, split, config, wishes=wishes)
 
 
-# The sources of a user's own data; each has an ``overview``.
+# The sources of a user's own data; each has an ``overview`` and ``paths``.
 UserSource = FileSource | FilesSource | HubSource
 
 
@@ -283,7 +314,7 @@ def data_source(
     if not paths:
         raise DataError("no data are named: give a file, a folder or an id of the hub")
     if len(paths) > 1:
-        return FilesSource(tuple(file_source(path, wishes) for path in paths))
+        return FilesSource(_told_apart([file_source(path, wishes) for path in paths]))
     (name,) = paths
     path = Path(name).expanduser()
     if path.is_file() or re.search(r"\.(jsonl?|ndjson|csv|tsv|parquet)(\.\w+)?\Z", name):

@@ -55,9 +55,10 @@ def _offer(
     count_tokens: TokenCounter,
     max_tokens: int,
 ) -> None:
-    """Write the pairs that no earlier row rules out, and the fate of each row, in a first pass."""
+    """Write the pairs that no earlier row rules out, and what became of each comparison, in a first
+    pass."""
     remaining = iter(rows)
-    count = 0
+    number = -1
     with (
         pq.ParquetWriter(out / "pairs.parquet", PAIR_SCHEMA) as pairs_file,
         pq.ParquetWriter(out / "rows.parquet", ROW_SCHEMA) as rows_file,
@@ -65,8 +66,9 @@ def _offer(
         while chunk := list(islice(remaining, GROUP_ROWS)):
             fates = []
             candidates: list[tuple[dict[str, Any], Comparison, Pair]] = []
-            for at, row in enumerate(chunk, count):
-                fate: dict[str, Any] = {"row": at, "place": row.place, "id": _writable(row.id)}
+            for row in chunk:
+                number += row.part == 1
+                fate: dict[str, Any] = {"row": number, "place": row.place, "id": _writable(row.id)}
                 fates.append(fate)
                 if isinstance(row, Quarantined):
                     fate |= {"reason": row.reason, "detail": row.detail}
@@ -81,12 +83,12 @@ def _offer(
                         "choice": row.preferred,
                         "first": first,
                         "second": second,
+                        "decided": row.decided,
                     }
                     if seen.add(pair.pair_id, choice):
                         candidates.append((fate, row, pair))
                     else:
                         fate |= {"reason": "duplicate pair", "detail": pair.pair_id}
-            count += len(chunk)
             lengths = count_tokens([pair for *_, pair in candidates]) if candidates else []
             kept = []
             for (fate, row, pair), n_tokens in zip(candidates, lengths, strict=True):

@@ -3,6 +3,7 @@
 import os
 from contextlib import nullcontext
 
+from rich.console import Console
 from rich.filesize import decimal
 
 from weakteach.artifacts.errors import StorageError
@@ -59,13 +60,22 @@ def gc(
     console.print(stays)
     if dry_run:
         return 0
-    if not yes and console.input("Drop them? [y/N]: ").strip().lower() not in ("y", "yes"):
+    if not yes and not _agrees(console):
         console.print("Nothing was dropped.")
         return EXIT_FAILED
     gone = drop_garbage(store, garbage)
     size = decimal(sum(item.size for item in gone))
     console.print(f"{len(gone)} of {len(garbage.items)} dropped, {size}.")
     return 0
+
+
+def _agrees(console: Console) -> bool:
+    """Ask whether to drop. Where nobody can answer, the answer is no."""
+    try:
+        return console.input("Drop them? [y/N]: ").strip().lower() in ("y", "yes")
+    except EOFError:
+        console.print()
+        return False
 
 
 def _with_leases(store: Store, idle: bool, address: str | None, verbose: bool) -> Store:

@@ -62,7 +62,7 @@ LABELS_OUT = pa.schema(
         PLACE,
         _field("choice", pa.int8(), "The response chosen: 1 is the row's first, 2 its second"),
         _field("chosen_column", pa.string(), "Column of the input that holds that response"),
-        _field("chosen", pa.string(), "Its text, where the row has chosen and rejected; else null"),
+        _field("chosen", pa.string(), "Its text, where columns say which is chosen; else null"),
         _field("rejected", pa.string(), "The other response's text, likewise"),
         MARGIN,
         CONFIDENCE,
@@ -151,8 +151,8 @@ def check_out(
     out: Path, run: Mapping[str, Any], overwrite: bool, inputs: Iterable[str] = ()
 ) -> None:
     """Check that the files can be written into the folder, that results in it are of the same
-    ``run`` or may be overwritten, and that no file to write is one of the ``inputs``. Raises
-    UserError."""
+    ``run`` or may be overwritten, and that no file to write is one of the ``inputs``, which are
+    paths of files and folders, or lies in one of them. Raises UserError."""
     shown = printable(str(out))
     there = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not there.is_dir():
@@ -160,11 +160,19 @@ def check_out(
     if not os.access(there, os.W_OK | os.X_OK):
         raise StorageError(f"--out {shown} cannot be written: {there} gives no leave to")
     own = {(out / name).resolve() for name in OUTPUTS}
-    if given := [name for name in inputs if Path(name).expanduser().resolve() in own]:
-        raise UserError(
-            f"--out {shown}: {printable(given[0])} lies there under the name of a file that would "
-            "be written: give another folder"
-        )
+    within = {folder for file in own for folder in file.parents}
+    for name in inputs:
+        path = Path(name).resolve()
+        if path in own:
+            raise UserError(
+                f"--out {shown}: {printable(name)} lies there under the name of a file that would "
+                "be written: give another folder"
+            )
+        if path in within:
+            raise UserError(
+                f"--out {shown} lies in {printable(name)}, all of which is read: give another "
+                "folder, or name the files to read"
+            )
     found = [name for name in RESULTS if (out / name).exists()]
     if found and not overwrite and _run_of(out) != run:
         raise UserError(
@@ -330,7 +338,7 @@ def _labeled_pairs(store: Store, many: Pairs, weak: WeakLabels) -> Iterator[dict
 def _label(row: Mapping[str, Any], pair: Mapping[str, Any]) -> dict[str, Any]:
     choice = 3 - pair["choice"] if row["swapped"] else pair["choice"]
     names = (row["first"], row["second"])
-    chosen, rejected = _texts(pair) if "chosen" in names[0].casefold() else (None, None)
+    chosen, rejected = _texts(pair) if row["decided"] else (None, None)
     return {
         "row": row["row"],
         "id": _key(row),

@@ -90,7 +90,7 @@ def label(
     models = models_of((options.teacher, *judging.rivals), cluster, resources)
     inputs = inputs_of(options, judging, preset, models)
     run = run_of(options, judging, models, inputs)
-    check_out(options.out, run, options.overwrite, inputs.files)
+    check_out(options.out, run, options.overwrite, inputs.paths)
     store = Store(options.storage)
     store.check_writable()
     ray_address(cluster.address)  # refuse it before Ray is imported, which takes seconds
@@ -128,11 +128,14 @@ def label(
 @dataclass(frozen=True)
 class Inputs:
     """What a run reads: labeled pairs, those to label and, if there are any, those of another
-    domain, in this order; ``files`` are as the user named them."""
+    domain, in this order."""
 
-    files: tuple[str, ...]
     sources: tuple[UserSource, ...]
     pairs: tuple[Pairs, ...]
+
+    @property
+    def paths(self) -> list[str]:
+        return [path for source in self.sources for path in source.paths]
 
     @property
     def few(self) -> Pairs:
@@ -168,7 +171,7 @@ def inputs_of(
     most = longest_read(models, options.max_tokens)
     tokenizers = tokenizers_of(*(policy_of(one, preset.pretraining_documents) for one in models))
     pairs = tuple(Pairs(source, tokenizers, most) for source in sources)
-    return Inputs(tuple(name for files in named for name in files), sources, pairs)
+    return Inputs(sources, pairs)
 
 
 def longest_read(models: Sequence[Model], max_tokens: int) -> int:

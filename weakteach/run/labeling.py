@@ -202,12 +202,10 @@ def judged(job: Labeling, verdict: Verdict, to_label: int) -> LabelRun:
 
 
 def ask(job: Labeling, asking: AskHumans) -> int:
-    """Write the pairs for humans to label, and return how many they are. Files of the same run are
-    not replaced: a person may have filled them in."""
+    """Write the pairs for humans to label, and return how many they are."""
     out, path = job.options.out, f"{job.store.path(asking)}/asked.parquet"
     count: int = job.obtain("choosing pairs for humans", asking)["asked"]
-    if not (out / FORMS[0]).exists():
-        write_forms(pq.read_table(path, filesystem=job.store.filesystem), out)
+    write_forms(pq.read_table(path, filesystem=job.store.filesystem), out)
     job.console.print(
         f"{count} pairs for humans to label: {out / FORMS[0]} and its like; filled in, give one "
         "as --labeled beside the labeled pairs",

@@ -21,6 +21,7 @@ from weakteach.preferences.messages import (
     dumped,
     response_text,
     text_or_messages,
+    tools_text,
     transcript,
 )
 from weakteach.preferences.pair import DataError, MessagesOf
@@ -105,8 +106,7 @@ def _read(row: Any, number: int) -> tuple[str, str, str, MessagesOf | None]:
         )
         texts = transcript(prompt) + ASSISTANT, response_text(chosen), response_text(rejected)
         said = [dumped(side) for side in (prompt, chosen, rejected)]
+        tools = tools_text(row.get("tools"), "tools")
     except Refusal as refusal:
         raise DataError(f"Row {number}: {refusal.reason}: {refusal.detail}") from refusal
-    tools = row.get("tools")
-    tools = tools if tools is None or isinstance(tools, str) else dumped(tools)
     return (*texts, MessagesOf(said[0], said[1], said[2], tools))
