@@ -183,6 +183,8 @@ def plan_table(plan: Plan) -> Table:
 
 
 def plan_sentence(plan: Plan) -> str:
+    if not plan.used:
+        return "No arm is left to run."
     shared = plan.used - plan.unique
     unknown = f", without {', '.join(plan.unsized)} of unknown size" if plan.unsized else ""
     return (
