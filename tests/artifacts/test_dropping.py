@@ -180,8 +180,9 @@ def test_weights_that_go_as_a_step_starts_are_there_before_it_reads_them(tmp_pat
 
     @contextmanager
     def lease(key, wait):
-        with plain.lease(*key.split("-"), wait):
-            if key == f"Answers-{later.fingerprint}" and not dropped:
+        of_step = key.rpartition(" ")[2]
+        with plain.lease(*of_step.split("-"), wait):
+            if of_step == f"Answers-{later.fingerprint}" and not dropped:
                 dropped.append(drop_bulk(plain, [base], nobody))
             yield
 

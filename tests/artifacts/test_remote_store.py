@@ -223,6 +223,21 @@ def test_the_keeper_gives_a_key_to_one_holder_until_it_runs_out_or_is_released()
     assert keeper.claim("k", "one", 5)
 
 
+def test_a_step_is_kept_from_others_of_its_storage_alone(ray_here, bucket):
+    from filelock import Timeout
+
+    path, mark, options = bucket.partition("?")
+    with Store(bucket, ray_lease).lease("Write", "a", wait=0):
+        with (
+            pytest.raises(Timeout),
+            Store(f"{path}/{mark}{options}", ray_lease).lease("Write", "a", wait=0),
+        ):
+            pass
+        elsewhere = Store(f"{path}-of-another{mark}{options}", ray_lease)
+        with elsewhere.lease("Write", "a", wait=0):
+            pass
+
+
 def test_leases_of_a_cluster_let_one_in_at_a_time_and_expire(ray_here):
     from filelock import Timeout
 

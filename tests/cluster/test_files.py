@@ -146,6 +146,18 @@ def test_the_aws_account_is_valid_and_what_the_cluster_refers_to():
     for node in config["available_node_types"].values():
         name = node["node_config"]["IamInstanceProfile"]["Name"]
         assert f"InstanceProfileName: {name}," in text
+    # A new account has no role for spot instances until whoever first starts one makes it.
+    assert "InstanceMarketOptions" in str(config["available_node_types"])
+    rights = cfnlint.decode.decode_str(text)[0]["Resources"]["HeadRole"]["Properties"]["Policies"]
+    (spot,) = (
+        right
+        for right in rights[0]["PolicyDocument"]["Statement"]
+        if right["Action"] == "iam:CreateServiceLinkedRole"
+    )
+    assert spot["Condition"] == {"StringEquals": {"iam:AWSServiceName": "spot.amazonaws.com"}}
+    assert spot["Resource"]["Fn::Sub"].endswith(
+        ":role/aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot"
+    )
     pattern = re.search(r"AllowedPattern: '(.+)'", text)[1]
     assert re.fullmatch(pattern, "203.0.113.7/32")
     assert not re.fullmatch(pattern, "0.0.0.0/0")

@@ -1,5 +1,7 @@
 """Sizes of models, without their weights."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -49,6 +51,42 @@ def test_a_model_of_no_known_name_has_the_values_of_its_files_whatever_their_dty
     for dtype in (torch.float32, torch.bfloat16):
         save_file({"a": torch.zeros(3, 4, dtype=dtype)}, tmp_path / "model.safetensors")
         assert parameters(Model("sha256:0", "x", str(tmp_path))) == 12
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("Qwen/Qwen2.5-7B-Instruct-1M", 7e9),
+        ("microsoft/Phi-3-mini-4k-instruct", 0),
+        ("togethercomputer/LLaMA-2-7B-32K", 7e9),
+        ("me/llama-8b-sft-10k", 8e9),
+        ("TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T", 1.1e9),
+        ("HF1BitLLM/Llama3-8B-1.58-100B-tokens", 8e9),
+        ("facebook/opt-125m", 125e6),
+        ("Qwen/Qwen3-0.6B", 0.6e9),
+    ],
+)
+def test_no_context_or_number_of_steps_is_taken_for_the_size(name, size):
+    assert parameters(find_model(name, resolve=False)) == pytest.approx(size, rel=0.01)
+
+
+CONFIG = {"hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 100, "model_type": "llama"}
+
+
+@pytest.mark.parametrize("place", ["folder", "cache", "cache of a commit"])
+def test_a_config_at_hand_tells_more_than_a_name(tmp_path, monkeypatch, place):
+    name, commit = "org/model-7b", "0" * 40
+    model = Model(f"sha256:{place}", name, str(tmp_path))
+    folder = tmp_path
+    if place != "folder":
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+        folder = tmp_path / "models--org--model-7b" / "snapshots" / commit
+        model = Model(f"{name}@{commit if 'commit' in place else 'unresolved'}", name)
+        (folder.parents[1] / "refs").mkdir(parents=True)
+        (folder.parents[1] / "refs" / "main").write_text(commit)
+        folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    assert parameters(model) == shape_of(CONFIG).parameters
 
 
 def test_what_the_config_of_a_language_model_does_not_say_that_of_the_whole_does():

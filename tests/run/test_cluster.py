@@ -7,11 +7,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray
 from ray import tune
 from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
+from ray._private.worker import _merge_runtime_env
 from ray.autoscaler._private.util import format_readonly_node_type
 from ray.experimental.internal_kv import _internal_kv_get
 
@@ -108,6 +110,38 @@ def test_a_node_that_was_just_lost_is_waited_for(monkeypatch):
     monkeypatch.setattr(cluster.time, "sleep", lambda seconds: None)
     told_by_ray(monkeypatch, status(format_readonly_node_type("0a" * 28)))
     assert what_waits(Joined(by_address=True), Resources(train_workers=4), patience=60) == []
+
+
+@pytest.mark.parametrize(
+    "of_job",
+    [
+        None,
+        {},
+        {"env_vars": {"OMP_NUM_THREADS": "8", "HF_TOKEN": "x"}, "pip": ["a"]},
+        {"env_vars": dict.fromkeys(cluster.WORKER_ENVIRONMENT, "1")},
+    ],
+    ids=["no job", "plain", "threads", "all"],
+)
+def test_a_job_that_sets_variables_of_workers_joins_its_cluster(monkeypatch, of_job):
+    of_job, told = of_job or {}, {}
+    job_config = {"runtime_env": of_job, "metadata": {}}
+    monkeypatch.setattr(os, "environ", {**os.environ, **of_job.get("env_vars", {})})
+    monkeypatch.setitem(os.environ, "RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job_config))
+
+    def init(**options):
+        told.update(options)
+        return SimpleNamespace(dashboard_url="")
+
+    monkeypatch.setattr(cluster.ray, "init", init)
+    monkeypatch.setattr(cluster, "ray_address", lambda address: (address, "--address"))
+    assert cluster.start_ray("head:6379", 1, Resources(threads=2), verbose=False).by_address
+    merged = _merge_runtime_env(of_job, told["runtime_env"])
+    assert merged is not None  # which is a conflict to Ray
+    variables = merged["env_vars"]
+    assert set(variables) == {*cluster.WORKER_ENVIRONMENT, "OMP_NUM_THREADS"} | set(
+        of_job.get("env_vars", {})
+    )
+    assert of_job.get("env_vars", {}).items() <= variables.items()
 
 
 def test_a_check_looks_at_the_cluster_and_leaves_it(fixed, ray_address, tmp_path):

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sweeps.judge import judge
 from sweeps.size_grid import size_grid
+from sweeps.summarization import summarization
 from weakteach.artifacts.errors import UserError
 from weakteach.artifacts.step import walk
 from weakteach.evaluation.judge import ChatJudge
@@ -31,6 +33,7 @@ from weakteach.worlds.domains import WORLD
 from weakteach.worlds.noise import BradleyTerry, UniformFlip
 
 ROOT = Path(__file__).parents[2]
+OWN = str(ROOT / "tests/preferences/cases/base-labeled.jsonl")
 # Wrong use, and what the one sentence must hold: the option or what it named, and the remedy.
 MISTAKES = {
     "unknown option": (["--seds", "1"], ["--seds", "--seeds"]),
@@ -98,6 +101,28 @@ def test_a_mistake_is_one_sentence_that_names_option_and_remedy(tmp_path, capsys
         assert word in err
     if options[0] != "--address":  # which is looked at when the storage is known to be good
         assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("how", [[], ["--check"], ["--plan"]], ids=["run", "check", "plan"])
+@pytest.mark.parametrize(
+    ("asked", "options", "lacks"),
+    [
+        (judge, ["--data", OWN], "the data lack a gold: give --gold"),
+        (judge, ["--gold", "none"], "the data lack a gold: give --gold"),
+        (summarization, ["--data", OWN], "the data lack a second domain"),
+        (summarization, ["--preset", "modern"], "the data lack a second domain"),
+    ],
+    ids=["judge", "judge without gold", "summarization", "preset of one domain"],
+)
+def test_a_sweep_whose_data_give_it_no_arms_is_refused(
+    tmp_path, capsys, monkeypatch, asked, options, lacks, how
+):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    code = asked.run(["--storage", str(tmp_path / "store"), *options, *how])
+    out, err = capsys.readouterr()
+    assert (code, out, len(err.splitlines())) == (2, "", 1), err
+    assert lacks in err
+    assert not (tmp_path / "store").exists()
 
 
 def test_a_cluster_that_does_not_answer_is_told_with_where_its_address_came_from(

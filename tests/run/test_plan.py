@@ -6,13 +6,15 @@ from fractions import Fraction
 import pytest
 from synthetic import Bed
 
-from weakteach.run.plan import kind_of, make_plan, measured, seconds_of
+from weakteach.artifacts.store import Store
+from weakteach.run.plan import kind_of, make_plan, measured, plan_sentence, seconds_of
+from weakteach.steps.data import Pairs
 from weakteach.steps.evaluation import GoldReward
 from weakteach.steps.labels import WeakLabels
 from weakteach.study.experiment import arms_of
 from weakteach.study.experiments import size_grid
 from weakteach.study.grids import Choices, make_grid
-from weakteach.study.presets import EMBEDDED, PAPER
+from weakteach.study.presets import EMBEDDED, LAPTOP, PAPER
 
 CORE = {"class": "Resources", "gpus": 0, "gpu_type": ""}
 A100 = {"class": "Resources", "gpus": 1, "gpu_type": "A100"}
@@ -71,6 +73,50 @@ def test_a_plan_takes_the_rate_that_its_device_was_measured_at(tmp_path, preset,
     assert all(after.seconds(step) == before.seconds(step) for step in others)
     assert after.seconds(done) == 0.0
     assert after.device_hours == pytest.approx(sum(after.estimates.values()) / 3600)
+
+
+def hours(store, data, preset=EMBEDDED):
+    choices = Choices(weak=("opt-45k",), seeds=(0,), data=data, student="opt-45k", gold=("none",))
+    grid = make_grid(preset, preset.first, choices, resolve=False)
+    return make_plan(arms_of([size_grid(grid)]), store, preset.scale)
+
+
+def teaching(plan):
+    """Seconds of the labels of unlabeled pairs."""
+    labels = of(WeakLabels, plan)
+    return sum(plan.seconds(step) for step in labels if step.part.name == "unlabeled")
+
+
+@pytest.mark.parametrize("kind", ["world", "file", "ranked file", "files"])
+def test_hours_grow_with_the_pairs_that_are_given(tmp_path, kind):
+    def data(count):
+        if kind == "world":
+            return f"world:{count}"
+        rows = ['{"prompt": "p", "chosen": "a", "rejected": "b"}\n'] * count
+        if kind == "ranked file":
+            rows = ['{"prompt": "p", "chosen": "a", "rejected": ["b", "c"]}\n'] * (count // 2)
+        cut = count // 4 if kind == "files" else 0
+        parts = {"a": rows[:cut], "b": rows[cut:]} if cut else {"": rows}
+        for name, part in parts.items():
+            (tmp_path / f"{count}{name}.jsonl").write_text("".join(part))
+        return str(tmp_path / f"{count}*.jsonl")
+
+    store = Store(tmp_path / "store")
+    few, many = hours(store, data(1536)), hours(store, data(512 + 4 * 1024))
+    assert teaching(many) == pytest.approx(4 * teaching(few))
+    assert many.device_hours > few.device_hours
+    assert "not counted" not in plan_sentence(many)
+
+
+def test_pairs_that_are_not_counted_are_told_until_a_record_counts_them(tmp_path):
+    bed = Bed(tmp_path)
+    before = hours(bed.store, "org/pairs", LAPTOP)
+    assert "1,000 training pairs of org/pairs:train, not counted yet" in plan_sentence(before)
+    (pairs,) = of(Pairs, before)
+    bed.put("Pairs", {"pairs": 10_300}, {}, fingerprint=pairs.fingerprint)
+    after = hours(bed.store, "org/pairs", LAPTOP)
+    assert "not counted" not in plan_sentence(after)
+    assert teaching(after) == pytest.approx(10 * teaching(before))
 
 
 def test_another_models_records_say_nothing(tmp_path):

@@ -9,6 +9,7 @@ from rich.console import Console
 from synthetic import Bed
 
 from weakteach.results.rounds import Question, Survey
+from weakteach.run.command import Sweep
 from weakteach.run.parts import SPENT, Outcome, Part, deadline_of
 from weakteach.run.prices import CostError
 from weakteach.run.rounds import Rounds, run_rounds, standing_sentence
@@ -81,6 +82,15 @@ def test_a_study_goes_round_after_round_until_all_is_decided(tmp_path):
     assert machine.said[1].startswith("0 decided; 0 given up; 2 open (2 comparisons). Round 2 of 2")
     assert machine.said[2].startswith("2 decided (2 comparisons); 0 given up; 0 open.")
     assert machine.said[2].endswith("No round is left that could decide more.")
+
+
+def test_a_check_of_a_study_that_has_no_round_left_says_so(tmp_path, capsys):
+    machine = Machine(tmp_path)
+    machine.go()
+    words = "--decide --max-seeds 4 --weak opt-45k --student opt-45k --check --storage"
+    sweep = Sweep("sizes", "Sizes", lambda grid: list(machine.rounds.universe), first=True)
+    assert sweep.run([*words.split(), str(tmp_path)]) == 0
+    assert "All is there. No arm is left to run. Nothing was started." in capsys.readouterr().out
 
 
 def test_claims_are_told_by_their_numbers_and_comparisons_by_how_many_there_are():

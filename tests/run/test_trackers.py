@@ -174,6 +174,22 @@ def test_mlflow_goes_where_the_environment_says(tmp_path, monkeypatch):
     assert not (tmp_path / "store" / "studies" / "other").exists()
 
 
+def test_studies_of_one_name_in_two_storages_have_runs_of_their_own_in_mlflow(
+    tmp_path, monkeypatch
+):
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{tmp_path}/server.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    mine, other = Store(tmp_path / "mine's"), Store(tmp_path / "other")
+    for store in (mine, other, mine):
+        follow(store, ["mlflow"], [arm(0)])
+    client = MlflowClient(uri, uri)
+    runs = client.search_runs([client.get_experiment_by_name("study").experiment_id])
+    assert {run.info.run_name for run in runs} == {arm(0).name}
+    assert sorted(run.data.tags["weakteach.storage"] for run in runs) == [mine.url, other.url]
+
+
 def test_wandb_offline_keeps_runs_that_can_be_synced(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)

@@ -209,7 +209,8 @@ class Store:
         """A lease, see ``Leases``. Raises StorageError for an object store without ``leases``."""
         key = f"{kind}-{fingerprint}"
         if self._leases:
-            return self._leases(key, wait)
+            # One keeper may serve several storages.
+            return self._leases(f"{self.url_of(self.root)} {key}", wait)
         if not self.is_local:
             raise StorageError(f"{self.url} is an object store: a Store on it needs leases")
         folder = Path(self.root) / LEASES

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from weakteach.models.memory import Shape, of_text, shape_in, typical_shape
 from weakteach.models.spec import CONFIG, UNRESOLVED, Model, ModelError, fetch, read_config
 from weakteach.models.tiny.family import FAMILY, SHIPPED, base_folder
 
-SIZE_IN_NAME = re.compile(r"(\d+(?:\.\d+)?)([kmb])(?![a-z])", re.IGNORECASE)
-UNITS = {"k": 1e3, "m": 1e6, "b": 1e9}
+# Thousands are a context or a number of steps, as in Phi-3-mini-4k-instruct.
+SIZE_IN_NAME = re.compile(r"(\d+(?:\.\d+)?)([mb])(?![a-z]|[-_]?tokens)", re.IGNORECASE)
+UNITS = {"m": 1e6, "b": 1e9}
 GATED = ("llama", "mistral", "gemma", "gemma2", "gemma3_text", "qwen2", "qwen3", "phi3", "olmo2")
 
 
@@ -35,14 +37,34 @@ def layer_parameters(model: Model) -> int | None:
 
 
 def parameters(model: Model) -> float:
-    """Number of a model's parameters: those of its layers for an embedded model, else the last size
-    in its name, else the number of values in its safetensors files; 0 if none of them tells."""
+    """Number of a model's parameters: those of its layers for an embedded model, else by its config
+    if that is on this machine, else the size in its name, else the number of values in its
+    safetensors files; 0 if none of them tells. Asks no hub. Raises ModelError for a config that
+    cannot be read."""
     if model.label in FAMILY:
         return FAMILY[model.label].parameters
+    if shape := _shape_here(model):
+        return shape.parameters
     if found := SIZE_IN_NAME.findall(model.label):
-        number, unit = found[-1]
-        return float(number) * UNITS[unit.lower()]
+        # The largest, as a smaller one may be a context: Qwen2.5-7B-Instruct-1M.
+        return max(float(number) * UNITS[unit.lower()] for number, unit in found)
     return float(sum(map(_values_in, Path(model.location).glob("*.safetensors"))))
+
+
+def _shape_here(model: Model) -> Shape | None:
+    """The model's shape by a config that is on this machine; None if there is none or it tells too
+    little."""
+    if model.content.startswith("sha256:"):
+        return _shape_by_config(model, model.location)
+    folder = _in_cache(model)
+    return _shape_by_config(model, str(folder)) if folder else None
+
+
+@cache
+def _shape_by_config(model: Model, folder: str) -> Shape | None:
+    # A plan asks for the size of a model once for each step. What a model is known by stands for
+    # its config, so that is read once.
+    return shape_in(folder)
 
 
 def _values_in(file: Path) -> int:
@@ -75,9 +97,16 @@ def _cached(model: Model) -> Path | None:
             return fetch(model, [CONFIG])
         except ModelError:
             return None
+    return _in_cache(model)
+
+
+def _in_cache(model: Model) -> Path | None:
+    """A folder of the local cache with the config of a hub model; None if there is none."""
     from huggingface_hub import try_to_load_from_cache  # slow to import; only hub models need it
 
-    found = try_to_load_from_cache(model.label, CONFIG)
+    revision = model.content.rpartition("@")[2]
+    wanted = None if revision == UNRESOLVED else revision
+    found = try_to_load_from_cache(model.label, CONFIG, revision=wanted)
     return Path(found).parent if isinstance(found, str) else None
 
 

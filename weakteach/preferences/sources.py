@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -18,13 +19,15 @@ from weakteach.preferences import hub
 from weakteach.preferences.files import file_hash, file_kind, folder_hash, printable
 from weakteach.preferences.forms import find_forms
 from weakteach.preferences.pair import Comparison, DataError, canonical_pair
-from weakteach.preferences.readers import Read, read_file
+from weakteach.preferences.readers import Note, Read, read_file
 from weakteach.preferences.reading import Overview, Recognized, file_rows, overview, survey
-from weakteach.preferences.rows import AS_FOUND, Row, Wishes
+from weakteach.preferences.rows import AS_FOUND, FileSurvey, Row, Wishes
 from weakteach.worlds.domain import Domain
 from weakteach.worlds.domains import WORLD
 from weakteach.worlds.noise import Noise
 
+# Rows of a file by which the number of pairs in a row is told.
+FIRST_ROWS = 1000
 COMMIT_HASH = re.compile(r"[0-9a-f]{40}")
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 # Stands for the revision of a data set if the hub is not asked for it.
@@ -95,6 +98,8 @@ class FileSource:
     path: str = field(default="", compare=False, metadata=EXECUTION)
     wishes: Wishes = AS_FOUND
     parts: int = field(default=1, compare=False, metadata=EXECUTION)
+    # About how many pairs it holds; None if it was not read yet.
+    about: int | None = field(default=None, compare=False, metadata=EXECUTION)
 
     @property
     def name(self) -> str:
@@ -129,10 +134,28 @@ class FileSource:
 
     def recognized(self) -> tuple[Recognized, ...]:
         """How the file is read. Raises DataError when it is empty or cannot be read."""
+        seen, notes = self._survey()
+        return (Recognized.of(seen.layout(), notes),) if seen.rows or seen.columns else ()
+
+    def counted(self) -> "FileSource":
+        """The source with the number of its pairs, told by all rows and how many pairs the first of
+        them hold. Raises DataError like ``recognized``."""
+        seen, _ = self._survey()
+        layout = seen.layout() if seen.rows or seen.columns else None
+        rows = (record for record in self._records() if isinstance(record, tuple))
+        found = [
+            sum(isinstance(one, Comparison) for one in layout.comparisons(raw, place))
+            for place, raw in islice(rows, FIRST_ROWS)
+            if layout
+        ]
+        about = round(seen.rows * sum(found) / len(found)) if found else 0
+        return replace(self, about=about)
+
+    def _survey(self) -> tuple[FileSurvey, list[Note]]:
         seen, notes = survey(self._records(), self.name, self.wishes)
         if not seen.rows + seen.refused and not (seen.columns and not self._fits(seen.columns)):
             raise DataError(f"{printable(self.path)} is empty: it holds no rows.")
-        return (Recognized.of(seen.layout(), notes),) if seen.rows or seen.columns else ()
+        return seen, notes
 
     @staticmethod
     def _fits(columns: dict[str, str]) -> bool:
@@ -159,8 +182,7 @@ def file_source(path: str | Path, wishes: Wishes = AS_FOUND) -> FileSource:
         raise DataError(f"{where}: no such file.")
     source = FileSource(file_hash(file), file_kind(file, where), str(file), wishes)
     # A wrong header, a damaged file or an unclear choice shows now, and not hours later.
-    source.recognized()
-    return source
+    return source.counted()
 
 
 def _told_apart(files: Sequence[FileSource]) -> tuple[FileSource, ...]:
@@ -288,6 +310,20 @@ def hub_source(
     if revision is None or not COMMIT_HASH.fullmatch(revision):
         revision = hub.resolved(dataset, revision)
     return HubSource(dataset, revision, split, config, wishes=wishes)
+
+
+def pairs_about(source: Source) -> int | None:
+    """About how many pairs a source holds; None if that is not known before it is read."""
+    match source:
+        case WorldSource(pairs=pairs):
+            return pairs
+        case FileSource(about=about):
+            return about
+        case FilesSource(files=files):
+            known = [file.about for file in files if file.about is not None]
+            return sum(known) if len(known) == len(files) else None
+        case _:
+            return None
 
 
 # The sources of a user's own data; each has an ``overview`` and ``paths``.

@@ -13,6 +13,7 @@ from typing import Any
 
 import ray
 from ray._private import ray_constants
+from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from ray.experimental.internal_kv import _internal_kv_get
 from ray.tune.execution import class_cache
 
@@ -96,7 +97,8 @@ def start_ray(
     address, given = ray_address(address)
     options: dict[str, Any]
     if address:
-        given_to_workers = {"env_vars": {name: os.environ[name] for name in environment}}
+        others = environment.keys() - _set_by_the_job()
+        given_to_workers = {"env_vars": {name: os.environ[name] for name in others}}
         options = {"address": address, "runtime_env": given_to_workers}
     else:  # workers inherit the environment, so those that Ray starts in advance can be used
         options = _local(concurrent, resources) | {"include_dashboard": dashboard}
@@ -124,6 +126,13 @@ def start_ray(
                 else f"Ray did not start in {STARTS} tries: {error}"
             ) from error
     raise AssertionError("the last try returns or raises")
+
+
+def _set_by_the_job() -> set[str]:
+    """Names of the environment variables that the job sets for its workers, if this process was
+    submitted as one: Ray refuses to be told of one of them again."""
+    job = json.loads(os.environ.get(RAY_JOB_CONFIG_JSON_ENV_VAR, "{}"))
+    return set((job.get("runtime_env") or {}).get("env_vars") or {})
 
 
 def look_at(

@@ -32,7 +32,7 @@ from weakteach.run.readiness import check_cluster_file, check_needs, refuse
 from weakteach.run.terminal import launch, script, terminal
 from weakteach.run.terminal import run as run_app
 from weakteach.study.arms import Grid
-from weakteach.study.experiment import Experiment
+from weakteach.study.experiment import Experiment, check_arms
 from weakteach.study.grids import Choices, Endpoint, make_grid
 from weakteach.study.presets import PRESETS
 
@@ -95,6 +95,7 @@ class Sweep:
             return grid, self.experiments_of(grid)
 
         grid, experiments = found(resolve=False)
+        check_arms(experiments)
         store, resources = Store(where.storage), resources_of(preset, execution)
         if not cost.plan:
             needs = needs_of(grid, experiments)

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -16,9 +16,11 @@ from weakteach.evaluation.gold import RewardModel
 from weakteach.models.memory import typical_shape
 from weakteach.models.size import parameters
 from weakteach.models.spec import Model
+from weakteach.preferences.sources import pairs_about
 from weakteach.steps.data import (
     HeldOut,
     Labels,
+    Pairs,
     Part,
     Pretrained,
     Split,
@@ -56,13 +58,16 @@ class PlanRow:
 @dataclass(frozen=True)
 class Plan:
     """The unique steps of a study by kind. ``unsized`` are the models of missing steps whose size
-    is not known: the estimates of such steps are 0. ``missing`` are the steps to compute, each
-    after its inputs, and ``estimates`` are their device-seconds by fingerprint."""
+    is not known: the estimates of such steps are 0. ``uncounted`` are the sources of pairs whose
+    number is not known: their training part is taken for ``train_pairs``. ``missing`` are the steps
+    to compute, each after its inputs, and ``estimates`` are their device-seconds by fingerprint."""
 
     arms: int
     rows: tuple[PlanRow, ...]
     device: str
     unsized: tuple[str, ...] = ()
+    uncounted: tuple[str, ...] = ()
+    train_pairs: int = 0
     missing: tuple[Step, ...] = ()
     estimates: Mapping[str, float] = field(default_factory=dict)
 
@@ -94,6 +99,7 @@ def make_plan(arms: Iterable[Arm], store: Store, scale: Scale) -> Plan:
     per_arm = [walk(arm.targets) for arm in arms]
     unique = walk(target for arm in arms for target in arm.targets)
     existing = at_hand(store, unique)
+    scale = counted(scale, store, unique)
     used = Counter(type(step).__name__ for steps in per_arm for step in steps)
     to_do = tuple(step for step in unique if step.fingerprint not in existing)
     there = [step for step in unique if step.fingerprint in existing]
@@ -108,7 +114,25 @@ def make_plan(arms: Iterable[Arm], store: Store, scale: Scale) -> Plan:
         rows.append(PlanRow(kind, used[kind], len(steps), len(steps) - len(missing), taken))
         models = [model for step in missing if (model := model_of(step))]
         unsized |= {model.label: None for model in models if not parameters(model)}
-    return Plan(len(arms), tuple(rows), scale.device, tuple(unsized), to_do, estimates)
+    pairs = [step for step in unique if isinstance(step, Pairs)]
+    uncounted = [one.source.name for one in pairs if one.fingerprint not in scale.pairs]
+    return Plan(
+        len(arms), tuple(rows), scale.device, tuple(unsized), tuple(uncounted), scale.train_pairs,
+        to_do, estimates,
+    )  # fmt: skip
+
+
+def counted(scale: Scale, store: Store, steps: Iterable[Step]) -> Scale:
+    """The scale with the numbers of pairs that are known: by the records of the Pairs among the
+    ``steps`` or, where there is none yet, by their sources."""
+    known: dict[str, int] = {}
+    for step in steps:
+        if isinstance(step, Pairs):
+            record = store.record(step)
+            count = record["facts"]["pairs"] if record else pairs_about(step.source)
+            if count is not None:
+                known[step.fingerprint] = count
+    return replace(scale, pairs=known)
 
 
 def _times(
@@ -183,13 +207,17 @@ def plan_table(plan: Plan) -> Table:
 
 
 def plan_sentence(plan: Plan) -> str:
+    if not plan.used:
+        return "No arm is left to run."
     shared = plan.used - plan.unique
     unknown = f", without {', '.join(plan.unsized)} of unknown size" if plan.unsized else ""
+    names = ", ".join(plan.uncounted)
+    guess = f"; {plan.train_pairs:,} training pairs of {names}, not counted yet" if names else ""
     return (
         f"{plan.unique} unique steps, {plan.existing} of which exist. Sharing saves {shared} of "
         f"{plan.used} steps ({shared / plan.used:.0%}). To compute: about "
         f"{hours_text(plan.device_hours)} {plan.device}-hours (estimated from model and data "
-        f"sizes{unknown})."
+        f"sizes{unknown}{guess})."
     )
 
 
@@ -282,18 +310,24 @@ def _labeled_pairs(labels: Labels, scale: Scale) -> float:
 
 def _pairs(part: Part, scale: Scale) -> float:
     match part.step, part.name:
-        case Split(fraction=fraction), "labeled":
-            return float(fraction) * scale.train_pairs
-        case Split(fraction=fraction), _:
-            return (1 - float(fraction)) * scale.train_pairs
+        case Split(fraction=fraction, held_out=held_out), "labeled":
+            return float(fraction) * _pairs(held_out.train, scale)
+        case Split(fraction=fraction, held_out=held_out), _:
+            return (1 - float(fraction)) * _pairs(held_out.train, scale)
         case Fold(folds=folds, share=share), name:
-            held_out = 1 / folds.folds
-            of_all = held_out if name == "held_out" else (1 - held_out) * float(share)
+            one = 1 / folds.folds
+            of_all = one if name == "held_out" else (1 - one) * float(share)
             return of_all * _pairs(folds.part, scale)
         case HeldOut(test_pairs=test_pairs), "test":
             return test_pairs
         case HeldOut(gold_pairs=gold_pairs), "set_aside":
             return gold_pairs
+        case HeldOut(pairs=pairs, test_pairs=test_pairs, gold_pairs=gold_pairs), _:
+            count = scale.pairs.get(pairs.fingerprint)
+            # Too few pairs are refused by the step that divides them.
+            return scale.train_pairs if count is None else max(0, count - test_pairs - gold_pairs)
+        case Pairs() as pairs, _:
+            return scale.pairs.get(pairs.fingerprint, scale.train_pairs)
         case _:
             return scale.train_pairs
 

@@ -16,7 +16,7 @@ from weakteach.results.findings import NUMBERED
 from weakteach.results.outcomes import Outcomes
 from weakteach.results.rounds import Question, Survey, next_rounds, survey
 from weakteach.run.parts import SPENT, Outcome, Part
-from weakteach.run.plan import Plan, make_plan, measured
+from weakteach.run.plan import Plan, counted, make_plan, measured
 from weakteach.run.prices import CostError, Tariff
 from weakteach.run.simulation import longest_first
 from weakteach.statistics.rounds import Standing
@@ -51,7 +51,7 @@ class Rounds:
         steps = _steps(done)
         existing = self.store.existing(steps)
         took = ((step, self._took(step)) for step in steps if step.fingerprint in existing)
-        estimate = measured(took, self.scale)
+        estimate = measured(took, counted(self.scale, self.store, steps))
         return sum(estimate(step) for step in missing)
 
     def arms(self, found: Survey) -> list[Arm]:

@@ -39,6 +39,8 @@ from weakteach.study.manifest import study_folder
 from weakteach.study.measures import Arm
 
 LOGGER = logging.getLogger(__name__)
+# The tag of a run in MLflow that holds the URL of its study's storage.
+STORAGE_TAG = "weakteach.storage"
 INSTALL = "pip install 'weakteach[trackers]'"
 
 
@@ -90,7 +92,8 @@ def mlflow(study: str, store: Store, folder: Path) -> LoggerCallback:
         logging.getLogger(name).setLevel(logging.WARNING)
     uri = given or f"sqlite:///{folder}/mlflow.db"
     try:
-        return _SameRuns(uri, study, None if given else (folder / "mlflow").as_uri())
+        artifacts = None if given else (folder / "mlflow").as_uri()
+        return _SameRuns(uri, study, store.url, artifacts)
     except Exception as error:  # clients of databases and servers raise dozens of classes
         LOGGER.info("MLflow", exc_info=error)
         raise TrackerError(
@@ -100,12 +103,15 @@ def mlflow(study: str, store: Store, folder: Path) -> LoggerCallback:
 
 
 class _SameRuns(MLflowLoggerCallback):
-    """Goes on with the run of the same name, where Ray's callback begins another one."""
+    """Goes on with the run of the same name and storage, where Ray's callback begins another one.
+    A server may have runs of studies of this name from several storages."""
 
-    def __init__(self, uri: str, study: str, artifacts: str | None) -> None:
+    def __init__(self, uri: str, study: str, storage: str, artifacts: str | None) -> None:
         from mlflow import MlflowClient
 
-        super().__init__(uri, registry_uri=uri, experiment_name=study)
+        tags = {STORAGE_TAG: storage}
+        super().__init__(uri, registry_uri=uri, experiment_name=study, tags=tags)
+        self._storage = storage
         self._client = MlflowClient(uri, uri)
         found = self._client.get_experiment_by_name(study)
         self._experiment = (
@@ -115,7 +121,8 @@ class _SameRuns(MLflowLoggerCallback):
 
     def log_trial_start(self, trial: Any) -> None:
         same = f"tags.trial_name = '{trial.name}'"
-        found = self._client.search_runs([self._experiment], same)
+        runs = self._client.search_runs([self._experiment], same)
+        found = [run for run in runs if run.data.tags.get(STORAGE_TAG) == self._storage]
         if found:
             self._trial_runs[trial] = found[0].info.run_id
             self._client.update_run(found[0].info.run_id, status="RUNNING")

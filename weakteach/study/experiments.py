@@ -14,7 +14,7 @@ from weakteach.steps.data import Policy
 from weakteach.steps.evaluation import LabelGold, Similarity
 from weakteach.steps.judging import PairVerdicts, Verdicts
 from weakteach.study.arms import Grid
-from weakteach.study.experiment import experiment, main_point
+from weakteach.study.experiment import A_GOLD, A_SECOND_DOMAIN, experiment, main_point
 from weakteach.study.measures import Measure
 from weakteach.study.points import Data
 from weakteach.study.roles import BESIDE_HUMAN
@@ -104,6 +104,7 @@ def families(grid: Grid) -> list[Measure]:
     "Win rate by a judge",
     "Does a judge prefer students of weak or of human labels?",
     "student",
+    A_GOLD,
 )
 def judged(grid: Grid) -> list[Measure]:
     """Students as in E1 and E3, their responses compared by a judge."""
@@ -128,6 +129,7 @@ def judged(grid: Grid) -> list[Measure]:
     "Summarization",
     "Does it hold in another domain, summaries of posts?",
     "student",
+    A_SECOND_DOMAIN,
 )
 def summarization(grid: Grid) -> list[Measure]:
     if grid.summaries is None:
@@ -199,6 +201,7 @@ def mismatches(grid: Grid) -> list[Measure]:
     "Consistency of a judge",
     "Is a judge less sure of the pairs on which weak and human labels differ?",
     "labels",
+    A_GOLD,
 )
 def consistency(grid: Grid) -> list[Measure]:
     found: list[Measure] = []

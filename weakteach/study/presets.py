@@ -1,8 +1,8 @@
 """The same study at four scales. A preset is plain Python that returns the full recipe."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from weakteach.artifacts.errors import UserError
@@ -24,7 +24,9 @@ class Recipes:
 class Scale:
     """What the plan's estimate of device-hours rests on, where nothing is measured yet.
     ``decode_rows`` responses are generated together; one more token of each costs every layer
-    ``decode_layer_seconds``, however small the layer: the time that a host takes to call it."""
+    ``decode_layer_seconds``, however small the layer: the time that a host takes to call it.
+    ``pairs`` are the numbers of pairs that are known, by the fingerprint of the step that holds
+    them; ``train_pairs`` those of the training part where they are not."""
 
     train_pairs: int
     test_prompts: int
@@ -34,6 +36,7 @@ class Scale:
     flops_per_second: float
     decode_rows: int
     decode_layer_seconds: float
+    pairs: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

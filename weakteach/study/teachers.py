@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from weakteach.study.arms import Grid
-from weakteach.study.experiment import experiment
+from weakteach.study.experiment import A_SECOND_DOMAIN, experiment
 from weakteach.study.measures import Measure
 from weakteach.study.roles import TEACHERS
 
@@ -52,6 +52,7 @@ def stability(grid: Grid) -> list[Measure]:
     "Transfer to another domain",
     "Does a teacher of one domain label the pairs of another?",
     "domain",
+    A_SECOND_DOMAIN,
 )
 def transfer(grid: Grid) -> list[Measure]:
     """From the main domain to the second one, then back."""
