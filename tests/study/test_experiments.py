@@ -1,6 +1,7 @@
 """Experiments as values, and their scripts as their users plan them."""
 
 import re
+import shutil
 from dataclasses import replace
 from fractions import Fraction
 from importlib import import_module
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from weakteach.artifacts.step import walk
+from weakteach.preferences.pair import DataError
 from weakteach.results.analysis import AXES, PLACES
 from weakteach.run.command import Sweep
 from weakteach.steps.evaluation import Agreement
@@ -68,6 +70,27 @@ def test_the_main_teacher_is_the_first_named_whatever_its_size():
     asked = Choices(weak=("opt-230k", "opt-45k"), fractions=(Fraction(1, 4), Fraction(1, 8)))
     point = make_grid(EMBEDDED, EMBEDDED.ranges, asked).point(3)
     assert (str(point.weak), point.fraction, point.seed) == ("opt-230k", Fraction(1, 4), 3)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"weak": ("a/final", "b/final")},
+        {"students": ("a/final", "b/final")},
+        {"weak": ("a/final",), "student": "b/final"},
+    ],
+)
+def test_two_models_of_one_name_are_refused_and_one_model_twice_is_not(
+    tiny, tmp_path, monkeypatch, options
+):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("a/final", "b/final"):
+        shutil.copytree(tiny, folder)
+    make_grid(EMBEDDED, EMBEDDED.first, Choices(**options))  # of equal content
+    with open("b/final/config.json", "a") as config:
+        config.write("\n")
+    with pytest.raises(DataError, match=r"called final \(.*a/final and .*b/final\).*: rename"):
+        make_grid(EMBEDDED, EMBEDDED.first, Choices(**options))
 
 
 def test_ids_are_unique_and_every_experiment_measures_something(grid):
