@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
@@ -93,6 +93,15 @@ class ChatTemplate:
         except Unreadable:
             return False
         return PROBE in shown
+
+    @cached_property
+    def turn_end(self) -> int | None:
+        """The special token by which the template ends an assistant's turn; None if it writes none
+        there."""
+        said = [{"role": "user", "content": "."}, {"role": "assistant", "content": PROBE}]
+        after = self._written(said, None, False).rpartition(PROBE)[2]
+        end = self._special.search(after)
+        return cast(int, self.tokenizer.convert_tokens_to_ids(end[0])) if end else None
 
     def _fitted(self, messages: Messages) -> Messages:
         if not messages or messages[0]["role"] != "system" or self.takes_system:
