@@ -15,13 +15,14 @@ from weakteach.results.analysis import AXES, PLACES
 from weakteach.run.command import Sweep
 from weakteach.steps.evaluation import Agreement
 from weakteach.steps.teachers import Alike, Reliability
+from weakteach.steps.training import Dpo, RewardHead, Sft
 from weakteach.steps.views import Calibrated, Gated, Weighted
 from weakteach.study.beyond import BEYOND, LOSSES, variants
 from weakteach.study.experiment import arms_of
 from weakteach.study.experiments import EXPERIMENTS, beside_human, consistency, judged, size_grid
 from weakteach.study.grids import Choices, make_grid
-from weakteach.study.presets import EMBEDDED, PAPER
-from weakteach.study.roles import CONTROLS, ROLES, WEIGHTINGS
+from weakteach.study.presets import ALL_FRACTIONS, EMBEDDED, PAPER, PRESETS
+from weakteach.study.roles import CONTROLS, HALF, ROLES, TEACHERS, WEIGHTINGS
 from weakteach.study.teachers import kinds, stability, transfer, trust
 
 ROOT = Path(__file__).parents[2]
@@ -191,6 +192,34 @@ def test_the_margin_and_the_vote_reach_the_loss_and_what_they_share_is_shared(gr
     experiment = variants(grid)
     taught = {str(m.setting.weak) for m in experiment.measures if m.role == "weak"}
     assert taught == set(members)
+
+
+@pytest.mark.parametrize("kind", TEACHERS)
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_teachers_of_all_fractions_make_equally_many_updates(preset, kind):
+    chosen = Choices(data=preset.data.data or "world:2000")
+    grid = make_grid(preset, preset.ranges, chosen, resolve=False)
+
+    def updates(step):
+        """Those of a training, if 100,000 pairs were divided."""
+        split = (step.as_long_as or step.labels).part.step
+        return step.recipe.schedule.updates(int(100_000 * split.fraction))
+
+    for weak in grid.weak:
+        main = replace(grid.point(3), weak=weak, teacher=kind, fraction=HALF)
+        of_half = trainings(grid.lab(main).teacher)
+        assert {step.as_long_as for step in of_half} == {None}
+        for fraction in (*ALL_FRACTIONS, Fraction(3, 4)):
+            lab = grid.lab(replace(main, fraction=fraction))
+            found = trainings(lab.teacher)
+            assert [updates(step) for step in found] == [updates(step) for step in of_half]
+            assert {step.labels for step in found} == {lab.few}
+            if all(step.recipe.schedule.steps for step in found):
+                assert {step.as_long_as for step in found} == {None}
+
+
+def trainings(teacher):
+    return [step for step in walk([teacher]) if isinstance(step, Sft | Dpo | RewardHead)]
 
 
 def test_weights_and_soft_labels_reach_the_loss_of_their_students(grid):
