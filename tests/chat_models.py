@@ -37,6 +37,11 @@ TEMPLATES = {
     "<|im_start|>{{ m.role }}\n{{ said }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}",
 }
+DATED = (
+    "\n  {% if strftime_now is defined %}\n"
+    "{% set today = strftime_now('%d %b %Y, %A') %}\n{% endif %}"
+    "It is the {{ today }} ({{ strftime_now('%Y-%m-%d %-I%%') }}).\n" + TURNS + OPENS
+)
 MARKS = ["<|im_start|>", "<|im_end|>"]
 
 

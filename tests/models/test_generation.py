@@ -1,6 +1,9 @@
+import json
+
 import numpy as np
 import pytest
 import torch
+from chat_models import chat_folder
 from families import CONFIGS, random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -107,6 +110,27 @@ def test_responses_end_before_eos_and_within_the_limit(policy):
     for (text,) in responses(policy, PROMPTS, range(10)):
         assert "</s>" not in text
         assert "<pad>" not in text
+
+
+@pytest.mark.parametrize(
+    ("template", "ends"),
+    [("plain", True), ("thinking", True), ("system left out", True), ("no system turn", False)],
+)
+def test_a_turn_ends_as_its_template_ends_it_whatever_the_config_names(tmp_path, template, ends):
+    """The template without system turns ends a turn with EOS."""
+    folder = chat_folder(tmp_path, template)
+    model, tokenizer = load_causal(Weights(str(folder))), load_tokenizer(folder)
+    says = [(json.dumps([{"role": "user", "content": text}]), None) for text in PROMPTS]
+
+    def drawn():
+        return generate_responses(
+            model, tokenizer, PROMPTS, range(10), 0.7, NEW_TOKENS, 4096, 8, says
+        )
+
+    by_both = drawn()
+    for named in (tokenizer.eos_token_id, [tokenizer.eos_token_id], None):
+        model.generation_config.eos_token_id = named
+        assert (drawn() == by_both) == ends
 
 
 def test_draws_follow_the_softmax_at_the_temperature():

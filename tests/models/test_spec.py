@@ -16,6 +16,20 @@ def test_a_folders_identity_is_its_content_and_never_its_place(tiny, tmp_path):
     assert find_model(str(here)) != find_model(str(there))
 
 
+@pytest.mark.parametrize(
+    "note", [".gitattributes", ".git/HEAD", ".cache/huggingface/download/config.json.metadata"]
+)
+def test_what_tools_note_in_hidden_places_is_no_part_of_a_models_identity(tiny, tmp_path, note):
+    folder = tmp_path / ".models/here"
+    shutil.copytree(tiny, folder)
+    (folder / note).parent.mkdir(parents=True, exist_ok=True)
+    (folder / note).write_text("1750000000.5")
+    assert find_model(str(folder)) == find_model("opt-45k")
+    (folder / "more").mkdir()
+    (folder / "more/weights").touch()
+    assert find_model(str(folder)) != find_model("opt-45k")
+
+
 def test_models_of_a_family_share_one_tokenizer():
     names = ("opt-45k", "opt-230k", "opt-1m", "opt-4m", "llama-230k")
     assert len({tokenizer_of(find_model(name)) for name in names}) == 1

@@ -1,14 +1,17 @@
 """One tokenization: through chat templates, of texts, and of what looks like a special token."""
 
 import json
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from chat_models import MARKS, TEMPLATES, chat_folder, chat_tokenizer
+from chat_models import DATED, MARKS, TEMPLATES, chat_folder, chat_tokenizer
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
+from transformers.utils import chat_template_utils
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.reward_config import RewardConfig
@@ -19,7 +22,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from weakteach.models.loading import Weights, load_causal, load_with_head
 from weakteach.models.reward_forms import encode
 from weakteach.models.spec import find_model, tokenizer_of
-from weakteach.models.templates import ChatTemplate, Unreadable, conversation
+from weakteach.models.templates import TODAY, ChatTemplate, Unreadable, conversation
 from weakteach.models.tiny.pretraining import build_tokenizer
 from weakteach.models.tokens import load_tokenizer, pair_lengths, pair_tokens, prompt_tokens
 from weakteach.preferences.messages import ASSISTANT, response_text, transcript
@@ -111,6 +114,22 @@ def test_messages_are_read_as_trl_reads_them(template, shape, tmp_path):
     assert whole["input_ids"] == ours.prompt + ours.response_1
     bos = ours.prompt[:2].count(tokenizer.bos_token_id)
     assert bos == ("bos_token" in TEMPLATES[template])
+
+
+def test_templates_see_the_same_date_whatever_the_day(monkeypatch):
+    tokenizer = chat_tokenizer(None)
+    tokenizer.chat_template = DATED
+    prompt = ONE[0]
+    ours, theirs = set(), []
+    for day in (datetime(2025, 1, 2), datetime(2031, 12, 30), TODAY):
+        clock = SimpleNamespace(now=lambda day=day: day)
+        monkeypatch.setattr(chat_template_utils, "datetime", clock)
+        (ids,) = prompt_tokens(tokenizer, ["hi"], [(json.dumps(prompt), None)])
+        ours.add(tuple(ids))
+        opened = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)
+        theirs.append(tuple(opened["input_ids"]))
+    assert len(set(theirs)) == 3
+    assert ours == {theirs[-1]}
 
 
 def test_a_model_without_a_template_reads_the_transcript():

@@ -1,6 +1,7 @@
 """Experiments as values, and their scripts as their users plan them."""
 
 import re
+import shutil
 from dataclasses import replace
 from fractions import Fraction
 from importlib import import_module
@@ -9,17 +10,19 @@ from pathlib import Path
 import pytest
 
 from weakteach.artifacts.step import walk
+from weakteach.preferences.pair import DataError
 from weakteach.results.analysis import AXES, PLACES
 from weakteach.run.command import Sweep
 from weakteach.steps.evaluation import Agreement
 from weakteach.steps.teachers import Alike, Reliability
+from weakteach.steps.training import Dpo, RewardHead, Sft
 from weakteach.steps.views import Calibrated, Gated, Weighted
 from weakteach.study.beyond import BEYOND, LOSSES, variants
 from weakteach.study.experiment import arms_of
 from weakteach.study.experiments import EXPERIMENTS, beside_human, consistency, judged, size_grid
 from weakteach.study.grids import Choices, make_grid
-from weakteach.study.presets import EMBEDDED, PAPER
-from weakteach.study.roles import CONTROLS, ROLES, WEIGHTINGS
+from weakteach.study.presets import ALL_FRACTIONS, EMBEDDED, PAPER, PRESETS
+from weakteach.study.roles import CONTROLS, HALF, ROLES, TEACHERS, WEIGHTINGS
 from weakteach.study.teachers import kinds, stability, transfer, trust
 
 ROOT = Path(__file__).parents[2]
@@ -68,6 +71,27 @@ def test_the_main_teacher_is_the_first_named_whatever_its_size():
     asked = Choices(weak=("opt-230k", "opt-45k"), fractions=(Fraction(1, 4), Fraction(1, 8)))
     point = make_grid(EMBEDDED, EMBEDDED.ranges, asked).point(3)
     assert (str(point.weak), point.fraction, point.seed) == ("opt-230k", Fraction(1, 4), 3)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"weak": ("a/final", "b/final")},
+        {"students": ("a/final", "b/final")},
+        {"weak": ("a/final",), "student": "b/final"},
+    ],
+)
+def test_two_models_of_one_name_are_refused_and_one_model_twice_is_not(
+    tiny, tmp_path, monkeypatch, options
+):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("a/final", "b/final"):
+        shutil.copytree(tiny, folder)
+    make_grid(EMBEDDED, EMBEDDED.first, Choices(**options))  # of equal content
+    with open("b/final/config.json", "a") as config:
+        config.write("\n")
+    with pytest.raises(DataError, match=r"called final \(.*a/final and .*b/final\).*: rename"):
+        make_grid(EMBEDDED, EMBEDDED.first, Choices(**options))
 
 
 def test_ids_are_unique_and_every_experiment_measures_something(grid):
@@ -168,6 +192,34 @@ def test_the_margin_and_the_vote_reach_the_loss_and_what_they_share_is_shared(gr
     experiment = variants(grid)
     taught = {str(m.setting.weak) for m in experiment.measures if m.role == "weak"}
     assert taught == set(members)
+
+
+@pytest.mark.parametrize("kind", TEACHERS)
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_teachers_of_all_fractions_make_equally_many_updates(preset, kind):
+    chosen = Choices(data=preset.data.data or "world:2000")
+    grid = make_grid(preset, preset.ranges, chosen, resolve=False)
+
+    def updates(step):
+        """Those of a training, if 100,000 pairs were divided."""
+        split = (step.as_long_as or step.labels).part.step
+        return step.recipe.schedule.updates(int(100_000 * split.fraction))
+
+    for weak in grid.weak:
+        main = replace(grid.point(3), weak=weak, teacher=kind, fraction=HALF)
+        of_half = trainings(grid.lab(main).teacher)
+        assert {step.as_long_as for step in of_half} == {None}
+        for fraction in (*ALL_FRACTIONS, Fraction(3, 4)):
+            lab = grid.lab(replace(main, fraction=fraction))
+            found = trainings(lab.teacher)
+            assert [updates(step) for step in found] == [updates(step) for step in of_half]
+            assert {step.labels for step in found} == {lab.few}
+            if all(step.recipe.schedule.steps for step in found):
+                assert {step.as_long_as for step in found} == {None}
+
+
+def trainings(teacher):
+    return [step for step in walk([teacher]) if isinstance(step, Sft | Dpo | RewardHead)]
 
 
 def test_weights_and_soft_labels_reach_the_loss_of_their_students(grid):

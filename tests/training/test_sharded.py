@@ -32,11 +32,12 @@ from weakteach.models.resources import Resources
 from weakteach.training.recipes import Lora
 from weakteach.training.worker import train_and_save
 
+# The last number is that of pairs in the update: where it is 1, one worker has none.
 CASES = [
-    *((kind, None, Fit(shards=2)) for kind in KINDS),
-    ("sft", Lora(rank=4), Fit(shards=2)),
-    ("dpo", Lora(rank=4), Fit(True, shards=2)),
-    ("dpo", None, Fit(True, shards=2)),
+    *((kind, None, Fit(shards=2), 15) for kind in KINDS),
+    ("sft", Lora(rank=4), Fit(shards=2), 16),
+    ("dpo", Lora(rank=4), Fit(True, shards=2), 16),
+    ("dpo", None, Fit(True, shards=2), 1),
 ]
 # Trained to their end and written.
 WRITTEN = [("sft", None, Fit(shards=2)), ("dpo", Lora(rank=4), Fit(True, shards=2))]
@@ -70,8 +71,8 @@ def run_worker(rank, port, folder, on_gpu):
         let_cpus_shard()
     backend = "nccl" if on_gpu else "gloo"
     torch.distributed.init_process_group(backend, timeout=timedelta(seconds=240))
-    for case, (kind, lora, fit) in enumerate(CASES):
-        given = (kind, FAMILY, some_pairs(), lora, folder / str(rank), 16)
+    for case, (kind, lora, fit, count) in enumerate(CASES):
+        given = (kind, FAMILY, some_pairs()[-count:], lora, folder / str(rank), 16)
         trainer = ours(*given, Resources(train_tokens=80), fit)
         found = first_gradients(trainer)
         weights = trainer.accelerator.get_state_dict(trainer.model)
@@ -95,8 +96,8 @@ def run_worker(rank, port, folder, on_gpu):
 
 def sharded_is_whole(folder, on_gpu):
     run_two(run_worker, folder, on_gpu)
-    for case, (kind, lora, _) in enumerate(CASES):
-        whole = ours(kind, FAMILY, some_pairs(), lora, folder, 16)
+    for case, (kind, lora, _, count) in enumerate(CASES):
+        whole = ours(kind, FAMILY, some_pairs()[-count:], lora, folder, 16)
         theirs = first_gradients(whole)
         for rank in range(2):
             (found, loss), weights = torch.load(folder / f"{case}-{rank}", weights_only=True)

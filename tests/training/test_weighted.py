@@ -9,6 +9,7 @@ import pytest
 import torch
 from chat_models import chat_folder
 from datasets import Dataset
+from families import random_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
@@ -17,6 +18,7 @@ import weakteach.training
 from weakteach.artifacts.errors import StepError
 from weakteach.models.loading import Weights, load_causal
 from weakteach.models.tiny.family import base_folder
+from weakteach.models.tiny.pretraining import build_tokenizer
 from weakteach.models.tokens import load_tokenizer
 from weakteach.preferences.pair import DataError
 from weakteach.training.weighted import weighted_dpo_trainer
@@ -102,6 +104,17 @@ def test_what_would_be_ignored_or_weigh_otherwise_is_refused(
     setattr(how, option, value)
     with pytest.raises(DataError, match=message):
         weighted_dpo_trainer(*student, rows, how)
+
+
+def test_the_reference_is_without_dropout_whatever_mode_the_model_is_in(tmp_path):
+    rows = Dataset.from_dict({**ROWS, "weight": [1.0] * 3})
+    how = DPOConfig(str(tmp_path), use_cpu=True)
+    model = random_model("opt", dropout=0.5)
+    trainers = [
+        weighted_dpo_trainer(model.train(mode), build_tokenizer(), rows, how)
+        for mode in (False, True)
+    ]
+    assert torch.equal(*(trainer.reference for trainer in trainers))
 
 
 def test_trls_collator_in_place_of_ours_is_refused(student, tmp_path):

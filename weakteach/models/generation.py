@@ -15,6 +15,7 @@ import torch
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from weakteach.models.loading import context_length
+from weakteach.models.templates import ChatTemplate
 from weakteach.models.tokens import PromptMessages, prompt_tokens
 
 REFILL_SHARE = 4
@@ -113,15 +114,16 @@ def generate_responses(
     samples.
 
     A prompt that has ``messages`` is read through the model's chat template, if there is one; its
-    responses then end at EOS or at a token that the model's generation config names. Raises
-    Unreadable where the template refuses a prompt.
+    responses then end at EOS, at a token that the model's generation config names, or at the one by
+    which the template ends a turn, which is what training teaches. Raises Unreadable where the
+    template refuses a prompt.
 
     A prompt that leaves no room in the model's context has empty responses.
     """
     ids = prompt_tokens(tokenizer, prompts, messages)
     ends = [{tokenizer.eos_token_id}] * len(ids)
     if tokenizer.chat_template and messages:
-        turn_ends = _turn_ends(model) | ends[0]
+        turn_ends = _turn_ends(model, tokenizer) | ends[0]
         ends = [ends[0] if one is None else turn_ends for one in messages]
     room = [min(max_new_tokens, context_length(model) - len(prompt)) for prompt in ids]
     responses = [[""] * samples for _ in ids]
@@ -170,11 +172,13 @@ def generate_responses(
     return responses
 
 
-def _turn_ends(model: PreTrainedModel) -> set[int]:
-    """The tokens that end a turn by the model's generation config; in some chat models that is
-    another token than EOS."""
-    ends = getattr(model.generation_config, "eos_token_id", None)
-    return set(ends) if isinstance(ends, list) else set() if ends is None else {ends}
+def _turn_ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """The tokens that end a turn by the model's generation config and by its chat template. The
+    config of a base model that ships a template names EOS alone."""
+    named = getattr(model.generation_config, "eos_token_id", None)
+    written = ChatTemplate(tokenizer).turn_end
+    ends = {*named, written} if isinstance(named, list) else {named, written}
+    return {end for end in ends if end is not None}
 
 
 def _uniforms(seed: int, number: int, count: int) -> np.ndarray:

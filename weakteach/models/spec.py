@@ -240,10 +240,13 @@ def has_pickles(name: str, files: Iterable[str]) -> bool:
 
 
 def folder_hash(folder: Path) -> str:
-    """Hash of a folder's file names and contents, hidden files left out."""
+    """Hash of a folder's file names and contents, hidden files and folders left out: tools note
+    there when and how they fetched the rest."""
     digest = hashlib.sha256()
-    for file in sorted(p for p in folder.rglob("*") if p.is_file() and p.name[0] != "."):
-        digest.update(json.dumps([str(file.relative_to(folder)), file_hash(file)]).encode())
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        place = file.relative_to(folder)
+        if not any(part.startswith(".") for part in place.parts):
+            digest.update(json.dumps([str(place), file_hash(file)]).encode())
     return f"sha256:{digest.hexdigest()[:32]}"
 
 

@@ -1,18 +1,19 @@
 """Conversations as a model's own chat template writes them.
 
 As in TRL, the text that a template writes is tokenized without the special tokens that a tokenizer
-adds by itself, since the template writes them. Two things differ from TRL. The text of a system
+adds by itself, since the template writes them. Three things differ from TRL. The text of a system
 turn that a template refuses or leaves out is put at the front of the first user turn. And whatever
 looks like a special token within a message (an end of turn, say) is read as text and not obeyed,
-unless it is a thinking tag.
+unless it is a thinking tag. Templates that write the day's date see the same day always.
 """
 
 import json
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
@@ -21,6 +22,18 @@ from weakteach.preferences.messages import Messages
 # Private characters: one that no message holds is put on both sides of a masked token's number.
 MARKS = range(0xF0000, 0xFFFFE)
 PROBE = "weakteach-probe"
+# Llama 3.2 writes this day where it is told none. With the day on which a step runs, its tokens
+# would follow from more than its fingerprint.
+TODAY = datetime(2024, 7, 26)
+CODES = (*"aAbBcdDeFGhHIjmMpRSTuUVwWxXyYzZ", *(f"-{code}" for code in "dmyHIMSj"), "%")
+SHOWN = json.dumps({f"%{code}": TODAY.strftime(f"%{code}") for code in CODES})
+# Put before a template, in place of the function that transformers gives it. A function of ours
+# cannot be handed over: a template gets plain data alone.
+CLOCK = (
+    "{% macro strftime_now(format) %}{% set text = namespace(of=format) %}"
+    f"{{% for code, shown in {SHOWN}.items() %}}"
+    "{% set text.of = text.of | replace(code, shown) %}{% endfor %}{{ text.of }}{% endmacro %}\n"
+)
 
 
 class Unreadable(ValueError):
@@ -81,6 +94,15 @@ class ChatTemplate:
             return False
         return PROBE in shown
 
+    @cached_property
+    def turn_end(self) -> int | None:
+        """The special token by which the template ends an assistant's turn; None if it writes none
+        there."""
+        said = [{"role": "user", "content": "."}, {"role": "assistant", "content": PROBE}]
+        after = self._written(said, None, False).rpartition(PROBE)[2]
+        end = self._special.search(after)
+        return cast(int, self.tokenizer.convert_tokens_to_ids(end[0])) if end else None
+
     def _fitted(self, messages: Messages) -> Messages:
         if not messages or messages[0]["role"] != "system" or self.takes_system:
             return messages
@@ -97,7 +119,11 @@ class ChatTemplate:
     def _written(self, messages: Messages, tools: list[Any] | None, opens: bool) -> str:
         try:
             text: Any = self.tokenizer.apply_chat_template(
-                messages, tools=tools, tokenize=False, add_generation_prompt=opens
+                messages,
+                tools=tools,
+                tokenize=False,
+                add_generation_prompt=opens,
+                chat_template=CLOCK + self.tokenizer.get_chat_template(tools=tools),
             )
         except Exception as error:  # the template is a program of others
             raise Unreadable(f"the chat template of {self.name} refuses it: {error}") from error

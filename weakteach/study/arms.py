@@ -33,7 +33,7 @@ from weakteach.study.points import Data, Point
 from weakteach.study.policies import name_of
 from weakteach.study.presets import Preset, Ranges
 from weakteach.study.roles import CONTROLS, HALF, RETRAINED, TOP, WEIGHTINGS
-from weakteach.training.recipes import changes_of
+from weakteach.training.recipes import Schedule, changes_of
 
 FOLDS_OF_A_VERDICT = 4
 # The most epochs of a training that ends when held-out pairs gain no more. R11 says where they
@@ -74,15 +74,25 @@ class Lab:
         return self.trained_on(self.few)
 
     def trained_on(self, few: HumanLabels) -> Dpo | RewardHead:
-        """The teacher of this point, trained on these labels."""
+        """The teacher of this point, trained on these labels, for as many updates as the teacher of
+        half of the pairs: else fractions would differ in the amount of training as well."""
         point = self.point
         recipes, dtype = point.data.teacher(name_of(point.weak)), self.dtype
         seed = point.seed + ANOTHER_SEED * point.retrained
+        half = None
+        if point.fraction != HALF:
+            half = HumanLabels(replace(self.split, fraction=HALF).labeled)
+
+        def longer(schedule: Schedule) -> HumanLabels | None:
+            return None if schedule.steps else half
+
         if point.teacher == "reward head":
-            return RewardHead(point.weak, few, recipes.reward, seed, None, dtype, dtype)
-        sft = sft_before(recipes.dpo, point.weak, few, recipes.sft, seed, dtype)
+            how = (longer(recipes.reward.schedule), dtype, dtype)
+            return RewardHead(point.weak, few, recipes.reward, seed, *how)
+        of_sft, of_dpo = longer(recipes.sft.schedule), longer(recipes.dpo.schedule)
+        sft = sft_before(recipes.dpo, point.weak, few, recipes.sft, seed, dtype, of_sft)
         start = sft if point.teacher == "DPO" else point.weak
-        return dpo_from(start, few, recipes.dpo, seed, dtype)
+        return dpo_from(start, few, recipes.dpo, seed, dtype, of_dpo)
 
     @cached_property
     def weak(self) -> WeakLabels:

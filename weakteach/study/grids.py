@@ -20,7 +20,7 @@ from weakteach.steps.labels import HumanLabels
 from weakteach.steps.training import RewardHead
 from weakteach.study.arms import Annotator, Grid
 from weakteach.study.points import Data
-from weakteach.study.policies import name_of, policy_of, tokenizers_of
+from weakteach.study.policies import name_of, policy_of, refuse_namesakes, tokenizers_of
 from weakteach.study.presets import DataPreset, Preset, Ranges, Recipes
 from weakteach.study.roles import CONTROLS, FIRST
 from weakteach.training.recipes import DpoRecipe, Lora, LoraBase, SftRecipe
@@ -202,7 +202,9 @@ def make_grid(
     (student,) = models((choices.student or preset.student,))
     students = models(choices.students or preset.students)
     families, others = models(preset.families), models(preset.others)
-    tokenizers = tokenizers_of(*weak, student, *students, *families, *others)
+    every = (*weak, *others, student, *students, *families)
+    refuse_namesakes(every)
+    tokenizers = tokenizers_of(*every)
 
     def data(wanted: DataPreset, name: str, golds: tuple[str, ...]) -> Data:
         """The data of a domain. Its pairs are short enough for every model, so they are the same in

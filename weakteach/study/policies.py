@@ -6,12 +6,27 @@ from collections.abc import Iterable
 from weakteach.artifacts.identity import jsonable
 from weakteach.models.size import layer_parameters
 from weakteach.models.spec import Model, Tokenizer, tokenizer_of
+from weakteach.preferences.pair import DataError
 from weakteach.steps.data import Converted, Dequantized, Policy, Pretrained
 
 
 def name_of(policy: Policy) -> str:
     """What a model is called: its label."""
     return str(policy)
+
+
+def refuse_namesakes(policies: Iterable[Policy]) -> None:
+    """Raises DataError if two different models are called alike: results would take them for one,
+    since a local model is called by its folder or file."""
+    named: dict[str, Policy] = {}
+    for one in policies:
+        other = named.setdefault(name_of(one), one)
+        if one != other:
+            places = " and ".join(model_of(model).location for model in (other, one))
+            raise DataError(
+                f"Two different models are called {name_of(one)} ({places}), and results tell "
+                "models apart by their names: rename a folder or file"
+            )
 
 
 def model_of(policy: Policy) -> Model:

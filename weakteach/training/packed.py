@@ -4,7 +4,8 @@ The losses are TRL's own. Instead of the model they get a callable, which calls 
 laid out so (``pair_layout``) and returns its answers in the shape that they expect. An update takes
 all its pairs at once. They go through the model in parts that are bounded by tokens, so that memory
 follows tokens; a part counts as much as it has pairs, so that the result does not depend on the
-cut.
+cut. Nor does it depend on the number of workers: all see the same updates, and each takes its share
+of the pairs, which may be none.
 """
 
 from collections import defaultdict
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from accelerate.data_loader import BatchSamplerShard
 from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer
@@ -26,7 +28,7 @@ from weakteach.models.pair_layout import Batch, cut_by_tokens, lay_out
 from weakteach.models.probe import why_separate
 from weakteach.models.resources import Resources
 from weakteach.models.tokens import PairTokens
-from weakteach.training.worker import from_all, world_size
+from weakteach.training.worker import from_all, rank, world_size
 
 # Metrics of a token's distribution over the vocabulary; each costs a pass over the logits.
 TOKEN_METRICS = {"entropy", "mean_token_accuracy", "logits/chosen", "logits/rejected"}
@@ -37,8 +39,12 @@ NO_MEANS = {"num_tokens", "min_reward", "max_reward"}
 
 @dataclass(frozen=True)
 class Part:
-    """The pairs of an update that go through the model at once. ``weight`` is their share of the
-    worker's pairs of that update; ``rows`` are their numbers among all pairs."""
+    """The pairs of an update that go through the model at once. ``weight`` is their share of that
+    update's pairs, times the number of workers, over whom gradients are averaged; ``rows`` are
+    their numbers among all pairs.
+
+    A part of weight 0 counts nothing: its pair stands in on a worker that has none, since workers
+    add up their gradients together."""
 
     rows: list[int]
     batch: Batch
@@ -82,7 +88,12 @@ class PackedTraining(_Trainer):
         return cast(PreTrainedModel, getattr(model, "get_base_model", lambda: model)())
 
     def collate(self, examples: list[dict[str, int]]) -> dict[str, torch.Tensor]:
-        return {"rows": torch.tensor([example["row"] for example in examples])}
+        """The worker's share of an update's pairs, and how many there are on all workers."""
+        mine = [example["row"] for example in examples[rank() :: world_size()]]
+        return {
+            "rows": torch.tensor(mine, dtype=torch.long),
+            "pairs": torch.tensor(len(examples)),
+        }
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         if self.data_collator != self.collate:
@@ -91,7 +102,20 @@ class PackedTraining(_Trainer):
                 "as it is, since a batch holds the numbers of pairs, by which their weights are "
                 "found"
             )
-        return super().get_train_dataloader()
+        loader = self._get_dataloader(
+            self.train_dataset,
+            "Training",
+            self._train_batch_size * world_size(),
+            self._get_train_sampler,
+            is_training=True,
+        )
+        if world_size() > 1:
+            # accelerate would give each worker updates of its own, and fill up the last one with
+            # pairs that have been.
+            shared = loader.batch_sampler
+            assert isinstance(shared, BatchSamplerShard)
+            shared.num_processes, shared.process_index, shared.even_batches = 1, 0, False
+        return cast(DataLoader[Any], loader)
 
     def scale(self, loss: torch.Tensor, part: Part) -> torch.Tensor:
         """The part's contribution to the loss of the update."""
@@ -108,18 +132,20 @@ class PackedTraining(_Trainer):
         metrics: dict[str, float] = defaultdict(float)
         parts = self._cut(inputs["rows"].tolist())
         sharded = self.is_fsdp_enabled
-        if sharded:  # workers gather each other's shards in every part
-            parts = in_parts(parts, max(from_all(len(parts))))
+        # Workers gather each other's shards in every part.
+        parts = in_parts(parts, max(1, *from_all(len(parts))) if sharded else 1)
+        share = world_size() / int(inputs["pairs"])
         *earlier, last = parts
         for rows, is_last in [*((rows, False) for rows in earlier), (last, True)]:
+            through = rows or [0]
             batch = lay_out(
-                [self.pairs[row] for row in rows],
+                [self.pairs[row] for row in through],
                 self.args.device,
                 self.packed,
                 self.resources.attention,
                 self.plain_model.config.get_text_config().pad_token_id,
             )
-            part = Part(rows, batch, len(rows) / len(inputs["rows"]))
+            part = Part(through, batch, len(rows) * share)
             log, self._metrics["train"] = self._metrics["train"], defaultdict(list)
             # Workers add up their gradients after the last part alone. With shards they do so after
             # each part: until then, each would hold the gradients of the whole model.
@@ -147,7 +173,7 @@ class PackedTraining(_Trainer):
         read = self.part_inputs(part)
         with _gathering_nothing(self.accelerator):
             loss = super().compute_loss(answer, read, num_items_in_batch=num_items_in_batch)
-        return self.scale(loss, part)
+        return self.scale(loss, part) if part.weight else 0 * loss
 
     def _cut(self, rows: list[int]) -> list[list[int]]:
         pairs = [self.pairs[row] for row in rows]
@@ -155,7 +181,7 @@ class PackedTraining(_Trainer):
         return [[rows[number] for number in part] for part in parts]
 
     def _log_metrics(self, metrics: dict[str, float]) -> None:
-        """Log the metrics of an update: their mean over the workers, whose shares are equal."""
+        """Log the metrics of an update: their mean over the workers, whose parts have weights."""
         values = torch.tensor(list(metrics.values()), device=self.args.device)
         if world_size() > 1:
             torch.distributed.all_reduce(values)
@@ -177,14 +203,14 @@ class PackedTraining(_Trainer):
 
 
 def in_parts(parts: list[list[int]], count: int) -> list[list[int]]:
-    """The same rows in at least ``count`` parts, as far as there are rows: the largest are
-    halved."""
+    """The same rows in at least ``count`` parts: the largest are halved, and where there are too
+    few rows, there are parts without any."""
     parts = list(parts)
-    while len(parts) < count and max(map(len, parts)) > 1:
+    while len(parts) < count and any(len(part) > 1 for part in parts):
         largest = max(range(len(parts)), key=lambda number: len(parts[number]))
         part = parts[largest]
         parts[largest : largest + 1] = [part[: len(part) // 2], part[len(part) // 2 :]]
-    return parts
+    return parts + [[]] * (count - len(parts))
 
 
 @contextmanager

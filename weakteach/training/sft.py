@@ -37,8 +37,9 @@ class PackedSftTrainer(PackedLanguageModel, SFTTrainer):
         batch = super().collate(examples)
         pairs = [self.pairs[row] for row in batch["rows"].tolist()]
         ids = [[*([IGNORED] if p.prompt else []), *p.response_1] for p in pairs]
-        longest = max(map(len, ids))
-        labels = torch.tensor([row + [IGNORED] * (longest - len(row)) for row in ids])
+        longest = max(map(len, ids), default=0)
+        padded = [row + [IGNORED] * (longest - len(row)) for row in ids]
+        labels = torch.tensor(padded, dtype=torch.long)
         return {**batch, "labels": labels}
 
     def part_inputs(self, part: Part) -> dict[str, torch.Tensor]:

@@ -67,6 +67,7 @@ def weighted_dpo_trainer(
     tokens = pair_tokens(tokenizer, prompts, chosen, rejected, messages)
     _refuse_longer(tokens, args.max_length)
     resources = resources or Resources()
+    model.eval()  # a trainer leaves it with dropout
     ours = copy(args)
     ours.precompute_ref_log_probs, ours.remove_unused_columns, ours.max_length = True, False, None
     reference = pair_logprobs(model, tokens, resources.batch_tokens, resources.attention)
