@@ -130,8 +130,11 @@ class FileSurvey:
             self.repeated += all(isinstance(t, str) and t.startswith(prompt) for t in texts)
 
     def layout(self) -> "Layout":
-        """How the rows of the file are read. Raises DataError if no form fits the columns, or if it
-        cannot be told what the choices mean."""
+        """How the rows of the file are read, if it is all of its source. Raises DataError."""
+        return layouts([self])[0]
+
+    def forms(self) -> list[Form]:
+        """The forms that the file holds, the best first. Raises DataError if there is none."""
         for target, source in self.wishes.columns:
             if fold(target) not in self.filled | set(self.columns) or (
                 fold(source) not in self.columns and fold(source).split(".")[0] not in self.columns
@@ -145,28 +148,45 @@ class FileSurvey:
         forms = find_forms(available)
         if not forms:
             raise no_form(self.columns.values(), self.where)
-        codings = {}
-        used = [f for f in forms if {f.first, f.second} & self.filled] or forms[:1]
-        for form in used:
-            path = self._choice_path(form)
-            values = self.values.get(path, set()) - TIES
-            if path and values:
-                codings[form] = find_coding(
-                    values, form, path, self.where, self.wishes.choice_values
-                )
-        return Layout(
-            self.where,
-            self.wishes,
-            tuple(used),
-            tuple(next((p for p in f.prompt if p in self.filled), "") for f in used),
-            codings,
-            dict(self.columns),
-            self.prompted > 0 and self.repeated == self.prompted,
-            any(p in self.columns for p in ("prompt", "question", "instruction")),
-        )
+        return [f for f in forms if {f.first, f.second} & self.filled] or forms[:1]
 
-    def _choice_path(self, form: Form) -> str:
+    def choice_path(self, form: Form) -> str:
+        """The column of the form's choices, or nothing if no row has one."""
         return next((path for path in form.choice if path in self.filled), "")
+
+
+def layouts(surveys: Sequence[FileSurvey]) -> list["Layout"]:
+    """How the rows of the files of one source are read. Files that have the choices of a form in
+    the same column write them in the same way, so the values of all of them are judged together.
+
+    Raises DataError if no form fits the columns of a file, or if it cannot be told what the choices
+    mean.
+    """
+    found = [(seen, seen.forms()) for seen in surveys]
+    sharing: dict[tuple[Form, str], list[FileSurvey]] = {}
+    for seen, forms in found:
+        for form in forms:
+            if path := seen.choice_path(form):
+                sharing.setdefault((form, path), []).append(seen)
+    codings = {}
+    for (form, path), files in sharing.items():
+        if values := set().union(*(seen.values.get(path, ()) for seen in files)) - TIES:
+            more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+            wanted = files[0].wishes.choice_values
+            codings[form, path] = find_coding(values, form, path, files[0].where + more, wanted)
+    return [
+        Layout(
+            seen.where,
+            seen.wishes,
+            tuple(forms),
+            tuple(next((p for p in f.prompt if p in seen.filled), "") for f in forms),
+            {f: codings[f, p] for f in forms if (f, p := seen.choice_path(f)) in codings},
+            dict(seen.columns),
+            seen.prompted > 0 and seen.repeated == seen.prompted,
+            any(p in seen.columns for p in ("prompt", "question", "instruction")),
+        )
+        for seen, forms in found
+    ]
 
 
 @dataclass(frozen=True)

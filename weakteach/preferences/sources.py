@@ -17,9 +17,9 @@ from weakteach.preferences import hub
 from weakteach.preferences.files import file_hash, file_kind, folder_hash, printable
 from weakteach.preferences.forms import find_forms
 from weakteach.preferences.pair import Comparison, DataError, canonical_pair
-from weakteach.preferences.readers import Read, read_file
-from weakteach.preferences.reading import Overview, Recognized, file_rows, overview, survey
-from weakteach.preferences.rows import AS_FOUND, Row, Wishes
+from weakteach.preferences.readers import Note, Read, read_file
+from weakteach.preferences.reading import Overview, Recognized, overview, source_rows, survey
+from weakteach.preferences.rows import AS_FOUND, FileSurvey, Row, Wishes
 from weakteach.worlds.domain import Domain
 from weakteach.worlds.domains import WORLD
 from weakteach.worlds.noise import Noise
@@ -104,6 +104,18 @@ class FileSource:
         Raises DataError when the file is absent on this host, has changed since its hash was
         taken, is damaged, or has columns or choices whose meaning cannot be told.
         """
+        return FilesSource((self,)).read()
+
+    def overview(self) -> Overview:
+        """What the file holds and how it is read. Raises DataError."""
+        return overview(self.name, self.recognized(), self.read())
+
+    def recognized(self) -> tuple[Recognized, ...]:
+        """How the file is read. Raises DataError when it is empty or cannot be read."""
+        return FilesSource((self,)).recognized()
+
+    def check_content(self) -> None:
+        """Raise DataError unless the file is on this host and as it was when it was named."""
         if not Path(self.path).is_file():
             raise DataError(
                 f"{printable(self.path)}: no such file on this host. Put it where every host "
@@ -114,24 +126,21 @@ class FileSource:
                 f"{printable(self.path)} has changed since the source was made. "
                 "Make the source again to use the new content."
             )
-        yield from file_rows(self._records, self.name, self.wishes)
 
-    def overview(self) -> Overview:
-        """What the file holds and how it is read. Raises DataError."""
-        return overview(self.name, self.recognized(), self.read())
+    def survey(self) -> tuple[FileSurvey, list[Note]]:
+        """What all rows of the file show together. Raises DataError when it cannot be read."""
+        return survey(self.records(), self.name, self.wishes)
 
-    def recognized(self) -> tuple[Recognized, ...]:
-        """How the file is read. Raises DataError when it is empty or cannot be read."""
-        seen, notes = survey(self._records(), self.name, self.wishes)
-        if not seen.rows + seen.refused and not (seen.columns and not self._fits(seen.columns)):
+    def filled_survey(self) -> tuple[FileSurvey, list[Note]]:
+        """The same. Raises DataError when the file is empty, too."""
+        seen, notes = self.survey()
+        # A header without rows that fits no form is refused for that.
+        unfit = seen.columns and not find_forms(set(seen.columns))
+        if not seen.rows + seen.refused and not unfit:
             raise DataError(f"{printable(self.path)} is empty: it holds no rows.")
-        return (Recognized.of(seen.layout(), notes),) if seen.rows or seen.columns else ()
+        return seen, notes
 
-    @staticmethod
-    def _fits(columns: dict[str, str]) -> bool:
-        return bool(find_forms(set(columns)))
-
-    def _records(self) -> Iterator[Read]:
+    def records(self) -> Iterator[Read]:
         return read_file(Path(self.path), self.name, self.file_format)
 
 
@@ -141,21 +150,26 @@ def file_source(path: str | Path, wishes: Wishes = AS_FOUND) -> FileSource:
     Raises DataError when the file is missing, a folder, of another kind, empty, unreadable, or
     has columns or choices whose meaning cannot be told.
     """
+    source = _named_file(path, wishes)
+    # A wrong header, a damaged file or an unclear choice shows now, and not hours later.
+    source.recognized()
+    return source
+
+
+def _named_file(path: str | Path, wishes: Wishes) -> FileSource:
     file = Path(path).expanduser().absolute()
     where = printable(str(file))
     if file.is_dir():
         raise DataError(f"{where} is a folder. Give one file, or use data_source for the folder.")
     if not file.is_file():
         raise DataError(f"{where}: no such file.")
-    source = FileSource(file_hash(file), file_kind(file, where), str(file), wishes)
-    # A wrong header, a damaged file or an unclear choice shows now, and not hours later.
-    source.recognized()
-    return source
+    return FileSource(file_hash(file), file_kind(file, where), str(file), wishes)
 
 
 @dataclass(frozen=True)
 class FilesSource:
-    """The rows of several files, one after the other."""
+    """The rows of several files, one after the other; made by ``files_source``. What the values of
+    a choice column mean is judged by all files that have it."""
 
     files: tuple[FileSource, ...]
 
@@ -164,15 +178,25 @@ class FilesSource:
         return f"{self.files[0].name} and {len(self.files) - 1} more"
 
     def read(self) -> Iterator[Row]:
+        """The rows of each file, as FileSource gives them. Raises DataError."""
         for file in self.files:
-            yield from file.read()
+            file.check_content()
+        yield from source_rows([(file.survey()[0], file.records) for file in self.files])
 
     def overview(self) -> Overview:
         """What the files hold together. Raises DataError."""
         return overview(self.name, self.recognized(), self.read())
 
     def recognized(self) -> tuple[Recognized, ...]:
-        return tuple(one for file in self.files for one in file.recognized())
+        """How each file is read. Raises DataError when one is empty or cannot be read."""
+        return Recognized.each([file.filled_survey() for file in self.files])
+
+
+def files_source(paths: Sequence[str | Path], wishes: Wishes = AS_FOUND) -> FilesSource:
+    """The source of several files. Raises DataError as ``file_source`` does."""
+    source = FilesSource(tuple(_named_file(path, wishes) for path in paths))
+    source.recognized()
+    return source
 
 
 @dataclass(frozen=True)
@@ -201,7 +225,8 @@ class HubSource:
         since its hash was taken, or when no accepted form fits the columns.
         """
         folder = self._folder()
-        yield from file_rows(lambda: self._records(folder), self.name, self.wishes)
+        seen, _ = survey(self._records(folder), self.name, self.wishes)
+        yield from source_rows([(seen, lambda: self._records(folder))])
 
     def overview(self) -> Overview:
         """What the split holds and how it is read. Raises DataError."""
@@ -283,7 +308,7 @@ def data_source(
     if not paths:
         raise DataError("no data are named: give a file, a folder or an id of the hub")
     if len(paths) > 1:
-        return FilesSource(tuple(file_source(path, wishes) for path in paths))
+        return files_source(paths, wishes)
     (name,) = paths
     path = Path(name).expanduser()
     if path.is_file() or re.search(r"\.(jsonl?|ndjson|csv|tsv|parquet)(\.\w+)?\Z", name):

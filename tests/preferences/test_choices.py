@@ -1,0 +1,53 @@
+"""Which of a file's columns holds the choices, and what its values mean."""
+
+import pytest
+from written import write_jsonl
+
+from weakteach.preferences.pair import Comparison, DataError
+from weakteach.preferences.sources import data_source
+
+
+def rows_of(**columns):
+    """Rows of two responses with these columns, each given by its values."""
+    return [
+        {"prompt": f"How {n}?", "response_1": "a", "response_2": "b"}
+        | dict(zip(columns, values, strict=True))
+        for n, values in enumerate(zip(*columns.values(), strict=True))
+    ]
+
+
+def choices(source):
+    """The choices of a source's rows; the reason of a row in quarantine."""
+    return [row.preferred if isinstance(row, Comparison) else row.reason for row in source.read()]
+
+
+SHARDS = {
+    "one value in a shard": (("choice", [0, 1, 1]), ("choice", [1, 1]), [1, 2, 2, 2, 2]),
+    "the other value in a shard": (("choice", [0, 1, 1]), ("choice", [0, 0]), [1, 2, 2, 1, 1]),
+    "no value in a shard": (("choice", [0, 1]), ("choice", [None]), [1, 2, None]),
+    "one value in each": (("choice", [2, 2]), ("choice", [1, 1]), [2, 2, 1, 1]),
+    "signed": (("preference", [-2, 1, 3, -1]), ("preference", [1, 2]), [1, 2, 2, 1, 2, 2]),
+    "columns of two names": (("choice", [0, 1]), ("winner", ["a", "a"]), [1, 2, 1, 1]),
+}
+
+
+@pytest.mark.parametrize("case", SHARDS)
+def test_what_values_mean_is_judged_by_all_files_of_a_source(case, tmp_path):
+    *shards, expected = SHARDS[case]
+    for number, (column, values) in enumerate(shards):
+        write_jsonl(tmp_path / f"sh-{number}.jsonl", rows_of(**{column: values}))
+    source = data_source(str(tmp_path / "sh-*.jsonl"))
+    assert choices(source) == expected
+    told = {file.choices for file in source.overview().files}
+    assert len(told - {"none"}) == len({column for column, _ in shards})
+    turned = data_source([str(tmp_path / f"sh-{number}.jsonl") for number in (1, 0)])
+    first = len(shards[0][1])
+    assert choices(turned) == expected[first:] + expected[:first]
+
+
+def test_files_whose_choices_are_written_in_two_ways_are_refused(tmp_path):
+    for number, values in enumerate(([0, 1], [1, 2])):
+        write_jsonl(tmp_path / f"sh-{number}.jsonl", rows_of(choice=values))
+        assert choices(data_source(str(tmp_path / f"sh-{number}.jsonl"))) == [1, 2]
+    with pytest.raises(DataError, match=r"sh-0\.jsonl and 1 more: it cannot be told.*'choice'"):
+        data_source(str(tmp_path / "sh-*.jsonl"))
