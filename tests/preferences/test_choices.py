@@ -6,12 +6,15 @@ from written import write_jsonl
 from weakteach.preferences.pair import Comparison, DataError
 from weakteach.preferences.sources import data_source
 
+# Stands for a value whose row has no such column.
+ABSENT = object()
+
 
 def rows_of(**columns):
     """Rows of two responses with these columns, each given by its values."""
     return [
         {"prompt": f"How {n}?", "response_1": "a", "response_2": "b"}
-        | dict(zip(columns, values, strict=True))
+        | {name: one for name, one in zip(columns, values, strict=True) if one is not ABSENT}
         for n, values in enumerate(zip(*columns.values(), strict=True))
     ]
 
@@ -51,3 +54,43 @@ def test_files_whose_choices_are_written_in_two_ways_are_refused(tmp_path):
         assert choices(data_source(str(tmp_path / f"sh-{number}.jsonl"))) == [1, 2]
     with pytest.raises(DataError, match=r"sh-0\.jsonl and 1 more: it cannot be told.*'choice'"):
         data_source(str(tmp_path / "sh-*.jsonl"))
+
+
+# Values of the columns preference and label, file by file, and the choices that they are.
+BESIDE = {
+    "null": ([([1, 2, None, None], [0, 0, 1, 2])], [1, 2, None, None]),
+    "absent": ([([1, 2, ABSENT, ABSENT], [0, 0, 1, 2])], [1, 2, None, None]),
+    "a tie": ([([1, 2, "tie", ""], [0, 0, 1, 2])], [1, 2, "tie", None]),
+    "null in one file": ([([1, 2], [0, 1]), ([None, None], [1, 2])], [1, 2, None, None]),
+    "alone": ([([ABSENT, ABSENT], [1, 2])], [1, 2]),
+}
+
+
+def write_beside(folder, files):
+    for number, (preference, label) in enumerate(files):
+        rows = rows_of(preference=preference, label=label)
+        write_jsonl(folder / f"sh-{number}.jsonl", rows)
+    return data_source(str(folder / "sh-*.jsonl"))
+
+
+@pytest.mark.parametrize("case", BESIDE)
+def test_one_column_holds_the_choices_of_all_rows(case, tmp_path):
+    files, expected = BESIDE[case]
+    source = write_beside(tmp_path, files)
+    assert choices(source) == expected
+    unused = () if case == "alone" else ("label",)
+    assert {file.unused for file in source.overview().files} == {unused}
+
+
+@pytest.mark.parametrize(
+    ("files", "where"),
+    [
+        ([([None, None], [1, 2])], "sh-0"),
+        ([([1, 2], [0, 1]), ([ABSENT, ABSENT], [1, 2])], "sh-1"),
+    ],
+    ids=["an earlier column is empty", "another file has its choices beside it"],
+)
+def test_a_column_that_may_hold_no_choices_is_refused(files, where, tmp_path):
+    told = rf"{where}\.jsonl: .* 'label' or in 'preference'.* --columns choice=NAME"
+    with pytest.raises(DataError, match=told):
+        write_beside(tmp_path, files)

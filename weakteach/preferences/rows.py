@@ -150,53 +150,85 @@ class FileSurvey:
             raise no_form(self.columns.values(), self.where)
         return [f for f in forms if {f.first, f.second} & self.filled] or forms[:1]
 
-    def choice_path(self, form: Form) -> str:
-        """The column of the form's choices, or nothing if no row has one."""
-        return next((path for path in form.choice if path in self.filled), "")
+    def choice_columns(self, form: Form) -> list[str]:
+        """The columns that can hold the form's choices, the likeliest first."""
+        return [path for path in form.choice if path in self.filled | set(self.columns)]
 
 
 def layouts(surveys: Sequence[FileSurvey]) -> list["Layout"]:
     """How the rows of the files of one source are read. Files that have the choices of a form in
     the same column write them in the same way, so the values of all of them are judged together.
 
-    Raises DataError if no form fits the columns of a file, or if it cannot be told what the choices
-    mean.
+    Raises DataError if no form fits the columns of a file, or if it cannot be told which column
+    holds the choices, or what they mean.
     """
     found = [(seen, seen.forms()) for seen in surveys]
-    sharing: dict[tuple[Form, str], list[FileSurvey]] = {}
-    for seen, forms in found:
-        for form in forms:
-            if path := seen.choice_path(form):
-                sharing.setdefault((form, path), []).append(seen)
-    codings = {}
-    for (form, path), files in sharing.items():
-        if values := set().union(*(seen.values.get(path, ()) for seen in files)) - TIES:
-            more = f" and {len(files) - 1} more" if len(files) > 1 else ""
-            wanted = files[0].wishes.choice_values
-            codings[form, path] = find_coding(values, form, path, files[0].where + more, wanted)
+    paths: list[dict[Form, str]] = [{} for _ in found]
+    codings: dict[tuple[Form, str], Coding] = {}
+    for form in dict.fromkeys(form for _, forms in found for form in forms):
+        holding = [(seen, at) for at, (seen, forms) in enumerate(found) if form in forms]
+        read = _choice_paths([seen for seen, _ in holding], form)
+        sharing: dict[str, list[FileSurvey]] = {}
+        for (seen, at), path in zip(holding, read, strict=True):
+            paths[at][form] = path
+            sharing.setdefault(path, []).append(seen)
+        for path, files in sharing.items():
+            if values := set().union(*(seen.values.get(path, ()) for seen in files)) - TIES:
+                more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+                wanted = files[0].wishes.choice_values
+                codings[form, path] = find_coding(values, form, path, files[0].where + more, wanted)
     return [
         Layout(
             seen.where,
             seen.wishes,
             tuple(forms),
             tuple(next((p for p in f.prompt if p in seen.filled), "") for f in forms),
-            {f: codings[f, p] for f in forms if (f, p := seen.choice_path(f)) in codings},
+            tuple(path[f] for f in forms),
+            {f: codings[f, path[f]] for f in forms if (f, path[f]) in codings},
             dict(seen.columns),
             seen.prompted > 0 and seen.repeated == seen.prompted,
             any(p in seen.columns for p in ("prompt", "question", "instruction")),
         )
-        for seen, forms in found
+        for (seen, forms), path in zip(found, paths, strict=True)
     ]
+
+
+def _choice_paths(surveys: Sequence[FileSurvey], form: Form) -> list[str]:
+    """For each of the files of a source that have the form, the column of its choices: the first
+    that holds any in one of the files; nothing if there is none.
+
+    Raises DataError if an earlier column is empty in all files, or if another file has choices in
+    that column, but in an earlier one, too: the column may then be about something else.
+    """
+    held = {path for seen in surveys for path in form.choice if seen.values.get(path)}
+    columns = [seen.choice_columns(form) for seen in surveys]
+    read = [next((path for path in found if path in held), "") for found in columns]
+    beside = {
+        path: one
+        for seen, one, found in zip(surveys, read, columns, strict=True)
+        for path in found
+        if path != one and seen.values.get(path)
+    }
+    for seen, path, found in zip(surveys, read, columns, strict=True):
+        if other := beside.get(path) or (path and found[0] != path and found[0]):
+            raise DataError(
+                f"{seen.where}: it cannot be told whether its choices are in "
+                f"{seen.columns.get(path, path)!a} or in {seen.columns.get(other, other)!a}, which "
+                "holds none there. Say it with --columns, such as --columns choice=NAME."
+            )
+    return read
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How every row of one file is read: its forms, their prompts, the coding of its choices."""
+    """How every row of one file is read: its forms, and of each the columns of prompt and choice,
+    or nothing, and the coding of its choices."""
 
     where: str
     wishes: Wishes
     forms: tuple[Form, ...]
     prompts: tuple[str, ...]
+    choices: tuple[str, ...]
     codings: Mapping[Form, Coding]
     columns: Mapping[str, str]
     repeats_prompt: bool
@@ -206,9 +238,8 @@ class Layout:
     def used(self) -> set[str]:
         """The folded names of the columns that are read."""
         paths = {"tools", *SYSTEMS, *IDS[:1]}
-        for form, prompt in zip(self.forms, self.prompts, strict=True):
-            paths |= {form.first, form.second, prompt, *form.one_hot}
-            paths |= {path for path in form.choice if form in self.codings}
+        for form, prompt, choice in zip(self.forms, self.prompts, self.choices, strict=True):
+            paths |= {form.first, form.second, prompt, choice, *form.one_hot}
             paths |= set(PROMPT_ENDS) if prompt else set()
         sources = {fold(source) for _, source in self.wishes.columns}
         return {path.split(".")[0] for path in paths | sources}
@@ -233,7 +264,7 @@ class Layout:
             prompt, system = self._prompt(row, at), _system(row)
             name = next((str(row[n]) for n in IDS if isinstance(row.get(n), str | int)), None)
             found = list(responses(row, form))
-            choice = self._choice(row, form)
+            choice = self._choice(row, at)
             for number, (first, second) in enumerate(found, 1):
                 where = place if len(found) == 1 else f"{place}#{number}"
                 try:
@@ -264,7 +295,7 @@ class Layout:
         decided = (
             at for at in fitting
             if self.forms[at].decides or self.forms[at].one_hot
-            or any(folded_choice(value_at(row, path)) for path in self.forms[at].choice)
+            or self._written_choice(row, at) is not None
         )  # fmt: skip
         return next(decided, fitting[0])
 
@@ -283,7 +314,12 @@ class Layout:
                     prompt = f"{prompt}\n\n{more}"
         return prompt
 
-    def _choice(self, row: Mapping[str, Any], form: Form) -> int | None:
+    def _written_choice(self, row: Mapping[str, Any], at: int) -> str | None:
+        path = self.choices[at]
+        return folded_choice(value_at(row, path)) if path else None
+
+    def _choice(self, row: Mapping[str, Any], at: int) -> int | None:
+        form, path = self.forms[at], self.choices[at]
         if form.decides:
             return 1
         if form.one_hot:
@@ -293,10 +329,9 @@ class Layout:
             if won[2]:
                 refuse("tie", "both responses were found equal")
             return 1 if won[0] else 2
-        path = next((p for p in form.choice if folded_choice(value_at(row, p)) is not None), None)
-        if path is None:
+        value = self._written_choice(row, at)
+        if value is None:
             return None
-        value = folded_choice(value_at(row, path)) or ""
         coding = self.codings.get(form)
         choice = coding.choice(value) if coding else None
         if choice == 0:
