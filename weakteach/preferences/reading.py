@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from weakteach.preferences.pair import Comparison, Quarantined, canonical_pair, refusal
 from weakteach.preferences.readers import Header, Note, Read
-from weakteach.preferences.rows import FileSurvey, Layout, Row, Wishes, layouts
+from weakteach.preferences.rows import Layout, Row, Wishes
+from weakteach.preferences.surveys import FileSurvey, layouts
 
 # A share of quarantined rows above which a user should look before he goes on.
 MANY_QUARANTINED = 0.05

@@ -19,7 +19,8 @@ from weakteach.preferences.forms import find_forms
 from weakteach.preferences.pair import Comparison, DataError, canonical_pair
 from weakteach.preferences.readers import Note, Read, read_file
 from weakteach.preferences.reading import Overview, Recognized, overview, source_rows, survey
-from weakteach.preferences.rows import AS_FOUND, FileSurvey, Row, Wishes
+from weakteach.preferences.rows import AS_FOUND, Row, Wishes
+from weakteach.preferences.surveys import FileSurvey
 from weakteach.worlds.domain import Domain
 from weakteach.worlds.domains import WORLD
 from weakteach.worlds.noise import Noise
