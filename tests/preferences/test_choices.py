@@ -94,3 +94,22 @@ def test_a_column_that_may_hold_no_choices_is_refused(files, where, tmp_path):
     told = rf"{where}\.jsonl: .* 'label' or in 'preference'.* --columns choice=NAME"
     with pytest.raises(DataError, match=told):
         write_beside(tmp_path, files)
+
+
+SIGNED = {
+    "two": ([-1, 1, 1], [1, 2, 2]),
+    "two and ties": ([-1, 0, 1], [1, "tie", 2]),
+    "as texts": (["-1", "+1", "0.0"], [1, 2, "tie"]),
+    "shares": ([-0.5, 1.0, 0.25], [1, 2, 2]),
+    "negative ones alone": ([-1, -1, 0], [1, 1, "tie"]),
+    "with a word": ([-2, 1, "?"], [1, 2, "bad choice"]),
+    "a number beside letters": (["A", "B", -1], [1, 2, "bad choice"]),
+    "not negative": ([0, 1, 1], [1, 2, 2]),
+}
+
+
+@pytest.mark.parametrize("case", SIGNED)
+def test_numbers_of_which_any_is_negative_are_signed(case, tmp_path):
+    values, expected = SIGNED[case]
+    source = data_source(str(write_jsonl(tmp_path / "f.jsonl", rows_of(preference=values))))
+    assert choices(source) == expected

@@ -241,8 +241,9 @@ def find_coding(
 ) -> Coding:
     """How the choices of a file are written, from all values that its column holds.
 
-    ``choice_values`` decide, if given, then the form's own coding, then signed numbers. Else the
-    coding is the known pair of values of which both occur or, if there is none, the pair of which
+    ``choice_values`` decide, if given, then the form's own coding. Numbers of which any is negative
+    are signed, unless known words stand beside them: a -1 among these is no choice. Else the coding
+    is the known pair of values of which both occur or, if there is none, the pair of which
     one occurs and names its response: by word or letter, or by the number of the response's
     column. Raises DataError if no pair or several remain.
     """
@@ -251,14 +252,15 @@ def find_coding(
         return Coding(first, second)
     if form.coding is not None:
         return Coding(*form.coding)
-    numbers = {float(v) for v in values if re.fullmatch(r"-?\d+(\.\d+)?", v)}
-    if column in SIGNED or (min(numbers, default=0) < 0 and max(map(abs, numbers)) > 1):
-        return Coding("below 0", "above 0", signed=True)
     ends = tuple(re.split(r"[_.]|(?<=\D)(?=\d)", path)[-1] for path in (form.first, form.second))
     named = [(form.first, form.second), (ends[0], ends[1]), ("a", "b"), ("model_a", "model_b"),
              ("left", "right"), ("first", "second"), ("chosen_first", "chosen_second"),
              ("response_1", "response_2"), ("response_a", "response_b")]  # fmt: skip
     pairs = dict.fromkeys([*named, ("1", "2"), ("0", "1")])
+    numbers = {v for v in values if re.fullmatch(r"-?\d+(\.\d+)?", v)}
+    words = {word for pair in pairs for word in pair} & values - numbers
+    if column in SIGNED or (min(map(float, numbers), default=0) < 0 and not words):
+        return Coding("below 0", "above 0", signed=True)
     both = [pair for pair in pairs if set(pair) <= values]
     one = [pair for pair in dict.fromkeys(named) if set(pair) & values and "0" not in values]
     if len(fitting := both or one) == 1:
