@@ -82,6 +82,14 @@ def test_one_column_holds_the_choices_of_all_rows(case, tmp_path):
     assert {file.unused for file in source.overview().files} == {unused}
 
 
+def test_a_choice_of_pku_is_not_read_from_a_column_of_another_form(tmp_path):
+    row = {"prompt": "How?", "response_0": "a", "response_1": "b"}
+    rows = [row | {"better_response_id": n, "label": m} for n, m in ((1, 0), (0, 1), (None, 1))]
+    source = data_source(str(write_jsonl(tmp_path / "f.jsonl", rows)))
+    assert choices(source) == [2, 1, None]
+    assert source.recognized()[0].unused == ("label",)
+
+
 @pytest.mark.parametrize(
     ("files", "where"),
     [

@@ -8,7 +8,7 @@ the usual ones, of its prompt and its choice. A name with dots leads into nested
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from weakteach.preferences.pair import DataError
@@ -21,6 +21,8 @@ PROMPTS = (
 PROMPT_ENDS = ("input", "context")
 SYSTEMS = ("system", "system_prompt", "system_message")
 IDS = ("id", "uid", "row_id", "sample_id", "example_id")
+# Columns that are read in every form.
+ALWAYS = ("tools", *PROMPT_ENDS, *SYSTEMS, *IDS)
 CHOICES = (
     "choice", "preference", "preferred", "winner", "label", "labels", "better", "better_response",
     "preference_strength", "overall_preference", "preference_label", "human_preference",
@@ -65,6 +67,29 @@ class Form:
         """Whether the form itself says which response is chosen: always the first."""
         return not self.choice and not self.one_hot
 
+    @property
+    def paths(self) -> set[str]:
+        """All names that the form can read."""
+        own = {self.first, self.second, *self.prompt, *self.choice, *self.one_hot, *self.ratings}
+        return own | set(ALWAYS)
+
+    def wished(self, columns: Mapping[str, str]) -> "Form":
+        """The form as it reads a user's ``columns``, given by the known names that they stand for:
+        in place of its own prompts, choices and ratings.
+
+        Its coding is that of its own column, and stays if the user names that.
+        """
+        prompts = tuple(n for n in columns if n in {*self.prompt, *PROMPTS} - set(PROMPT_ENDS))
+        ratings = tuple(name for name in columns if name in self.ratings)
+        found = replace(self, prompt=prompts or self.prompt, ratings=ratings or self.ratings)
+        choices = () if self.decides else tuple(n for n in columns if n in CHOICE_PATHS)
+        if not choices:
+            return found
+        # The name choice is that of choices of any coding.
+        named = {*choices} - {"choice"} | {columns[name] for name in choices}
+        coding = self.coding if named & set(self.choice) else None
+        return replace(found, choice=choices, coding=coding, one_hot=())
+
 
 NUMBERED = ("response", "answer", "output", "completion", "reply", "candidate", "summary", "text")
 FORMS = (
@@ -91,6 +116,7 @@ FORMS = (
            choice=CHOICES)
       for ends in (("_1", "_2"), ("1", "2"), ("_a", "_b"), ("_0", "_1")) for stem in NUMBERED),
 )  # fmt: skip
+CHOICE_PATHS = {p for f in FORMS for p in f.choice} | set(CHOICES)
 
 # Forms with one response a row, which hold no pairs: their columns, and what their rows are.
 UNPAIRED = (
@@ -108,6 +134,23 @@ def fold(name: Any) -> str:
     """A column's name in lower case, without surrounding blanks, and with an underscore for inner
     blanks and hyphens."""
     return re.sub(r"[\s-]+", "_", str(name).strip().casefold())
+
+
+def fold_path(path: str) -> str:
+    """A dotted name with its column folded; names within values are read as they are written."""
+    column, dot, within = path.partition(".")
+    return f"{fold(column)}{dot}{within}"
+
+
+def leads(row: Mapping[str, Any], path: str) -> bool:
+    """Whether a dotted name leads to a value, which may be empty."""
+    if path in row:
+        return True
+    outer, dot, last = path.rpartition(".")
+    value = value_at(row, outer) if dot else None
+    if isinstance(value, list):
+        return last.isdigit() and int(last) < len(value)
+    return isinstance(value, Mapping) and last in value
 
 
 def value_at(row: Mapping[str, Any], path: str) -> Any:
@@ -132,15 +175,17 @@ def names(columns: Iterable[Any]) -> str:
     return (", ".join(quoted[:12]) or "none") + more
 
 
-def find_forms(paths: set[str]) -> list[Form]:
+def find_forms(paths: set[str], renamed: Iterable[str] = ()) -> list[Form]:
     """The forms that columns (and nested values) of those names can hold, the best first.
 
-    Forms that tell the choice come before those whose column of choices is absent.
+    Forms that tell the choice come before those whose column of choices is absent. ``renamed`` are
+    columns that stand for others of ``paths``; they show the form of choices, too.
     """
+    choices = paths.union(renamed)
     found = [f for f in FORMS if {f.first, f.second} <= paths]
     found = [f for f in found if not f.one_hot or set(f.one_hot) <= paths]
     found = [f for f in found if not f.ratings or paths & set(f.ratings)]
-    return sorted(found, key=lambda f: not (f.decides or f.one_hot or paths & set(f.choice)))
+    return sorted(found, key=lambda f: not (f.decides or f.one_hot or choices & set(f.choice)))
 
 
 def no_form(columns: Iterable[str], where: str) -> DataError:

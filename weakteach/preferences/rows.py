@@ -1,6 +1,6 @@
 """Turn the rows of a file into comparisons, by the form that the file as a whole has."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from weakteach.preferences.forms import (
     Coding,
     Form,
     fold,
+    fold_path,
     folded_choice,
     names,
     value_at,
@@ -50,6 +51,9 @@ class Wishes:
     choice_values: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
+        known = [fold(name) for name, _ in self.columns]
+        if twice := [name for name in known if known.count(name) > 1]:
+            raise DataError(f"--columns names two columns for {twice[0]}; name one")
         if self.choice_values and len({folded_choice(v) for v in self.choice_values}) < 2:
             raise DataError("--choice-values takes two different values, such as A,B")
 
@@ -63,6 +67,26 @@ class Wishes:
             raise DataError("--choice-values takes two different values, such as A,B")
         first_second = (choice_values[0], choice_values[1]) if choice_values else None
         return cls(tuple((name, column) for name, column in pairs), first_second)
+
+    def paths(self, columns: Container[str]) -> dict[str, str]:
+        """The known names, folded, and the path of the column that stands for each in a row with
+        these folded columns. A column may have a dot in its own name."""
+        return {
+            fold(known): fold(own) if fold(own) in columns else fold_path(own)
+            for known, own in self.columns
+        }
+
+    def first(self, names: Sequence[str]) -> list[str]:
+        """Names that do the same, those that the user wishes before the others. What follows a
+        prompt stays behind it."""
+        wished = {fold(known) for known, _ in self.columns} - set(PROMPT_ENDS)
+        return sorted(names, key=lambda name: name not in wished)
+
+    def applied(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """A row, by folded names, with the user's columns under the known names."""
+        wished = self.paths(row)
+        others = {name: value for name, value in row.items() if name not in wished.values()}
+        return {**others, **{known: value_at(row, path) for known, path in wished.items()}}
 
 
 # The wishes of a user who says nothing.
@@ -85,14 +109,21 @@ class Layout:
     has_prompt: bool
 
     @property
-    def used(self) -> set[str]:
-        """The folded names of the columns that are read."""
-        paths = {"tools", *SYSTEMS, *IDS[:1]}
+    def paths(self) -> set[str]:
+        """The known names of the columns that are read."""
+        wished = {fold(known) for known, _ in self.wishes.columns}
+        paths = {"tools", *SYSTEMS, *IDS[:1], *wished.intersection(IDS)}
         for form, prompt, choice in zip(self.forms, self.prompts, self.choices, strict=True):
-            paths |= {form.first, form.second, prompt, choice, *form.one_hot}
+            paths |= {form.first, form.second, prompt, choice, *form.one_hot, *form.ratings}
             paths |= set(PROMPT_ENDS) if prompt else set()
-        sources = {fold(source) for _, source in self.wishes.columns}
-        return {path.split(".")[0] for path in paths | sources}
+        return paths
+
+    @property
+    def used(self) -> set[str]:
+        """The folded names of the columns that are read, as the file has them."""
+        wished = self.wishes.paths(self.columns)
+        read = {wished.get(path, path) for path in self.paths}
+        return read | {path.split(".")[0] for path in read}
 
     @property
     def unused(self) -> list[str]:
@@ -108,11 +139,12 @@ class Layout:
         """The comparisons of one row, usually one. What is refused is yielded as Quarantined, so
         that no row raises an error."""
         try:
-            row = folded(raw, self.wishes)
+            row = self.wishes.applied(folded(raw))
             at = self._form_of(row)
             form = self.forms[at]
-            prompt, system = self._prompt(row, at), _system(row)
-            name = next((str(row[n]) for n in IDS if isinstance(row.get(n), str | int)), None)
+            prompt, system = self._prompt(row, at), self._system(row)
+            ids = self.wishes.first(IDS)
+            name = next((str(row[n]) for n in ids if isinstance(row.get(n), str | int)), None)
             found = list(responses(row, form))
             choice = self._choice(row, at)
             for number, (first, second) in enumerate(found, 1):
@@ -148,6 +180,10 @@ class Layout:
             or self._written_choice(row, at) is not None
         )  # fmt: skip
         return next(decided, fitting[0])
+
+    def _system(self, row: Mapping[str, Any]) -> str:
+        texts = (row.get(name) for name in self.wishes.first(SYSTEMS))
+        return next((text for text in texts if isinstance(text, str) and text.strip()), "")
 
     def _prompt(self, row: Mapping[str, Any], at: int) -> str | Messages | None:
         path, form = self.prompts[at], self.forms[at]
@@ -225,18 +261,9 @@ class Layout:
         return common_words(one, two)
 
 
-def folded(raw: Mapping[Any, Any], wishes: Wishes) -> dict[str, Any]:
-    """The row by folded column names, with the user's columns under the known names that they
-    stand for. Raises Refusal if two columns have the same folded name."""
+def folded(raw: Mapping[Any, Any]) -> dict[str, Any]:
+    """The row by folded column names. Raises Refusal if two columns have the same one."""
     row = {fold(name): value for name, value in raw.items()}
     if len(row) < len(raw):
         refuse("two columns of one name", names(raw))
-    taken = {fold(target): value_at(row, fold(source)) for target, source in wishes.columns}
-    for _, source in wishes.columns:
-        row.pop(fold(source), None)
-    return {**row, **taken}
-
-
-def _system(row: Mapping[str, Any]) -> str:
-    texts = (row.get(name) for name in SYSTEMS)
-    return next((text for text in texts if isinstance(text, str) and text.strip()), "")
+    return row
