@@ -16,8 +16,8 @@ from weakteach.preferences.pair import (
     canonical_pair,
     refusal,
 )
-from weakteach.preferences.rows import FileSurvey
 from weakteach.preferences.sources import file_source
+from weakteach.preferences.surveys import FileSurvey
 
 HH_FILE = Path(__file__).parents[3] / "shared/data/hh-rlhf/harmless-base.jsonl.gz"
 

@@ -8,7 +8,7 @@ the usual ones, of its prompt and its choice. A name with dots leads into nested
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from weakteach.preferences.pair import DataError
@@ -21,6 +21,8 @@ PROMPTS = (
 PROMPT_ENDS = ("input", "context")
 SYSTEMS = ("system", "system_prompt", "system_message")
 IDS = ("id", "uid", "row_id", "sample_id", "example_id")
+# Columns that are read in every form.
+ALWAYS = ("tools", *PROMPT_ENDS, *SYSTEMS, *IDS)
 CHOICES = (
     "choice", "preference", "preferred", "winner", "label", "labels", "better", "better_response",
     "preference_strength", "overall_preference", "preference_label", "human_preference",
@@ -67,6 +69,29 @@ class Form:
         """Whether the form itself says which response is chosen: always the first."""
         return not self.choice and not self.one_hot
 
+    @property
+    def paths(self) -> set[str]:
+        """All names that the form can read."""
+        own = {self.first, self.second, *self.prompt, *self.choice, *self.one_hot, *self.ratings}
+        return own | set(ALWAYS)
+
+    def wished(self, columns: Mapping[str, str]) -> "Form":
+        """The form as it reads a user's ``columns``, given by the known names that they stand for:
+        in place of its own prompts, choices and ratings.
+
+        Its coding is that of its own column, and stays if the user names that.
+        """
+        prompts = tuple(n for n in columns if n in {*self.prompt, *PROMPTS} - set(PROMPT_ENDS))
+        ratings = tuple(name for name in columns if name in self.ratings)
+        found = replace(self, prompt=prompts or self.prompt, ratings=ratings or self.ratings)
+        choices = () if self.decides else tuple(n for n in columns if n in CHOICE_PATHS)
+        if not choices:
+            return found
+        # The name choice is that of choices of any coding.
+        named = {*choices} - {"choice"} | {columns[name] for name in choices}
+        coding = self.coding if named & set(self.choice) else None
+        return replace(found, choice=choices, coding=coding, one_hot=())
+
 
 NUMBERED = ("response", "answer", "output", "completion", "reply", "candidate", "summary", "text")
 FORMS = (
@@ -94,6 +119,7 @@ FORMS = (
            choice=CHOICES)
       for ends in (("_1", "_2"), ("1", "2"), ("_a", "_b"), ("_0", "_1")) for stem in NUMBERED),
 )  # fmt: skip
+CHOICE_PATHS = {p for f in FORMS for p in f.choice} | set(CHOICES)
 
 # Forms with one response a row, which hold no pairs: their columns, and what their rows are.
 UNPAIRED = (
@@ -111,6 +137,23 @@ def fold(name: Any) -> str:
     """A column's name in lower case, without surrounding blanks, and with an underscore for inner
     blanks and hyphens."""
     return re.sub(r"[\s-]+", "_", str(name).strip().casefold())
+
+
+def fold_path(path: str) -> str:
+    """A dotted name with its column folded; names within values are read as they are written."""
+    column, dot, within = path.partition(".")
+    return f"{fold(column)}{dot}{within}"
+
+
+def leads(row: Mapping[str, Any], path: str) -> bool:
+    """Whether a dotted name leads to a value, which may be empty."""
+    if path in row:
+        return True
+    outer, dot, last = path.rpartition(".")
+    value = value_at(row, outer) if dot else None
+    if isinstance(value, list):
+        return last.isdigit() and int(last) < len(value)
+    return isinstance(value, Mapping) and last in value
 
 
 def value_at(row: Mapping[str, Any], path: str) -> Any:
@@ -135,15 +178,17 @@ def names(columns: Iterable[Any]) -> str:
     return (", ".join(quoted[:12]) or "none") + more
 
 
-def find_forms(paths: set[str]) -> list[Form]:
+def find_forms(paths: set[str], renamed: Iterable[str] = ()) -> list[Form]:
     """The forms that columns (and nested values) of those names can hold, the best first.
 
-    Forms that tell the choice come before those whose column of choices is absent.
+    Forms that tell the choice come before those whose column of choices is absent. ``renamed`` are
+    columns that stand for others of ``paths``; they show the form of choices, too.
     """
+    choices = paths.union(renamed)
     found = [f for f in FORMS if {f.first, f.second} <= paths]
     found = [f for f in found if not f.one_hot or set(f.one_hot) <= paths]
     found = [f for f in found if not f.ratings or paths & set(f.ratings)]
-    return sorted(found, key=lambda f: not (f.decides or f.one_hot or paths & set(f.choice)))
+    return sorted(found, key=lambda f: not (f.decides or f.one_hot or choices & set(f.choice)))
 
 
 def no_form(columns: Iterable[str], where: str) -> DataError:
@@ -244,8 +289,9 @@ def find_coding(
 ) -> Coding:
     """How the choices of a file are written, from all values that its column holds.
 
-    ``choice_values`` decide, if given, then the form's own coding, then signed numbers. Else the
-    coding is the known pair of values of which both occur or, if there is none, the pair of which
+    ``choice_values`` decide, if given, then the form's own coding. Numbers of which any is negative
+    are signed, unless known words stand beside them: a -1 among these is no choice. Else the coding
+    is the known pair of values of which both occur or, if there is none, the pair of which
     one occurs and names its response: by word or letter, or by the number of the response's
     column. Raises DataError if no pair or several remain.
     """
@@ -254,14 +300,15 @@ def find_coding(
         return Coding(first, second)
     if form.coding is not None:
         return Coding(*form.coding)
-    numbers = {float(v) for v in values if re.fullmatch(r"-?\d+(\.\d+)?", v)}
-    if column in SIGNED or (min(numbers, default=0) < 0 and max(map(abs, numbers)) > 1):
-        return Coding("below 0", "above 0", signed=True)
     ends = tuple(re.split(r"[_.]|(?<=\D)(?=\d)", path)[-1] for path in (form.first, form.second))
     named = [(form.first, form.second), (ends[0], ends[1]), ("a", "b"), ("model_a", "model_b"),
              ("left", "right"), ("first", "second"), ("chosen_first", "chosen_second"),
              ("response_1", "response_2"), ("response_a", "response_b")]  # fmt: skip
     pairs = dict.fromkeys([*named, ("1", "2"), ("0", "1")])
+    numbers = {v for v in values if re.fullmatch(r"-?\d+(\.\d+)?", v)}
+    words = {word for pair in pairs for word in pair} & values - numbers
+    if column in SIGNED or (min(map(float, numbers), default=0) < 0 and not words):
+        return Coding("below 0", "above 0", signed=True)
     both = [pair for pair in pairs if set(pair) <= values]
     one = [pair for pair in dict.fromkeys(named) if set(pair) & values and "0" not in values]
     if len(fitting := both or one) == 1:

@@ -1,12 +1,13 @@
 """Reading a source: a survey of its files, their rows as comparisons, and an overview of it."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from weakteach.preferences.pair import Comparison, Quarantined, canonical_pair, refusal
 from weakteach.preferences.readers import Header, Note, Read
-from weakteach.preferences.rows import FileSurvey, Layout, Row, Wishes
+from weakteach.preferences.rows import Layout, Row, Wishes
+from weakteach.preferences.surveys import FileSurvey, layouts
 
 # A share of quarantined rows above which a user should look before he goes on.
 MANY_QUARANTINED = 0.05
@@ -29,19 +30,22 @@ def survey(records: Iterable[Read], where: str, wishes: Wishes) -> tuple[FileSur
     return seen, notes
 
 
-def file_rows(records: Callable[[], Iterator[Read]], where: str, wishes: Wishes) -> Iterator[Row]:
-    """The rows of one file as comparisons. ``records`` is called twice, and must read the file from
-    its beginning each time.
+def source_rows(
+    files: Sequence[tuple[FileSurvey, Callable[[], Iterator[Read]]]],
+) -> Iterator[Row]:
+    """The rows of the files of one source as comparisons. Each file is given by its survey, and by
+    a function that reads it from its beginning.
 
     Raises DataError if no form fits the columns, or if it cannot be told what the choices mean.
     """
-    seen, _ = survey(records(), where, wishes)
-    layout = seen.layout() if seen.rows else None
-    for record in records():
-        if isinstance(record, Quarantined):
-            yield record
-        elif isinstance(record, tuple) and layout is not None:
-            yield from layout.comparisons(record[1], record[0])
+    found = iter(layouts([seen for seen, _ in files if seen.rows]))
+    for seen, records in files:
+        layout = next(found) if seen.rows else None
+        for record in records():
+            if isinstance(record, Quarantined):
+                yield record
+            elif isinstance(record, tuple) and layout is not None:
+                yield from layout.comparisons(record[1], record[0])
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,14 @@ class Recognized:
     unused: tuple[str, ...]
     unused_meaning: tuple[str, ...]
     notes: tuple[str, ...]
+
+    @classmethod
+    def each(cls, files: Sequence[tuple[FileSurvey, list[Note]]]) -> tuple["Recognized", ...]:
+        """How the files of one source are read, from the survey and the notes of each. Raises
+        DataError."""
+        held = [(seen, notes) for seen, notes in files if seen.rows or seen.columns]
+        found = layouts([seen for seen, _ in held])
+        return tuple(cls.of(one, notes) for one, (_, notes) in zip(found, held, strict=True))
 
     @classmethod
     def of(cls, layout: Layout, notes: Iterable[Note]) -> "Recognized":

@@ -1,30 +1,24 @@
 """Turn the rows of a file into comparisons, by the form that the file as a whole has."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from weakteach.preferences.candidates import only_turn, responses
 from weakteach.preferences.cuts import common_words, from_messages, from_parts, from_transcripts
 from weakteach.preferences.forms import (
     ACCEPTED,
-    CHOICES,
-    FORMS,
     IDS,
     MEANING,
     PROMPT_ENDS,
-    PROMPTS,
     REMEDY,
     SYSTEMS,
-    TIES,
     Coding,
     Form,
-    find_coding,
-    find_forms,
     fold,
+    fold_path,
     folded_choice,
     names,
-    no_form,
     value_at,
 )
 from weakteach.preferences.messages import (
@@ -44,11 +38,6 @@ Row = Comparison | Quarantined
 # The place of a row in its file, and the row as the reader of the file gives it.
 Record = tuple[str, Mapping[Any, Any]]
 
-DOTTED = {p for f in FORMS for p in (f.first, f.second, *f.prompt, *f.choice) if "." in p}
-CHOICE_PATHS = {p for f in FORMS for p in f.choice} | set(CHOICES)
-# How many distinct values of a choice column are remembered.
-MAX_VALUES = 64
-
 
 @dataclass(frozen=True)
 class Wishes:
@@ -62,6 +51,9 @@ class Wishes:
     choice_values: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
+        known = [fold(name) for name, _ in self.columns]
+        if twice := [name for name in known if known.count(name) > 1]:
+            raise DataError(f"--columns names two columns for {twice[0]}; name one")
         if self.choice_values and len({folded_choice(v) for v in self.choice_values}) < 2:
             raise DataError("--choice-values takes two different values, such as A,B")
 
@@ -76,123 +68,63 @@ class Wishes:
         first_second = (choice_values[0], choice_values[1]) if choice_values else None
         return cls(tuple((name, column) for name, column in pairs), first_second)
 
+    def paths(self, columns: Container[str]) -> dict[str, str]:
+        """The known names, folded, and the path of the column that stands for each in a row with
+        these folded columns. A column may have a dot in its own name."""
+        return {
+            fold(known): fold(own) if fold(own) in columns else fold_path(own)
+            for known, own in self.columns
+        }
+
+    def first(self, names: Sequence[str]) -> list[str]:
+        """Names that do the same, those that the user wishes before the others. What follows a
+        prompt stays behind it."""
+        wished = {fold(known) for known, _ in self.columns} - set(PROMPT_ENDS)
+        return sorted(names, key=lambda name: name not in wished)
+
+    def applied(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """A row, by folded names, with the user's columns under the known names."""
+        wished = self.paths(row)
+        others = {name: value for name, value in row.items() if name not in wished.values()}
+        return {**others, **{known: value_at(row, path) for known, path in wished.items()}}
+
 
 # The wishes of a user who says nothing.
 AS_FOUND = Wishes()
 
 
-@dataclass
-class FileSurvey:
-    """What is found out from all rows of one file together, before any is read as a pair."""
-
-    where: str
-    wishes: Wishes = AS_FOUND
-    rows: int = 0
-    refused: int = 0
-    columns: dict[str, str] = field(default_factory=dict)
-    filled: set[str] = field(default_factory=set)
-    values: dict[str, set[str]] = field(default_factory=dict)
-    repeated: int = 0
-    prompted: int = 0
-
-    def add_columns(self, header: list[str]) -> None:
-        """Add the header of a table. Raises DataError if two columns have the same folded name."""
-        for name in header:
-            if (folded_name := fold(name)) in self.columns:
-                raise DataError(
-                    f"{self.where} has two columns of one name, {self.columns[folded_name]!a} and "
-                    f"{name!a}. Rename or remove one of them."
-                )
-            self.columns[folded_name] = name
-
-    def add(self, raw: Mapping[Any, Any]) -> None:
-        self.rows += 1
-        for name in raw:
-            self.columns.setdefault(fold(name), str(name))
-        try:
-            row = folded(raw, self.wishes)
-        except Refusal:
-            return
-        self.filled.update(name for name, value in row.items() if value not in (None, "", [], {}))
-        self.filled.update(path for path in DOTTED - self.filled if value_at(row, path) is not None)
-        for path in CHOICE_PATHS & self.filled:
-            value = folded_choice(value_at(row, path))
-            known = self.values.setdefault(path, set())
-            if value is not None and len(known) < MAX_VALUES:
-                known.add(value)
-        prompt = next((row[p] for p in PROMPTS if isinstance(row.get(p), str) and row[p]), None)
-        if prompt is not None and prompt.strip():
-            self.prompted += 1
-            texts = (
-                row.get("chosen", row.get("response_1")),
-                row.get("rejected", row.get("response_2")),
-            )
-            self.repeated += all(isinstance(t, str) and t.startswith(prompt) for t in texts)
-
-    def layout(self) -> "Layout":
-        """How the rows of the file are read. Raises DataError if no form fits the columns, or if it
-        cannot be told what the choices mean."""
-        for target, source in self.wishes.columns:
-            if fold(target) not in self.filled | set(self.columns) or (
-                fold(source) not in self.columns and fold(source).split(".")[0] not in self.columns
-            ):
-                raise DataError(
-                    f"{self.where} has no column {source!a} for --columns {target}={source}; "
-                    f"its columns are {names(self.columns.values())}."
-                )
-        available = set(self.columns) | self.filled
-        available |= {fold(target) for target, _ in self.wishes.columns}
-        forms = find_forms(available)
-        if not forms:
-            raise no_form(self.columns.values(), self.where)
-        codings = {}
-        used = [f for f in forms if {f.first, f.second} & self.filled] or forms[:1]
-        for form in used:
-            path = self._choice_path(form)
-            values = self.values.get(path, set()) - TIES
-            if path and values:
-                codings[form] = find_coding(
-                    values, form, path, self.where, self.wishes.choice_values
-                )
-        return Layout(
-            self.where,
-            self.wishes,
-            tuple(used),
-            tuple(next((p for p in f.prompt if p in self.filled), "") for f in used),
-            codings,
-            dict(self.columns),
-            self.prompted > 0 and self.repeated == self.prompted,
-            any(p in self.columns for p in ("prompt", "question", "instruction")),
-        )
-
-    def _choice_path(self, form: Form) -> str:
-        return next((path for path in form.choice if path in self.filled), "")
-
-
 @dataclass(frozen=True)
 class Layout:
-    """How every row of one file is read: its forms, their prompts, the coding of its choices."""
+    """How every row of one file is read: its forms, and of each the columns of prompt and choice,
+    or nothing, and the coding of its choices."""
 
     where: str
     wishes: Wishes
     forms: tuple[Form, ...]
     prompts: tuple[str, ...]
+    choices: tuple[str, ...]
     codings: Mapping[Form, Coding]
     columns: Mapping[str, str]
     repeats_prompt: bool
     has_prompt: bool
 
     @property
-    def used(self) -> set[str]:
-        """The folded names of the columns that are read."""
-        paths = {*SYSTEMS, *IDS[:1]}
-        for form, prompt in zip(self.forms, self.prompts, strict=True):
-            paths |= {form.first, form.second, prompt, *form.one_hot, *form.tools}
-            paths |= set(messages_beside(prompt, form))
-            paths |= {path for path in form.choice if form in self.codings}
+    def paths(self) -> set[str]:
+        """The known names of the columns that are read."""
+        wished = {fold(known) for known, _ in self.wishes.columns}
+        paths = {*SYSTEMS, *IDS[:1], *wished.intersection(IDS)}
+        for form, prompt, choice in zip(self.forms, self.prompts, self.choices, strict=True):
+            paths |= {form.first, form.second, prompt, choice, *form.one_hot, *form.ratings}
+            paths |= {*form.tools, *messages_beside(prompt, form)}
             paths |= set(PROMPT_ENDS) if prompt else set()
-        sources = {fold(source) for _, source in self.wishes.columns}
-        return {path.split(".")[0] for path in paths | sources}
+        return paths
+
+    @property
+    def used(self) -> set[str]:
+        """The folded names of the columns that are read, as the file has them."""
+        wished = self.wishes.paths(self.columns)
+        read = {wished.get(path, path) for path in self.paths}
+        return read | {path.split(".")[0] for path in read}
 
     @property
     def unused(self) -> list[str]:
@@ -208,15 +140,15 @@ class Layout:
         """The comparisons of one row, usually one. What is refused is yielded as Quarantined, so
         that no row raises an error."""
         try:
-            row = folded(raw, self.wishes)
+            row = self.wishes.applied(folded(raw))
             at = self._form_of(row)
             form = self.forms[at]
-            prompt, system = self._prompt(row, at), _system(row)
-            ids = (str(row[n]) for n in IDS if isinstance(row.get(n), str | int))
+            prompt, system = self._prompt(row, at), self._system(row)
+            ids = (str(row[n]) for n in self.wishes.first(IDS) if isinstance(row.get(n), str | int))
             name = next((one for one in ids if one.strip()), None)
             beside = self._beside(row, at)
             found = [beside[1:]] if beside else list(responses(row, form))
-            choice = self._choice(row, form)
+            choice = self._choice(row, at)
             for number, (first, second) in enumerate(found, 1):
                 where = place if len(found) == 1 else f"{place}#{number}"
                 try:
@@ -239,11 +171,11 @@ class Layout:
 
     def written(self, path: str) -> str:
         """The user's own name of a column, or of a value within one."""
-        named = {fold(target): source for target, source in self.wishes.columns}
-        whole = path in named or path in self.columns
-        column = path if whole else path.partition(".")[0]
-        source = named.get(column, column)
-        return self.columns.get(fold(source), source) + path.removeprefix(column)
+        named = self.wishes.paths(self.columns)
+        known = path if path in named else path.partition(".")[0]
+        source = named.get(known, known) + path.removeprefix(known)
+        column = source if source in self.columns else source.partition(".")[0]
+        return self.columns.get(column, column) + source.removeprefix(column)
 
     def _form_of(self, row: Mapping[str, Any]) -> int:
         """The index of the first form that the row holds, preferably one for which it has a choice
@@ -258,9 +190,13 @@ class Layout:
         decided = (
             at for at in fitting
             if self.forms[at].decides or self.forms[at].one_hot
-            or any(folded_choice(value_at(row, path)) for path in self.forms[at].choice)
+            or self._written_choice(row, at) is not None
         )  # fmt: skip
         return next(decided, fitting[0])
+
+    def _system(self, row: Mapping[str, Any]) -> str:
+        texts = (row.get(name) for name in self.wishes.first(SYSTEMS))
+        return next((text for text in texts if isinstance(text, str) and text.strip()), "")
 
     def _prompt(self, row: Mapping[str, Any], at: int) -> str | Messages | None:
         path, form = self.prompts[at], self.forms[at]
@@ -297,7 +233,12 @@ class Layout:
             refuse("bad messages", "a response does not end with an assistant's message")
         return history, one, two
 
-    def _choice(self, row: Mapping[str, Any], form: Form) -> int | None:
+    def _written_choice(self, row: Mapping[str, Any], at: int) -> str | None:
+        path = self.choices[at]
+        return folded_choice(value_at(row, path)) if path else None
+
+    def _choice(self, row: Mapping[str, Any], at: int) -> int | None:
+        form, path = self.forms[at], self.choices[at]
         if form.decides:
             return 1
         if form.one_hot:
@@ -307,10 +248,9 @@ class Layout:
             if won[2]:
                 refuse("tie", "both responses were found equal")
             return 1 if won[0] else 2
-        path = next((p for p in form.choice if folded_choice(value_at(row, p)) is not None), None)
-        if path is None:
+        value = self._written_choice(row, at)
+        if value is None:
             return None
-        value = folded_choice(value_at(row, path)) or ""
         coding = self.codings.get(form)
         choice = coding.choice(value) if coding else None
         if choice == 0:
@@ -354,27 +294,18 @@ class Layout:
         return common_words(one, two)
 
 
-def folded(raw: Mapping[Any, Any], wishes: Wishes) -> dict[str, Any]:
-    """The row by folded column names, with the user's columns under the known names that they
-    stand for. Raises Refusal if two columns have the same folded name."""
+def folded(raw: Mapping[Any, Any]) -> dict[str, Any]:
+    """The row by folded column names. Raises Refusal if two columns have the same one."""
     row = {fold(name): value for name, value in raw.items()}
     if len(row) < len(raw):
         refuse("two columns of one name", names(raw))
-    taken = {fold(target): value_at(row, fold(source)) for target, source in wishes.columns}
-    for _, source in wishes.columns:
-        row.pop(fold(source), None)
-    return {**row, **taken}
+    return row
 
 
 def messages_beside(prompt: str, form: Form) -> tuple[str, str, str]:
     """The columns that hold the messages of prompt and responses where the columns of these hold
     their transcripts, as in the tables of the store and in pairs that humans are asked about."""
     return f"{prompt}_messages", f"{form.first}_messages", f"{form.second}_messages"
-
-
-def _system(row: Mapping[str, Any]) -> str:
-    texts = (row.get(name) for name in SYSTEMS)
-    return next((text for text in texts if isinstance(text, str) and text.strip()), "")
 
 
 def _tools(row: Mapping[str, Any], form: Form) -> str | None:

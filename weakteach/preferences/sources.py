@@ -20,8 +20,9 @@ from weakteach.preferences.files import file_hash, file_kind, folder_hash, print
 from weakteach.preferences.forms import find_forms
 from weakteach.preferences.pair import Comparison, DataError, canonical_pair
 from weakteach.preferences.readers import Note, Read, read_file
-from weakteach.preferences.reading import Overview, Recognized, file_rows, overview, survey
-from weakteach.preferences.rows import AS_FOUND, FileSurvey, Row, Wishes
+from weakteach.preferences.reading import Overview, Recognized, overview, source_rows, survey
+from weakteach.preferences.rows import AS_FOUND, Row, Wishes
+from weakteach.preferences.surveys import FileSurvey, layouts
 from weakteach.worlds.domain import Domain
 from weakteach.worlds.domains import WORLD
 from weakteach.worlds.noise import Noise
@@ -116,6 +117,18 @@ class FileSource:
         Raises DataError when the file is absent on this host, has changed since its hash was
         taken, is damaged, or has columns or choices whose meaning cannot be told.
         """
+        return FilesSource((self,)).read()
+
+    def overview(self) -> Overview:
+        """What the file holds and how it is read. Raises DataError."""
+        return overview(self.name, self.recognized(), self.read())
+
+    def recognized(self) -> tuple[Recognized, ...]:
+        """How the file is read. Raises DataError when it is empty or cannot be read."""
+        return FilesSource((self,)).recognized()
+
+    def check_content(self) -> None:
+        """Raise DataError unless the file is on this host and as it was when it was named."""
         if not Path(self.path).is_file():
             raise DataError(
                 f"{printable(self.path)}: no such file on this host. Put it where every host "
@@ -126,42 +139,21 @@ class FileSource:
                 f"{printable(self.path)} has changed since the source was made. "
                 "Make the source again to use the new content."
             )
-        yield from file_rows(self._records, self.name, self.wishes)
 
-    def overview(self) -> Overview:
-        """What the file holds and how it is read. Raises DataError."""
-        return overview(self.name, self.recognized(), self.read())
+    def survey(self) -> tuple[FileSurvey, list[Note]]:
+        """What all rows of the file show together. Raises DataError when it cannot be read."""
+        return survey(self.records(), self.name, self.wishes)
 
-    def recognized(self) -> tuple[Recognized, ...]:
-        """How the file is read. Raises DataError when it is empty or cannot be read."""
-        seen, notes = self._survey()
-        return (Recognized.of(seen.layout(), notes),) if seen.rows or seen.columns else ()
-
-    def counted(self) -> "FileSource":
-        """The source with the number of its pairs, told by all rows and how many pairs the first of
-        them hold. Raises DataError like ``recognized``."""
-        seen, _ = self._survey()
-        layout = seen.layout() if seen.rows or seen.columns else None
-        rows = (record for record in self._records() if isinstance(record, tuple))
-        found = [
-            sum(isinstance(one, Comparison) for one in layout.comparisons(raw, place))
-            for place, raw in islice(rows, FIRST_ROWS)
-            if layout
-        ]
-        about = round(seen.rows * sum(found) / len(found)) if found else 0
-        return replace(self, about=about)
-
-    def _survey(self) -> tuple[FileSurvey, list[Note]]:
-        seen, notes = survey(self._records(), self.name, self.wishes)
-        if not seen.rows + seen.refused and not (seen.columns and not self._fits(seen.columns)):
+    def filled_survey(self) -> tuple[FileSurvey, list[Note]]:
+        """The same. Raises DataError when the file is empty, too."""
+        seen, notes = self.survey()
+        # A header without rows that fits no form is refused for that.
+        unfit = seen.columns and not find_forms(set(seen.columns))
+        if not seen.rows + seen.refused and not unfit:
             raise DataError(f"{printable(self.path)} is empty: it holds no rows.")
         return seen, notes
 
-    @staticmethod
-    def _fits(columns: dict[str, str]) -> bool:
-        return bool(find_forms(set(columns)))
-
-    def _records(self) -> Iterator[Read]:
+    def records(self) -> Iterator[Read]:
         return read_file(Path(self.path), self.name, self.file_format)
 
 
@@ -171,6 +163,12 @@ def file_source(path: str | Path, wishes: Wishes = AS_FOUND) -> FileSource:
     Raises DataError when the file is missing, a folder, of another kind, empty, unreadable, or
     has columns or choices whose meaning cannot be told.
     """
+    # A wrong header, a damaged file or an unclear choice shows now, and not hours later.
+    (source,) = _counted([_named_file(path, wishes)])
+    return source
+
+
+def _named_file(path: str | Path, wishes: Wishes) -> FileSource:
     file = Path(path).expanduser().absolute()
     where = printable(str(file))
     if file.is_dir():
@@ -180,9 +178,7 @@ def file_source(path: str | Path, wishes: Wishes = AS_FOUND) -> FileSource:
         )
     if not file.is_file():
         raise DataError(f"{where}: no such file.")
-    source = FileSource(file_hash(file), file_kind(file, where), str(file), wishes)
-    # A wrong header, a damaged file or an unclear choice shows now, and not hours later.
-    return source.counted()
+    return FileSource(file_hash(file), file_kind(file, where), str(file), wishes)
 
 
 def _told_apart(files: Sequence[FileSource]) -> tuple[FileSource, ...]:
@@ -196,9 +192,30 @@ def _told_apart(files: Sequence[FileSource]) -> tuple[FileSource, ...]:
     return tuple(replace(file, parts=needed[file.path]) for file in files)
 
 
+def _counted(files: Sequence[FileSource]) -> tuple[FileSource, ...]:
+    """The files of one source, each with the number of its pairs, told by all of its rows and how
+    many pairs the first of them hold. Raises DataError when a file is empty, cannot be read, or has
+    columns or choices whose meaning cannot be told."""
+    surveys = [file.filled_survey()[0] for file in files]
+    found = iter(layouts([seen for seen in surveys if seen.rows or seen.columns]))
+    counted = []
+    for file, seen in zip(files, surveys, strict=True):
+        layout = next(found) if seen.rows or seen.columns else None
+        rows = (record for record in file.records() if isinstance(record, tuple))
+        pairs = [
+            sum(isinstance(one, Comparison) for one in layout.comparisons(raw, place))
+            for place, raw in islice(rows, FIRST_ROWS)
+            if layout
+        ]
+        about = round(seen.rows * sum(pairs) / len(pairs)) if pairs else 0
+        counted.append(replace(file, about=about))
+    return tuple(counted)
+
+
 @dataclass(frozen=True)
 class FilesSource:
-    """The rows of several files, one after the other."""
+    """The rows of several files, one after the other; made by ``files_source``. What the values of
+    a choice column mean is judged by all files that have it."""
 
     files: tuple[FileSource, ...]
 
@@ -212,15 +229,23 @@ class FilesSource:
         return tuple(path for file in self.files for path in file.paths)
 
     def read(self) -> Iterator[Row]:
+        """The rows of each file, as FileSource gives them. Raises DataError."""
         for file in self.files:
-            yield from file.read()
+            file.check_content()
+        yield from source_rows([(file.survey()[0], file.records) for file in self.files])
 
     def overview(self) -> Overview:
         """What the files hold together. Raises DataError."""
         return overview(self.name, self.recognized(), self.read())
 
     def recognized(self) -> tuple[Recognized, ...]:
-        return tuple(one for file in self.files for one in file.recognized())
+        """How each file is read. Raises DataError when one is empty or cannot be read."""
+        return Recognized.each([file.filled_survey() for file in self.files])
+
+
+def files_source(paths: Sequence[str | Path], wishes: Wishes = AS_FOUND) -> FilesSource:
+    """The source of several files. Raises DataError as ``file_source`` does."""
+    return FilesSource(_counted(_told_apart([_named_file(path, wishes) for path in paths])))
 
 
 @dataclass(frozen=True)
@@ -254,7 +279,8 @@ class HubSource:
         since its hash was taken, or when no accepted form fits the columns.
         """
         folder = self._folder()
-        yield from file_rows(lambda: self._records(folder), self.name, self.wishes)
+        seen, _ = survey(self._records(folder), self.name, self.wishes)
+        yield from source_rows([(seen, lambda: self._records(folder))])
 
     def overview(self) -> Overview:
         """What the split holds and how it is read. Raises DataError."""
@@ -350,7 +376,7 @@ def data_source(
     if not paths:
         raise DataError("no data are named: give a file, a folder or an id of the hub")
     if len(paths) > 1:
-        return FilesSource(_told_apart([file_source(path, wishes) for path in paths]))
+        return files_source(paths, wishes)
     (name,) = paths
     path = Path(name).expanduser()
     if path.is_file() or re.search(r"\.(jsonl?|ndjson|csv|tsv|parquet)(\.\w+)?\Z", name):

@@ -47,7 +47,8 @@ def check(
     Parameters
     ----------
     files
-        Files, patterns, folders or hub ids, each looked at on its own.
+        Files, patterns, folders or hub ids, each looked at on its own. The files of
+        a pattern in quotation marks are looked at together, as label reads them.
     columns
         Names for columns, such as prompt=question,chosen=better.
     choice_values

@@ -102,11 +102,12 @@ class PackedTraining(_Trainer):
                 "as it is, since a batch holds the numbers of pairs, by which their weights are "
                 "found"
             )
+        sampler: Any = self._get_train_sampler
         loader = self._get_dataloader(
-            self.train_dataset,
+            cast(Dataset, self.train_dataset),
             "Training",
             self._train_batch_size * world_size(),
-            self._get_train_sampler,
+            sampler,
             is_training=True,
         )
         if world_size() > 1:
