@@ -141,7 +141,8 @@ class Pairs(Step):
     usable are in ``quarantine.parquet``, with the reason."""
 
     # 2: contradictory choices are taken out, choices are read by file, rows.parquet is written.
-    VERSION = 2
+    # 3: choices are read by all files of a source, rows.parquet tells who decided.
+    VERSION = 3
 
     source: Source
     tokenizers: tuple[Tokenizer | Dequantized, ...]
