@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
+from statsmodels.stats.proportion import proportion_confint
 
 from weakteach.artifacts.store import Store
 from weakteach.cli import app
@@ -16,7 +17,7 @@ from weakteach.models.spec import find_model
 from weakteach.preferences.sources import data_source
 from weakteach.run.labeling import report_seen, report_share
 from weakteach.run.terminal import run
-from weakteach.statistics.estimate import Estimate, wilson_interval
+from weakteach.statistics.estimate import Estimate
 from weakteach.steps.data import Pairs
 from weakteach.study.policies import tokenizers_of
 
@@ -35,7 +36,7 @@ def printed(tell, *arguments):
     [(20, WORSE), (40, WORSE), (41, CHANCE), (50, CHANCE), (59, CHANCE), (60, ""), (80, "")],
 )
 def test_a_share_is_judged_by_its_interval(agreed, ending):
-    low, high = wilson_interval(agreed, 100)
+    low, high = proportion_confint(agreed, 100, method="wilson")
     text = printed(report_share, "Accuracy", Estimate(agreed / 100, low, high, prompts=100))
     assert text == (
         f"Accuracy: {agreed}.0% (95 % interval {low:.1%} to {high:.1%}, 100 pairs){ending}\n"
