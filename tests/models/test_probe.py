@@ -39,6 +39,18 @@ TODAY = (
     "opt", "gpt2", "gpt_neox", "llama", "mistral", "gemma", "gemma3_text", "qwen2", "qwen3",
     "smollm3", "olmo2", "phi3", "granite",
 )  # fmt: skip
+# Families that the sizes above do not make, or that read more than tokens: what loads them is not
+# told here. Of gpt_neo and gemma3's language model there are tests of their own.
+NOT_BUILT = frozenset(
+    """
+    axk1 axk2 bailing_hybrid blt cohere_compass_text cpmant dbrx deepseek_v2 deepseek_v3
+    deepseek_v32 dots1 dots3_note dots3_note_text emu3 ernie4_5_moe falcon_h1 fuyu gemma3
+    gemma3n gemma3n_text gemma4 gemma4_assistant gemma4_text gemma4_unified
+    gemma4_unified_assistant git glm4_moe_lite glm_moe_dsa got_ocr2 gpt_neo kimi_linear lfm2_moe
+    llama4 longcat_flash mamba2 minicpm3 mllama moss_transcribe_diarize musicgen musicgen_melody
+    phi4_multimodal qwen3_5 qwen3_5_moe qwen4_exp reformer roc_bert xmod youtu zamba zamba2 zaya
+    """.split()
+)
 RNG = np.random.default_rng(3)
 PAIRS = [
     PairTokens(*(RNG.integers(5, VOCABULARY, n).tolist() for n in shape))
@@ -145,4 +157,4 @@ def test_every_family_that_transformers_ships_is_packed_and_right_or_told(caplog
         print(f"{how} ({len(families)}): {' '.join(families)}")
     assert not wrong
     assert len(found["packed"]) >= 30
-    assert len(found["not built"]) < 80
+    assert set(found["not built"]) <= NOT_BUILT
