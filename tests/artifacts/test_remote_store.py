@@ -107,43 +107,47 @@ def test_a_copy_of_an_artifact_that_was_deleted_and_computed_anew_is_fetched_aga
     assert (store.local(step) / "count.txt").read_text() == "xx"
 
 
-def test_an_artifact_that_is_replaced_while_it_is_copied_is_copied_again(
-    bucket, tmp_path, monkeypatch
-):
+@pytest.fixture
+def meanwhile(bucket, tmp_path, monkeypatch):
+    """A store with an artifact, and a way to have something done to it when it is first copied."""
     store, step = Store(bucket, no_lease), Count(str(tmp_path / "log"))
     obtain(store, step)
-    copy, replaced = fs.copy_files, []
+    copy = fs.copy_files
 
-    def copy_and_replace(*args, **named):
-        copy(*args, **named)
-        if not replaced:
-            replaced.append(True)
-            store.delete(store.path(step))
-            obtain(store, step)
+    def have_done(change, after):
+        changes = [change]
 
-    monkeypatch.setattr(fs, "copy_files", copy_and_replace)
+        def copy_and_change(*args, **named):
+            first = changes.pop() if changes else None
+            if first and not after:
+                first()
+            copy(*args, **named)
+            if first and after:
+                first()
+
+        monkeypatch.setattr(fs, "copy_files", copy_and_change)
+
+    return store, step, have_done
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_an_artifact_that_is_replaced_while_it_is_copied_is_copied_again(meanwhile, after):
+    store, step, have_done = meanwhile
+
+    def replace_it():
+        store.delete(store.path(step))
+        obtain(store, step)
+
+    have_done(replace_it, after)
     assert (store.local(step) / "count.txt").read_text() == "xx"
 
 
-def test_an_artifact_that_is_deleted_while_it_is_copied_has_none_or_a_new_one(
-    bucket, tmp_path, monkeypatch
-):
-    store, step = Store(bucket, no_lease), Count(str(tmp_path / "log"))
-    obtain(store, step)
-    copy, gone = fs.copy_files, []
-
-    def delete_first(*args, **named):
-        if not gone:
-            gone.append(True)
-            store.delete(store.path(step))
-            raise FileNotFoundError("count.txt")
-        copy(*args, **named)
-
-    monkeypatch.setattr(fs, "copy_files", delete_first)
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_an_artifact_that_is_deleted_while_it_is_copied_is_none(meanwhile, after):
+    store, step, have_done = meanwhile
+    have_done(lambda: store.delete(store.path(step)), after)
     with pytest.raises(StepError, match="has no artifact"):
         store.local(step)
-    obtain(store, step)
-    assert (store.local(step) / "count.txt").read_text() == "xx"
 
 
 @pytest.fixture

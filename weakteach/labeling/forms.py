@@ -3,8 +3,8 @@
 A person writes 1 or 2 into ``choice`` in the CSV or JSONL file, or leaves it empty. The file is
 given back without conversion, as ``--labeled``, and so is the CSV export of Label Studio, where the
 choice has the same name. Messages stand in columns of their own, which come back with the file.
-Texts are written as they are in the data. They may begin with what a
-spreadsheet takes for a formula: import the CSV's columns as text, or use the JSONL.
+Texts are written as they are in the data. They may begin with what a spreadsheet takes for a
+formula: import the CSV's columns as text, or use the JSONL.
 """
 
 import csv
