@@ -156,18 +156,53 @@ def test_an_error_of_the_storage_is_a_loss_of_no_row(tmp_path, ray_here):
     assert (facts["rows"], facts["quarantined"]) == (100, 0)
 
 
+@dataclass(frozen=True)
+class FailsWhileAnotherRuns(Count):
+    """The first number fails once a late one is at work, which is done once the stream has ended.
+    Those between pass, so that late numbers are of other hand-outs."""
+
+    def _fail(self, chunk):
+        first = chunk["number"][0].as_py()
+        running = Path(self.folder, "running")
+        if first >= 10:
+            running.touch()
+            wait_until(lambda: list(Path(self.folder, "shards").glob(".*.ended")))
+        elif first == 0:
+            wait_until(running.exists)
+            raise OSError("SlowDown")
+        return chunk
+
+
+def wait_until(is_so):
+    began = time.monotonic()
+    while not is_so():
+        assert time.monotonic() - began < 60, "it does not come"
+        time.sleep(0.02)
+
+
+def test_a_stream_that_fails_ends_what_it_began_and_begins_no_more(tmp_path, ray_here):
+    stream = replace(numbers(tmp_path), chunk_rows=1, work=FailsWhileAnotherRuns(str(tmp_path)))
+    with pytest.raises(LostError, match="SlowDown"):
+        stream_chunks(stream, Resources(label_tasks=2))
+    done = (tmp_path / "done").read_text().split()
+    assert any(int(n) >= 10 for n in done)
+    assert len(done) < 30
+    left = {path.name for path in (tmp_path / "shards").iterdir()}
+    assert left == {f"{int(n):09d}-{int(n) + 1:09d}.parquet" for n in done}
+
+
 class Stalls:
-    """A data set that makes no progress after its first row, and goes on when read again."""
+    """A data set that makes no progress after its first table, and goes on when read again."""
 
     def __init__(self):
         self.read = 0
 
-    def iter_rows(self):
+    def iter_batches(self, **options):
         self.read += 1
-        yield {"start": 0}
+        yield pa.table({"start": [0]})
         if self.read == 1:
             raise ExecutionTimeoutError("no progress")
-        yield {"start": 10}
+        yield pa.table({"start": [10]})
 
 
 def test_waiting_for_a_device_is_no_failure_and_being_stuck_is_a_loss(tmp_path, ray_here):

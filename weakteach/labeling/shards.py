@@ -87,8 +87,8 @@ class ChunkWork(ABC):
 class Stream:
     """A Parquet file of the store and the folder where its shards go.
 
-    ``key`` is the column that names a row in quarantine. The workers of the stream put the
-    ``sign``, if there is one, when they begin.
+    ``key`` is the column that names a row in quarantine. The workers of the stream put the sign
+    ``begun``, if there is one, when they begin, and make no shard any more once ``ended`` is put.
     """
 
     store: Store
@@ -97,7 +97,8 @@ class Stream:
     work: ChunkWork
     key: str = "pair_id"
     chunk_rows: int = CHUNK_ROWS
-    sign: Sign | None = None
+    begun: Sign | None = None
+    ended: Sign | None = None
 
     def rows(self) -> int:
         """Rows of the input. Raises StepError if there are none."""
@@ -114,6 +115,10 @@ class Stream:
         of_a_batch = batch_tokens // (ROW_TOKENS * self.chunk_rows)
         least = -(-chunks // MAX_SHARDS)
         return self.chunk_rows * max(least, min(of_a_batch, chunks // ENOUGH_SHARDS))
+
+    @property
+    def has_ended(self) -> bool:
+        return bool(self.ended and self.ended.is_there)
 
     def path(self, shard: range) -> str:
         return f"{self.shards}/{shard.start:09d}-{shard.stop:09d}.parquet"

@@ -34,6 +34,13 @@ DEVICE_FAILED = 70  # exit code of a worker; EX_SOFTWARE
 ALONE: AbstractContextManager[Any] = nullcontext()  # for a process that makes one shard at a time
 
 
+class StreamEndedError(Exception):
+    """A shard is not made any more, because its stream has ended early."""
+
+    def __init__(self) -> None:
+        super().__init__("the stream has ended")
+
+
 def prepare_shards(batch: pa.Table, stream: Stream) -> Iterator[pa.Table]:
     """Read and prepare the shards of the batch, which has a row ``start, stop`` for each. Yield a
     table of one row for each: ``start, stop, prepared``, ``preparing`` in seconds, and ``error,
@@ -41,11 +48,11 @@ def prepare_shards(batch: pa.Table, stream: Stream) -> Iterator[pa.Table]:
     for start, stop in zip(batch["start"].to_pylist(), batch["stop"].to_pylist(), strict=True):
         began, prepared, failure = time.perf_counter(), None, NO_FAILURE
         try:
+            _check_goes_on(stream)
             reader = _loaded(stream.work, "load_reader")
             prepared = _as_bytes(prepare_shard(stream, reader, range(start, stop)))
         except Exception as error:
-            LOGGER.exception("rows %d to %d of %s", start, stop, stream.input)
-            failure = _failure(error)
+            failure = _failed(stream, range(start, stop), error)
         seconds = time.perf_counter() - began
         if prepared is not None:
             _count("prepare", stream.work, seconds, stop - start)
@@ -74,23 +81,23 @@ def make_shards(
     shard, made, making = range(row["start"], row["stop"]), Made(0, 0, 0), 0.0
     if not row["error"]:
         try:
-            if stream.sign:
-                _put_once(stream.sign)
+            if stream.begun:
+                _put_once(stream.begun)
             if found := found_shard(stream, shard):
                 made = found
             else:
                 prepared = _from_cell(batch["prepared"][0])
                 with device:
+                    _check_goes_on(stream)
                     began = time.perf_counter()
                     processed = process_shard(stream, _loaded(stream.work, "load"), prepared)
                     making = time.perf_counter() - began
                 made = write_shard(stream, shard, processed)
                 _count("make", stream.work, making, len(shard), made)
         except Exception as error:
-            LOGGER.exception("rows %d to %d of %s", shard.start, shard.stop, stream.input)
+            row |= _failed(stream, shard, error)
             if isinstance(error, torch.AcceleratorError):
                 os._exit(DEVICE_FAILED)  # this process can use its device no more
-            row |= _failure(error)
     return _row(**row, **vars(made), making=making)
 
 
@@ -100,6 +107,11 @@ def failed_shards(batch: pa.Table, error: Exception) -> pa.Table:
     return _row(**row, preparing=0.0, **vars(Made(0, 0, 0)), making=0.0, **_failure(error))
 
 
+def _check_goes_on(stream: Stream) -> None:
+    if stream.has_ended:
+        raise StreamEndedError
+
+
 @cache
 def _put_once(sign: Sign) -> None:
     """Put the sign once per process. A stream that begins anew has another sign."""
@@ -107,6 +119,12 @@ def _put_once(sign: Sign) -> None:
 
 
 NO_FAILURE: dict[str, Any] = {"error": "", "passes": False}
+
+
+def _failed(stream: Stream, shard: range, error: Exception) -> dict[str, Any]:
+    if not isinstance(error, StreamEndedError):
+        LOGGER.exception("rows %d to %d of %s", shard.start, shard.stop, stream.input)
+    return _failure(error)
 
 
 def _failure(error: Exception) -> dict[str, Any]:

@@ -19,11 +19,14 @@ two. On idle cores two would be faster (``tests/benchmarks/labeling_overhead.py`
 """
 
 import logging
-from collections.abc import Iterator
+import secrets
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import replace
 from functools import cache, partial
-from typing import Any
+from typing import Any, cast
 
+import pyarrow as pa
 import ray.data
 from ray.data import DataContext, ExecutionResources, TaskPoolStrategy
 from ray.data.exceptions import ExecutionTimeoutError
@@ -31,6 +34,7 @@ from ray.exceptions import RayError
 from ray.util import metrics
 
 from weakteach.artifacts.errors import LostError, StepError
+from weakteach.artifacts.signs import Sign
 from weakteach.artifacts.step import Progress
 from weakteach.labeling.holders import SHARDS_AHEAD, relay_shards, start_holders
 from weakteach.labeling.shards import (
@@ -85,8 +89,11 @@ def stream_chunks(
         _follow(stream, done, rows, tokens, progress, waits)
 
     room, told = partial(has_room, resources), tell if progress else None
-    with waits_told(stream.store, stream.shards, told, room) as sign:
-        for shard, made, spent in _made(replace(stream, sign=sign), missing, resources):
+    with (
+        waits_told(stream.store, stream.shards, told, room) as begun,
+        closing(_made(replace(stream, begun=begun), missing, resources)) as finished,
+    ):
+        for shard, made, spent in finished:
             done += len(shard)
             tokens += made.tokens
             busy += spent
@@ -131,10 +138,13 @@ def _check_quarantine(stream: Stream, quarantining: list[range], refused: int, r
 
 def _made(
     stream: Stream, shards: list[range], resources: Resources
-) -> Iterator[tuple[range, Made, Busy]]:
-    """Make the shards with Ray Data, and yield each as soon as it is made."""
+) -> Generator[tuple[range, Made, Busy]]:
+    """Make the shards with Ray Data, and yield each as soon as it is made. An error of one, or of
+    the caller, is raised once no other shard of the stream is being made."""
     if not shards:
         return
+    ended = Sign(stream.store, f"{stream.shards}/.{secrets.token_hex(8)}.ended")
+    stream = replace(stream, ended=ended)
     workers = min(len(shards), resources.label_workers)
     _quiet_context(workers)
     together = SHARDS_AHEAD if resources.label_actors else 1
@@ -147,13 +157,31 @@ def _made(
         dataset = _through_actors(dataset, stream, resources, workers)
     else:
         dataset = _through_tasks(dataset, stream, resources, workers)
-    for row in _despite_losses(stream, dataset, resources):
-        if row["error"]:
-            kind = LostError if row["passes"] else StepError
-            raise kind(f"{type(stream.work).__name__}: {row['error']}")
-        shard = range(row["start"], row["stop"])
-        made = Made(row["rows"], row["quarantined"], row["tokens"])
-        yield shard, made, Busy(len(shard), row["preparing"], row["making"])
+    rows = _despite_losses(stream, dataset, resources)
+    try:
+        for row in rows:
+            if row["error"]:
+                kind = LostError if row["passes"] else StepError
+                raise kind(f"{type(stream.work).__name__}: {row['error']}")
+            shard = range(row["start"], row["stop"])
+            made = Made(row["rows"], row["quarantined"], row["tokens"])
+            yield shard, made, Busy(len(shard), row["preparing"], row["making"])
+    except (Exception, GeneratorExit):
+        _let_end(rows, ended)
+        raise
+
+
+def _let_end(rows: Iterator[dict[str, Any]], ended: Sign) -> None:
+    """Have the workers make no further shard, and wait until they have finished those that they are
+    making. Left alone, Ray Data would cancel them, and if a task ends while Ray 2.60 cancels it,
+    this process is aborted."""
+    try:
+        ended.put()
+        for _ in rows:
+            pass
+        ended.take()
+    except (OSError, LostError):
+        LOGGER.exception("%s: the end of a stream", ended.path)
 
 
 def _through_tasks(
@@ -205,10 +233,14 @@ def _despite_losses(
     given: set[int] = set()
     while True:
         try:
-            for row in dataset.iter_rows():
-                if row["start"] not in given:
-                    given.add(row["start"])
-                    yield row
+            # iter_rows would give each block only once the next one is there.
+            for table in dataset.iter_batches(
+                batch_size=None, batch_format="pyarrow", prefetch_batches=0
+            ):
+                for row in cast(pa.Table, table).to_pylist():
+                    if row["start"] not in given:
+                        given.add(row["start"])
+                        yield row
             return
         except ExecutionTimeoutError as error:
             if has_room(resources):
