@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -220,6 +221,17 @@ def test_gc_keeps_what_a_run_is_made_of_until_it_is_forgotten(labeled, here):
     code, out, _ = here("gc", *store, "--drop", name, "--dry-run")
     assert code == 0
     assert "WeakLabels" in out
+
+
+def test_two_models_of_one_name_are_a_mistake(labeled, here, tmp_path):
+    folder, _ = labeled
+    shutil.copytree(base_folder("opt-45k"), tmp_path / "a/final")
+    shutil.copytree(base_folder("opt-230k"), tmp_path / "b/final")
+    given = ("--labeled", folder / "few[final].jsonl", "--unlabeled", folder / "many.jsonl")
+    teachers = ("--teacher", tmp_path / "a/final", "--rivals", tmp_path / "b/final")
+    code, _, err = here("label", *given, *teachers, "--out", tmp_path / "out")
+    assert code == 2
+    assert "Two different models are called final" in err
 
 
 def test_show_prints_the_record_and_the_lineage(labeled, here):

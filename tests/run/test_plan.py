@@ -9,7 +9,7 @@ from synthetic import Bed
 from weakteach.artifacts.store import Store
 from weakteach.run.plan import kind_of, make_plan, measured, plan_sentence, seconds_of
 from weakteach.steps.data import Pairs
-from weakteach.steps.evaluation import GoldReward
+from weakteach.steps.evaluation import Generate, GoldReward
 from weakteach.steps.labels import WeakLabels
 from weakteach.study.experiment import arms_of
 from weakteach.study.experiments import size_grid
@@ -106,6 +106,16 @@ def test_hours_grow_with_the_pairs_that_are_given(tmp_path, kind):
     assert teaching(many) == pytest.approx(4 * teaching(few))
     assert many.device_hours > few.device_hours
     assert "not counted" not in plan_sentence(many)
+
+
+def test_generation_takes_as_long_as_there_are_test_pairs(tmp_path):
+    def generating(test_pairs):
+        choices = Choices(weak=("opt-45k",), seeds=(0,), student="opt-45k", test_pairs=test_pairs)
+        grid = make_grid(EMBEDDED, EMBEDDED.first, choices, resolve=False)
+        plan = make_plan(arms_of([size_grid(grid)]), Store(tmp_path), EMBEDDED.scale)
+        return sum(map(plan.seconds, of(Generate, plan)))
+
+    assert generating(400) == pytest.approx(4 * generating(100))
 
 
 def test_pairs_that_are_not_counted_are_told_until_a_record_counts_them(tmp_path):

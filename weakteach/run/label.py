@@ -53,7 +53,7 @@ from weakteach.run.readiness import refuse as refuse_problems
 from weakteach.run.simulation import widest
 from weakteach.run.terminal import terminal
 from weakteach.steps.data import Pairs
-from weakteach.study.policies import policy_of, tokenizers_of
+from weakteach.study.policies import policy_of, refuse_namesakes, tokenizers_of
 from weakteach.study.presets import PRESETS, Preset
 
 # Prompts with human choices: one to learn from, and one to test with.
@@ -151,9 +151,10 @@ class Inputs:
 
 
 def models_of(names: Sequence[str], cluster: Cluster, resources: Resources) -> tuple[Model, ...]:
-    """The teacher and its rivals. Raises UserError unless all of them are at hand and the nodes of
-    the cluster file, if there is one, can hold what is asked for."""
+    """The teacher and its rivals. Raises UserError unless all of them are at hand, no two different
+    ones are called alike, and the nodes of the cluster file, if any, can hold what is asked for."""
     models = tuple(find_model(name, resolve=False) for name in names)
+    refuse_namesakes(models)
     needs = Needs(tuple(one for one in models if one.label not in FAMILY), (), (), ())
     # No context is too short: pairs that are longer go to quarantine.
     problems = check_needs(needs, max_tokens=0)

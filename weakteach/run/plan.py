@@ -228,11 +228,11 @@ def hours_text(hours: float) -> str:
 def seconds_of(step: Step, scale: Scale) -> float:
     """Estimated device-seconds of a step: its operations over the scale's speed and, where tokens
     are drawn one after the other, the steps of decoding, each of which calls every layer. The sizes
-    of data are those of the scale."""
+    of data are those of the scale, and each pair counts as a prompt of its own."""
     seconds = operations(step, scale) / scale.flops_per_second
     model = model_of(step)
     if isinstance(step, Generate) and model and (size := parameters(model)):
-        together = math.ceil(scale.test_prompts * step.samples / scale.decode_rows)
+        together = math.ceil(_pairs(step.part, scale) * step.samples / scale.decode_rows)
         layers = typical_shape(size).layers
         seconds += together * step.max_new_tokens * layers * scale.decode_layer_seconds
     return seconds
@@ -261,13 +261,15 @@ def operations(step: Step, scale: Scale) -> float:
             return FORWARD * size * 4 * sequence * _pairs(step.part, scale)
         case Generate():
             tokens = scale.prompt_tokens + step.samples * step.max_new_tokens
-            return FORWARD * size * tokens * scale.test_prompts
+            return FORWARD * size * tokens * _pairs(step.part, scale)
         case GoldReward():
-            return FORWARD * size * sequence * scale.test_prompts * step.responses.samples
+            generate = step.responses
+            responses = generate.samples * _pairs(generate.part, scale)
+            return FORWARD * size * sequence * responses
         case GoldLabels():
             return FORWARD * size * 2 * sequence * _pairs(step.part, scale)
         case Similarity():  # the generated and the chosen response
-            return FORWARD * size * 2 * scale.response_tokens * scale.test_prompts
+            return FORWARD * size * 2 * scale.response_tokens * _pairs(step.part, scale)
         case _:
             return 0.0
 

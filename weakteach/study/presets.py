@@ -29,7 +29,6 @@ class Scale:
     them; ``train_pairs`` those of the training part where they are not."""
 
     train_pairs: int
-    test_prompts: int
     prompt_tokens: int
     response_tokens: int
     device: str
@@ -182,7 +181,7 @@ EMBEDDED = Preset(
     max_new_tokens=64,
     pretraining_documents=16_384,
     resources=Resources(),
-    scale=Scale(1536, 500, 30, 20, "CPU core", 1.2e10, 80, 3e-4),
+    scale=Scale(1536, 30, 20, "CPU core", 1.2e10, 80, 3e-4),
     samples=4,
 )
 
@@ -220,7 +219,7 @@ LAPTOP = replace(
     set_aside_pairs=200,
     max_new_tokens=128,
     resources=Resources(train_tokens=2048, batch_tokens=4096),
-    scale=Scale(1000, 300, 125, 45, "CPU core", 2e10, 12, 3e-4),
+    scale=Scale(1000, 125, 45, "CPU core", 2e10, 12, 3e-4),
     samples=1,
 )
 
@@ -303,7 +302,7 @@ PAPER = Preset(
     ),
     dtype="bfloat16",
     # 40 % of an A100's dense bfloat16 peak; 20 ms for a token of a model of 24 layers.
-    scale=Scale(100_000, 2_000, 125, 60, "A100", 1.25e14, 64, 8e-4),
+    scale=Scale(100_000, 125, 60, "A100", 1.25e14, 64, 8e-4),
 )
 
 
@@ -369,7 +368,7 @@ MODERN = Preset(
     ),
     dtype="bfloat16",
     # As above.
-    scale=Scale(60_000, 1_000, 180, 320, "A100", 1.25e14, 36, 8e-4),
+    scale=Scale(60_000, 180, 320, "A100", 1.25e14, 36, 8e-4),
     max_tokens=1024,
 )
 
