@@ -113,7 +113,8 @@ def check_hosts(
             where,
             f"steps keep up to {needed / GIB:,.0f} GiB on their host (models, checkpoints), and "
             f"the disk of {node.name} has room for {node.disk / GIB - SYSTEM_GIB:,.0f} GiB",
-            f"a disk of {needed / GIB + SYSTEM_GIB:,.0f} GiB or more in the file, or --sft-lora",
+            f"a disk of {needed / GIB + SYSTEM_GIB:,.0f} GiB or more in the file, or --sft-lora of "
+            "sweeps",
         )
         for node in nodes
         if node.disk is not None
@@ -160,7 +161,7 @@ def check_host_memory(
                 f"the workers of {name} load about {needed / GIB:,.0f} GiB into the memory of "
                 f"{host.name}, which is {host.memory / GIB:,.0f} GiB"
             )
-            problems.append(Problem(where, what, "--sft-lora, or hosts of more memory"))
+            problems.append(Problem(where, what, "hosts of more memory, or --sft-lora of sweeps"))
     return problems
 
 

@@ -81,10 +81,10 @@ class Footprint:
             return "a smaller --batch-tokens, or another --gpu-type"
         if self.read_whole:
             return (
-                "--lora-base nf4, a smaller --batch-tokens, or another --gpu-type: DPO reads it "
-                "whole before it is sharded"
+                "a smaller --batch-tokens, another --gpu-type, or --lora-base nf4 of sweeps: DPO "
+                "reads it whole before it is sharded"
             )
-        return "more --train-workers to shard it over, --sft-lora, or another --gpu-type"
+        return "more --train-workers to shard it over, another --gpu-type, or --sft-lora of sweeps"
 
 
 def footprints(

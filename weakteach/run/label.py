@@ -70,15 +70,16 @@ def label(
 ) -> int:
     """Label pairs with a teacher trained on a few human choices.
 
-    First the teacher is judged on labeled pairs that it did not learn from; if it is not
-    told from chance, nothing is labeled and the exit code is 3. The last line says what
-    to do: use the labels, use the confident part, collect more, or try another teacher.
+    First the teacher is judged on labeled pairs that it did not learn from; if
+    neither all of its labels nor its confident ones are told from chance, nothing
+    is labeled and the exit code is 3. The last line says what to do: use the
+    labels, use the confident part, collect more, or try another teacher.
 
-    Files are JSON, JSONL, CSV, TSV or Parquet, also compressed. Rows hold prompt,
-    chosen and rejected, or prompt, response_1, response_2 and choice, or one of many
-    forms of public data sets: weakteach check FILE tells how a file is read. Human
-    choices in the unlabeled file are never shown to the teacher; they give the
-    printed agreement alone.
+    Files are JSON, JSONL, CSV, TSV (these also compressed) or Parquet. Rows hold
+    prompt, chosen and rejected, or prompt, response_1, response_2 and choice, or
+    one of many forms of public data sets: weakteach check FILE tells how a file is
+    read. Human choices in the unlabeled file are never shown to the teacher; they
+    give the printed agreement alone.
 
     Parameters
     ----------

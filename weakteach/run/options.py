@@ -31,6 +31,11 @@ DEFAULT_STORAGE = "runs"
 DEFAULT_TEACHER = "opt-230k"
 
 
+def _shares_text(shares: tuple[Fraction, ...]) -> str:
+    """Shares as they are given on the command line."""
+    return ",".join(map(str, shares))
+
+
 def _group(name: str, place: int) -> Parameter:
     """The parameter that flattens a dataclass into options which stand together in ``--help``."""
     return Parameter(name="*", group=Group(name, sort_key=place))
@@ -96,7 +101,7 @@ class Judging:
     makes five trainings."""
     rounds: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 1
     """Times that all take their turn, each drawn anew: more of them narrow the interval a bit."""
-    curve: tuple[Fraction, ...] = (Fraction(1, 2),)
+    curve: Annotated[tuple[Fraction, ...], Parameter(show_default=_shares_text)] = (Fraction(1, 2),)
     """Shares of the labeled pairs for the learning curve, each as many trainings again; 0 for
     none."""
     other_seeds: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 1
@@ -109,8 +114,8 @@ class Judging:
     wanted_accuracy: Annotated[float, Parameter(validator=validators.Number(gt=0, lt=1))] = 0.7
     """Accuracy that the learning curve is asked for."""
     min_accuracy: Annotated[float, Parameter(validator=validators.Number(gt=0, lt=1))] = 0.5
-    """The gate: unless the whole interval of its accuracy lies above, no pair is labeled, and the
-    exit code is 3."""
+    """The gate: unless the whole interval of its accuracy lies above, or that of its most confident
+    labels does, no pair is labeled, and the exit code is 3."""
     no_gate: bool = False
     """Label in any case."""
     label_price: Annotated[float | None, Parameter(validator=validators.Number(gte=0))] = None

@@ -170,7 +170,8 @@ def _check_policy(name: str, config: Config) -> Problems:
     if how := config.get("quantization_config"):
         method = how.get("quant_method", "") if isinstance(how, dict) else ""
         what = f"its weights are quantized{f' ({method})' if method else ''}, and are not trained"
-        yield Problem(name, what, "give the model that it was made of, or --lora-base nf4 with it")
+        remedy = "give the model that it was made of; sweeps train it in 4 bits by --lora-base nf4"
+        yield Problem(name, what, remedy)
 
 
 def _check_head(name: str, config: Config) -> Problems:

@@ -153,7 +153,7 @@ def _check_machine(taken: Taken, store: Store) -> list[Problem]:
     if store.is_local:
         return problems
     folder = cache_folder()
-    remedy = "WEAKTEACH_CACHE on a larger disk, or --sft-lora"
+    remedy = "WEAKTEACH_CACHE on a larger disk, or --sft-lora of sweeps"
     return problems + check_disk(str(folder), free_bytes(folder), taken.on_host, remedy)
 
 

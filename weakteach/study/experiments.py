@@ -3,8 +3,8 @@
 The controls at the main point are the student before alignment, SFT alone, human labels of the
 unlabeled pairs, of all pairs, and of the labeled pairs alone, gold labels, and human labels with
 random errors at the teacher's rate. Steps are shared, so a control is computed once for all
-experiments. The size grid, the first look, has only the student before alignment and human and gold
-labels, and more of these if they are asked for.
+experiments. The size grid, the first look, has only the student before alignment and human labels
+of the unlabeled and of the labeled pairs, and more of these if they are asked for.
 """
 
 from collections.abc import Sequence

@@ -82,12 +82,12 @@ class Choices(Ranges):
     controls: Literal["main", "both", "all"] = "main"
     """What the size grid compares weak labels with: main (the student before alignment, human
     labels, and those of the labeled part with and without weak labels of the rest), both (gold
-    labels and human labels of all, too, which tells how many human labels weak ones are worth) or
-    all controls. Other sweeps have all."""
+    labels and human labels of all pairs, too) or all controls. Other sweeps have all."""
 
     gate: float | None = None
-    """Judge each teacher before any student, on its labeled pairs; arms of one whose accuracy is
-    not told from this one, such as 0.5, end with that reason."""
+    """Judge each teacher on its labeled pairs before it labels. If its accuracy is not told from
+    this one, such as 0.5, what needs its labels ends with that reason; students of human labels go
+    on."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

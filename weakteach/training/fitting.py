@@ -84,8 +84,8 @@ def require_room(job: TrainingJob, model: PreTrainedModel) -> None:
     if needed > room:
         raise StepError(
             f"DPO reads the model whole before it trains, which takes about {needed / GIB:.0f} GiB "
-            f"of a GPU that has {room / GIB:.0f}: --lora-base nf4, a smaller --batch-tokens, or "
-            "another --gpu-type; --fit sharded tries it all the same"
+            f"of a GPU that has {room / GIB:.0f}: a smaller --batch-tokens, another --gpu-type, or "
+            "--lora-base nf4 of sweeps; --fit sharded tries it all the same"
         )
 
 
