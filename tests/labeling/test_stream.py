@@ -261,7 +261,8 @@ def test_a_poison_row_ends_in_quarantine_and_all_others_are_processed(tmp_path, 
     stream = numbers(tmp_path)
     stream = replace(stream, work=replace(stream.work, poison=(13, 14, 99), fails_in=fails_in))
     facts = stream_chunks(stream, ACTORS).write(tmp_path / "out.parquet")
-    assert facts == {"rows": 97, "quarantined": 3, "devices": 2}
+    assert facts.pop("devices") in (1, 2)  # an actor that starts late may find nothing left
+    assert facts == {"rows": 97, "quarantined": 3}
     kept = pq.read_table(tmp_path / "out.parquet")
     assert kept["number"].to_pylist() == [n for n in range(100) if n not in (13, 14, 99)]
     assert pq.read_table(tmp_path / "quarantine.parquet").to_pylist() == [
@@ -269,7 +270,8 @@ def test_a_poison_row_ends_in_quarantine_and_all_others_are_processed(tmp_path, 
     ]
     shards = sorted((tmp_path / "shards").iterdir())
     written = [shard.stat().st_mtime_ns for shard in shards]
-    assert stream_chunks(stream, ACTORS).write(tmp_path / "out.parquet") == facts
+    again = stream_chunks(stream, ACTORS).write(tmp_path / "out.parquet")
+    assert again == {**facts, "devices": 1}
     assert [shard.stat().st_mtime_ns for shard in shards] == written
 
 

@@ -26,7 +26,7 @@ from weakteach.artifacts.errors import StepError, StorageError, UserError, passe
 from weakteach.artifacts.identity import jsonable
 from weakteach.artifacts.losses import through_losses
 from weakteach.artifacts.record import code_version, package_versions, seal
-from weakteach.artifacts.step import Step, Workspace
+from weakteach.artifacts.step import Progress, Step, Workspace
 from weakteach.artifacts.store import RECORD, Store
 
 
@@ -164,11 +164,11 @@ def _compute(
         raise _DroppedMeanwhile
     run_folder = Path(scratch) if store.is_local else cache_folder() / "runs" / step.fingerprint
     out = Path(stage) if store.is_local else Path(tempfile.mkdtemp(prefix="weakteach-"))
-    started, clock = time.time(), time.monotonic()
+    started, clock = time.time(), _Clock()
     try:
-        told = partial(progress, step) if progress else None
+        told = partial(clock.follow, partial(progress, step)) if progress else None
         facts = step.compute(Workspace(store, out, stage, scratch, run_folder, execution, told))
-        record = _describe(step, facts, execution, started, time.monotonic() - clock)
+        record = _describe(step, facts, execution, started, clock)
         if not store.is_local:
             fs.copy_files(str(out), stage, destination_filesystem=store.filesystem)
         _commit(store, step, stage, record)
@@ -216,10 +216,37 @@ def _files(store: Store, folder: str) -> set[str]:
     return {info.path[len(folder) + 1 :] for info in infos if info.is_file}
 
 
+class _Clock:
+    """How long a step takes and, as far as its progress tells, how long of this it has waited for
+    devices."""
+
+    def __init__(self) -> None:
+        self._began = self._worked = time.monotonic()
+        self._waits = False
+        self.waited = 0.0
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def follow(
+        self, tell: Progress, done: int, total: int, tokens: int = 0, waits: bool = False
+    ) -> None:
+        """Pass progress on to ``tell``. The step has waited from the last time that it told of no
+        wait to the next such time."""
+        now = time.monotonic()
+        if self._waits and not waits:
+            self.waited += now - self._worked
+        if not waits:
+            self._worked = now
+        self._waits = waits
+        tell(done, total, tokens, waits=waits)
+
+
 def _describe(
-    step: Step, facts: dict[str, Any], execution: Any, started: float, seconds: float
+    step: Step, facts: dict[str, Any], execution: Any, started: float, clock: "_Clock"
 ) -> dict[str, Any]:
-    devices = facts.pop("devices", 1)
+    devices, seconds = facts.pop("devices", 1), clock.seconds
     record = {
         "step": type(step).__name__,
         "fingerprint": step.fingerprint,
@@ -234,6 +261,6 @@ def _describe(
         "host": platform.node(),
         "started": started,
         "seconds": seconds,
-        "device_seconds": seconds * devices,
+        "device_seconds": (seconds - clock.waited) * devices,
     }
     return seal(record)

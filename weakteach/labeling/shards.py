@@ -271,16 +271,21 @@ def _refused(schema: pa.Schema) -> Refused:
 
 @dataclass(frozen=True)
 class Busy:
-    """How many rows of the input were made, and the seconds that all workers together spent on
-    preparing and on making them. Waiting is not counted, so these tell each stage's own rate."""
+    """How many rows of the input were made, the seconds that all workers together spent on
+    preparing and on making them, and which workers made them. Waiting is not counted, so the
+    seconds tell each stage's own rate."""
 
     rows: int = 0
     preparing: float = 0.0
     making: float = 0.0
+    workers: frozenset[str] = frozenset()
 
     def __add__(self, other: "Busy") -> "Busy":
         return Busy(
-            self.rows + other.rows, self.preparing + other.preparing, self.making + other.making
+            self.rows + other.rows,
+            self.preparing + other.preparing,
+            self.making + other.making,
+            self.workers | other.workers,
         )
 
     def __str__(self) -> str:
@@ -290,7 +295,7 @@ class Busy:
 
 @dataclass(frozen=True)
 class Shards:
-    """The shards of a stream, which are all made. At most ``devices`` devices worked on them."""
+    """The shards of a stream, which are all made. ``devices`` devices worked on them."""
 
     stream: Stream
     shards: list[range]

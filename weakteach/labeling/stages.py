@@ -7,6 +7,7 @@ if it were raised, Ray Data would keep its own message and lose the cause.
 
 import logging
 import os
+import platform
 import time
 from collections.abc import Hashable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -67,8 +68,9 @@ def make_shards(
 ) -> pa.Table:
     """Make the shard that is the one row of the batch, and prepare it first unless it is prepared
     already. Returns a row ``start, stop, rows, quarantined, tokens``, ``preparing, making`` in
-    seconds, and ``error, passes``, which are NO_FAILURE unless it failed. If several threads of a
-    process make shards, only the one that holds ``device`` computes."""
+    seconds, the ``worker``, which is this process, and ``error, passes``, which are NO_FAILURE
+    unless it failed. If several threads of a process make shards, only the one that holds
+    ``device`` computes."""
     import torch  # in workers only, as below
 
     from weakteach.models.process import prepare_process
@@ -98,13 +100,15 @@ def make_shards(
             row |= _failed(stream, shard, error)
             if isinstance(error, torch.AcceleratorError):
                 os._exit(DEVICE_FAILED)  # this process can use its device no more
-    return _row(**row, **vars(made), making=making)
+    worker = f"{platform.node()}:{os.getpid()}"
+    return _row(**row, **vars(made), making=making, worker=worker)
 
 
 def failed_shards(batch: pa.Table, error: Exception) -> pa.Table:
     """What ``make_shards`` would return for a shard that ``error`` kept from being made."""
     row = {name: batch[name][0].as_py() for name in ("start", "stop")}
-    return _row(**row, preparing=0.0, **vars(Made(0, 0, 0)), making=0.0, **_failure(error))
+    spent = {"preparing": 0.0, "making": 0.0, "worker": ""}
+    return _row(**row, **vars(Made(0, 0, 0)), **spent, **_failure(error))
 
 
 def _check_goes_on(stream: Stream) -> None:

@@ -104,7 +104,8 @@ def stream_chunks(
             _follow(stream, done, rows, tokens, progress)
     if busy.rows:
         LOGGER.info("%s: %s", type(stream.work).__name__, busy)
-    devices = min(len(shards), resources.label_workers) * (resources.gpus or 1)
+    workers = min(max(1, len(busy.workers)), resources.label_workers)  # some replaced lost ones
+    devices = workers * (resources.gpus or 1)
     return Shards(stream, shards, devices, busy)
 
 
@@ -165,7 +166,8 @@ def _made(
                 raise kind(f"{type(stream.work).__name__}: {row['error']}")
             shard = range(row["start"], row["stop"])
             made = Made(row["rows"], row["quarantined"], row["tokens"])
-            yield shard, made, Busy(len(shard), row["preparing"], row["making"])
+            worker = frozenset([row["worker"]])
+            yield shard, made, Busy(len(shard), row["preparing"], row["making"], worker)
     except (Exception, GeneratorExit):
         _let_end(rows, ended)
         raise
