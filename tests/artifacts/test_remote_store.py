@@ -208,6 +208,13 @@ def test_a_bound_that_is_no_number_of_bytes_is_named(fetched, monkeypatch):
         fetched(0)
 
 
+@pytest.mark.parametrize("scheme", ["abfs", "abfss"])
+def test_the_url_of_a_container_of_azure_holds_no_user(scheme):
+    """As cluster/azure-account.sh says what to give."""
+    store = Store(f"{scheme}://weakteach@account.dfs.core.windows.net/weakteach")
+    assert (store.root, store.is_local) == ("weakteach/weakteach", False)
+
+
 def test_an_object_store_without_leases_is_refused(bucket, tmp_path):
     with pytest.raises(StorageError, match="needs leases"):
         obtain(Store(bucket), Write("a", str(tmp_path / "log")))
