@@ -208,6 +208,13 @@ def test_a_bound_that_is_no_number_of_bytes_is_named(fetched, monkeypatch):
         fetched(0)
 
 
+@pytest.mark.parametrize("scheme", ["abfs", "abfss"])
+def test_the_url_of_a_container_of_azure_holds_no_user(scheme):
+    """As cluster/azure-account.sh says what to give."""
+    store = Store(f"{scheme}://weakteach@account.dfs.core.windows.net/weakteach")
+    assert (store.root, store.is_local) == ("weakteach/weakteach", False)
+
+
 def test_an_object_store_without_leases_is_refused(bucket, tmp_path):
     with pytest.raises(StorageError, match="needs leases"):
         obtain(Store(bucket), Write("a", str(tmp_path / "log")))
@@ -240,6 +247,37 @@ def test_a_step_is_kept_from_others_of_its_storage_alone(ray_here, bucket):
         elsewhere = Store(f"{path}-of-another{mark}{options}", ray_lease)
         with elsewhere.lease("Write", "a", wait=0):
             pass
+
+
+AZURE = "abfs://box@account.dfs.core.windows.net/x"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("s3://bucket/x?region=us-east-1", "s3://bucket/x/?scheme=https&region=us-east-1", True),
+        (
+            "s3://bucket/x?endpoint_override=h%3A1&region=a",
+            "s3://bucket/x?region=b&endpoint_override=h:1&scheme=http",
+            True,
+        ),
+        ("s3://bucket/x?region=a", "s3://bucket/x?region=a&endpoint_override=h:1", False),
+        ("s3://bucket/x?region=a", "s3://bucket/y?region=a", False),
+        (AZURE, "abfss://account.dfs.core.windows.net/box/x/?enable_tls=true", True),
+        (AZURE, AZURE.replace("account", "another"), False),
+    ],
+)
+def test_the_forms_of_a_url_of_one_storage_have_one_lease(one, other, same):
+    keys = set()
+
+    def lease(key, wait):
+        keys.add(key)
+        return nullcontext()
+
+    for url in (one, other):
+        with Store(url, lease).lease("Write", "a", wait=0):
+            pass
+    assert (len(keys) == 1) == same
 
 
 def test_leases_of_a_cluster_let_one_in_at_a_time_and_expire(ray_here):

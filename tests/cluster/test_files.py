@@ -80,6 +80,15 @@ def test_node_parameters_are_those_that_the_cloud_knows(cloud, config):
             assert parameters <= template["parameters"].keys()
 
 
+def test_disks_of_google_are_of_a_type_that_all_machines_have():
+    """Without a type Google takes pd-standard, which machines of the series G2 do not have."""
+    config = read(CLOUDS["gcp"])
+    place = "projects/{project_id}/zones/{availability_zone}".format(**config["provider"])
+    for node in config["available_node_types"].values():
+        (disk,) = node["node_config"]["disks"]
+        assert disk["initializeParams"]["diskType"] == f"{place}/diskTypes/pd-balanced"
+
+
 def test_spot_gpus_of_two_types_grow_from_nothing_and_the_head_is_on_demand(cloud, config):
     def is_spot(node):
         settings = node["node_config"]

@@ -105,6 +105,8 @@ def test_pods_scale_from_nothing_on_spot_nodes():
 def test_the_job_runs_on_that_cluster_within_what_the_script_knows():
     job = read(CLUSTER / "kuberay" / "rayjob.yaml")["spec"]
     assert job["clusterSelector"] == {"ray.io/cluster": read(RAYCLUSTER)["metadata"]["name"]}
+    # Of a cluster that outlives the job, KubeRay takes neither tries in new clusters nor an end.
+    assert not job.keys() & {"backoffLimit", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished"}
     words = job["entrypoint"].split()
     script = ROOT / words[1].removeprefix("/home/ray/weakteach/")
     options = words[2:]

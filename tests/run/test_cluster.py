@@ -25,30 +25,24 @@ from weakteach.run.concurrency import AtOnce
 from weakteach.run.nodes import NodeType
 
 ROOT = Path(__file__).parents[2]
+HERE, THERE = Joined(by_address=False), Joined(by_address=True)
 
 
 def test_trials_that_train_leave_cpus_for_their_labeling(ray_here):
     """The Ray of tests has 4 CPUs; a trial takes one, and one for each task that labels."""
     nine = AtOnce(9, "as asked for")
-    assert str(arms_at_once(nine, Resources())) == "2 arms at a time: Ray has 4 CPUs"
-    assert arms_at_once(None, Resources()).arms == 2
-    assert str(arms_at_once(AtOnce(1, "as asked for"), Resources())) == (
+    assert str(arms_at_once(HERE, nine, Resources())) == "2 arms at a time: Ray has 4 CPUs"
+    assert arms_at_once(HERE, None, Resources()).arms == 2
+    assert str(arms_at_once(HERE, AtOnce(1, "as asked for"), Resources())) == (
         "1 arm at a time: as asked for"
     )
-    assert arms_at_once(nine, Resources(label_tasks=3)).arms == 1
-    assert arms_at_once(nine, Resources(train_workers=1)) == nine
+    assert arms_at_once(HERE, nine, Resources(label_tasks=3)).arms == 1
+    assert arms_at_once(HERE, nine, Resources(train_workers=1)) == nine
 
 
 def test_a_trial_with_gpus_leaves_cpus_to_tokenize_on():
     assert cluster._cpus_of_a_trial(Resources(label_actors=2, cpus=3)) == 1 + 2 * 3
     assert cluster._cpus_of_a_trial(Resources(label_actors=2, cpus=3, gpus=1)) == 1 + 2 * (3 + 1)
-
-
-def test_a_cluster_that_stays_too_small_for_an_arm_is_an_error(ray_here):
-    with pytest.raises(ClusterError, match="has 4 CPUs, but an arm needs 5"):
-        arms_at_once(None, Resources(label_tasks=4), patience=0.5)
-    with pytest.raises(ClusterError, match=r"has 0 GPUs, but an arm needs 2: with --gpus 0\.5"):
-        arms_at_once(None, Resources(gpus=1))
 
 
 def status(*kinds):
@@ -62,22 +56,47 @@ def told_by_ray(monkeypatch, *statuses):
 
 
 GPUS = Resources(train_workers=2, gpus=1)
+FIXED = status(format_readonly_node_type("0a" * 28))
+
+
+@pytest.mark.parametrize(
+    ("joined", "found"),
+    [(HERE, None), (HERE, FIXED), (THERE, FIXED)],
+    ids=["new", "here", "there"],
+)
+def test_what_stays_too_small_for_an_arm_is_an_error(ray_here, monkeypatch, joined, found):
+    told_by_ray(monkeypatch, found)
+    with pytest.raises(ClusterError, match="has 4 CPUs, but an arm needs 5"):
+        arms_at_once(joined, None, Resources(label_tasks=4), patience=0.5)
+    with pytest.raises(ClusterError, match=r"has 0 GPUs, but an arm needs 2: with --gpus 0\.5"):
+        arms_at_once(joined, None, Resources(gpus=1))
+
+
+@pytest.mark.parametrize("found", [None, status("head")], ids=["unknown", "grows"])
+def test_one_arm_asks_a_cluster_for_nodes_that_may_start_them(ray_here, monkeypatch, found):
+    told_by_ray(monkeypatch, found)
+    for wanted in (None, AtOnce(9, "as asked for")):
+        said = str(arms_at_once(THERE, wanted, Resources(gpus=1), patience=60))
+        assert said.startswith(
+            "1 arm at a time: Ray has 0 GPUs, but an arm needs 2; it waits until"
+        )
+        assert said.endswith(cluster.ADVICE["GPU"])
 
 
 @pytest.mark.parametrize("found", [None, status("head")], ids=["unknown", "grows"])
 def test_what_nodes_do_not_hold_is_told_where_more_may_join(ray_here, monkeypatch, found):
     told_by_ray(monkeypatch, found)
-    (line,) = what_waits(Joined(by_address=True), GPUS)
+    (line,) = what_waits(THERE, GPUS)
     assert "no node has 1 GPUs" in line
     assert "waits until more nodes join" in line
-    (line,) = what_waits(Joined(by_address=True), Resources(train_workers=5))
+    (line,) = what_waits(THERE, Resources(train_workers=5))
     assert "5 workers are asked for, and all nodes together hold 4" in line
 
 
 def test_what_nodes_can_never_hold_is_refused_on_this_machine(ray_here):
     with pytest.raises(ClusterError, match="On this machine no node has 1 GPUs"):
-        what_waits(Joined(by_address=False), GPUS)
-    assert not what_waits(Joined(by_address=False), Resources(train_workers=4))
+        what_waits(HERE, GPUS)
+    assert not what_waits(HERE, Resources(train_workers=4))
 
 
 def test_whether_a_cluster_grows_is_told_by_the_names_of_its_nodes():
@@ -99,8 +118,8 @@ def fixed(ray_here):
 
 def test_what_a_cluster_can_never_hold_that_starts_no_nodes_is_refused(fixed):
     with pytest.raises(ClusterError, match="starts no nodes by itself, no node has 1 GPUs"):
-        what_waits(Joined(by_address=True), GPUS)
-    assert not what_waits(Joined(by_address=True), Resources(train_workers=4))
+        what_waits(THERE, GPUS)
+    assert not what_waits(THERE, Resources(train_workers=4))
 
 
 def test_a_node_that_was_just_lost_is_waited_for(monkeypatch):
@@ -108,8 +127,8 @@ def test_a_node_that_was_just_lost_is_waited_for(monkeypatch):
     found = iter([lost, lost, back])
     monkeypatch.setattr(cluster, "nodes_now", lambda: next(found))
     monkeypatch.setattr(cluster.time, "sleep", lambda seconds: None)
-    told_by_ray(monkeypatch, status(format_readonly_node_type("0a" * 28)))
-    assert what_waits(Joined(by_address=True), Resources(train_workers=4), patience=60) == []
+    told_by_ray(monkeypatch, FIXED)
+    assert what_waits(THERE, Resources(train_workers=4), patience=60) == []
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ def test_generation_draws_as_many_tokens_together_as_a_card_of_the_type_holds(st
     assert responses.batch_tokens(replace(many, gpu_type="")) == 32_768
     assert responses.batch_tokens(replace(many, gpu_type="T4", gpus=0.5)) == 1024
     (one,) = footprints([responses], many, 512)
-    assert one.fitted < 24 * GIB
+    assert one.fitted < 22 * GIB
     assert check_footprints([one], many) == []
 
 
@@ -182,15 +182,15 @@ def test_where_no_type_is_asked_for_the_smallest_card_of_the_nodes_is_the_room(s
     head, unknown = NodeType("head", {"CPU": 8}, 1), card("new", "H999")
     a100 = card("a100", "A100", "A100-80G", gpus=8)
     nodes = [head, a100, card("l4", "L4"), unknown]
-    assert smallest_card(nodes, RESOURCES) == 24 * GIB
-    assert smallest_card(nodes, replace(RESOURCES, gpus=0.5)) == 12 * GIB
-    assert smallest_card([head, a100, unknown], RESOURCES) == 80 * GIB
+    assert smallest_card(nodes, RESOURCES) == 22 * GIB
+    assert smallest_card(nodes, replace(RESOURCES, gpus=0.5)) == 11 * GIB
+    assert smallest_card([head, a100, unknown], RESOURCES) == 79.2 * GIB
     assert smallest_card([head, unknown], RESOURCES) is None
     assert smallest_card(nodes, replace(RESOURCES, gpu_type="A100")) is None
     assert smallest_card(nodes, Resources()) is None
     (problem,) = check_cards(nodes, steps, RESOURCES, 512)
     assert problem.where == "Sft of large"
-    assert "its share of the smallest GPU there is 24 GiB" in problem.what
+    assert "its share of the smallest GPU there is 22 GiB" in problem.what
     assert check_cards([a100], steps, RESOURCES, 512) == []
     assert check_cards([unknown], steps, RESOURCES, 512) == []
 

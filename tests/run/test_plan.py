@@ -8,6 +8,7 @@ from synthetic import Bed
 
 from weakteach.artifacts.store import Store
 from weakteach.run.plan import kind_of, make_plan, measured, plan_sentence, seconds_of
+from weakteach.run.prices import read_prices, scale_on
 from weakteach.steps.data import Pairs
 from weakteach.steps.evaluation import Generate, GoldReward
 from weakteach.steps.labels import WeakLabels
@@ -73,6 +74,25 @@ def test_a_plan_takes_the_rate_that_its_device_was_measured_at(tmp_path, preset,
     assert all(after.seconds(step) == before.seconds(step) for step in others)
     assert after.seconds(done) == 0.0
     assert after.device_hours == pytest.approx(sum(after.estimates.values()) / 3600)
+
+
+@pytest.mark.parametrize(
+    ("gpu_type", "device", "speed"), [("", "A100", 1.0), ("L4", "L4", 0.39), ("T4", "A100", 1.0)]
+)
+def test_a_plan_for_a_type_of_gpu_takes_the_times_that_such_gpus_took(
+    tmp_path, gpu_type, device, speed
+):
+    bed, arms = Bed(tmp_path), study(PAPER)
+    scale = scale_on(gpu_type, PAPER.scale, read_prices())
+    of_preset, before = (make_plan(arms, bed.store, one) for one in (PAPER.scale, scale))
+    assert (before.device, of_preset.device) == (device, "A100")
+    assert before.device_hours == pytest.approx(of_preset.device_hours / speed)
+    done, *rest = of(WeakLabels, before)
+    record = {"execution": {**A100, "gpu_type": device}, "device_seconds": 5 * before.seconds(done)}
+    bed.put("WeakLabels", {}, {}, fingerprint=done.fingerprint, **record)
+    after = make_plan(arms, bed.store, scale)
+    for step in rest:
+        assert after.seconds(step) == pytest.approx(5 * before.seconds(step))
 
 
 def hours(store, data, preset=EMBEDDED):

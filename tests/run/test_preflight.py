@@ -203,10 +203,10 @@ BROKEN = {
         "the disk of l4 has room for 14 GiB",
     ),
     "no cluster file": (["--cluster-file", "pyproject.toml"], "no cluster file of ray up"),
-    "too little memory": (["--student", "some/big", *L4], "its share of a L4 is 24 GiB"),
+    "too little memory": (["--student", "some/big", *L4], "its share of a L4 is 22 GiB"),
     "too little on the smallest card": (
         ["--student", "some/big", *L4[:4], "--cluster-file", "cluster.yaml"],
-        "its share of the smallest GPU there is 24 GiB",
+        "its share of the smallest GPU there is 22 GiB",
     ),
 }
 

@@ -154,6 +154,18 @@ def test_a_plan_tells_hours_and_money_by_devices_and_gigabytes_by_step(sweep, tm
         assert re.search(rf"│ {kind} +│ \S+ +│ +[\d.]+ │", out)
 
 
+def test_a_plan_for_a_type_of_gpu_counts_in_its_hours(sweep, tmp_path, table):
+    options = ("--preset", "paper", "--plan", "--prices", table, "--gpu-type", "L4")
+    code, out, err = sweep(tmp_path / "store", *options)
+    assert code == 0, err
+    hours = re.search(r"about ([\d,.]+) L4-hours", out)[1]
+    row = re.search(r"small +│ ours +│ +1 L4 │ +([\d,.]+) │ +([\d,.]+) │", out)
+    shown, on_demand = (float(cell.replace(",", "")) for cell in row.groups())
+    assert shown == float(hours.replace(",", ""))
+    assert on_demand == pytest.approx(shown, rel=0.01)
+    assert "big" not in out
+
+
 @pytest.mark.parametrize("planning", [["--plan"], []])
 def test_a_study_above_the_maximum_is_not_started(sweep, tmp_path, table, planning):
     code, out, err = sweep(*(tmp_path / "store", *planning, "--prices", table, "--max-cost", "0.5"))

@@ -72,6 +72,10 @@ def test_a_clock_that_jumps_leaves_durations_alone(tmp_path):
     [
         "s3://KEYID:SENTINEL@bucket/x?region=us-east-1",
         "s3://bucket/x?access_key=KEYID&secret_key=SENTINEL&region=us-east-1",
+        "abfs://KEYID:SENTINEL@account.dfs.core.windows.net/x",
+        "abfss://:SENTINEL@account.dfs.core.windows.net/box/x",
+        "abfs://account.dfs.core.windows.net/box/x?client_id=KEYID&client_secret=SENTINEL",
+        "abfs://account.dfs.core.windows.net/box/x?sv=2024-11-04&sig=SENTINEL",
     ],
 )
 def test_a_url_with_a_secret_is_refused_and_not_repeated(url):

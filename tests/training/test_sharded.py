@@ -41,6 +41,12 @@ CASES = [
 ]
 # Trained to their end and written.
 WRITTEN = [("sft", None, Fit(shards=2)), ("dpo", Lora(rank=4), Fit(True, shards=2))]
+# Trainings whose checkpoint is of the other kind when they go on, and so makes no update less.
+CHANGED = [
+    (lora, fits)
+    for lora in (None, Lora(rank=4))
+    for fits in ((Fit(), Fit(shards=2)), (Fit(shards=2), Fit()))
+]
 FAMILY = "qwen3"
 
 
@@ -57,8 +63,9 @@ def let_cpus_shard():
 
 
 def forget():
-    """What accelerate keeps of the trainer before."""
+    """What accelerate keeps of the trainer before, and what transformers has told it of shards."""
     state.AcceleratorState._reset_state(reset_partial_state=True)
+    os.environ.pop("ACCELERATE_USE_FSDP", None)
 
 
 def run_worker(rank, port, folder, on_gpu):
@@ -91,6 +98,18 @@ def run_worker(rank, port, folder, on_gpu):
             facts = train_and_save(trainer, job)
             (folder / f"facts-{case}-{attempt}-{rank}").write_text(json.dumps(facts))
             forget()
+    for case, (lora, fits) in enumerate(CHANGED):
+        for fit in fits:
+            run, updates = folder / f"changed-{case}", []
+            trainer = ours("sft", FAMILY, some_pairs(), lora, run, 8, fit=fit)
+            job = SimpleNamespace(
+                resources=Resources(checkpoint_steps=1), stage=str(run), store=Store(run),
+                progress=lambda done, of: updates.append(done), run_folder=str(run),  # noqa: B023
+                saved="float32",
+            )  # fmt: skip
+            train_and_save(trainer, job)
+            forget()
+        (folder / f"updates-{case}-{rank}").write_text(json.dumps(updates))
     torch.distributed.destroy_process_group()
 
 
@@ -108,6 +127,9 @@ def sharded_is_whole(folder, on_gpu):
                 for name, weight in kept.items():
                     assert torch.equal(weights[name].cpu(), weight), name
     written_is_whole(folder)
+    for case in range(len(CHANGED)):
+        for rank in range(2):
+            assert json.loads((folder / f"updates-{case}-{rank}").read_text()) == [1, 2]
 
 
 def written_is_whole(folder):

@@ -8,7 +8,11 @@ from weakteach.artifacts.errors import StorageError
 
 # The waits between attempts double, from 25 ms on: failures of a minute do no harm.
 ATTEMPTS = 12
-SECRET_OPTIONS = ("access_key", "secret_key", "session_token")
+SECRET_OPTIONS = {
+    "access_key", "secret_key", "session_token", "account_key", "client_secret", "sig"
+}  # fmt: skip
+# Of their URLs, what stands where others hold a user is the container.
+CONTAINER_FIRST = ("abfs", "abfss")
 
 
 def open_storage(url: str) -> tuple[fs.FileSystem, str]:
@@ -18,11 +22,12 @@ def open_storage(url: str) -> tuple[fs.FileSystem, str]:
     """
     if "://" in url:
         parts = urlsplit(url)
-        if parts.username or parts.password or set(parse_qs(parts.query)) & set(SECRET_OPTIONS):
+        user = parts.username and parts.scheme not in CONTAINER_FIRST
+        if user or parts.password or SECRET_OPTIONS & set(parse_qs(parts.query)):
             raise StorageError(
                 f"The URL of the storage {parts.scheme}://…{parts.path} holds a user or a key, and "
                 "would be written into records and reports: give them by environment variables, "
-                "such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+                "such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AZURE_CLIENT_SECRET"
             )
     try:
         filesystem, root = fs.FileSystem.from_uri(url)

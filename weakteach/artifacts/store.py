@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from filelock import SoftFileLease
 from pyarrow import fs
@@ -73,6 +74,16 @@ class Store:
     def root(self) -> str:
         """The storage's path on its file system."""
         return self._place[1]
+
+    @property
+    def _whole_place(self) -> str:
+        """What tells the storage from all others, in whatever form its URL is written: the kind of
+        its file system, the host (of Azure the account), and the path. One keeper of leases may
+        serve several storages."""
+        parts = urlsplit(self.url)
+        hosts = parse_qs(parts.query).get("endpoint_override", [parts.hostname or ""])
+        path = self.root.lstrip("/")
+        return f"{self.filesystem.type_name}://{hosts[0]}/{path}"
 
     @property
     def is_local(self) -> bool:
@@ -209,8 +220,7 @@ class Store:
         """A lease, see ``Leases``. Raises StorageError for an object store without ``leases``."""
         key = f"{kind}-{fingerprint}"
         if self._leases:
-            # One keeper may serve several storages.
-            return self._leases(f"{self.url_of(self.root)} {key}", wait)
+            return self._leases(f"{self._whole_place} {key}", wait)
         if not self.is_local:
             raise StorageError(f"{self.url} is an object store: a Store on it needs leases")
         folder = Path(self.root) / LEASES

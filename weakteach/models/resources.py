@@ -16,10 +16,11 @@ Attention = Literal["sdpa", "flex"]
 FITS = ("whole", "whole-checkpointed", "sharded", "sharded-checkpointed")
 FitName = Literal["auto", "whole", "whole-checkpointed", "sharded", "sharded-checkpointed"]
 GIB = 1 << 30
-# Memory of a GPU by its name in Ray, in GiB: the smallest that is sold under the name.
+# Memory of a GPU by its name in Ray, in GiB, as CUDA reports it, which is less than what it is sold
+# with: of the smallest that has the name.
 GPU_GIB: dict[str, float] = {
-    "T4": 16, "V100": 16, "A10G": 24, "L4": 24, "L40S": 48, "A100": 40, "A100-40G": 40,
-    "A100-80G": 80, "H100": 80, "H200": 141, "B200": 180,
+    "T4": 14.6, "V100": 15.8, "A10G": 22, "L4": 22, "L40S": 44.4, "A100": 39.4, "A100-40G": 39.4,
+    "A100-80G": 79.2, "H100": 79.1, "H200": 139.8, "B200": 178,
 }  # fmt: skip
 AT_LEAST_ONE = {"label_tasks", "threads", "train_tokens", "batch_tokens"}
 

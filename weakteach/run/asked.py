@@ -30,6 +30,7 @@ from weakteach.run.prices import (
     cost_sentence,
     cost_table,
     read_prices,
+    scale_on,
     tariff_of,
 )
 from weakteach.run.readiness import Taken, check_nodes, check_run, refuse, tell_open_questions
@@ -64,7 +65,9 @@ class Asked:
 
     @property
     def scale(self) -> Scale:
-        return self.grid.preset.scale
+        """The preset's, for GPUs of the type that is asked for."""
+        prices = read_prices(self.cost.prices)
+        return scale_on(self.resources.gpu_type, self.grid.preset.scale, prices)
 
     @property
     def max_tokens(self) -> int:

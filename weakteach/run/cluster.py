@@ -162,7 +162,7 @@ def what_waits(joined: Joined, resources: Resources, patience: float = 0.0) -> l
         one = problems[0]
         if not joined.by_address:
             raise ClusterError(f"On this machine {one.what}: {one.remedy}")
-        if grows(_internal_kv_get(ray_constants.DEBUG_AUTOSCALING_STATUS)) is not False:
+        if _may_grow():
             return [
                 f"At the moment {one.what}. The rest waits until more nodes join; if none ever do: "
                 f"{one.remedy}."
@@ -187,13 +187,21 @@ def grows(status: bytes | None) -> bool | None:
     return not all(BY_HAND.fullmatch(kind) for kind in kinds) if kinds else None
 
 
-def arms_at_once(wanted: AtOnce | None, resources: Resources, patience: float = 0.0) -> AtOnce:
+def _may_grow() -> bool:
+    return grows(_internal_kv_get(ray_constants.DEBUG_AUTOSCALING_STATUS)) is not False
+
+
+def arms_at_once(
+    joined: Joined, wanted: AtOnce | None, resources: Resources, patience: float = 0.0
+) -> AtOnce:
     """How many arms run at a time on the Ray that was joined or started: as many as are wanted, or
     else as it has room for, and no more than can run without starving each other.
 
     A trial that trains in its own process keeps its devices while it waits for its labeling: if
-    trials held all devices, none would go on. A cluster that is too small for one arm may have just
-    lost a node. Raises ClusterError if it is still too small after ``patience`` seconds.
+    trials held all devices, none would go on. A cluster that is too small for one arm may start
+    nodes as soon as one asks for them, or have just lost a node. Raises ClusterError for the Ray of
+    this machine, and for a cluster that starts no nodes by itself, if it is still too small after
+    ``patience`` seconds.
     """
     if resources.train_workers:
         has = ray.cluster_resources()
@@ -204,8 +212,11 @@ def arms_at_once(wanted: AtOnce | None, resources: Resources, patience: float = 
     needed = {"CPU": _cpus_of_a_trial(resources), "GPU": (1 + labelers) * resources.gpus}
     give_up = time.monotonic() + patience
     while lacking := _lacking(needed):
-        if time.monotonic() >= give_up:
-            raise ClusterError(lacking)
+        what, remedy = lacking
+        if joined.by_address and _may_grow():
+            return AtOnce(1, f"{what}; it waits until nodes join, and if none ever do: {remedy}")
+        if not joined.by_address or time.monotonic() >= give_up:
+            raise ClusterError(f"{what}: {remedy}")
         time.sleep(1.0)
     fits = {
         name: int(ray.cluster_resources()[name] // amount)
@@ -218,16 +229,14 @@ def arms_at_once(wanted: AtOnce | None, resources: Resources, patience: float = 
     return AtOnce(fits[scarce], f"Ray has {ray.cluster_resources()[scarce]:g} {scarce}s")
 
 
-def _lacking(needed: dict[str, float]) -> str:
-    """Why the cluster has no room for an arm; empty if it has."""
+def _lacking(needed: dict[str, float]) -> tuple[str, str] | None:
+    """Why Ray has no room for an arm, and what helps; None if it has room."""
     has = ray.cluster_resources()
     for name, amount in needed.items():
         if has.get(name, 0.0) < amount:
-            return (
-                f"The cluster has {has.get(name, 0.0):g} {name}s, but an arm needs {amount:g}: "
-                f"{ADVICE[name]}"
-            )
-    return ""
+            what = f"Ray has {has.get(name, 0.0):g} {name}s, but an arm needs {amount:g}"
+            return what, ADVICE[name]
+    return None
 
 
 def _bytes_of_the_head() -> float:

@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +11,7 @@ from rich.table import Table
 
 from weakteach.artifacts.errors import UserError
 from weakteach.run.plan import Plan, hours_text
+from weakteach.study.presets import Scale
 
 SHIPPED = Path(__file__).with_name("prices.toml")
 Workers = Literal["spot", "on_demand"]
@@ -57,6 +58,10 @@ class Prices(Checked):
     speed: dict[str, dict[str, Speed]]
     nodes: dict[str, NodeType]
     _file: str = PrivateAttr("")
+
+    def speeds(self, reference: str) -> dict[str, float]:
+        """How fast devices are, as multiples of the reference, which is as fast as itself."""
+        return {reference: 1.0, **self.speed.get(reference, {})}
 
     @property
     def file(self) -> str:
@@ -108,6 +113,20 @@ def read_prices(file: Path | None = None) -> Prices:
     return prices
 
 
+def scale_on(gpu_type: str, scale: Scale, prices: Prices) -> Scale:
+    """The scale for GPUs of that type, by their speed; the scale itself if no type is asked for, or
+    if the table does not tell its speed."""
+    speed = prices.speeds(scale.device).get(gpu_type)
+    if speed is None:
+        return scale
+    return replace(
+        scale,
+        device=gpu_type,
+        flops_per_second=scale.flops_per_second * speed,
+        decode_layer_seconds=scale.decode_layer_seconds / speed,
+    )
+
+
 @dataclass(frozen=True)
 class Tariff:
     """The node types that could run a study, by name, and the price table that they are from.
@@ -119,7 +138,7 @@ class Tariff:
 
     def costs(self, device_hours: float) -> tuple[Cost, ...]:
         """What the hours cost on each of the node types."""
-        speeds = self.prices.speed.get(self.device, {})
+        speeds = self.prices.speeds(self.device)
         return tuple(
             _cost(name, node, device_hours / speeds[node.device])
             for name, node in self.nodes.items()
@@ -144,7 +163,7 @@ def tariff_of(
 
     Raises PriceError for a node type that is unknown or cannot run the study.
     """
-    speeds = prices.speed.get(device, {})
+    speeds = prices.speeds(device)
     fitting = {
         name: node
         for name, node in prices.nodes.items()

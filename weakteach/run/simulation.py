@@ -158,7 +158,7 @@ def simulation_table(
         seconds = simulate(tasks, devices)
         share = f"{busy / (seconds * devices):.0%}" if seconds else ""
         amounts = sorted(
-            rent(cost, prices, seconds / 3600 / prices.speed[device][cost.node.device], devices)
+            rent(cost, prices, seconds / 3600 / prices.speeds(device)[cost.node.device], devices)
             for cost in found
         )
         ends = (f"{amount:,.2f}" for amount in amounts[:1] + amounts[-1:])

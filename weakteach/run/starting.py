@@ -54,8 +54,7 @@ def _join(console: Console, planned: Planned) -> int:
     for line in what_waits(joined, planned.widest, SECONDS_FOR_NODES):
         console.print(line, soft_wrap=True)
     planned.check_nodes(nodes_now())
-    patience = SECONDS_FOR_NODES if joined.by_address else 0.0
-    at_once = arms_at_once(planned.at_once, resources, patience)
+    at_once = arms_at_once(joined, planned.at_once, resources, SECONDS_FOR_NODES)
     console.print(f"{at_once}.")
     return at_once.arms
 

@@ -288,8 +288,8 @@ PAPER = Preset(
     resources=Resources(
         # Sending a 1.3B model's gradients between nodes, at 24 Gb/s, takes 28 times its compute.
         train_workers=1,
-        # SFT of all weights of OPT-13B takes 39 GiB of each of 8 A100s, or 31 checkpointed; of each
-        # of 4 it takes 58 checkpointed.
+        # SFT of all weights of OPT-13B takes 31 GiB of each of 8 A100s checkpointed, and slightly
+        # more than they have if not; of each of 4 it takes 58 checkpointed.
         train_workers_max=8,
         label_actors=1,
         label_actors_max=4,

@@ -16,6 +16,7 @@ from typing import Any, cast
 import pyarrow.parquet as pq
 import ray.train
 import torch
+from accelerate.utils.constants import FSDP_MODEL_NAME
 from peft import LoraConfig, PeftModel
 from pyarrow import fs
 from ray.train import Checkpoint
@@ -48,6 +49,8 @@ from weakteach.training.stopping import HELD_OUT_LOSS, best_updates, held_out_lo
 
 LOGGER = logging.getLogger(__name__)
 TRAINER_STATE = "trainer_state.json"
+# The file of weights that only checkpoints of a sharded model have.
+SHARDED_MODEL = f"{FSDP_MODEL_NAME}.bin"
 # Training goes on while a checkpoint is sent to the storage.
 SENT_ASIDE = ray.train.CheckpointUploadMode.ASYNC
 
@@ -286,7 +289,7 @@ def train_and_save(trainer: Trainer, job: TrainingJob, merge: bool = False) -> d
     if in_group:
         trained = _train_in_group(trainer)
     else:
-        trained = trainer.train(resume_from_checkpoint=_last_complete(Path(job.run_folder)))
+        trained = _train_from(trainer, _last_complete(Path(job.run_folder)))
     _require_finite(trained.training_loss, trainer.state)
     history = [row for row in trainer.state.log_history if "loss" in row or HELD_OUT_LOSS in row]
     sharded = trainer.is_fsdp_enabled
@@ -339,10 +342,24 @@ def _train_in_group(trainer: Trainer) -> TrainOutput:
         trainer.args.save_total_limit = None  # Ray Train deletes what was sent; keep all else
         checkpoint = ray.train.get_checkpoint()
         folder = stack.enter_context(checkpoint.as_directory()) if checkpoint else None
-        trained = trainer.train(resume_from_checkpoint=folder)
+        trained = _train_from(trainer, folder)
         # Wait: the last one may still be being sent from the folder, which is deleted next.
         ray.train.get_all_reported_checkpoints(ray.train.CheckpointConsistencyMode.COMMITTED)
         return trained
+
+
+def _train_from(trainer: Trainer, folder: str | None) -> TrainOutput:
+    """Train from the checkpoint in ``folder``, if there is one. Each try finds its fit anew, and a
+    whole model does not go on from a checkpoint of shards, nor shards from one of a whole model:
+    then training begins anew."""
+    shards = trainer.is_fsdp_enabled
+    if folder and Path(folder, SHARDED_MODEL).exists() != shards:
+        LOGGER.warning(
+            "the checkpoint is ignored, and training begins anew: the model is %s, and was %s",
+            *("sharded", "whole")[:: 1 if shards else -1],
+        )
+        folder = None
+    return trainer.train(resume_from_checkpoint=folder)
 
 
 def _require_finite(loss: float, state: TrainerState) -> None:
