@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from weakteach.preferences.pair import DataError
+from weakteach.preferences.pair import ASKED_COLUMNS, MESSAGE_COLUMNS, DataError
 
 # Columns that can be the prompt, the likeliest first, and columns of texts that belong after it.
 PROMPTS = (
@@ -49,7 +49,8 @@ class Form:
     ``turns`` says that texts are JSON lists with one text a turn. ``ranked`` says that a column
     holds a list of texts with ranks or scores, or that their ratings are a list in one of the
     columns ``ratings``: the best text is compared with each of the others. ``tools`` are where the
-    tools that may be called can stand, the likeliest first.
+    tools that may be called can stand, the likeliest first. ``verbatim`` says that the texts are a
+    pair's own and hold nothing to be found in them.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Form:
     ranked: bool = False
     ratings: tuple[str, ...] = ()
     tools: tuple[str, ...] = ("tools",)
+    verbatim: bool = False
 
     @property
     def decides(self) -> bool:
@@ -119,6 +121,12 @@ FORMS = (
            choice=CHOICES)
       for ends in (("_1", "_2"), ("1", "2"), ("_a", "_b"), ("_0", "_1")) for stem in NUMBERED),
 )  # fmt: skip
+# The form in which weakteach asks humans about pairs. It is known by all of its columns and by the
+# ids of its pairs. Label Studio's CSV export has columns of its own beside them.
+ASKED = Form("pairs that humans were asked about", "response_1", "response_2", ("prompt",),
+             ("choice",), ("1", "2"), verbatim=True)  # fmt: skip
+LABEL_STUDIO = ("id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time")
+PAIR_ID = re.compile(r"[0-9a-f]{32}")
 CHOICE_PATHS = {p for f in FORMS for p in f.choice} | set(CHOICES)
 
 # Forms with one response a row, which hold no pairs: their columns, and what their rows are.
@@ -189,6 +197,12 @@ def find_forms(paths: set[str], renamed: Iterable[str] = ()) -> list[Form]:
     found = [f for f in found if not f.one_hot or set(f.one_hot) <= paths]
     found = [f for f in found if not f.ratings or paths & set(f.ratings)]
     return sorted(found, key=lambda f: not (f.decides or f.one_hot or choices & set(f.choice)))
+
+
+def is_asked(columns: set[str]) -> bool:
+    """Whether these are the columns of ASKED."""
+    needed = {*ASKED_COLUMNS, "choice"}
+    return needed <= columns <= needed.union(MESSAGE_COLUMNS, LABEL_STUDIO)
 
 
 def no_form(columns: Iterable[str], where: str) -> DataError:

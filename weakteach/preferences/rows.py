@@ -203,6 +203,8 @@ class Layout:
         value = value_at(row, path) if path else None
         if value is None or value == "":
             return None
+        if form.verbatim and isinstance(value, str):
+            return value
         if form.turns:
             value = only_turn(value, path)
         prompt = text_or_messages(value, path)
@@ -262,6 +264,8 @@ class Layout:
     def _texts(
         self, prompt: str | Messages | None, system: str, first: Any, second: Any, form: Form
     ) -> tuple[tuple[str, str, str], MessagesOf | None]:
+        if form.verbatim and all(isinstance(text, str) for text in (prompt, first, second)):
+            return (str(prompt), first, second), None
         one, two = text_or_messages(first, form.first), text_or_messages(second, form.second)
         if isinstance(prompt, list) and isinstance(one, str) and isinstance(two, str):
             one, two = ([{"role": "assistant", "content": text}] for text in (one, two))

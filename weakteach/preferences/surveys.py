@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from weakteach.preferences.forms import (
+    ASKED,
     CHOICE_PATHS,
     FORMS,
+    PAIR_ID,
     PROMPT_ENDS,
     PROMPTS,
     SIGNED,
@@ -17,6 +19,7 @@ from weakteach.preferences.forms import (
     find_forms,
     fold,
     folded_choice,
+    is_asked,
     leads,
     names,
     no_form,
@@ -47,6 +50,8 @@ class FileSurvey:
     columns: dict[str, str] = field(default_factory=dict)
     filled: set[str] = field(default_factory=set)
     wished: set[str] = field(default_factory=set)
+    # Whether the ids of pairs are such as weakteach writes: True, False or both.
+    own_ids: set[bool] = field(default_factory=set)
     hidden: set[str] = field(default_factory=set)
     values: dict[str, set[str]] = field(default_factory=dict)
     repeated: int = 0
@@ -72,6 +77,8 @@ class FileSurvey:
             found = folded(raw)
         except Refusal:
             return
+        if (pair_id := found.get("pair_id")) not in (None, ""):
+            self.own_ids.add(PAIR_ID.fullmatch(str(pair_id)) is not None)
         row, paths = self.wishes.applied(found), self.wishes.paths(found)
         self.wished.update(known for known, path in paths.items() if leads(found, path))
         self.hidden.update(n for n in CHOICE_PATHS & set(paths) if folded_choice(found.get(n)))
@@ -97,6 +104,11 @@ class FileSurvey:
         return layouts([self])[0]
 
     @property
+    def is_asked(self) -> bool:
+        """Whether the file holds pairs that humans were asked about, as weakteach writes them."""
+        return is_asked(set(self.columns)) and self.own_ids == {True}
+
+    @property
     def known(self) -> set[str]:
         """The names of all columns, the known ones in place of those that stand for them."""
         own = set(self.wishes.paths(self.columns).values())
@@ -109,6 +121,8 @@ class FileSurvey:
         Raises DataError if no form fits, or if a wished column is missing. Only one of choices may
         be missing, in a file that has none.
         """
+        if self.is_asked and self.wishes == AS_FOUND:
+            return [ASKED]
         self._refuse_missing(elsewhere | CHOICE_PATHS)
         paths = self.wishes.paths(self.columns)
         fitting = find_forms(self.known, paths.values())
