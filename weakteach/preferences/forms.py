@@ -30,6 +30,8 @@ CHOICES = (
 )  # fmt: skip
 # Choices that are negative if the first response is better, and positive if the second one is.
 SIGNED = ("preference_strength", "overall_preference")
+# Pairs of numbers that choices may be.
+NUMBERS = (("1", "2"), ("0", "1"))
 TIES = {"tie", "tie (bothbad)", "tie (both bad)", "both", "bothbad", "neither", "equal", "draw"}
 
 # Names of columns that hold part of what a human read or said, whether a form uses them or not.
@@ -307,7 +309,8 @@ def find_coding(
     are signed, unless known words stand beside them: a -1 among these is no choice. Else the coding
     is the known pair of values of which both occur or, if there is none, the pair of which
     one occurs and names its response: by word or letter, or by the number of the response's
-    column. Raises DataError if no pair or several remain.
+    column. Numbers above 3, or with a fraction, beside the numbers of a pair are those of a scale.
+    Raises DataError if no pair or several remain.
     """
     if choice_values is not None:
         first, second = (folded_choice(value) or "" for value in choice_values)
@@ -318,14 +321,17 @@ def find_coding(
     named = [(form.first, form.second), (ends[0], ends[1]), ("a", "b"), ("model_a", "model_b"),
              ("left", "right"), ("first", "second"), ("chosen_first", "chosen_second"),
              ("response_1", "response_2"), ("response_a", "response_b")]  # fmt: skip
-    pairs = dict.fromkeys([*named, ("1", "2"), ("0", "1")])
+    pairs = dict.fromkeys([*named, *NUMBERS])
     numbers = {v for v in values if re.fullmatch(r"-?\d+(\.\d+)?", v)}
     words = {word for pair in pairs for word in pair} & values - numbers
     if column in SIGNED or (min(map(float, numbers), default=0) < 0 and not words):
         return Coding("below 0", "above 0", signed=True)
     both = [pair for pair in pairs if set(pair) <= values]
     one = [pair for pair in dict.fromkeys(named) if set(pair) & values and "0" not in values]
-    if len(fitting := both or one) == 1:
+    # A 3 alone may be a tie.
+    is_scale = any(float(number) > 3 or float(number) % 1 for number in numbers)
+    fitting = [pair for pair in both or one if not (is_scale and pair in NUMBERS)]
+    if len(fitting) == 1:
         return Coding(*fitting[0])
     seen = ", ".join(ascii(value)[:20] for value in sorted(values)[:6])
     raise DataError(
