@@ -38,9 +38,7 @@ def asked_file(folder, form, choices):
     with (folder / "back.csv").open("w", newline="") as text:
         writer = csv.DictWriter(text, [*more, *rows[0]])
         writer.writeheader()
-        writer.writerows(
-            {**more, **row, "choice": n} for row, n in zip(rows, choices, strict=True)
-        )
+        writer.writerows({**more, **row, "choice": n} for row, n in zip(rows, choices, strict=True))
     return folder / "back.csv"
 
 

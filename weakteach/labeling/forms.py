@@ -43,8 +43,8 @@ LABEL_STUDIO_VIEW = f"""<View>
 
 
 def write_forms(asked: pa.Table, out: Path) -> tuple[Path, ...]:
-    """Write the pairs ``asked`` (ASKED_COLUMNS and, where they have messages, MESSAGE_COLUMNS, in the
-    order in which to ask) into the folder ``out``:
+    """Write the pairs ``asked`` (ASKED_COLUMNS and, where they have messages, MESSAGE_COLUMNS, in
+    the order in which to ask) into the folder ``out``:
 
     - ``asked.csv`` and ``.jsonl`` for a person, with an empty ``choice``;
     - ``asked.argilla.json``, records for ``dataset.records.log`` of an Argilla data set with

@@ -68,6 +68,18 @@ def text_or_messages(value: Any, name: str) -> str | Messages:
     return text_or_messages(items, name) if is_conversation else value
 
 
+def text_list(value: Any, name: str) -> list[str]:
+    """A text, a number or a list of these as texts, without blank ones. Raises Refusal for anything
+    else that is not empty."""
+    if isinstance(value, list):
+        return [text for item in value for text in text_list(item, name)]
+    if value is None or value != value or value == {}:
+        return []
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        refuse("not text", f"{name} is {kind(value)}")
+    return [str(value)] if str(value).strip() else []
+
+
 def _message(item: Any, name: str, at: int) -> Message:
     if not isinstance(item, dict):
         refuse("bad messages", f"{name} holds a message that is {kind(item)}")

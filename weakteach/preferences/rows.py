@@ -5,7 +5,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from weakteach.preferences.candidates import only_turn, responses
-from weakteach.preferences.cuts import common_words, from_messages, from_parts, from_transcripts
+from weakteach.preferences.cuts import (
+    Texts,
+    common_words,
+    extended_text,
+    from_messages,
+    from_parts,
+    from_transcripts,
+)
 from weakteach.preferences.forms import (
     ACCEPTED,
     IDS,
@@ -28,6 +35,7 @@ from weakteach.preferences.messages import (
     Refusal,
     is_transcript,
     refuse,
+    text_list,
     text_or_messages,
     tools_text,
 )
@@ -143,7 +151,7 @@ class Layout:
             row = self.wishes.applied(folded(raw))
             at = self._form_of(row)
             form = self.forms[at]
-            prompt, system = self._prompt(row, at), self._system(row)
+            prompt, ends, system = self._prompt(row, at), self._ends(row, at), self._system(row)
             ids = (str(row[n]) for n in self.wishes.first(IDS) if isinstance(row.get(n), str | int))
             name = next((one for one in ids if one.strip()), None)
             beside = self._beside(row, at)
@@ -155,7 +163,7 @@ class Layout:
                     texts, messages = (
                         from_parts(beside[0], system, first, second)
                         if beside
-                        else self._texts(prompt, system, first, second, form)
+                        else self._texts(prompt, ends, system, first, second, form)
                     )
                     if messages:
                         messages = replace(messages, tools=_tools(row, form))
@@ -207,13 +215,17 @@ class Layout:
             return value
         if form.turns:
             value = only_turn(value, path)
-        prompt = text_or_messages(value, path)
-        if isinstance(prompt, str):
-            for name in PROMPT_ENDS:
-                more = row.get(name)
-                if name != path and isinstance(more, str) and more.strip() and more not in prompt:
-                    prompt = f"{prompt}\n\n{more}"
-        return prompt
+        return text_or_messages(value, path)
+
+    def _ends(self, row: Mapping[str, Any], at: int) -> Texts:
+        """The texts that belong after the prompt. Raises Refusal for what is no text."""
+        path = self.prompts[at]
+        if not path or self.forms[at].verbatim:
+            return ()
+        # A column may hold the prompt, or what the user names, in its nested values.
+        nested = {p.partition(".")[0] for p in (path, *self.wishes.paths(row).values()) if "." in p}
+        found = [n for n in PROMPT_ENDS if n != path and n not in nested]
+        return tuple(text for n in found for text in text_list(row.get(n), n))
 
     def _beside(
         self, row: Mapping[str, Any], at: int
@@ -262,7 +274,13 @@ class Layout:
         return choice
 
     def _texts(
-        self, prompt: str | Messages | None, system: str, first: Any, second: Any, form: Form
+        self,
+        prompt: str | Messages | None,
+        ends: Texts,
+        system: str,
+        first: Any,
+        second: Any,
+        form: Form,
     ) -> tuple[tuple[str, str, str], MessagesOf | None]:
         if form.verbatim and all(isinstance(text, str) for text in (prompt, first, second)):
             return (str(prompt), first, second), None
@@ -270,10 +288,10 @@ class Layout:
         if isinstance(prompt, list) and isinstance(one, str) and isinstance(two, str):
             one, two = ([{"role": "assistant", "content": text}] for text in (one, two))
         if isinstance(one, list) and isinstance(two, list):
-            return from_messages(prompt, system, one, two)
+            return from_messages(prompt, ends, system, one, two)
         if not (isinstance(one, str) and isinstance(two, str)) or isinstance(prompt, list):
             refuse("not text", "some of prompt and responses are texts, others messages")
-        texts = self._from_texts(prompt, one, two)
+        texts = self._from_texts(prompt and extended_text(prompt, ends), one, two)
         if system and not texts[0].startswith(system):
             gap = "" if texts[0].startswith(HUMAN) else "\n\n"
             texts = (f"{system}{gap}{texts[0]}", texts[1], texts[2])
