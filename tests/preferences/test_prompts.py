@@ -3,9 +3,11 @@
 import json
 
 import pytest
-from written import row_comparison
+from written import row_comparison, write_jsonl
 
 from weakteach.preferences.pair import Comparison
+from weakteach.preferences.rows import AS_FOUND, Wishes
+from weakteach.preferences.sources import data_source
 
 
 def said(*turns):
@@ -85,3 +87,41 @@ def test_texts_that_follow_a_prompt_are_not_lost(case):
     columns, expected = ENDS[case]
     row = row_comparison({**columns, "chosen": "a", "rejected": "b"}, "f:1")
     assert (row.prompt if isinstance(row, Comparison) else row.reason) == expected
+
+
+BESIDE = {"chosen": "no", "rejected": "yes"}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "beside"),
+    [
+        ("chosen", "rejected", {}),
+        ("chosen_response", "rejected_response", {}),
+        ("response_a", "response_b", {}),
+        ("response_a", "response_b", BESIDE),
+        ("answer_1", "answer_2", {}),
+        ("output_1", "output_2", {}),
+        ("completion_a", "completion_b", {}),
+        ("human_ref_a", "human_ref_b", {"history": "Who? "}),
+        ("summaries.0.text", "summaries.1.text", {"info": {"post": "Who? "}}),
+    ],
+)
+def test_a_prompt_that_both_texts_of_all_rows_repeat_is_read_once(first, second, beside, tmp_path):
+    def row(number, lead):
+        texts = [f"{lead}{letter}{number}" for letter in "ab"]
+        if first.startswith("summaries"):
+            found = {"summaries": [{"text": text} for text in texts]}
+        else:
+            found = dict(zip((first, second), texts, strict=True))
+        own = {} if beside.keys() & {"history", "info"} else {"prompt": "Who? "}
+        return {**own, **found, **beside}
+
+    wishes = Wishes.of([f"response_a={first}"]) if beside is BESIDE else AS_FOUND
+    for leads, starts in ((["Who? ", "Who? "], ["", ""]), (["Who? ", ""], ["Who? ", ""])):
+        rows = [row(number, lead) for number, lead in enumerate(leads)]
+        source = data_source(str(write_jsonl(tmp_path / "f.jsonl", rows)), wishes)
+        read = [(found.prompt, found.first, found.second) for found in source.read()]
+        assert read == [
+            ("Who? ", f"{start}a{number}", f"{start}b{number}")
+            for number, start in enumerate(starts)
+        ]

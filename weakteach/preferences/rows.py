@@ -113,7 +113,7 @@ class Layout:
     choices: tuple[str, ...]
     codings: Mapping[Form, Coding]
     columns: Mapping[str, str]
-    repeats_prompt: bool
+    repeats_prompt: frozenset[Form]
     has_prompt: bool
 
     @property
@@ -291,17 +291,19 @@ class Layout:
             return from_messages(prompt, ends, system, one, two)
         if not (isinstance(one, str) and isinstance(two, str)) or isinstance(prompt, list):
             refuse("not text", "some of prompt and responses are texts, others messages")
-        texts = self._from_texts(prompt and extended_text(prompt, ends), one, two)
+        texts = self._from_texts(prompt and extended_text(prompt, ends), one, two, form)
         if system and not texts[0].startswith(system):
             gap = "" if texts[0].startswith(HUMAN) else "\n\n"
             texts = (f"{system}{gap}{texts[0]}", texts[1], texts[2])
         return texts, None
 
-    def _from_texts(self, prompt: str | None, one: str, two: str) -> tuple[str, str, str]:
+    def _from_texts(
+        self, prompt: str | None, one: str, two: str, form: Form
+    ) -> tuple[str, str, str]:
         transcripts = is_transcript(one) or is_transcript(two)
         if prompt is not None and prompt.strip():
             begins = one.startswith(prompt) and two.startswith(prompt)
-            if begins and (self.repeats_prompt or is_transcript(prompt + " ")):
+            if begins and (form in self.repeats_prompt or is_transcript(prompt + " ")):
                 return prompt, one.removeprefix(prompt), two.removeprefix(prompt)
             lead = f"{HUMAN} {prompt.strip()}{ASSISTANT}"
             if one.startswith(lead) and two.startswith(lead):

@@ -30,6 +30,7 @@ from weakteach.preferences.pair import DataError
 from weakteach.preferences.rows import AS_FOUND, Layout, Wishes, folded
 
 DOTTED = {p for f in FORMS for p in (f.first, f.second, *f.prompt, *f.choice) if "." in p}
+TEXT_FORMS = tuple(form for form in FORMS if not form.ranked and not form.turns)
 # How many distinct values of a choice column are remembered.
 MAX_VALUES = 64
 
@@ -54,8 +55,8 @@ class FileSurvey:
     own_ids: set[bool] = field(default_factory=set)
     hidden: set[str] = field(default_factory=set)
     values: dict[str, set[str]] = field(default_factory=dict)
-    repeated: int = 0
-    prompted: int = 0
+    # Whether the texts of two responses begin with the prompt: True, False or both.
+    repeats: dict[tuple[str, str], set[bool]] = field(default_factory=dict)
 
     def add_columns(self, header: list[str]) -> None:
         """Add the header of a table. Raises DataError if two columns have the same folded name."""
@@ -89,15 +90,18 @@ class FileSurvey:
             known = self.values.setdefault(path, set())
             if value is not None and len(known) < MAX_VALUES:
                 known.add(value)
-        prompts = (row.get(name) for name in self.wishes.first(PROMPTS))
-        prompt = next((text for text in prompts if isinstance(text, str) and text), None)
-        if prompt is not None and prompt.strip():
-            self.prompted += 1
-            texts = (
-                row.get("chosen", row.get("response_1")),
-                row.get("rejected", row.get("response_2")),
-            )
-            self.repeated += all(isinstance(t, str) and t.startswith(prompt) for t in texts)
+        for form in TEXT_FORMS:
+            if form.first.partition(".")[0] in row:
+                self._see_repeats(row, form)
+
+    def _see_repeats(self, row: Mapping[str, Any], form: Form) -> None:
+        names = self.wishes.first(list(dict.fromkeys([*form.prompt, *PROMPTS])))
+        prompts = (value_at(row, name) for name in names)
+        prompt = next((text for text in prompts if isinstance(text, str) and text), "")
+        texts = (value_at(row, form.first), value_at(row, form.second))
+        if prompt.strip() and texts != (None, None):
+            repeats = all(isinstance(text, str) and text.startswith(prompt) for text in texts)
+            self.repeats.setdefault((form.first, form.second), set()).add(repeats)
 
     def layout(self) -> Layout:
         """How the rows of the file are read, if it is all of its source. Raises DataError."""
@@ -160,6 +164,10 @@ class FileSurvey:
         named = {"prompt", "question", "instruction"} | self.wished.intersection(PROMPTS)
         return bool(self.known & named - set(PROMPT_ENDS))
 
+    def repeats_prompt(self, form: Form) -> bool:
+        """Whether both texts of every row begin with its prompt."""
+        return not form.verbatim and self.repeats.get((form.first, form.second)) == {True}
+
     def choice_columns(self, form: Form) -> list[str]:
         """The columns that can hold the form's choices, the likeliest first."""
         return [path for path in form.choice if path in self.known]
@@ -213,7 +221,7 @@ def layouts(surveys: Sequence[FileSurvey]) -> list[Layout]:
             tuple(path[f] for f in forms),
             {f: codings[f, path[f]] for f in forms if (f, path[f]) in codings},
             dict(seen.columns),
-            seen.prompted > 0 and seen.repeated == seen.prompted,
+            frozenset(form for form in forms if seen.repeats_prompt(form)),
             seen.has_prompt(),
         )
         for (seen, forms), path in zip(found, paths, strict=True)
