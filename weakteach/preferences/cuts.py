@@ -126,7 +126,8 @@ def extended(messages: Messages, ends: Texts) -> Messages:
 def extended_text(text: str, ends: Texts) -> str:
     """The text and after it those of ``ends`` that it does not end with already, each as a
     paragraph of its own."""
-    rest, missing = text.rstrip(), []
+    missing: list[str] = []
+    rest = text.rstrip()
     for end in reversed(ends):
         before = rest.removesuffix(end.strip())
         gap = before[len(before.rstrip()) :]

@@ -104,7 +104,8 @@ AS_FOUND = Wishes()
 @dataclass(frozen=True)
 class Layout:
     """How every row of one file is read: its forms, and of each the columns of prompt and choice,
-    or nothing, and the coding of its choices."""
+    or nothing, and the coding of its choices. The texts of all rows begin with the prompt in some
+    forms, and are messages in some."""
 
     where: str
     wishes: Wishes
@@ -114,6 +115,7 @@ class Layout:
     codings: Mapping[Form, Coding]
     columns: Mapping[str, str]
     repeats_prompt: frozenset[Form]
+    as_messages: frozenset[Form]
     has_prompt: bool
 
     @property
@@ -284,7 +286,7 @@ class Layout:
     ) -> tuple[tuple[str, str, str], MessagesOf | None]:
         if form.verbatim and all(isinstance(text, str) for text in (prompt, first, second)):
             return (str(prompt), first, second), None
-        one, two = text_or_messages(first, form.first), text_or_messages(second, form.second)
+        one, two = self._said(prompt, first, second, form)
         if isinstance(prompt, list) and isinstance(one, str) and isinstance(two, str):
             one, two = ([{"role": "assistant", "content": text}] for text in (one, two))
         if isinstance(one, list) and isinstance(two, list):
@@ -296,6 +298,17 @@ class Layout:
             gap = "" if texts[0].startswith(HUMAN) else "\n\n"
             texts = (f"{system}{gap}{texts[0]}", texts[1], texts[2])
         return texts, None
+
+    def _said(
+        self, prompt: str | Messages | None, first: Any, second: Any, form: Form
+    ) -> tuple[str | Messages, str | Messages]:
+        """Two responses as texts or messages. Beside a prompt of text, texts are messages only if
+        those of all rows are: what looks like messages may be an answer."""
+        texts = isinstance(first, str) and isinstance(second, str)
+        asked = isinstance(prompt, str) and bool(prompt.strip())
+        if texts and asked and form not in self.as_messages:
+            return first, second
+        return text_or_messages(first, form.first), text_or_messages(second, form.second)
 
     def _from_texts(
         self, prompt: str | None, one: str, two: str, form: Form

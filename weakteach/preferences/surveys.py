@@ -25,7 +25,7 @@ from weakteach.preferences.forms import (
     no_form,
     value_at,
 )
-from weakteach.preferences.messages import Refusal
+from weakteach.preferences.messages import Refusal, is_conversation
 from weakteach.preferences.pair import DataError
 from weakteach.preferences.rows import AS_FOUND, Layout, Wishes, folded
 
@@ -57,6 +57,8 @@ class FileSurvey:
     values: dict[str, set[str]] = field(default_factory=dict)
     # Whether the texts of two responses begin with the prompt: True, False or both.
     repeats: dict[tuple[str, str], set[bool]] = field(default_factory=dict)
+    # The same of whether they are messages, written as texts.
+    conversations: dict[tuple[str, str], set[bool]] = field(default_factory=dict)
 
     def add_columns(self, header: list[str]) -> None:
         """Add the header of a table. Raises DataError if two columns have the same folded name."""
@@ -92,16 +94,19 @@ class FileSurvey:
                 known.add(value)
         for form in TEXT_FORMS:
             if form.first.partition(".")[0] in row:
-                self._see_repeats(row, form)
+                self._see_texts(row, form)
 
-    def _see_repeats(self, row: Mapping[str, Any], form: Form) -> None:
+    def _see_texts(self, row: Mapping[str, Any], form: Form) -> None:
         names = self.wishes.first(list(dict.fromkeys([*form.prompt, *PROMPTS])))
         prompts = (value_at(row, name) for name in names)
         prompt = next((text for text in prompts if isinstance(text, str) and text), "")
-        texts = (value_at(row, form.first), value_at(row, form.second))
+        responses = (form.first, form.second)
+        texts = tuple(value_at(row, path) for path in responses)
+        said = {is_conversation(text) for text in texts if isinstance(text, str) and text}
+        self.conversations.setdefault(responses, set()).update(said)
         if prompt.strip() and texts != (None, None):
             repeats = all(isinstance(text, str) and text.startswith(prompt) for text in texts)
-            self.repeats.setdefault((form.first, form.second), set()).add(repeats)
+            self.repeats.setdefault(responses, set()).add(repeats)
 
     def layout(self) -> Layout:
         """How the rows of the file are read, if it is all of its source. Raises DataError."""
@@ -168,6 +173,10 @@ class FileSurvey:
         """Whether both texts of every row begin with its prompt."""
         return not form.verbatim and self.repeats.get((form.first, form.second)) == {True}
 
+    def holds_messages(self, form: Form) -> bool:
+        """Whether all texts of the responses are messages, written as texts."""
+        return self.conversations.get((form.first, form.second)) == {True}
+
     def choice_columns(self, form: Form) -> list[str]:
         """The columns that can hold the form's choices, the likeliest first."""
         return [path for path in form.choice if path in self.known]
@@ -222,6 +231,7 @@ def layouts(surveys: Sequence[FileSurvey]) -> list[Layout]:
             {f: codings[f, path[f]] for f in forms if (f, path[f]) in codings},
             dict(seen.columns),
             frozenset(form for form in forms if seen.repeats_prompt(form)),
+            frozenset(form for form in forms if seen.holds_messages(form)),
             seen.has_prompt(),
         )
         for (seen, forms), path in zip(found, paths, strict=True)
