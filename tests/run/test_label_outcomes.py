@@ -91,6 +91,7 @@ def test_the_confident_part_is_what_the_preferences_hold(label):
     assert len(labels) == UNLABELED
     assert len(kept) == advice["labels"]
     left_out = labels[~labels["pair_id"].isin(kept["pair_id"])]
+    assert "RewardTrainer` would subtract `margin`" in (folder / "README.md").read_text()
     assert kept["margin"].abs().min() > left_out["margin"].abs().max()
     # Without the gate all of them are kept.
     label("--teacher", "opt-45k", "--no-gate")

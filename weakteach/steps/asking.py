@@ -66,9 +66,10 @@ class AskHumans(Step):
         ids = np.array(joined["pair_id"].to_pylist())
         rows = shortlist(score, ids, self.count)
         wanted = pa.array(ids[rows].tolist())
+        part, columns = self.labels[0].part, ["pair_id", *TEXT_COLUMNS, *MESSAGE_COLUMNS]
         said = {
             row["pair_id"]: row
-            for row in self.labels[0].part.read(store, ["pair_id", *TEXT_COLUMNS, *MESSAGE_COLUMNS])
+            for row in part.read(store, columns)
             .join(pa.table({"pair_id": wanted}), "pair_id", join_type="inner")
             .to_pylist()
         }
