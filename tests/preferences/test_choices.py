@@ -4,6 +4,7 @@ import pytest
 from written import write_jsonl
 
 from weakteach.preferences.pair import Comparison, DataError
+from weakteach.preferences.rows import Wishes
 from weakteach.preferences.sources import data_source
 
 # Stands for a value whose row has no such column.
@@ -121,3 +122,28 @@ def test_numbers_of_which_any_is_negative_are_signed(case, tmp_path):
     values, expected = SIGNED[case]
     source = data_source(str(write_jsonl(tmp_path / "f.jsonl", rows_of(preference=values))))
     assert choices(source) == expected
+
+
+SCALES = {
+    "1 to 5": [1, 2, 3, 4, 5],
+    "1 to 7, by annotators": [[{"value": n, "status": "submitted"}] for n in range(1, 8)],
+    "2 to 6": [2, 3, 4, 5, 6],
+    "0 to 5": [0, 1, 2, 3, 4, 5],
+    "0 or 1, and 10": [0, 1, 10],
+    "with halves": [1, 1.5, 2, 2.5],
+    "shares": [0, 0.5, 1],
+    "as texts": ["1.0", "2.0", "4.0"],
+}
+
+
+@pytest.mark.parametrize("case", SCALES)
+def test_numbers_of_a_scale_are_no_two_responses(case, tmp_path):
+    path = str(write_jsonl(tmp_path / "f.jsonl", rows_of(preference=SCALES[case])))
+    with pytest.raises(DataError, match=r"f\.jsonl: it cannot be told .* --choice-values"):
+        data_source(path)
+    assert data_source(path, Wishes.of((), ("1", "2"))).overview().choices
+
+
+def test_a_third_number_beside_two_responses_is_no_scale(tmp_path):
+    path = write_jsonl(tmp_path / "f.jsonl", rows_of(preference=[1, 2, 3, "tie"]))
+    assert choices(data_source(str(path))) == [1, 2, "bad choice", "tie"]

@@ -152,6 +152,44 @@ def test_a_text_in_square_brackets_is_a_text():
     assert row == Comparison("f:1", "[1, 2]", "[3", "[]", 1)
 
 
+PEOPLE, FLIGHTS = '[{"name": "A", "role": "engineer"}]', '[{"from": "Paris", "to": "London"}]'
+CHAT = '[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes."}]'
+OTHER_CHAT = CHAT.replace("Yes", "No")
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [(PEOPLE, "[]")],
+        [(PEOPLE, PEOPLE.replace("A", "B"))],
+        [(FLIGHTS, "no")],
+        [('[{"role": "user"}]', '[{"role": "assistant"}]')],
+        [(CHAT, OTHER_CHAT), ("Yes.", "No.")],
+        [(CHAT, "No.")],
+        [("[{'role': 'user', 'content': 'a'}]", "b")],
+    ],
+)
+@pytest.mark.parametrize("prompt", ["Hi", None])
+def test_answers_that_are_json_are_texts(prompt, answers, tmp_path):
+    if prompt is None:  # both texts hold the prompt
+        answers = [(f"Hi. {first}", f"Hi. {second}") for first, second in answers]
+    rows = [{"prompt": prompt, "chosen": one, "rejected": two} for one, two in answers]
+    rows = rows if prompt else [{n: row[n] for n in ("chosen", "rejected")} for row in rows]
+    read = list(file_source(write_jsonl(tmp_path / "f.jsonl", rows)).read())
+    assert [row.messages for row in read] == [None] * len(rows)
+    if prompt:
+        assert [(row.prompt, row.first, row.second) for row in read] == [
+            ("Hi", *texts) for texts in answers
+        ]
+
+
+@pytest.mark.parametrize("lead", [{"prompt": "Hi"}, {}])
+def test_a_whole_column_of_messages_as_json_is_read_as_messages(lead, tmp_path):
+    rows = [{**lead, "chosen": CHAT, "rejected": OTHER_CHAT}] * 2
+    for row in file_source(write_jsonl(tmp_path / "f.jsonl", rows)).read():
+        assert row == Comparison(row.place, "\n\nHuman: Hi\n\nAssistant:", " Yes.", " No.", 1)
+
+
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
     lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["role", "content"]), inner),

@@ -40,7 +40,7 @@ def known_labels(self, workspace):
     choices = self.part.human_choices(store)
     of = dict(zip(choices["pair_id"].to_pylist(), choices["choice"].to_pylist(), strict=True))
     ids = self.part.read(store, ["pair_id"])["pair_id"].to_pylist()
-    chosen = np.array([of[one] for one in ids])
+    chosen = np.array([of.get(one, 1) for one in ids])
     rank = drawn(ids, "rank")
     right = drawn(ids, f"right {name}") < RIGHT[name](rank)
     margin = np.where(right == (chosen == 1), 1, -1) * (0.01 + 3 * rank)
@@ -91,6 +91,7 @@ def test_the_confident_part_is_what_the_preferences_hold(label):
     assert len(labels) == UNLABELED
     assert len(kept) == advice["labels"]
     left_out = labels[~labels["pair_id"].isin(kept["pair_id"])]
+    assert "RewardTrainer` would subtract `margin`" in (folder / "README.md").read_text()
     assert kept["margin"].abs().min() > left_out["margin"].abs().max()
     # Without the gate all of them are kept.
     label("--teacher", "opt-45k", "--no-gate")
@@ -112,6 +113,26 @@ def test_a_rival_that_is_better_is_named_and_nothing_is_labeled(label):
     assert not any(one["same_model"] for one in rivals)
     assert "opt-230k" in (folder / "report.html").read_text()
     assert not (folder / "labels.parquet").exists()
+
+
+@pytest.mark.parametrize(("teacher", "exit_code"), [("opt-230k", 0), ("opt-1m", 3)])
+def test_with_nothing_to_ask_about_the_verdict_and_the_report_are_written(
+    label, tmp_path, teacher, exit_code
+):
+    """As where the pairs to label have the prompts of the labeled ones."""
+    rows = list(map(json.loads, (tmp_path / "few.jsonl").read_text().splitlines()))
+    again = [
+        {"prompt": row["prompt"], "response_1": row["chosen"], "response_2": "Something else."}
+        for row in rows
+    ]
+    (tmp_path / "many.jsonl").write_text("".join(json.dumps(row) + "\n" for row in again))
+    code, out, verdict, folder = label("--teacher", teacher, "--ask-humans", 5)
+    assert code == exit_code, out
+    assert "Nothing to ask humans about: each pair of many.jsonl has a human choice, or" in out
+    assert out.splitlines()[-1] == verdict["advice"]["sentence"]
+    assert verdict["asked"] == 0
+    assert (folder / "report.html").exists()
+    assert not list(folder.glob("asked*"))
 
 
 def test_another_domain_or_accuracy_is_another_run_whose_verdict_stays(label, here, tmp_path):

@@ -102,13 +102,14 @@ def test_new_pairs_in_doubt_are_asked_and_come_back_labeled(store, ray_here, tmp
     assert set(back.all.read(store)["pair_id"].to_pylist()) == set(ids)
 
 
-def test_nothing_to_ask_is_an_error(store, ray_here, tmp_path):
+def test_there_may_be_nothing_to_ask(store, ray_here, tmp_path):
     step, few, _ = asking(store, tmp_path, 0, 3, 4, (40, 60))
     many = pairs_of(file_source(rows_file(tmp_path / "same.jsonl", few))).all
     labels = tuple(WeakLabels(one.teacher, many) for one in step.labels)
     seen, verdict = NewToTeacher(labels[0], step.seen.trained), step.verdict
-    with pytest.raises(UserError, match="nothing to ask"):
-        obtain(store, AskHumans(labels, seen, verdict, 10))
+    nothing = AskHumans(labels, seen, verdict, 10)
+    assert obtain(store, nothing)["facts"] == {"asked": 0, "candidates": 0}
+    assert len(pq.read_table(Path(store.path(nothing), "asked.parquet"))) == 0
     with pytest.raises(UserError, match="give at least 1"):
         AskHumans(labels, seen, verdict, 0)
     with pytest.raises(ValueError, match="of the first labels"):

@@ -15,9 +15,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from weakteach.preferences.pair import MESSAGE_COLUMNS
+from weakteach.preferences.pair import ASKED_COLUMNS, MESSAGE_COLUMNS
 
-COLUMNS = ("pair_id", "prompt", "response_1", "response_2")
 FORMS = (
     "asked.csv",
     "asked.jsonl",
@@ -44,8 +43,8 @@ LABEL_STUDIO_VIEW = f"""<View>
 
 
 def write_forms(asked: pa.Table, out: Path) -> tuple[Path, ...]:
-    """Write the pairs ``asked`` (COLUMNS and, where they have messages, MESSAGE_COLUMNS, in the
-    order in which to ask) into the folder ``out``:
+    """Write the pairs ``asked`` (ASKED_COLUMNS and, where they have messages, MESSAGE_COLUMNS, in
+    the order in which to ask) into the folder ``out``:
 
     - ``asked.csv`` and ``.jsonl`` for a person, with an empty ``choice``;
     - ``asked.argilla.json``, records for ``dataset.records.log`` of an Argilla data set with
@@ -56,7 +55,7 @@ def write_forms(asked: pa.Table, out: Path) -> tuple[Path, ...]:
     Returns the files. Those that exist are left as they are: a person may have filled them in.
     """
     out.mkdir(parents=True, exist_ok=True)
-    columns = [*COLUMNS, *(name for name in MESSAGE_COLUMNS if name in asked.column_names)]
+    columns = [*ASKED_COLUMNS, *(name for name in MESSAGE_COLUMNS if name in asked.column_names)]
     rows = asked.select(columns).to_pylist()
     texts = (
         _csv(columns, rows),
@@ -94,7 +93,7 @@ ARGILLA_SETTINGS = {
 
 
 def _argilla(row: dict[str, Any]) -> dict[str, Any]:
-    return {"id": row["pair_id"], **{name: row[name] for name in COLUMNS[1:]}}
+    return {"id": row["pair_id"], **{name: row[name] for name in ASKED_COLUMNS[1:]}}
 
 
 def _json(value: Any) -> str:

@@ -14,16 +14,20 @@ from weakteach.preferences.messages import (
 )
 from weakteach.preferences.pair import MessagesOf
 
+Texts = tuple[str, ...]
+
 
 def from_messages(
-    prompt: str | Messages | None, system: str, first: Messages, second: Messages
+    prompt: str | Messages | None, ends: Texts, system: str, first: Messages, second: Messages
 ) -> tuple[tuple[str, str, str], MessagesOf]:
-    given = prompt if isinstance(prompt, list) else None
-    wholes = [_conversation(prompt, messages) for messages in (first, second)]
+    """The texts and messages of two responses to a prompt, which they may repeat. ``ends`` are
+    texts that belong after the prompt."""
+    found = [_conversation(prompt, ends, messages) for messages in (first, second)]
+    wholes = [whole for whole, _ in found]
     for whole in wholes:
         if not whole or whole[-1]["role"] != "assistant":
             refuse("bad messages", "a response does not end with an assistant's message")
-    cuts = [_cut(whole, given) for whole in wholes]
+    cuts = [_cut(whole, end) for whole, end in found]
     histories = [whole[:cut] for whole, cut in zip(wholes, cuts, strict=True)]
     if histories[0] != histories[1] or not histories[0]:
         refuse("no common prompt", "the messages before the responses differ, or there are none")
@@ -41,12 +45,12 @@ def from_parts(
     return texts, MessagesOf(dumped(history), dumped(one), dumped(two))
 
 
-def _cut(whole: Messages, given: Messages | None) -> int:
-    """The index at which the response begins: after the ``given`` prompt if an assistant's message
-    follows it there, else at the last message. If the conversation does not begin with ``given``,
-    the calls of tools that lead to the last message belong to the response, too."""
-    if given and whole[: len(given)] == given and len(whole) > len(given):
-        return len(given) if whole[len(given)]["role"] == "assistant" else len(whole) - 1
+def _cut(whole: Messages, end: int) -> int:
+    """The index at which the response begins: at the ``end`` of the prompt's messages if an
+    assistant's message follows them, else at the last message. If ``end`` is 0, the calls of tools
+    that lead to the last message belong to the response, too."""
+    if 0 < end < len(whole):
+        return end if whole[end]["role"] == "assistant" else len(whole) - 1
     cut = len(whole) - 1
     while cut >= 2 and whole[cut - 1]["role"] == "tool":
         cut -= 1
@@ -55,23 +59,83 @@ def _cut(whole: Messages, given: Messages | None) -> int:
     return cut
 
 
-def _conversation(prompt: str | Messages | None, messages: Messages) -> Messages:
-    """The whole conversation, whether or not the messages repeat the prompt."""
-    if prompt is None:
-        return messages
-    if isinstance(prompt, str):
-        if any(message["content"] == prompt for message in messages[:-1]):
-            return messages
-        prompt = [{"role": "user", "content": prompt}]
-    if messages[: len(prompt)] == prompt:
-        return messages
-    if prompt[-1:] and prompt[-1]["role"] == "assistant" and _asks(messages):
-        return messages  # the prompt holds a whole conversation with another answer
-    return prompt + messages
+def _conversation(
+    prompt: str | Messages | None, ends: Texts, messages: Messages
+) -> tuple[Messages, int]:
+    """The whole conversation, whether or not the messages repeat the prompt, and where the prompt
+    ends in it: 0 if it is a text or holds an answer of its own. Raises Refusal if the messages ask
+    something else than the prompt."""
+    if prompt is None or (isinstance(prompt, str) and not prompt.strip()):
+        return messages, 0
+    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    (lead, asked), (own_lead, said) = _without_system(turns), _without_system(messages)
+    if lead and own_lead and not _alike(lead, own_lead):
+        refuse("no common prompt", "the system turns of prompt and response differ")
+    lead = own_lead or lead
+    is_cut = isinstance(prompt, list)
+    end = _repeated(asked, ends, said)
+    if end is None and len(asked) > 1 and asked[-1]["role"] == "assistant":
+        # The prompt may hold a whole conversation with another answer.
+        end = _repeated(asked[:-1], ends, said)
+        is_cut = end is None
+    if end is not None:
+        whole = extended(said[:end], ends) + said[end:]
+    elif any(message["role"] == "user" for message in said):
+        refuse("no common prompt", "the messages of a response ask something else than the prompt")
+    else:
+        whole, end = extended(asked, ends) + said, len(asked)
+    return lead + whole, len(lead) + end if is_cut else 0
 
 
-def _asks(messages: Messages) -> bool:
-    return any(message["role"] == "user" for message in messages)
+def _without_system(messages: Messages) -> tuple[Messages, Messages]:
+    """The system turn that leads messages, as a list of one or none, and all others."""
+    at = int(bool(messages) and messages[0]["role"] == "system")
+    return messages[:at], messages[at:]
+
+
+def _repeated(asked: Messages, ends: Texts, said: Messages) -> int | None:
+    """The index in ``said`` after the turns that are those asked, with or without their ends."""
+    runs = [asked, extended(asked, ends)] if ends and asked else [asked]
+    for start in range(len(said) - len(asked) + 1):
+        end = start + len(asked)
+        if any(_alike(said[start:end], run) for run in runs):
+            return end
+    return None
+
+
+def _alike(some: Messages, others: Messages) -> bool:
+    """Whether turns say the same, but for blanks at the ends of their texts."""
+    said = [
+        [(m["role"], m["content"].strip(), m.get("tool_calls")) for m in messages]
+        for messages in (some, others)
+    ]
+    return said[0] == said[1]
+
+
+def extended(messages: Messages, ends: Texts) -> Messages:
+    """The messages with ``ends`` after their last user turn. Raises Refusal if there is none."""
+    if not ends:
+        return messages
+    at = max((n for n, message in enumerate(messages) if message["role"] == "user"), default=None)
+    if at is None:
+        refuse("bad messages", "the prompt has no user turn that input or context could follow")
+    turn = {**messages[at], "content": extended_text(messages[at]["content"], ends)}
+    return [*messages[:at], turn, *messages[at + 1 :]]
+
+
+def extended_text(text: str, ends: Texts) -> str:
+    """The text and after it those of ``ends`` that it does not end with already, each as a
+    paragraph of its own."""
+    missing: list[str] = []
+    rest = text.rstrip()
+    for end in reversed(ends):
+        before = rest.removesuffix(end.strip())
+        gap = before[len(before.rstrip()) :]
+        if before != rest and (not before or gap.count("\n") > 1):
+            rest = before.rstrip()
+        else:
+            missing.insert(0, end)
+    return "\n\n".join([text, *missing])
 
 
 def from_transcripts(chosen: str, rejected: str) -> tuple[str, str, str]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from weakteach.preferences.pair import DataError
+from weakteach.preferences.pair import ASKED_COLUMNS, MESSAGE_COLUMNS, DataError
 
 # Columns that can be the prompt, the likeliest first, and columns of texts that belong after it.
 PROMPTS = (
@@ -30,6 +30,8 @@ CHOICES = (
 )  # fmt: skip
 # Choices that are negative if the first response is better, and positive if the second one is.
 SIGNED = ("preference_strength", "overall_preference")
+# Pairs of numbers that choices may be.
+NUMBERS = (("1", "2"), ("0", "1"))
 TIES = {"tie", "tie (bothbad)", "tie (both bad)", "both", "bothbad", "neither", "equal", "draw"}
 
 # Names of columns that hold part of what a human read or said, whether a form uses them or not.
@@ -49,7 +51,8 @@ class Form:
     ``turns`` says that texts are JSON lists with one text a turn. ``ranked`` says that a column
     holds a list of texts with ranks or scores, or that their ratings are a list in one of the
     columns ``ratings``: the best text is compared with each of the others. ``tools`` are where the
-    tools that may be called can stand, the likeliest first.
+    tools that may be called can stand, the likeliest first. ``verbatim`` says that the texts are a
+    pair's own and hold nothing to be found in them.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Form:
     ranked: bool = False
     ratings: tuple[str, ...] = ()
     tools: tuple[str, ...] = ("tools",)
+    verbatim: bool = False
 
     @property
     def decides(self) -> bool:
@@ -119,6 +123,12 @@ FORMS = (
            choice=CHOICES)
       for ends in (("_1", "_2"), ("1", "2"), ("_a", "_b"), ("_0", "_1")) for stem in NUMBERED),
 )  # fmt: skip
+# The form in which weakteach asks humans about pairs. It is known by all of its columns and by the
+# ids of its pairs. Label Studio's CSV export has columns of its own beside them.
+ASKED = Form("pairs that humans were asked about", "response_1", "response_2", ("prompt",),
+             ("choice",), ("1", "2"), verbatim=True)  # fmt: skip
+LABEL_STUDIO = ("id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time")
+PAIR_ID = re.compile(r"[0-9a-f]{32}")
 CHOICE_PATHS = {p for f in FORMS for p in f.choice} | set(CHOICES)
 
 # Forms with one response a row, which hold no pairs: their columns, and what their rows are.
@@ -189,6 +199,12 @@ def find_forms(paths: set[str], renamed: Iterable[str] = ()) -> list[Form]:
     found = [f for f in found if not f.one_hot or set(f.one_hot) <= paths]
     found = [f for f in found if not f.ratings or paths & set(f.ratings)]
     return sorted(found, key=lambda f: not (f.decides or f.one_hot or choices & set(f.choice)))
+
+
+def is_asked(columns: set[str]) -> bool:
+    """Whether these are the columns of ASKED."""
+    needed = {*ASKED_COLUMNS, "choice"}
+    return needed <= columns <= needed.union(MESSAGE_COLUMNS, LABEL_STUDIO)
 
 
 def no_form(columns: Iterable[str], where: str) -> DataError:
@@ -293,7 +309,8 @@ def find_coding(
     are signed, unless known words stand beside them: a -1 among these is no choice. Else the coding
     is the known pair of values of which both occur or, if there is none, the pair of which
     one occurs and names its response: by word or letter, or by the number of the response's
-    column. Raises DataError if no pair or several remain.
+    column. Numbers above 3, or with a fraction, beside the numbers of a pair are those of a scale.
+    Raises DataError if no pair or several remain.
     """
     if choice_values is not None:
         first, second = (folded_choice(value) or "" for value in choice_values)
@@ -304,14 +321,17 @@ def find_coding(
     named = [(form.first, form.second), (ends[0], ends[1]), ("a", "b"), ("model_a", "model_b"),
              ("left", "right"), ("first", "second"), ("chosen_first", "chosen_second"),
              ("response_1", "response_2"), ("response_a", "response_b")]  # fmt: skip
-    pairs = dict.fromkeys([*named, ("1", "2"), ("0", "1")])
+    pairs = dict.fromkeys([*named, *NUMBERS])
     numbers = {v for v in values if re.fullmatch(r"-?\d+(\.\d+)?", v)}
     words = {word for pair in pairs for word in pair} & values - numbers
     if column in SIGNED or (min(map(float, numbers), default=0) < 0 and not words):
         return Coding("below 0", "above 0", signed=True)
     both = [pair for pair in pairs if set(pair) <= values]
     one = [pair for pair in dict.fromkeys(named) if set(pair) & values and "0" not in values]
-    if len(fitting := both or one) == 1:
+    # A 3 alone may be a tie.
+    is_scale = any(float(number) > 3 or float(number) % 1 for number in numbers)
+    fitting = [pair for pair in both or one if not (is_scale and pair in NUMBERS)]
+    if len(fitting) == 1:
         return Coding(*fitting[0])
     seen = ", ".join(ascii(value)[:20] for value in sorted(values)[:6])
     raise DataError(

@@ -54,25 +54,57 @@ def text_or_messages(value: Any, name: str) -> str | Messages:
         return [_message(item, name, at) for at, item in enumerate(value)]
     if not isinstance(value, str):
         refuse("not text", f"{name} is {kind(value)}")
-    if not value.lstrip().startswith("["):
-        return value
     if PYTHON_MESSAGES.match(value):
         refuse("bad messages", f"{name} holds messages as Python prints them; write JSON")
+    turns = _turns(value)
+    return text_or_messages(turns, name) if turns else value
+
+
+def is_conversation(text: str) -> bool:
+    """Whether a text is messages written as JSON, or as Python prints them."""
+    return PYTHON_MESSAGES.match(text) is not None or bool(_turns(text))
+
+
+def _turns(text: str) -> list[Any]:
+    """The messages that a text is as JSON; none if it holds anything else, such as a table of
+    people with their roles."""
+    if not text.lstrip().startswith("["):
+        return []
     try:
-        items = json.loads(value)
+        items = json.loads(text)
     except (ValueError, RecursionError):
-        return value
-    is_conversation = items and all(
-        isinstance(item, dict) and item.keys() & {"role", "from"} for item in items
-    )
-    return text_or_messages(items, name) if is_conversation else value
+        return []
+    return items if all(map(_is_turn, items)) else []
+
+
+def _is_turn(item: Any) -> bool:
+    if not isinstance(item, dict) or not item.keys() & {"content", "value", "tool_calls"}:
+        return False
+    return _role(item) is not None
+
+
+def _role(item: dict[Any, Any]) -> str | None:
+    written = item.get("role", item.get("from"))
+    return ROLES.get(written.strip().casefold()) if isinstance(written, str) else None
+
+
+def text_list(value: Any, name: str) -> list[str]:
+    """A text, a number or a list of these as texts, without blank ones. Raises Refusal for anything
+    else that is not empty."""
+    if isinstance(value, list):
+        return [text for item in value for text in text_list(item, name)]
+    if value is None or value != value or value == {}:
+        return []
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        refuse("not text", f"{name} is {kind(value)}")
+    return [str(value)] if str(value).strip() else []
 
 
 def _message(item: Any, name: str, at: int) -> Message:
     if not isinstance(item, dict):
         refuse("bad messages", f"{name} holds a message that is {kind(item)}")
     written = item.get("role", item.get("from"))
-    role = ROLES.get(written.strip().casefold()) if isinstance(written, str) else None
+    role = _role(item)
     if role is None or (role == "system" and at):
         refuse("bad messages", f"{name} holds a message of role {ascii(written)[:40]}")
     more = {k: v for k, v in item.items() if k not in ("role", "from", "content", "value")}

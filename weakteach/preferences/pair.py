@@ -44,6 +44,8 @@ ROW_SCHEMA = pa.schema(
         ("detail", pa.string()),
     ]
 )
+# The columns of pairs that humans are asked about; MESSAGE_COLUMNS may follow, and the choice does.
+ASKED_COLUMNS = ("pair_id", "prompt", "response_1", "response_2")
 # Columns of pairs that are null where the input had texts alone.
 MESSAGE_COLUMNS = ("prompt_messages", "response_1_messages", "response_2_messages", "tools")
 CHOICE_SCHEMA = pa.schema([("pair_id", pa.string()), ("choice", pa.int8())])

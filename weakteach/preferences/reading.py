@@ -6,19 +6,22 @@ from dataclasses import dataclass, field
 
 from weakteach.preferences.pair import Comparison, Quarantined, canonical_pair, refusal
 from weakteach.preferences.readers import Header, Note, Read
-from weakteach.preferences.rows import Layout, Row, Wishes
+from weakteach.preferences.rows import AS_FOUND, Layout, Row, Wishes
 from weakteach.preferences.surveys import FileSurvey, layouts
 
 # A share of quarantined rows above which a user should look before he goes on.
 MANY_QUARANTINED = 0.05
 
 
-def survey(records: Iterable[Read], where: str, wishes: Wishes) -> tuple[FileSurvey, list[Note]]:
-    """Survey all rows of a file in one pass, and collect the notes on them. Raises DataError if two
-    columns have the same name."""
+def survey(
+    records: Callable[[], Iterator[Read]], where: str, wishes: Wishes
+) -> tuple[FileSurvey, list[Note]]:
+    """Survey all rows of a file, which ``records`` reads from its beginning, and collect the notes
+    on them. What a user says of his columns is not about pairs that weakteach wrote for humans.
+    Raises DataError if two columns have the same name."""
     seen = FileSurvey(where, wishes)
     notes = []
-    for record in records:
+    for record in records():
         if isinstance(record, Header):
             seen.add_columns(record.columns)
         elif isinstance(record, Note):
@@ -27,6 +30,8 @@ def survey(records: Iterable[Read], where: str, wishes: Wishes) -> tuple[FileSur
             seen.refused += 1
         else:
             seen.add(record[1])
+    if seen.is_asked and wishes != AS_FOUND:
+        return survey(records, where, AS_FOUND)
     return seen, notes
 
 

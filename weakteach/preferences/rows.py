@@ -5,7 +5,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from weakteach.preferences.candidates import only_turn, responses
-from weakteach.preferences.cuts import common_words, from_messages, from_parts, from_transcripts
+from weakteach.preferences.cuts import (
+    Texts,
+    common_words,
+    extended_text,
+    from_messages,
+    from_parts,
+    from_transcripts,
+)
 from weakteach.preferences.forms import (
     ACCEPTED,
     IDS,
@@ -28,6 +35,7 @@ from weakteach.preferences.messages import (
     Refusal,
     is_transcript,
     refuse,
+    text_list,
     text_or_messages,
     tools_text,
 )
@@ -96,7 +104,8 @@ AS_FOUND = Wishes()
 @dataclass(frozen=True)
 class Layout:
     """How every row of one file is read: its forms, and of each the columns of prompt and choice,
-    or nothing, and the coding of its choices."""
+    or nothing, and the coding of its choices. The texts of all rows begin with the prompt in some
+    forms, and are messages in some."""
 
     where: str
     wishes: Wishes
@@ -105,7 +114,8 @@ class Layout:
     choices: tuple[str, ...]
     codings: Mapping[Form, Coding]
     columns: Mapping[str, str]
-    repeats_prompt: bool
+    repeats_prompt: frozenset[Form]
+    as_messages: frozenset[Form]
     has_prompt: bool
 
     @property
@@ -143,7 +153,7 @@ class Layout:
             row = self.wishes.applied(folded(raw))
             at = self._form_of(row)
             form = self.forms[at]
-            prompt, system = self._prompt(row, at), self._system(row)
+            prompt, ends, system = self._prompt(row, at), self._ends(row, at), self._system(row)
             ids = (str(row[n]) for n in self.wishes.first(IDS) if isinstance(row.get(n), str | int))
             name = next((one for one in ids if one.strip()), None)
             beside = self._beside(row, at)
@@ -155,7 +165,7 @@ class Layout:
                     texts, messages = (
                         from_parts(beside[0], system, first, second)
                         if beside
-                        else self._texts(prompt, system, first, second, form)
+                        else self._texts(prompt, ends, system, first, second, form)
                     )
                     if messages:
                         messages = replace(messages, tools=_tools(row, form))
@@ -203,15 +213,21 @@ class Layout:
         value = value_at(row, path) if path else None
         if value is None or value == "":
             return None
+        if form.verbatim and isinstance(value, str):
+            return value
         if form.turns:
             value = only_turn(value, path)
-        prompt = text_or_messages(value, path)
-        if isinstance(prompt, str):
-            for name in PROMPT_ENDS:
-                more = row.get(name)
-                if name != path and isinstance(more, str) and more.strip() and more not in prompt:
-                    prompt = f"{prompt}\n\n{more}"
-        return prompt
+        return text_or_messages(value, path)
+
+    def _ends(self, row: Mapping[str, Any], at: int) -> Texts:
+        """The texts that belong after the prompt. Raises Refusal for what is no text."""
+        path = self.prompts[at]
+        if not path or self.forms[at].verbatim:
+            return ()
+        # A column may hold the prompt, or what the user names, in its nested values.
+        nested = {p.partition(".")[0] for p in (path, *self.wishes.paths(row).values()) if "." in p}
+        found = [n for n in PROMPT_ENDS if n != path and n not in nested]
+        return tuple(text for n in found for text in text_list(row.get(n), n))
 
     def _beside(
         self, row: Mapping[str, Any], at: int
@@ -260,26 +276,47 @@ class Layout:
         return choice
 
     def _texts(
-        self, prompt: str | Messages | None, system: str, first: Any, second: Any, form: Form
+        self,
+        prompt: str | Messages | None,
+        ends: Texts,
+        system: str,
+        first: Any,
+        second: Any,
+        form: Form,
     ) -> tuple[tuple[str, str, str], MessagesOf | None]:
-        one, two = text_or_messages(first, form.first), text_or_messages(second, form.second)
+        if form.verbatim and all(isinstance(text, str) for text in (prompt, first, second)):
+            return (str(prompt), first, second), None
+        one, two = self._said(prompt, first, second, form)
         if isinstance(prompt, list) and isinstance(one, str) and isinstance(two, str):
             one, two = ([{"role": "assistant", "content": text}] for text in (one, two))
         if isinstance(one, list) and isinstance(two, list):
-            return from_messages(prompt, system, one, two)
+            return from_messages(prompt, ends, system, one, two)
         if not (isinstance(one, str) and isinstance(two, str)) or isinstance(prompt, list):
             refuse("not text", "some of prompt and responses are texts, others messages")
-        texts = self._from_texts(prompt, one, two)
+        texts = self._from_texts(prompt and extended_text(prompt, ends), one, two, form)
         if system and not texts[0].startswith(system):
             gap = "" if texts[0].startswith(HUMAN) else "\n\n"
             texts = (f"{system}{gap}{texts[0]}", texts[1], texts[2])
         return texts, None
 
-    def _from_texts(self, prompt: str | None, one: str, two: str) -> tuple[str, str, str]:
+    def _said(
+        self, prompt: str | Messages | None, first: Any, second: Any, form: Form
+    ) -> tuple[str | Messages, str | Messages]:
+        """Two responses as texts or messages. Beside a prompt of text, texts are messages only if
+        those of all rows are: what looks like messages may be an answer."""
+        texts = isinstance(first, str) and isinstance(second, str)
+        asked = isinstance(prompt, str) and bool(prompt.strip())
+        if texts and asked and form not in self.as_messages:
+            return first, second
+        return text_or_messages(first, form.first), text_or_messages(second, form.second)
+
+    def _from_texts(
+        self, prompt: str | None, one: str, two: str, form: Form
+    ) -> tuple[str, str, str]:
         transcripts = is_transcript(one) or is_transcript(two)
         if prompt is not None and prompt.strip():
             begins = one.startswith(prompt) and two.startswith(prompt)
-            if begins and (self.repeats_prompt or is_transcript(prompt + " ")):
+            if begins and (form in self.repeats_prompt or is_transcript(prompt + " ")):
                 return prompt, one.removeprefix(prompt), two.removeprefix(prompt)
             lead = f"{HUMAN} {prompt.strip()}{ASSISTANT}"
             if one.startswith(lead) and two.startswith(lead):

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -94,6 +95,9 @@ def _uniform(pair_id: str) -> float:
 class FileSource:
     """The rows of one file; made by ``file_source``. Its name is the last ``parts`` of its path."""
 
+    # 2: pairs that humans were asked about, scales and texts after prompts are read otherwise.
+    VERSION = 2
+
     sha256: str
     file_format: str
     path: str = field(default="", compare=False, metadata=EXECUTION)
@@ -142,7 +146,7 @@ class FileSource:
 
     def survey(self) -> tuple[FileSurvey, list[Note]]:
         """What all rows of the file show together. Raises DataError when it cannot be read."""
-        return survey(self.records(), self.name, self.wishes)
+        return survey(self.records, self.name, self.wishes)
 
     def filled_survey(self) -> tuple[FileSurvey, list[Note]]:
         """The same. Raises DataError when the file is empty, too."""
@@ -217,6 +221,8 @@ class FilesSource:
     """The rows of several files, one after the other; made by ``files_source``. What the values of
     a choice column mean is judged by all files that have it."""
 
+    VERSION = 2  # as that of FileSource
+
     files: tuple[FileSource, ...]
 
     @property
@@ -256,6 +262,8 @@ class HubSource:
     is the hash of its files, and ``dataset`` is empty.
     """
 
+    VERSION = 2  # as that of FileSource
+
     dataset: str
     revision: str
     split: str = "train"
@@ -278,9 +286,9 @@ class HubSource:
         Raises DataError when the data set cannot be downloaded or read, when a folder has changed
         since its hash was taken, or when no accepted form fits the columns.
         """
-        folder = self._folder()
-        seen, _ = survey(self._records(folder), self.name, self.wishes)
-        yield from source_rows([(seen, lambda: self._records(folder))])
+        records = partial(self._records, self._folder())
+        seen, _ = survey(records, self.name, self.wishes)
+        yield from source_rows([(seen, records)])
 
     def overview(self) -> Overview:
         """What the split holds and how it is read. Raises DataError."""
@@ -288,7 +296,7 @@ class HubSource:
 
     def recognized(self) -> tuple[Recognized, ...]:
         """How the split is read. Raises DataError."""
-        seen, notes = survey(self._records(self._folder()), self.name, self.wishes)
+        seen, notes = survey(partial(self._records, self._folder()), self.name, self.wishes)
         return (Recognized.of(seen.layout(), notes),)
 
     def _records(self, folder: str) -> Iterator[Read]:

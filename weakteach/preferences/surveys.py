@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from weakteach.preferences.forms import (
+    ASKED,
     CHOICE_PATHS,
     FORMS,
+    PAIR_ID,
     PROMPT_ENDS,
     PROMPTS,
     SIGNED,
@@ -17,16 +19,18 @@ from weakteach.preferences.forms import (
     find_forms,
     fold,
     folded_choice,
+    is_asked,
     leads,
     names,
     no_form,
     value_at,
 )
-from weakteach.preferences.messages import Refusal
+from weakteach.preferences.messages import Refusal, is_conversation
 from weakteach.preferences.pair import DataError
 from weakteach.preferences.rows import AS_FOUND, Layout, Wishes, folded
 
 DOTTED = {p for f in FORMS for p in (f.first, f.second, *f.prompt, *f.choice) if "." in p}
+TEXT_FORMS = tuple(form for form in FORMS if not form.ranked and not form.turns)
 # How many distinct values of a choice column are remembered.
 MAX_VALUES = 64
 
@@ -47,10 +51,14 @@ class FileSurvey:
     columns: dict[str, str] = field(default_factory=dict)
     filled: set[str] = field(default_factory=set)
     wished: set[str] = field(default_factory=set)
+    # Whether the ids of pairs are such as weakteach writes: True, False or both.
+    own_ids: set[bool] = field(default_factory=set)
     hidden: set[str] = field(default_factory=set)
     values: dict[str, set[str]] = field(default_factory=dict)
-    repeated: int = 0
-    prompted: int = 0
+    # Whether the texts of two responses begin with the prompt: True, False or both.
+    repeats: dict[tuple[str, str], set[bool]] = field(default_factory=dict)
+    # The same of whether they are messages, written as texts.
+    conversations: dict[tuple[str, str], set[bool]] = field(default_factory=dict)
 
     def add_columns(self, header: list[str]) -> None:
         """Add the header of a table. Raises DataError if two columns have the same folded name."""
@@ -72,6 +80,8 @@ class FileSurvey:
             found = folded(raw)
         except Refusal:
             return
+        if (pair_id := found.get("pair_id")) not in (None, ""):
+            self.own_ids.add(PAIR_ID.fullmatch(str(pair_id)) is not None)
         row, paths = self.wishes.applied(found), self.wishes.paths(found)
         self.wished.update(known for known, path in paths.items() if leads(found, path))
         self.hidden.update(n for n in CHOICE_PATHS & set(paths) if folded_choice(found.get(n)))
@@ -82,19 +92,30 @@ class FileSurvey:
             known = self.values.setdefault(path, set())
             if value is not None and len(known) < MAX_VALUES:
                 known.add(value)
-        prompts = (row.get(name) for name in self.wishes.first(PROMPTS))
-        prompt = next((text for text in prompts if isinstance(text, str) and text), None)
-        if prompt is not None and prompt.strip():
-            self.prompted += 1
-            texts = (
-                row.get("chosen", row.get("response_1")),
-                row.get("rejected", row.get("response_2")),
-            )
-            self.repeated += all(isinstance(t, str) and t.startswith(prompt) for t in texts)
+        for form in TEXT_FORMS:
+            if form.first.partition(".")[0] in row:
+                self._see_texts(row, form)
+
+    def _see_texts(self, row: Mapping[str, Any], form: Form) -> None:
+        names = self.wishes.first(list(dict.fromkeys([*form.prompt, *PROMPTS])))
+        prompts = (value_at(row, name) for name in names)
+        prompt = next((text for text in prompts if isinstance(text, str) and text), "")
+        responses = (form.first, form.second)
+        texts = tuple(value_at(row, path) for path in responses)
+        said = {is_conversation(text) for text in texts if isinstance(text, str) and text}
+        self.conversations.setdefault(responses, set()).update(said)
+        if prompt.strip() and texts != (None, None):
+            repeats = all(isinstance(text, str) and text.startswith(prompt) for text in texts)
+            self.repeats.setdefault(responses, set()).add(repeats)
 
     def layout(self) -> Layout:
         """How the rows of the file are read, if it is all of its source. Raises DataError."""
         return layouts([self])[0]
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether the file holds pairs that humans were asked about, as weakteach writes them."""
+        return is_asked(set(self.columns)) and self.own_ids == {True}
 
     @property
     def known(self) -> set[str]:
@@ -109,6 +130,8 @@ class FileSurvey:
         Raises DataError if no form fits, or if a wished column is missing. Only one of choices may
         be missing, in a file that has none.
         """
+        if self.is_asked and self.wishes == AS_FOUND:
+            return [ASKED]
         self._refuse_missing(elsewhere | CHOICE_PATHS)
         paths = self.wishes.paths(self.columns)
         fitting = find_forms(self.known, paths.values())
@@ -145,6 +168,14 @@ class FileSurvey:
         """Whether there is a column that is named as the prompt, if only an empty one."""
         named = {"prompt", "question", "instruction"} | self.wished.intersection(PROMPTS)
         return bool(self.known & named - set(PROMPT_ENDS))
+
+    def repeats_prompt(self, form: Form) -> bool:
+        """Whether both texts of every row begin with its prompt."""
+        return not form.verbatim and self.repeats.get((form.first, form.second)) == {True}
+
+    def holds_messages(self, form: Form) -> bool:
+        """Whether all texts of the responses are messages, written as texts."""
+        return self.conversations.get((form.first, form.second)) == {True}
 
     def choice_columns(self, form: Form) -> list[str]:
         """The columns that can hold the form's choices, the likeliest first."""
@@ -199,7 +230,8 @@ def layouts(surveys: Sequence[FileSurvey]) -> list[Layout]:
             tuple(path[f] for f in forms),
             {f: codings[f, path[f]] for f in forms if (f, path[f]) in codings},
             dict(seen.columns),
-            seen.prompted > 0 and seen.repeated == seen.prompted,
+            frozenset(form for form in forms if seen.repeats_prompt(form)),
+            frozenset(form for form in forms if seen.holds_messages(form)),
             seen.has_prompt(),
         )
         for (seen, forms), path in zip(found, paths, strict=True)

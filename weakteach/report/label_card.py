@@ -82,6 +82,10 @@ def card(run: LabelRun, told: dict[str, Any], labels: int, preferences: int) -> 
             'pairs = load_dataset("parquet", data_files="preferences.parquet", split="train")',
             "```",
             "",
+            "TRL's `DPOTrainer` takes these pairs as they are. `RewardTrainer` would subtract "
+            "`margin` in its loss, as a Bradley-Terry margin: unless you want that, give it "
+            '`pairs.remove_columns("margin")`.',
+            "",
         ]
     )
 

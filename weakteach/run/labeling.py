@@ -202,9 +202,17 @@ def judged(job: Labeling, verdict: Verdict, to_label: int) -> LabelRun:
 
 
 def ask(job: Labeling, asking: AskHumans) -> int:
-    """Write the pairs for humans to label, and return how many they are."""
+    """Write the pairs for humans to label, or say why there are none, and return how many."""
     out, path = job.options.out, f"{job.store.path(asking)}/asked.parquet"
     count: int = job.obtain("choosing pairs for humans", asking)["asked"]
+    if not count:
+        job.console.print(
+            f"Nothing to ask humans about: each pair of {job.many.source.name} has a human choice, "
+            "or the teacher has seen it, its prompt or a near-duplicate in training. Give pairs "
+            "with new prompts as --unlabeled.",
+            soft_wrap=True,
+        )
+        return 0
     write_forms(pq.read_table(path, filesystem=job.store.filesystem), out)
     job.console.print(
         f"{count} pairs for humans to label: {out / FORMS[0]} and its like; filled in, give one "

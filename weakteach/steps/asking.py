@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from weakteach.artifacts.step import Step, Workspace
+from weakteach.artifacts.store import Store
 from weakteach.labeling.asking import doubt, shortlist, spread_out
 from weakteach.preferences.duplicates import UNSEEN
 from weakteach.preferences.pair import MESSAGE_COLUMNS, DataError
@@ -25,7 +26,7 @@ class AskHumans(Step):
     ``labels`` are those of teachers that differ in their seed, all of one part. The temperature of
     the margins is that of the ``verdict``. ``seen`` says which pairs the teacher of the first
     labels saw in training. Pairs that it saw, or that have a human label already, are not asked
-    about.
+    about: there may be none left.
     """
 
     labels: tuple[WeakLabels, ...]
@@ -50,28 +51,28 @@ class AskHumans(Step):
             margins = margins.rename_columns(["pair_id", f"margin_{number}"])
             joined = joined.join(margins, "pair_id", join_type="inner")
         joined = joined.join(part.human_choices(store), "pair_id", join_type="left anti")
-        if not len(joined):
-            raise DataError(
-                f"Every pair of the {part.name} part has a human label or was seen in training: "
-                "there is nothing to ask"
-            )
-        joined = joined.sort_by("pair_id")
+        listed = self._most_doubtful(store, joined.sort_by("pair_id")) if len(joined) else []
+        has_messages = any(row["prompt_messages"] is not None for row in listed)
+        names = ["pair_id", *TEXT_COLUMNS, *(MESSAGE_COLUMNS if has_messages else ())]
+        schema = pa.schema([*((name, pa.string()) for name in names), ("doubt", pa.float64())])
+        asked = pa.Table.from_pylist(listed, schema)
+        pq.write_table(asked, workspace.out / "asked.parquet")
+        return {"asked": len(asked), "candidates": len(joined)}
+
+    def _most_doubtful(self, store: Store, joined: pa.Table) -> list[dict[str, Any]]:
+        """Those of the pairs that humans are asked about, in the order in which to ask."""
         margins = np.stack([joined[f"margin_{n}"].to_numpy() for n in range(len(self.labels))])
         score = doubt(margins, read_facts(store, self.verdict).temperature)
         ids = np.array(joined["pair_id"].to_pylist())
         rows = shortlist(score, ids, self.count)
         wanted = pa.array(ids[rows].tolist())
+        part, columns = self.labels[0].part, ["pair_id", *TEXT_COLUMNS, *MESSAGE_COLUMNS]
         said = {
             row["pair_id"]: row
-            for row in part.read(store, ["pair_id", *TEXT_COLUMNS, *MESSAGE_COLUMNS])
+            for row in part.read(store, columns)
             .join(pa.table({"pair_id": wanted}), "pair_id", join_type="inner")
             .to_pylist()
         }
         listed = [{**said[ids[row]], "doubt": float(score[row])} for row in rows]
         places = spread_out([row["prompt"] for row in listed], self.count)
-        has_messages = any(row["prompt_messages"] is not None for row in listed)
-        names = ["pair_id", *TEXT_COLUMNS, *(MESSAGE_COLUMNS if has_messages else ())]
-        schema = pa.schema([*((name, pa.string()) for name in names), ("doubt", pa.float64())])
-        asked = pa.Table.from_pylist([listed[place] for place in places], schema)
-        pq.write_table(asked, workspace.out / "asked.parquet")
-        return {"asked": len(asked), "candidates": len(ids)}
+        return [listed[place] for place in places]
