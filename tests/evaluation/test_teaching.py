@@ -8,10 +8,10 @@ import pytest
 from judged_teachers import facts, judged
 from statsmodels.stats.proportion import proportion_confint
 
+from weakteach.evaluation.judged import pairs_table
 from weakteach.evaluation.teaching import (
     Slice,
     facts_from_json,
-    pairs_table,
     seen_facts,
     seen_from_json,
     to_json,

@@ -63,7 +63,7 @@ def judged_pairs(
     judged: pa.Table, texts: pa.Table
 ) -> tuple[tuple[JudgedPair, ...], tuple[JudgedPair, ...]]:
     """The wrongly labeled pairs that the teacher was most sure of, and the pairs that it was least
-    sure of, at most MOST_EXAMPLES of each. ``judged`` comes from ``teaching.pairs_table``;
+    sure of, at most MOST_EXAMPLES of each. ``judged`` comes from ``judged.pairs_table``;
     ``texts`` is the table of pairs."""
     rows = judged.to_pylist()
     wrong = [row for row in rows if (row["margin"] > 0) != (row["human"] == 1)]

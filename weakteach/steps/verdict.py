@@ -28,7 +28,8 @@ from weakteach.steps.labels import HumanLabels, WeakLabels
 from weakteach.steps.training import Dpo, RewardHead
 
 if TYPE_CHECKING:
-    from weakteach.evaluation.teaching import Judged, Slice, TeacherFacts
+    from weakteach.evaluation.judged import Judged
+    from weakteach.evaluation.teaching import Slice, TeacherFacts
 
 Teacher = Dpo | RewardHead
 # From human labels to the teacher that is trained on them.
@@ -154,7 +155,7 @@ def cross_fitted(
 @dataclass(frozen=True)
 class Verdict(Step):
     """The facts of a teacher (``teaching.TeacherFacts``) in ``verdict.json``, and the pairs behind
-    them in ``pairs.parquet`` (``teaching.pairs_table``).
+    them in ``pairs.parquet`` (``judged.pairs_table``).
 
     ``rivals`` are other teachers on the same folds. ``elsewhere`` are labels of pairs of other
     domains that have human choices, by the teacher trained on all pairs. The learning curve says
@@ -171,7 +172,8 @@ class Verdict(Step):
     wanted: float = 0.7
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
-        from weakteach.evaluation.teaching import pairs_table, teacher_facts, to_json
+        from weakteach.evaluation.judged import pairs_table
+        from weakteach.evaluation.teaching import teacher_facts, to_json
 
         store = workspace.store
         drawn = read_folds(store, self.folds)
@@ -334,7 +336,7 @@ def _margins(
 
 def _judged(folds: Folds, drawn: pa.Table, margins: np.ndarray, known: np.ndarray) -> "Judged":
     """The pairs that are ``known`` [pairs] with these ``margins`` [repeats, pairs]."""
-    from weakteach.evaluation.teaching import Judged
+    from weakteach.evaluation.judged import Judged
 
     rounds = [drawn[f"fold_{number}"].to_numpy() for number in range(folds.repeats)]
     return Judged(

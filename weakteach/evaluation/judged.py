@@ -1,0 +1,89 @@
+"""The cross-fitted labels of a teacher beside the human choices of the same pairs."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+from scipy import stats
+
+from weakteach.statistics.calibration import label_probability
+from weakteach.statistics.cross_fit import design_effect, inflation, share_interval
+from weakteach.statistics.estimate import CONFIDENCE, Estimate
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Cross-fitted labels of n pairs that humans labeled, in ``repeats`` rounds of ``folds`` folds.
+
+    Of shape [n]: ``pair_id``, ``source``, ``group`` (pairs of one group share a fold), ``human``
+    (choice 1 or 2) and ``longer`` (the longer response, 0 for neither). Of shape [repeats, n]:
+    ``margin``, the reward of response 1 minus that of response 2, and ``fold``, in which a pair was
+    held out.
+    """
+
+    pair_id: np.ndarray
+    source: np.ndarray
+    group: np.ndarray
+    human: np.ndarray
+    longer: np.ndarray
+    margin: np.ndarray
+    fold: np.ndarray
+    folds: int
+
+    @property
+    def repeats(self) -> int:
+        return len(self.margin)
+
+    @cached_property
+    def choice(self) -> np.ndarray:
+        """The teacher's choice, 1 or 2 [repeats, n]; a tie goes to the second response."""
+        return np.where(self.margin > 0, 1, 2)
+
+    @cached_property
+    def right(self) -> np.ndarray:
+        """Whether the teacher chose as the human did, 0 or 1 [repeats, n]."""
+        return (self.choice == self.human).astype(float)
+
+    @cached_property
+    def rank(self) -> np.ndarray:
+        """For each label [repeats, n] the share of its round's labels with smaller |margin|.
+        Thresholds are put on this rank, since margins of different teachers may be on different
+        scales."""
+        return (stats.rankdata(np.abs(self.margin), axis=1) - 0.5) / self.margin.shape[1]
+
+    @property
+    def inflation(self) -> float:
+        return inflation(self.folds, self.repeats)
+
+    def share(
+        self, values: np.ndarray, where: np.ndarray | None = None, level: float = CONFIDENCE
+    ) -> Estimate:
+        """Mean of ``values`` [repeats, n] in [0, 1] over the cells where ``where`` [repeats, n] is
+        true. Each cell counts as 1/``repeats`` of a pair; pairs of one group may count as fewer."""
+        inside = np.ones(values.shape, bool) if where is None else where
+        cells = inside.sum(axis=0)
+        known = cells > 0
+        of_pair = (values * inside).sum(axis=0)[known] / cells[known]
+        effect = design_effect(of_pair, self.group[known])
+        p, pairs = float(values[inside].mean()), cells.sum() / self.repeats
+        low, high = share_interval(p, pairs / (self.inflation * effect), level)
+        return Estimate(p, low, high, prompts=round(pairs))
+
+
+def pairs_table(judged: Judged, temperature: float) -> pa.Table:
+    """One row per pair: ``pair_id, source, human``, the mean ``margin`` over repeats, the mean
+    ``probability`` of response 1 at that temperature, and the share of repeats that were
+    ``right``."""
+    sure = label_probability(judged.margin, temperature)
+    first = np.where(judged.margin > 0, sure, 1 - sure)
+    return pa.table(
+        {
+            "pair_id": pa.array(judged.pair_id.tolist(), pa.string()),
+            "source": pa.array(judged.source.tolist(), pa.string()),
+            "human": pa.array(judged.human, pa.int8()),
+            "margin": judged.margin.mean(axis=0),
+            "probability": first.mean(axis=0),
+            "right": judged.right.mean(axis=0),
+        }
+    )
