@@ -8,7 +8,7 @@ import pytest
 from judged_teachers import facts, judged
 from statsmodels.stats.proportion import proportion_confint
 
-from weakteach.evaluation.judged import pairs_table
+from weakteach.evaluation.judged import Judged, pairs_table
 from weakteach.evaluation.teaching import (
     Slice,
     facts_from_json,
@@ -100,6 +100,43 @@ def test_the_curve_is_of_the_same_pairs() -> None:
     assert found.gain.low > 0
     assert found.reach.labels is not None
     assert found.reach.labels > 240
+
+
+def of_prompts(sizes: list[int], right_of: list[float], seed: int = 0) -> Judged:
+    """A teacher judged on prompts of so many pairs, of which about these shares are right."""
+    group = np.repeat(np.arange(len(sizes)), sizes)
+    teacher = judged(2 * -(-len(group) // 2), repeats=1)
+    random = np.random.default_rng(seed)
+    right = random.random(len(group)) < np.array(right_of)[group]
+    kept = {
+        field: getattr(teacher, field)[: len(group)]
+        for field in ("pair_id", "source", "human", "longer")
+    }
+    sign = np.where(right == (kept["human"] == 1), 1, -1)
+    margin = (sign * np.abs(random.normal(0, 1, len(group))))[None]
+    return replace(teacher, **kept, group=group, margin=margin, fold=(group % 5)[None])
+
+
+def test_the_curve_counts_pairs_as_the_accuracy_does() -> None:
+    """100 prompts have one pair, 20 have 15: the teacher is better on the pairs of the latter."""
+    sizes = [1] * 100 + [15] * 20
+    large = of_prompts(sizes, [0.5] * 100 + [0.8] * 20)
+    small = of_prompts(sizes, [0.5] * 100 + [0.6] * 20)
+    found = facts(large, training_pairs=320, smaller={80: small}, wanted=0.75)
+    assert found.curve is not None
+    first, last = found.curve.accuracy
+    assert last.value == pytest.approx(found.accuracy.value)
+    assert (first.value, last.value) == pytest.approx((small.right.mean(), large.right.mean()))
+    # Two points make the curve exact: top - gain/√80 and top - gain/√320 = top - gain/2√80.
+    gain = 2 * (last.value - first.value) * np.sqrt(80)
+    assert found.curve.gain.value == pytest.approx(gain)
+    wanted = 0.75
+    assert found.curve.reach.labels == pytest.approx((gain / (found.curve.top - wanted)) ** 2)
+    # As wide as the prompts allow, each of which counts by its pairs.
+    half = (last.high - last.low) / 2
+    sums = np.bincount(large.group, large.right[0] - last.value)
+    error = np.sqrt(np.square(sums).sum() * 120 / 119 * large.inflation) / 400
+    assert half == pytest.approx(1.96 * error, rel=0.05)
 
 
 def test_what_was_seen_is_in_no_accuracy() -> None:

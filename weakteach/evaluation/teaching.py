@@ -25,6 +25,7 @@ from weakteach.statistics.calibration import (
 from weakteach.statistics.cross_fit import (
     clustered_mean,
     clustered_share,
+    group_outcomes,
     kappa,
 )
 from weakteach.statistics.estimate import CONFIDENCE, Estimate
@@ -310,9 +311,6 @@ def _rival(judged: Judged, name: str, same_model: bool, other: Judged) -> Rival:
 
 def _curve(points: Mapping[int, Judged], wanted: float) -> LearningCurve:
     numbers = sorted(points)
-    rows = []
-    for number in numbers:
-        outcome = points[number].right.mean(axis=0)
-        _, group = np.unique(points[number].group, return_inverse=True)
-        rows.append(np.bincount(group, outcome) / np.bincount(group))
-    return learning_curve(numbers, np.stack(rows), wanted, points[numbers[-1]].inflation)
+    judged = [points[number] for number in numbers]
+    rows = [group_outcomes(one.right.mean(axis=0), one.group)[1] for one in judged]
+    return learning_curve(numbers, np.stack(rows), wanted, judged[-1].inflation)

@@ -83,6 +83,22 @@ def design_effect(values: np.ndarray, groups: np.ndarray) -> float:
     return max(1.0, float(np.square(np.bincount(group, deviation)).sum() / total))
 
 
+def group_outcomes(values: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The sorted groups [g] among ``groups`` [n], and an outcome of each [g] from the ``values``
+    [n], one per pair.
+
+    A group of n pairs whose values sum to s has the outcome m + (s - n m) G/N, where m is the mean
+    over all N pairs, of G groups. So the mean over groups is that over pairs, and its variance that
+    of a ratio estimate under cluster sampling (Cochran 1977, §9A.1); where each group has one pair,
+    its outcome is that pair's.
+    """
+    names, place = np.unique(groups, return_inverse=True)
+    values = np.asarray(values, float)
+    mean = values.mean() if len(values) else 0.0
+    above = np.bincount(place, values - mean, minlength=len(names))
+    return names, mean + above * (len(names) / max(len(values), 1))
+
+
 def clustered_mean(values: np.ndarray, groups: np.ndarray, widened: float = 1.0) -> Estimate:
     """Mean of ``values`` [n], one per pair, with a Student interval clustered by group.
 

@@ -51,11 +51,12 @@ def learning_curve(
 ) -> LearningCurve:
     """Fit the curve to the accuracies of teachers of ``labels`` [points] labeled pairs.
 
-    ``correct`` [points, groups] holds the mean outcome of the same held-out groups of pairs at each
-    point. The fit is by least squares. Intervals are those of DRAWS draws of the accuracies from
-    their joint normal distribution: the covariance over groups, times ``widened`` for the training
-    pairs that teachers share (``cross_fit.inflation``). Raises ValueError for fewer than two
-    different numbers of labels, fewer than two groups, or a wanted accuracy outside of (0, 1).
+    ``correct`` [points, groups] holds the outcomes of the same held-out groups of pairs at each
+    point, whose mean is the accuracy there (``cross_fit.group_outcomes``). The fit is by least
+    squares. Intervals are those of DRAWS draws of the accuracies from their joint normal
+    distribution: the covariance over groups, times ``widened`` for the training pairs that teachers
+    share (``cross_fit.inflation``). Raises ValueError for fewer than two different numbers of
+    labels, fewer than two groups, or a wanted accuracy outside of (0, 1).
     """
     sizes, outcomes = np.asarray(labels, float), np.asarray(correct, float)
     if outcomes.ndim != 2 or outcomes.shape[0] != len(sizes) or outcomes.shape[1] < 2:

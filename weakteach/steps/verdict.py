@@ -163,7 +163,9 @@ class Verdict(Step):
     """
 
     # 2: the rivals' κ is over all rounds, and its interval allows for shared training pairs.
-    VERSION = 2
+    # 3: the learning curve counts pairs, not prompts; ties are broken; intervals of few prompts, of
+    # calibration and of its gains are wider; how many independent pairs its pairs are worth.
+    VERSION = 3
 
     folds: Folds
     teacher: CrossFitted
