@@ -56,6 +56,12 @@ class Judged:
     def inflation(self) -> float:
         return inflation(self.folds, self.repeats)
 
+    @property
+    def independent_pairs(self) -> float:
+        """How many independent pairs the accuracy is as certain as."""
+        effect = design_effect(self.right.mean(axis=0), self.group)
+        return len(self.human) / (self.inflation * effect)
+
     def share(
         self, values: np.ndarray, where: np.ndarray | None = None, level: float = CONFIDENCE
     ) -> Estimate:

@@ -119,7 +119,8 @@ class TeacherFacts:
     its probabilities after cross-fitted temperature scaling; ``ece_gain`` and ``brier_gain`` are
     before minus after, above 0 where scaling helped. ``temperature`` is fitted on all pairs: it is
     the one for labels to come. ``deciles`` go from the smallest margins to the largest. ``curve``
-    is None if all teachers had the same number of labels.
+    is None if all teachers had the same number of labels. The accuracy is as certain as that of
+    ``independent_pairs``, fewer than there are.
     """
 
     teacher: str
@@ -129,6 +130,7 @@ class TeacherFacts:
     repeats: int
     training_pairs: int
     accuracy: Estimate
+    independent_pairs: float
     before: Calibration
     after: Calibration
     temperature: float
@@ -175,6 +177,7 @@ def teacher_facts(
         repeats=judged.repeats,
         training_pairs=training_pairs,
         accuracy=judged.share(judged.right),
+        independent_pairs=judged.independent_pairs,
         before=calibration(claimed, right, groups=groups),
         after=calibration(fitted, right, groups=groups),
         temperature=fit_temperature(margin, right),
