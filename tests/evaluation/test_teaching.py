@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from judged_teachers import facts, judged
+from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from weakteach.evaluation.judged import Judged, pairs_table
@@ -15,6 +16,11 @@ from weakteach.evaluation.teaching import (
     seen_facts,
     seen_from_json,
     to_json,
+)
+from weakteach.statistics.calibration import (
+    cross_fitted_probability,
+    error_parts,
+    label_probability,
 )
 from weakteach.statistics.cross_fit import kappa
 from weakteach.statistics.estimate import Estimate
@@ -100,6 +106,35 @@ def test_the_curve_is_of_the_same_pairs() -> None:
     assert found.gain.low > 0
     assert found.reach.labels is not None
     assert found.reach.labels > 240
+
+
+@pytest.mark.parametrize(("folds", "repeats"), [(5, 1), (10, 3), (2, 2)])
+def test_calibration_and_what_scaling_gains_are_as_uncertain_as_teachers_that_share_pairs(
+    folds: int, repeats: int
+) -> None:
+    """Rounds that are all alike say no more than one of them: of p(1 - p)/n, as the accuracy."""
+    teacher = judged(400, repeats=1, folds=folds)
+    rounds = {
+        name: np.repeat(getattr(teacher, name), repeats, axis=0) for name in ("margin", "fold")
+    }
+    teacher = replace(teacher, **rounds)
+    widened = 1 / repeats + folds / (folds - 1)
+    found = facts(teacher)
+    for one in (*found.before.bins, *found.after.bins):
+        assert one.count == 40 * repeats
+        low, high = proportion_confint(
+            40 / widened * one.accuracy.value, 40 / widened, method="wilson"
+        )
+        assert (one.accuracy.low, one.accuracy.high) == pytest.approx((low, high), abs=1e-9)
+    margin, right = teacher.margin[0], teacher.right[0]
+    claimed = label_probability(margin, 1.0)
+    fitted = cross_fitted_probability(margin, right, teacher.fold[0])
+    brier = np.square(claimed - right) - np.square(fitted - right)
+    ece = error_parts(claimed, right) - error_parts(fitted, right)
+    for gain, values in ((found.brier_gain, brier), (found.ece_gain, ece)):
+        half = stats.t.ppf(0.975, 399) * values.std(ddof=1) * np.sqrt(widened / 400)
+        assert gain.value == pytest.approx(values.mean())
+        assert (gain.low, gain.high) == pytest.approx((gain.value - half, gain.value + half))
 
 
 def of_prompts(sizes: list[int], right_of: list[float], seed: int = 0) -> Judged:

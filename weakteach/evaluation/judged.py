@@ -8,7 +8,7 @@ import pyarrow as pa
 from scipy import stats
 
 from weakteach.statistics.calibration import label_probability
-from weakteach.statistics.cross_fit import design_effect, inflation, share_interval
+from weakteach.statistics.cross_fit import clustered_share, design_effect, inflation
 from weakteach.statistics.estimate import CONFIDENCE, Estimate
 
 
@@ -67,14 +67,7 @@ class Judged:
     ) -> Estimate:
         """Mean of ``values`` [repeats, n] in [0, 1] over the cells where ``where`` [repeats, n] is
         true. Each cell counts as 1/``repeats`` of a pair; pairs of one group may count as fewer."""
-        inside = np.ones(values.shape, bool) if where is None else where
-        cells = inside.sum(axis=0)
-        known = cells > 0
-        of_pair = (values * inside).sum(axis=0)[known] / cells[known]
-        effect = design_effect(of_pair, self.group[known])
-        p, pairs = float(values[inside].mean()), cells.sum() / self.repeats
-        low, high = share_interval(p, pairs / (self.inflation * effect), level)
-        return Estimate(p, low, high, prompts=round(pairs))
+        return clustered_share(values, self.group, self.inflation, level, where)
 
 
 def pairs_table(judged: Judged, temperature: float) -> pa.Table:

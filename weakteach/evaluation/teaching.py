@@ -18,7 +18,7 @@ from weakteach.statistics.calibration import (
     Calibration,
     calibration,
     cross_fitted_probability,
-    error_gain,
+    error_parts,
     fit_temperature,
     label_probability,
 )
@@ -117,10 +117,11 @@ class TeacherFacts:
 
     ``before`` is the calibration of the probabilities that the teacher claims, ``after`` that of
     its probabilities after cross-fitted temperature scaling; ``ece_gain`` and ``brier_gain`` are
-    before minus after, above 0 where scaling helped. ``temperature`` is fitted on all pairs: it is
-    the one for labels to come. ``deciles`` go from the smallest margins to the largest. ``curve``
-    is None if all teachers had the same number of labels. The accuracy is as certain as that of
-    ``independent_pairs``, fewer than there are.
+    before minus after, above 0 where scaling helped. Chance raises both errors of ``ece_gain``, the
+    smaller one more. ``temperature`` is fitted on all pairs: it is the one for labels to come.
+    ``deciles`` go from the smallest margins to the largest. ``curve`` is None if all teachers had
+    the same number of labels. The accuracy is as certain as that of ``independent_pairs``, fewer
+    than there are.
     """
 
     teacher: str
@@ -163,11 +164,12 @@ def teacher_facts(
     learning curve says how many labels an accuracy of ``wanted`` takes.
     """
     margin, right = judged.margin.ravel(), judged.right.ravel()
-    groups = np.tile(judged.group, judged.repeats)
     claimed = label_probability(margin, 1.0)
     # The first round's folds serve all rounds, so all labels of a pair are in one part.
     fitted = cross_fitted_probability(margin, right, np.tile(judged.fold[0], judged.repeats))
-    brier = np.square(claimed - right) - np.square(fitted - right)
+    claimed, fitted = (one.reshape(judged.right.shape) for one in (claimed, fitted))
+    brier = np.square(claimed - judged.right) - np.square(fitted - judged.right)
+    errors = error_parts(claimed, judged.right) - error_parts(fitted, judged.right)
     points = {**smaller, training_pairs: judged}
     return TeacherFacts(
         teacher=teacher,
@@ -178,11 +180,11 @@ def teacher_facts(
         training_pairs=training_pairs,
         accuracy=judged.share(judged.right),
         independent_pairs=judged.independent_pairs,
-        before=calibration(claimed, right, groups=groups),
-        after=calibration(fitted, right, groups=groups),
+        before=_calibration(judged, claimed),
+        after=_calibration(judged, fitted),
         temperature=fit_temperature(margin, right),
-        ece_gain=error_gain(claimed, fitted, right, groups),
-        brier_gain=clustered_mean(brier, groups, judged.folds / (judged.folds - 1)),
+        ece_gain=_mean(judged, errors),
+        brier_gain=_mean(judged, brier),
         margins=_margins(margin, right),
         deciles=_deciles(judged),
         sources=_sources(judged),
@@ -238,6 +240,15 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return value
+
+
+def _calibration(judged: Judged, probability: np.ndarray) -> Calibration:
+    return calibration(probability, judged.right, groups=judged.group, widened=judged.inflation)
+
+
+def _mean(judged: Judged, values: np.ndarray) -> Estimate:
+    """Mean of ``values`` [repeats, n]."""
+    return clustered_mean(values.mean(axis=0), judged.group, judged.inflation)
 
 
 def _margins(margin: np.ndarray, right: np.ndarray) -> Margins:
@@ -301,14 +312,13 @@ def _routing(judged: Judged) -> tuple[Route, ...]:
 
 def _rival(judged: Judged, name: str, same_model: bool, other: Judged) -> Rival:
     alike = (judged.choice == other.choice).astype(float)
-    ahead = (judged.right - other.right).mean(axis=0)
     return Rival(
         name=name,
         same_model=same_model,
         accuracy=other.share(other.right),
         agreement=judged.share(alike),
         kappa=kappa(judged.choice, other.choice, judged.group, judged.inflation),
-        behind=clustered_mean(ahead, judged.group, judged.inflation),
+        behind=_mean(judged, judged.right - other.right),
     )
 
 

@@ -208,7 +208,9 @@ def _main(facts: TeacherFacts, seen: Seen | None) -> TableOf:
     note = (
         f"Cross-fitted in {facts.folds} folds, {facts.repeats} "
         f"{'time' if facts.repeats == 1 else 'times'}: no pair is judged by a teacher that saw it "
-        "or one like it. 95% intervals allow for the training pairs that teachers share."
+        "or one like it. 95% intervals allow for the training pairs that teachers share. "
+        "The ECE gained is the difference of the two that were measured. Chance raises both, the "
+        "smaller one more, so it is rather too small."
     )
     return TableOf("The verdict in numbers", ("measured", "value"), tuple(rows), note)
 

@@ -37,23 +37,35 @@ def inflation(folds: int, repeats: int) -> float:
 
 
 def clustered_share(
-    values: np.ndarray, groups: np.ndarray, widened: float = 1.0, level: float = CONFIDENCE
+    values: np.ndarray,
+    groups: np.ndarray,
+    widened: float = 1.0,
+    level: float = CONFIDENCE,
+    where: np.ndarray | None = None,
 ) -> Estimate:
-    """Mean of ``values`` [n] in [0, 1], one per pair, with Wilson's interval at ``level``.
+    """Mean of ``values`` in [0, 1] with Wilson's interval at ``level``.
 
-    ``groups`` [n] numbers the groups of pairs that belong together (pairs of one prompt): the pairs
-    count as fewer if values are alike within groups (Kish's design effect), never as more.
-    ``widened`` multiplies the variance: see ``inflation``. Raises ValueError for no values, unequal
-    lengths or values outside of [0, 1].
+    The values are of the same n pairs, [n] or, in several rounds, [repeats, n]; of these cells, the
+    mean is over those that are true in ``where``, of the same shape, if that is given. A cell
+    counts as 1/``repeats`` of a pair. ``groups`` [n] numbers the groups of pairs that belong
+    together (pairs of one prompt): the pairs count as fewer if values are alike within groups
+    (Kish's design effect), never as more. ``widened`` multiplies the variance: see ``inflation``.
+    Raises ValueError for no values, unequal lengths or values outside of [0, 1].
     """
     values, groups = np.asarray(values, float), np.asarray(groups)
-    if values.ndim != 1 or values.shape != groups.shape or not len(values):
+    inside = np.atleast_2d(np.ones(values.shape, bool) if where is None else where)
+    if values.ndim not in (1, 2) or values.shape[-1:] != groups.shape or not inside.any():
         raise ValueError(f"No share of values {values.shape} in groups {groups.shape}")
+    values = np.atleast_2d(values)
     if not ((values >= 0) & (values <= 1)).all():
         raise ValueError("A share is of values between 0 and 1")
-    n, p = len(values), float(values.mean())
-    low, high = share_interval(p, n / (widened * design_effect(values, groups)), level)
-    return Estimate(p, low, high, prompts=n)
+    cells = inside.sum(axis=0)
+    known = cells > 0
+    of_pair = (values * inside).sum(axis=0)[known] / cells[known]
+    p, pairs = float(values[inside].mean()), cells.sum() / len(values)
+    effect = design_effect(of_pair, groups[known])
+    low, high = share_interval(p, pairs / (widened * effect), level)
+    return Estimate(p, low, high, prompts=round(pairs))
 
 
 def share_interval(p: float, trials: float, level: float = CONFIDENCE) -> tuple[float, float]:
