@@ -258,8 +258,8 @@ class NewToTeacher(Step):
     ``teaching.Seen``; ``seen.parquet`` says how each pair was seen."""
 
     # 2: near-duplicates are left out of the agreement, too. 3: pairs of one prompt may count as
-    # fewer in its interval.
-    VERSION = 3
+    # fewer in its interval. 4: so may those of few prompts.
+    VERSION = 4
 
     labels: WeakLabels
     trained: Part
