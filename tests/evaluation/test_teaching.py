@@ -2,8 +2,10 @@
 
 import json
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from judged_teachers import facts, judged
 from scipy import stats
@@ -17,6 +19,7 @@ from weakteach.evaluation.teaching import (
     seen_from_json,
     to_json,
 )
+from weakteach.labeling.derived import top_margin
 from weakteach.statistics.calibration import (
     cross_fitted_probability,
     error_parts,
@@ -70,6 +73,30 @@ def test_the_confident_part_and_routing() -> None:
         (1 + found.confident[4].accuracy.value) / 2, abs=1e-9
     )
     assert routes[0.5].accuracy.value > routes[0.5].at_random + 0.05
+
+
+def test_equal_margins_are_ranked_by_pair_id_so_that_a_share_is_that_share() -> None:
+    """Of 40 pairs 20 have the margin 0, where the teacher is right on the 10 with smaller ids."""
+    teacher = judged(40, repeats=1)
+    order = np.random.default_rng(1).permutation(40)  # rows are in no order
+    human = np.where(np.arange(40) < 10, 2, 1)  # a tie is the second response
+    margin = np.where(np.arange(40) < 20, 0.0, 1.0)
+    teacher = replace(
+        teacher, pair_id=teacher.pair_id[order], human=human[order], margin=margin[order][None]
+    )
+    found = facts(teacher)
+    assert found.accuracy.value == 0.75
+    for route in found.routing:
+        # Humans first get the wrong labels, which have the larger ids of the equal margins.
+        assert route.accuracy.value == pytest.approx(min(1.0, 0.75 + route.human_share))
+        assert route.at_random == pytest.approx(0.75 + 0.25 * route.human_share)
+    assert [one.accuracy.prompts for one in found.confident] == [4 * n for n in range(1, 11)]
+    assert found.confident[6].accuracy.value == 1
+    assert [one.accuracy.prompts for one in found.deciles] == [4] * 10
+    for share in (Fraction(3, 5), Fraction(3, 4)):
+        labels = pa.table({"pair_id": teacher.pair_id.tolist(), "margin": teacher.margin[0]})
+        kept = set(top_margin(labels, share)["pair_id"].to_pylist())
+        assert kept == set(teacher.pair_id[teacher.rank[0] >= 1 - float(share)])
 
 
 def test_sixty_pairs_say_less_than_six_thousand_and_repeats_say_more_than_one_round() -> None:

@@ -5,7 +5,6 @@ from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
-from scipy import stats
 
 from weakteach.statistics.calibration import label_probability
 from weakteach.statistics.cross_fit import clustered_share, design_effect, inflation
@@ -47,10 +46,16 @@ class Judged:
 
     @cached_property
     def rank(self) -> np.ndarray:
-        """For each label [repeats, n] the share of its round's labels with smaller |margin|.
+        """For each label [repeats, n] the share of its round's labels with smaller |margin|; of
+        equal ones, the smaller pair id has the higher rank, as in ``derived.top_margin``.
         Thresholds are put on this rank, since margins of different teachers may be on different
         scales."""
-        return (stats.rankdata(np.abs(self.margin), axis=1) - 0.5) / self.margin.shape[1]
+        size, pairs = np.abs(self.margin), len(self.pair_id)
+        of_id = np.broadcast_to(np.unique(self.pair_id, return_inverse=True)[1], size.shape)
+        order = np.lexsort((-of_id, size), axis=1)
+        rank = np.empty(size.shape)
+        np.put_along_axis(rank, order, (np.arange(pairs)[None] + 0.5) / pairs, axis=1)
+        return rank
 
     @property
     def inflation(self) -> float:
