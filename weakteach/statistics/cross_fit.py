@@ -68,6 +68,16 @@ def clustered_share(
     return Estimate(p, low, high, prompts=round(pairs))
 
 
+def share_error(values: np.ndarray, groups: np.ndarray) -> float:
+    """The standard error of the mean of ``values`` [n], each 0 or 1 and of one pair, whose
+    ``groups`` [n] are those of ``clustered_share``. It is NaN for no values."""
+    if not len(values):
+        return float("nan")
+    p = float(np.mean(values))
+    effect = design_effect(np.asarray(values, float), groups)
+    return float(np.sqrt(p * (1 - p) / len(values) * effect))
+
+
 def share_interval(p: float, trials: float, level: float = CONFIDENCE) -> tuple[float, float]:
     """Wilson's interval of a share ``p`` of independent ``trials``, a whole number of them or not.
 
