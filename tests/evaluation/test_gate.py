@@ -105,7 +105,8 @@ def of_prompts(pairs_of_each: int, right: list[int]) -> TeacherFacts:
     teacher = judged(len(group), folds=5, repeats=1)
     hit = np.concatenate([np.arange(pairs_of_each) < count for count in right])
     margin = np.where(hit == (teacher.human == 1), 1.0, -1.0)[None]
-    return facts(replace(teacher, group=group, margin=margin, fold=(group % 5)[None]))
+    found = facts(replace(teacher, group=group, margin=margin, fold=(group % 5)[None]))
+    return replace(found, confident=())  # of margins that are all equal
 
 
 def test_pairs_of_one_prompt_to_collect_count_as_the_measured_ones_do() -> None:
