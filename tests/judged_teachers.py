@@ -3,7 +3,8 @@
 import numpy as np
 from scipy import special
 
-from weakteach.evaluation.teaching import Judged, TeacherFacts, teacher_facts
+from weakteach.evaluation.judged import Judged
+from weakteach.evaluation.teaching import TeacherFacts, teacher_facts
 
 # Standard deviation of a calibrated teacher's margins for its accuracy.
 SPREADS = {0.5: 1e-6, 0.55: 0.26, 0.6: 0.52, 0.64: 0.77, 0.7: 1.25}

@@ -13,7 +13,7 @@ from judged_teachers import judged
 from weakteach.artifacts.computing import obtain
 from weakteach.artifacts.store import Store
 from weakteach.evaluation.judge import VERDICT_SCHEMA
-from weakteach.evaluation.teaching import pairs_table
+from weakteach.evaluation.judged import pairs_table
 from weakteach.labeling.annotators import LABEL_SCHEMA
 from weakteach.labeling.prompted import ANSWER_SCHEMA
 from weakteach.models.spec import find_model, tokenizer_of

@@ -1,12 +1,13 @@
 """The gate's four answers, and where one ends and the next begins."""
 
 from dataclasses import replace
-from math import inf
+from math import ceil, inf
 
+import numpy as np
 import pytest
 from judged_teachers import facts, judged
 
-from weakteach.evaluation.gate import MOST_TIMES, gate, pairs_to_tell, priced
+from weakteach.evaluation.gate import FEWEST_PAIRS, MOST_TIMES, gate, pairs_to_tell, priced
 from weakteach.evaluation.teaching import Confident, Rival, Route, TeacherFacts
 from weakteach.statistics.cross_fit import inflation
 from weakteach.statistics.estimate import Estimate
@@ -96,6 +97,34 @@ def test_labels_to_collect() -> None:
     assert advice.sentence.endswith(seems)
     untold = replace(rising, reach=Reach(0.65, 900, None, None, False))
     assert gate(known(0.51, 0.45, 0.57, curve=untold), 1200).kind == "other"
+
+
+def of_prompts(pairs_of_each: int, right: list[int]) -> TeacherFacts:
+    """A teacher judged on prompts of so many pairs, of which it has so many right of each."""
+    group = np.repeat(np.arange(len(right)), pairs_of_each)
+    teacher = judged(len(group), folds=5, repeats=1)
+    hit = np.concatenate([np.arange(pairs_of_each) < count for count in right])
+    margin = np.where(hit == (teacher.human == 1), 1.0, -1.0)[None]
+    found = facts(replace(teacher, group=group, margin=margin, fold=(group % 5)[None]))
+    return replace(found, confident=())  # of margins that are all equal
+
+
+def test_pairs_of_one_prompt_to_collect_count_as_the_measured_ones_do() -> None:
+    """The pairs of a prompt are all right or all wrong, so that ten say as much as one."""
+    many = of_prompts(10, [10] * 57 + [0] * 43)
+    one = of_prompts(1, [1] * 57 + [0] * 43)
+    assert (many.accuracy.low, many.accuracy.high) == (one.accuracy.low, one.accuracy.high)
+    prompts = pairs_to_tell(0.57, 0.5, inflation(5, 1))
+    assert gate(one, 5000).more == ceil(prompts) - 100
+    assert gate(many, 5000).more == ceil(10 * prompts) - 1000
+
+
+def test_never_is_it_a_handful_of_labels_that_are_missing() -> None:
+    gain = Estimate(2, 1, 3)
+    there = LearningCurve((100, 300), (gain, gain), 0.7, gain, Reach(0.65, 290, 200, 400, True))
+    advice = gate(known(0.54, 0.48, 0.6, curve=there), 1200)
+    assert (advice.kind, advice.more) == ("collect", FEWEST_PAIRS)
+    assert advice.sentence.startswith("Collect about 20 more human labels: ")
 
 
 def test_more_labels_than_ten_times_those_at_hand_are_no_plan() -> None:

@@ -2,19 +2,28 @@
 
 import json
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from judged_teachers import facts, judged
+from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
+from weakteach.evaluation.judged import Judged, pairs_table
 from weakteach.evaluation.teaching import (
     Slice,
     facts_from_json,
-    pairs_table,
     seen_facts,
     seen_from_json,
     to_json,
+)
+from weakteach.labeling.derived import top_margin
+from weakteach.statistics.calibration import (
+    cross_fitted_probability,
+    error_parts,
+    label_probability,
 )
 from weakteach.statistics.cross_fit import kappa
 from weakteach.statistics.estimate import Estimate
@@ -66,6 +75,30 @@ def test_the_confident_part_and_routing() -> None:
     assert routes[0.5].accuracy.value > routes[0.5].at_random + 0.05
 
 
+def test_equal_margins_are_ranked_by_pair_id_so_that_a_share_is_that_share() -> None:
+    """Of 40 pairs 20 have the margin 0, where the teacher is right on the 10 with smaller ids."""
+    teacher = judged(40, repeats=1)
+    order = np.random.default_rng(1).permutation(40)  # rows are in no order
+    human = np.where(np.arange(40) < 10, 2, 1)  # a tie is the second response
+    margin = np.where(np.arange(40) < 20, 0.0, 1.0)
+    teacher = replace(
+        teacher, pair_id=teacher.pair_id[order], human=human[order], margin=margin[order][None]
+    )
+    found = facts(teacher)
+    assert found.accuracy.value == 0.75
+    for route in found.routing:
+        # Humans first get the wrong labels, which have the larger ids of the equal margins.
+        assert route.accuracy.value == pytest.approx(min(1.0, 0.75 + route.human_share))
+        assert route.at_random == pytest.approx(0.75 + 0.25 * route.human_share)
+    assert [one.accuracy.prompts for one in found.confident] == [4 * n for n in range(1, 11)]
+    assert found.confident[6].accuracy.value == 1
+    assert [one.accuracy.prompts for one in found.deciles] == [4] * 10
+    for share in (Fraction(3, 5), Fraction(3, 4)):
+        labels = pa.table({"pair_id": teacher.pair_id.tolist(), "margin": teacher.margin[0]})
+        kept = set(top_margin(labels, share)["pair_id"].to_pylist())
+        assert kept == set(teacher.pair_id[teacher.rank[0] >= 1 - float(share)])
+
+
 def test_sixty_pairs_say_less_than_six_thousand_and_repeats_say_more_than_one_round() -> None:
     widths = []
     for pairs, repeats in ((60, 1), (60, 5), (6000, 1)):
@@ -100,6 +133,72 @@ def test_the_curve_is_of_the_same_pairs() -> None:
     assert found.gain.low > 0
     assert found.reach.labels is not None
     assert found.reach.labels > 240
+
+
+@pytest.mark.parametrize(("folds", "repeats"), [(5, 1), (10, 3), (2, 2)])
+def test_calibration_and_what_scaling_gains_are_as_uncertain_as_teachers_that_share_pairs(
+    folds: int, repeats: int
+) -> None:
+    """Rounds that are all alike say no more than one of them: of p(1 - p)/n, as the accuracy."""
+    teacher = judged(400, repeats=1, folds=folds)
+    rounds = {
+        name: np.repeat(getattr(teacher, name), repeats, axis=0) for name in ("margin", "fold")
+    }
+    teacher = replace(teacher, **rounds)
+    widened = 1 / repeats + folds / (folds - 1)
+    found = facts(teacher)
+    for one in (*found.before.bins, *found.after.bins):
+        assert one.count == 40 * repeats
+        low, high = proportion_confint(
+            40 / widened * one.accuracy.value, 40 / widened, method="wilson"
+        )
+        assert (one.accuracy.low, one.accuracy.high) == pytest.approx((low, high), abs=1e-9)
+    margin, right = teacher.margin[0], teacher.right[0]
+    claimed = label_probability(margin, 1.0)
+    fitted = cross_fitted_probability(margin, right, teacher.fold[0])
+    brier = np.square(claimed - right) - np.square(fitted - right)
+    ece = error_parts(claimed, right) - error_parts(fitted, right)
+    for gain, values in ((found.brier_gain, brier), (found.ece_gain, ece)):
+        half = stats.t.ppf(0.975, 399) * values.std(ddof=1) * np.sqrt(widened / 400)
+        assert gain.value == pytest.approx(values.mean())
+        assert (gain.low, gain.high) == pytest.approx((gain.value - half, gain.value + half))
+
+
+def of_prompts(sizes: list[int], right_of: list[float], seed: int = 0) -> Judged:
+    """A teacher judged on prompts of so many pairs, of which about these shares are right."""
+    group = np.repeat(np.arange(len(sizes)), sizes)
+    teacher = judged(2 * -(-len(group) // 2), repeats=1)
+    random = np.random.default_rng(seed)
+    right = random.random(len(group)) < np.array(right_of)[group]
+    kept = {
+        field: getattr(teacher, field)[: len(group)]
+        for field in ("pair_id", "source", "human", "longer")
+    }
+    sign = np.where(right == (kept["human"] == 1), 1, -1)
+    margin = (sign * np.abs(random.normal(0, 1, len(group))))[None]
+    return replace(teacher, **kept, group=group, margin=margin, fold=(group % 5)[None])
+
+
+def test_the_curve_counts_pairs_as_the_accuracy_does() -> None:
+    """100 prompts have one pair, 20 have 15: the teacher is better on the pairs of the latter."""
+    sizes = [1] * 100 + [15] * 20
+    large = of_prompts(sizes, [0.5] * 100 + [0.8] * 20)
+    small = of_prompts(sizes, [0.5] * 100 + [0.6] * 20)
+    found = facts(large, training_pairs=320, smaller={80: small}, wanted=0.75)
+    assert found.curve is not None
+    first, last = found.curve.accuracy
+    assert last.value == pytest.approx(found.accuracy.value)
+    assert (first.value, last.value) == pytest.approx((small.right.mean(), large.right.mean()))
+    # Two points make the curve exact: top - gain/√80 and top - gain/√320 = top - gain/2√80.
+    gain = 2 * (last.value - first.value) * np.sqrt(80)
+    assert found.curve.gain.value == pytest.approx(gain)
+    wanted = 0.75
+    assert found.curve.reach.labels == pytest.approx((gain / (found.curve.top - wanted)) ** 2)
+    # As wide as the prompts allow, each of which counts by its pairs.
+    half = (last.high - last.low) / 2
+    sums = np.bincount(large.group, large.right[0] - last.value)
+    error = np.sqrt(np.square(sums).sum() * 120 / 119 * large.inflation) / 400
+    assert half == pytest.approx(1.96 * error, rel=0.05)
 
 
 def test_what_was_seen_is_in_no_accuracy() -> None:

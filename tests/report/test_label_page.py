@@ -15,11 +15,11 @@ from shown import HOSTILE, with_hostile_texts
 from test_page import Page
 
 from weakteach.evaluation.gate import gate, priced
+from weakteach.evaluation.judged import pairs_table
 from weakteach.evaluation.teaching import (
     Slice,
     TeacherFacts,
     facts_from_json,
-    pairs_table,
     seen_facts,
 )
 from weakteach.report.label_page import verdict_json, write_label_report

@@ -12,6 +12,7 @@ from weakteach.report.words import tally
 from weakteach.results.analysis import analyze
 from weakteach.results.answers import failure_answers, more_needed, needed_after
 from weakteach.results.claims import STATEMENTS
+from weakteach.statistics.crossed import mean
 from weakteach.statistics.decisions import Claim, Evidence, decide
 from weakteach.statistics.rounds import Standing
 from weakteach.study.manifest import Manifest, StudyInfo
@@ -160,6 +161,49 @@ def test_what_is_told_apart_alone_is_not_said_among_many(bed):
     found = said(bed, experiment("sizes", "fraction", *hit, *others))
     assert [verdict for verdict, _ in found] == ["not decided"] * 4
     assert "told apart alone but not among 4 comparisons" in found[0][1]
+
+
+def in_part_of_a_family(bed, family, late):
+    """A study whose one result has a p alone of 0.03, and whose other one is to come or, if
+    ``late``, there and about nothing; and the name of its experiment."""
+
+    def there(role, level, wobble=0.0, **setting):
+        return students(bed, role, level, wobble=wobble, **setting)
+
+    def later(role, level, **setting):
+        if late:
+            return there(role, level, wobble=2.0, **setting)
+        return [bed.pending("reward", role, seed, **setting) for seed in SEEDS]
+
+    if family == "comparisons":
+        hit = [*there("human", 1.0), *there("weak", 1.18, 1.0)]
+        other = [*there("human", 1.0, fraction="1/8"), *later("weak", 1.0, fraction="1/8")]
+        return experiment("sizes", "fraction", *hit, *other)
+    hit = [*there("random", 1.0), *there("weak", 1.18, 1.0)]
+    other = [*there("random_mismatched", 1.0), *later("mismatched", 1.0)]
+    if family == "claims":
+        return experiment("E17", "labels", *hit, *other)
+    hit = [*there("human", 1.0), *there("weak", 1.18, 1.0)]
+    return experiment("E16", "labels", *hit, *later("matched", 1.0))
+
+
+@pytest.mark.parametrize("family", ["claims", "comparisons", "table"])
+def test_what_is_to_come_counts_in_its_family_as_what_is_there(bed, family):
+    alone = mean(np.array([[0.18 + WOBBLE[seed]] * 40 for seed in SEEDS])).p
+    assert 0.025 < alone < 0.05
+    for late in (False, True):
+        one = in_part_of_a_family(bed, family, late)
+        found = analyzed(bed, one)
+        if family == "claims":
+            assert {claim.verdict for claim in found.claims} == {"not decided"}
+            assert found.claims[0].p == pytest.approx(2 * alone)
+        elif family == "comparisons":
+            assert {answer.verdict for answer in found.answers} == {"not decided"}
+            assert "told apart alone but not among 2 comparisons" in found.answers[0].sentence
+        else:
+            table = found.sections[0].tables[0]
+            (weak,) = (row for row in table.rows if row[0] == "weak labels")
+            assert weak[table.columns.index("p (Holm)")] == pytest.approx(2 * alone)
 
 
 def test_one_seed_and_seeds_to_come_are_said(bed):

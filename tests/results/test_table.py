@@ -30,9 +30,15 @@ def test_a_row_is_a_number_with_its_status_and_the_experiments_that_show_it(tmp_
     assert pending["value"] is None
 
 
-def test_shares_have_their_binomial_error():
-    (found,) = numbers_of("accuracy", {"agreed": 3, "compared": 4})
-    assert found == ("student_accuracy", 0.75, pytest.approx((0.75 * 0.25 / 4) ** 0.5), 4)
+def test_shares_of_pairs_have_the_error_of_their_step_and_those_of_contests_their_binomial_one():
+    facts = {"agreed": 3, "compared": 4, "agreed_se": 0.4}
+    assert numbers_of("accuracy", facts) == [("student_accuracy", 0.75, 0.4, 4)]
+    facts.pop("agreed_se")  # as an older version left it out
+    assert numbers_of("accuracy", facts) == [("student_accuracy", 0.75, None, 4)]
+    names = ("ties", "flips", "longer", "longer_compared")
+    facts = {"wins": 3, "losses": 1, "repeats_compared": 4, **dict.fromkeys(names, 0)}
+    won = numbers_of("verdicts", facts)[0]
+    assert won == ("win_rate", 0.75, pytest.approx((0.75 * 0.25 / 4) ** 0.5), 4)
 
 
 def test_a_study_is_published_from_its_manifest_alone(tmp_path):

@@ -8,7 +8,6 @@ from weakteach.statistics.calibration import (
     HOTTEST,
     calibration,
     cross_fitted_probability,
-    error_gain,
     error_parts,
     fit_temperature,
     label_probability,
@@ -129,15 +128,6 @@ def test_a_boasting_teacher_is_set_right_by_a_temperature_that_saw_other_labels(
     assert before.ece > 0.15
     assert after.ece < 2 * after.ece_by_chance
     assert after.brier < before.brier
-    claimed, fitted = label_probability(margin, 1.0), cross_fitted_probability(margin, right, part)
-    gain = error_gain(claimed, fitted, right, np.arange(6000))
-    assert gain.value == pytest.approx(before.ece - after.ece)
-    assert 0.1 < gain.low < gain.value < gain.high
-    alike = error_gain(claimed, claimed, right, np.arange(6000))
-    assert (alike.low, alike.value, alike.high) == (0, 0, 0)
-    # Labels that come in tens of one pair say less.
-    few = error_gain(claimed, fitted, right, np.arange(6000) // 10)
-    assert few.value == gain.value
 
 
 def test_labels_that_belong_together_count_as_fewer() -> None:

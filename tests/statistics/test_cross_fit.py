@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 from statsmodels.stats.inter_rater import cohens_kappa
 from statsmodels.stats.proportion import proportion_confint
 
@@ -33,6 +34,42 @@ def test_pairs_of_one_prompt_count_as_fewer_if_they_go_together() -> None:
     assert design_effect(values, np.arange(40)) == pytest.approx(1)
     assert clustered_share(values, groups).low < 0.35
     assert design_effect(np.tile([1.0, 0.0], 20), groups) == 1
+
+
+def test_few_prompts_are_as_uncertain_as_students_quantile_says() -> None:
+    """Of 4 prompts with 6 pairs, 5, 4, 4 and 3 are right: their sums are 1, 0, 0 and -1 off 4."""
+    values = np.concatenate([np.arange(6) < right for right in (5, 4, 4, 3)]).astype(float)
+    groups = np.repeat(np.arange(4), 6)
+    assert design_effect(values, groups) == 1  # 2/(24·⅔·⅓): less than as many independent pairs
+    values = np.concatenate([np.arange(6) < right for right in (6, 4, 4, 2)]).astype(float)
+    # 8/(24·⅔·⅓) = 1.5; from 4 prompts 4/3 of that, and for an interval (3.182/1.960)² times as
+    # much. Had every prompt pairs that are all right or all wrong, it would be 6.
+    assert design_effect(values, groups) == pytest.approx(1.5 * 4 / 3)
+    quantiles = stats.t.ppf(0.975, 3) / stats.norm.ppf(0.975)
+    found = clustered_share(values, groups)
+    trials = 24 / (1.5 * 4 / 3 * quantiles**2)
+    assert (found.low, found.high) == pytest.approx(
+        proportion_confint(trials * 2 / 3, trials, method="wilson"), abs=1e-9
+    )
+    mean = clustered_mean(values, groups)
+    assert mean.high - mean.value == pytest.approx(stats.t.ppf(0.975, 3) * np.sqrt(8 * 4 / 3) / 24)
+
+
+@pytest.mark.parametrize("estimate", ["share", "mean", "kappa"])
+def test_intervals_hold_what_is_true_of_eight_prompts(estimate: str) -> None:
+    """Prompts of 15 pairs, each with an ease of its own between 0 and 1."""
+    random, groups = np.random.default_rng(4), np.repeat(np.arange(8), 15)
+    held, trials = 0, 600
+    for _ in range(trials):
+        right = random.random(120) < random.random(8)[groups]
+        if estimate == "kappa":  # of choices that are alike by chance
+            human = random.integers(1, 3, 120)
+            found, truth = kappa(human, np.where(right, human, 3 - human), groups), 0.0
+        else:
+            of = clustered_share if estimate == "share" else clustered_mean
+            found, truth = of(right, groups), 0.5
+        held += found.low <= truth <= found.high
+    assert 0.925 <= held / trials <= 0.975
 
 
 def test_inflation_of_known_plans() -> None:

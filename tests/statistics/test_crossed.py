@@ -204,5 +204,8 @@ def test_holm_by_hand() -> None:
     assert crossed.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert list(crossed.holm([])) == []
     assert list(crossed.holm([0.9, 0.9])) == [1, 1]
+    assert crossed.holm([0.01, 0.04], 4) == pytest.approx([0.04, 0.12])  # two are not there yet
+    with pytest.raises(ValueError, match="3 p-values of a family of 2"):
+        crossed.holm([0.1] * 3, 2)
     with pytest.raises(ValueError, match="No p-values"):
         crossed.holm([0.1, float("nan")])

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from weakteach.statistics.learning_curve import LearningCurve, learning_curve
 
@@ -43,6 +44,13 @@ def test_points_have_the_interval_of_their_groups() -> None:
         (0.5 - 1.96 * error, 0.5 + 1.96 * error), abs=5e-3
     )
     assert (whole.low, whole.high) == pytest.approx((1, 1))
+
+
+def test_few_groups_have_students_interval() -> None:
+    outcomes = np.array([[0.2, 0.4, 0.6, 0.8]] * 2)
+    point = learning_curve((50, 100), outcomes, 0.9).accuracy[0]
+    half = stats.t.ppf(0.975, 3) * np.sqrt(0.2 / 3 / 4)
+    assert (point.low, point.high) == pytest.approx((0.5 - half, 0.5 + half), abs=0.05)
 
 
 def test_what_cannot_be_told_is_not() -> None:

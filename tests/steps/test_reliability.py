@@ -15,9 +15,10 @@ from weakteach.evaluation.teaching import to_json
 from weakteach.labeling.annotators import label_table
 from weakteach.models.spec import find_model, tokenizer_of
 from weakteach.preferences.pair import DataError
-from weakteach.preferences.sources import WorldSource
+from weakteach.preferences.sources import WorldSource, data_source
 from weakteach.results.table import numbers_of
 from weakteach.steps.data import HeldOut, Labels, Pairs, Part
+from weakteach.steps.evaluation import Agreement
 from weakteach.steps.teachers import Alike, Reliability
 
 PAIRS = Pairs(WorldSource(60), (tokenizer_of(find_model("opt-45k")),))
@@ -88,6 +89,57 @@ def test_teachers_label_alike_where_both_choose_the_same(tmp_path):
     alike = pq.read_table(f"{store.path(step)}/alike.parquet")["alike"].to_pylist()
     assert alike == [1.0, 1.0, 0.0, 1.0] * 5
     assert obtain(store, Alike(Known(TEST, 4), Known(TEST, 4)))["facts"]["kappa"] == 1
+
+
+@dataclass(frozen=True)
+class RightOn(Labels):
+    """Labels that are the human ones at the prompts of these numbers, and the others elsewhere."""
+
+    part: Part
+    prompts: tuple[int, ...]
+
+    def compute(self, workspace):
+        pairs = self.part.read(workspace.store, ["pair_id", "prompt"])
+        human = self.part.human_choices(workspace.store).join(pairs, "pair_id").sort_by("pair_id")
+        number = np.array([int(text.split()[-1]) for text in human["prompt"].to_pylist()])
+        right = np.isin(number, self.prompts)
+        sign = np.where(right == (human["choice"].to_numpy() == 1), 2.0, -2.0)
+        margins = np.stack([sign, np.zeros(len(sign))], axis=1)
+        labels = label_table(human["pair_id"].to_pylist(), margins)
+        pq.write_table(labels, workspace.out / "labels.parquet")
+        return {"rows": len(labels)}
+
+
+def test_standard_errors_of_pairs_are_those_of_their_prompts(tmp_path):
+    """10 prompts with 8 pairs each, which are all right or all wrong, as often as 10 pairs are."""
+    rows = [
+        {
+            "prompt": f"Question {n}",
+            "response_1": f"a{k}",
+            "response_2": f"b{k}",
+            "choice": 1 + k % 2,
+        }
+        for n in range(10)
+        for k in range(8)
+    ]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tokenizer = tokenizer_of(find_model("opt-45k"))
+    part = Pairs(data_source(str(file)), (tokenizer,)).all
+    store = Store(tmp_path / "store")
+    weak, gold = (RightOn(part, kept) for kept in (tuple(range(7)), (0, 1, 2, 3, 7, 8)))
+    facts = obtain(store, Agreement(weak, gold))["facts"]
+    told = {name: (value, error) for name, value, error, _ in numbers_of("agreement", facts)}
+    # Weak is wrong at the prompts 7 to 9, gold at 4 to 6 and 9.
+    for name, p, prompts in (
+        ("agreement", 0.7, 10), ("agreement_gold", 0.5, 10), ("gold_with_weak", 1 / 3, 3),
+    ):  # fmt: skip
+        assert told[name] == pytest.approx((p, np.sqrt(p * (1 - p) / prompts)))
+    facts = obtain(store, Alike(weak, gold))["facts"]
+    told = {name: (value, error) for name, value, error, _ in numbers_of("alike", facts)}
+    assert told["alike"] == pytest.approx((0.5, np.sqrt(0.25 / 10)))
+    # As if both chose each response as often: √(0.5·0.5/10)/0.5, and of 80 prompts 0.11.
+    assert told["kappa"] == pytest.approx((0.0, 0.316), abs=0.03)
 
 
 def test_labels_of_nothing_are_refused(tmp_path):

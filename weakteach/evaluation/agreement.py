@@ -12,7 +12,8 @@ from weakteach.preferences.pair import DataError
 
 @dataclass(frozen=True)
 class LabelComparison:
-    """Counts of pairs. Those that need gold labels are None if there are none.
+    """Counts of pairs, and the standard errors (``…_se``) of three of them as shares, which allow
+    for pairs of one prompt. Those that need gold labels are None if there are none.
 
     ``labeled`` pairs have a weak label; ``compared`` pairs also have a human choice (and a gold
     label, if there are any). On ``agreed`` of the compared pairs weak label and human choice are
@@ -20,6 +21,7 @@ class LabelComparison:
     ``weak_right`` counts the compared pairs whose weak label is that of gold. ``different_lengths``
     compared pairs have responses of different length; on ``weak_longer`` of these the weak label
     chooses the longer response, and on ``human_longer`` the human does.
+    ``gold_with_weak_se`` is None, too, if all pairs are agreed on.
     """
 
     labeled: int
@@ -30,6 +32,9 @@ class LabelComparison:
     different_lengths: int
     weak_longer: int
     human_longer: int
+    agreed_se: float
+    gold_with_weak_se: float | None
+    weak_right_se: float | None
 
 
 def join_labels(
@@ -83,18 +88,25 @@ def with_prompts(table: pa.Table, pairs: pa.Table) -> pa.Table:
 def compare_labels(labeled: int, joined: pa.Table) -> LabelComparison:
     """Count the rows of the table that ``join_labels`` makes. ``labeled`` is the number of pairs
     that have a weak label, whether or not they have a human choice."""
+    from weakteach.statistics.cross_fit import share_error  # scipy, not needed to plan
+
     weak, human, longer = (joined[name].to_numpy() for name in ("weak", "human", "longer"))
     gold = joined["gold"].to_numpy() if "gold" in joined.column_names else None
-    differ = longer != 0
+    prompt, differ, mismatch = np.asarray(joined["prompt_id"]), longer != 0, weak != human
     return LabelComparison(
         labeled=labeled,
         compared=len(joined),
         agreed=_count(weak == human),
-        gold_with_weak=None if gold is None else _count((gold == weak) & (weak != human)),
+        gold_with_weak=None if gold is None else _count((gold == weak) & mismatch),
         weak_right=None if gold is None else _count(gold == weak),
         different_lengths=_count(differ),
         weak_longer=_count(differ & (weak == longer)),
         human_longer=_count(differ & (human == longer)),
+        agreed_se=share_error(weak == human, prompt),
+        gold_with_weak_se=None
+        if gold is None or not mismatch.any()
+        else share_error((gold == weak)[mismatch], prompt[mismatch]),
+        weak_right_se=None if gold is None else share_error(gold == weak, prompt),
     )
 
 

@@ -8,7 +8,6 @@ from typing import Literal
 from scipy import stats
 
 from weakteach.evaluation.teaching import Confident, Rival, Route, TeacherFacts
-from weakteach.statistics.cross_fit import inflation
 from weakteach.statistics.estimate import CONFIDENCE
 
 Kind = Literal["use", "confident", "collect", "other"]
@@ -17,7 +16,8 @@ CHANCE = 0.5
 POWER = 0.8
 # If more than this many times the labels at hand were needed, collecting them is no plan.
 MOST_TIMES = 10
-# The interval of a share with fewer pairs than these cannot tell it from luck.
+# The interval of a share with fewer pairs than these cannot tell it from luck, and fewer more
+# change little.
 FEWEST_PAIRS = 20
 
 
@@ -177,9 +177,10 @@ def _confident(facts: TeacherFacts, threshold: float) -> Confident | None:
 
 def _more(facts: TeacherFacts, threshold: float) -> tuple[int, str] | None:
     """The number of human labels to collect, and in words what they would do; None if they are too
-    many. They would tell the measured accuracy from chance or, where that is known to take fewer,
-    raise it to the wanted accuracy by the learning curve, which would be told."""
-    widened = inflation(facts.folds, facts.repeats)
+    many. They are at least FEWEST_PAIRS, and taken to be as alike within prompts as those at hand.
+    They would tell the measured accuracy from chance or, where that is known to take fewer, raise
+    it to the wanted accuracy by the learning curve, which would be told."""
+    widened = facts.pairs / facts.independent_pairs
     fewest = pairs_to_tell(facts.accuracy.value, threshold, widened)
     hope = "so many more would tell it if its accuracy is what it seems"
     reach = facts.curve.reach if facts.curve else None
@@ -193,7 +194,7 @@ def _more(facts: TeacherFacts, threshold: float) -> tuple[int, str] | None:
             )
     if fewest > MOST_TIMES * facts.pairs:
         return None
-    return max(1, ceil(fewest) - facts.pairs), hope
+    return max(FEWEST_PAIRS, ceil(fewest) - facts.pairs), hope
 
 
 def _try(name: str | None, reason: str, threshold: float) -> Advice:

@@ -6,31 +6,27 @@ cross-fitting. ``statistics/cross_fit.py`` explains this and their intervals.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from math import isfinite
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from pydantic import TypeAdapter
-from scipy import stats
 
+from weakteach.evaluation.judged import Judged
 from weakteach.preferences.duplicates import NEAR_DUPLICATE, SAME_PAIR, SAME_PROMPT, UNSEEN
 from weakteach.statistics.calibration import (
     Calibration,
     calibration,
     cross_fitted_probability,
-    error_gain,
+    error_parts,
     fit_temperature,
     label_probability,
 )
 from weakteach.statistics.cross_fit import (
     clustered_mean,
     clustered_share,
-    design_effect,
-    inflation,
+    group_outcomes,
     kappa,
-    share_interval,
 )
 from weakteach.statistics.estimate import CONFIDENCE, Estimate
 from weakteach.statistics.learning_curve import LearningCurve, learning_curve
@@ -38,58 +34,6 @@ from weakteach.statistics.learning_curve import LearningCurve, learning_curve
 DECILES = 10
 SHARES = tuple(tenths / 10 for tenths in range(1, 11))
 EDGES = 21
-
-
-@dataclass(frozen=True, eq=False)
-class Judged:
-    """Cross-fitted labels of n pairs that humans labeled, in ``repeats`` rounds of ``folds`` folds.
-
-    Of shape [n]: ``pair_id``, ``source``, ``group`` (pairs of one group share a fold), ``human``
-    (choice 1 or 2) and ``longer`` (the longer response, 0 for neither). Of shape [repeats, n]:
-    ``margin``, the reward of response 1 minus that of response 2, and ``fold``, in which a pair was
-    held out.
-    """
-
-    pair_id: np.ndarray
-    source: np.ndarray
-    group: np.ndarray
-    human: np.ndarray
-    longer: np.ndarray
-    margin: np.ndarray
-    fold: np.ndarray
-    folds: int
-
-    @property
-    def repeats(self) -> int:
-        return len(self.margin)
-
-    @cached_property
-    def choice(self) -> np.ndarray:
-        """The teacher's choice, 1 or 2 [repeats, n]; a tie goes to the second response."""
-        return np.where(self.margin > 0, 1, 2)
-
-    @cached_property
-    def right(self) -> np.ndarray:
-        """Whether the teacher chose as the human did, 0 or 1 [repeats, n]."""
-        return (self.choice == self.human).astype(float)
-
-    @property
-    def inflation(self) -> float:
-        return inflation(self.folds, self.repeats)
-
-    def share(
-        self, values: np.ndarray, where: np.ndarray | None = None, level: float = CONFIDENCE
-    ) -> Estimate:
-        """Mean of ``values`` [repeats, n] in [0, 1] over the cells where ``where`` [repeats, n] is
-        true. Each cell counts as 1/``repeats`` of a pair; pairs of one group may count as fewer."""
-        inside = np.ones(values.shape, bool) if where is None else where
-        cells = inside.sum(axis=0)
-        known = cells > 0
-        of_pair = (values * inside).sum(axis=0)[known] / cells[known]
-        effect = design_effect(of_pair, self.group[known])
-        p, pairs = float(values[inside].mean()), cells.sum() / self.repeats
-        low, high = share_interval(p, pairs / (self.inflation * effect), level)
-        return Estimate(p, low, high, prompts=round(pairs))
 
 
 @dataclass(frozen=True)
@@ -173,9 +117,11 @@ class TeacherFacts:
 
     ``before`` is the calibration of the probabilities that the teacher claims, ``after`` that of
     its probabilities after cross-fitted temperature scaling; ``ece_gain`` and ``brier_gain`` are
-    before minus after, above 0 where scaling helped. ``temperature`` is fitted on all pairs: it is
-    the one for labels to come. ``deciles`` go from the smallest margins to the largest. ``curve``
-    is None if all teachers had the same number of labels.
+    before minus after, above 0 where scaling helped. Chance raises both errors of ``ece_gain``, the
+    smaller one more. ``temperature`` is fitted on all pairs: it is the one for labels to come.
+    ``deciles`` go from the smallest margins to the largest. ``curve`` is None if all teachers had
+    the same number of labels. The accuracy is as certain as that of ``independent_pairs``, fewer
+    than there are.
     """
 
     teacher: str
@@ -185,6 +131,7 @@ class TeacherFacts:
     repeats: int
     training_pairs: int
     accuracy: Estimate
+    independent_pairs: float
     before: Calibration
     after: Calibration
     temperature: float
@@ -217,11 +164,12 @@ def teacher_facts(
     learning curve says how many labels an accuracy of ``wanted`` takes.
     """
     margin, right = judged.margin.ravel(), judged.right.ravel()
-    groups = np.tile(judged.group, judged.repeats)
     claimed = label_probability(margin, 1.0)
     # The first round's folds serve all rounds, so all labels of a pair are in one part.
     fitted = cross_fitted_probability(margin, right, np.tile(judged.fold[0], judged.repeats))
-    brier = np.square(claimed - right) - np.square(fitted - right)
+    claimed, fitted = (one.reshape(judged.right.shape) for one in (claimed, fitted))
+    brier = np.square(claimed - judged.right) - np.square(fitted - judged.right)
+    errors = error_parts(claimed, judged.right) - error_parts(fitted, judged.right)
     points = {**smaller, training_pairs: judged}
     return TeacherFacts(
         teacher=teacher,
@@ -231,11 +179,12 @@ def teacher_facts(
         repeats=judged.repeats,
         training_pairs=training_pairs,
         accuracy=judged.share(judged.right),
-        before=calibration(claimed, right, groups=groups),
-        after=calibration(fitted, right, groups=groups),
+        independent_pairs=judged.independent_pairs,
+        before=_calibration(judged, claimed),
+        after=_calibration(judged, fitted),
         temperature=fit_temperature(margin, right),
-        ece_gain=error_gain(claimed, fitted, right, groups),
-        brier_gain=clustered_mean(brier, groups, judged.folds / (judged.folds - 1)),
+        ece_gain=_mean(judged, errors),
+        brier_gain=_mean(judged, brier),
         margins=_margins(margin, right),
         deciles=_deciles(judged),
         sources=_sources(judged),
@@ -293,6 +242,15 @@ def _finite(value: Any) -> Any:
     return value
 
 
+def _calibration(judged: Judged, probability: np.ndarray) -> Calibration:
+    return calibration(probability, judged.right, groups=judged.group, widened=judged.inflation)
+
+
+def _mean(judged: Judged, values: np.ndarray) -> Estimate:
+    """Mean of ``values`` [repeats, n]."""
+    return clustered_mean(values.mean(axis=0), judged.group, judged.inflation)
+
+
 def _margins(margin: np.ndarray, right: np.ndarray) -> Margins:
     size = np.abs(margin)
     edges = np.histogram_bin_edges(size, EDGES - 1)
@@ -303,14 +261,8 @@ def _margins(margin: np.ndarray, right: np.ndarray) -> Margins:
     return Margins(tuple(edges.tolist()), *counts)
 
 
-def _rank(judged: Judged) -> np.ndarray:
-    """For each label [repeats, n] the share of its round's labels with smaller |margin|. Thresholds
-    are put on this rank, since margins of different teachers may be on different scales."""
-    return (stats.rankdata(np.abs(judged.margin), axis=1) - 0.5) / judged.margin.shape[1]
-
-
 def _deciles(judged: Judged) -> tuple[Slice, ...]:
-    place = np.minimum((_rank(judged) * DECILES).astype(int), DECILES - 1)
+    place = np.minimum((judged.rank * DECILES).astype(int), DECILES - 1)
     found = [(n, place == n) for n in range(DECILES) if (place == n).any()]
     return tuple(Slice(f"{n + 1}", judged.share(judged.right, where)) for n, where in found)
 
@@ -337,7 +289,7 @@ def _length_bias(judged: Judged) -> LengthBias | None:
 
 
 def _confident(judged: Judged) -> tuple[Confident, ...]:
-    rank, level = _rank(judged), 1 - (1 - CONFIDENCE) / len(SHARES)
+    rank, level = judged.rank, 1 - (1 - CONFIDENCE) / len(SHARES)
     found = [(share, rank >= 1 - share) for share in SHARES]
     return tuple(
         Confident(
@@ -351,7 +303,7 @@ def _confident(judged: Judged) -> tuple[Confident, ...]:
 
 
 def _routing(judged: Judged) -> tuple[Route, ...]:
-    rank, accuracy, found = _rank(judged), float(judged.right.mean()), []
+    rank, accuracy, found = judged.rank, float(judged.right.mean()), []
     for share in (0.0, *SHARES):
         values = np.where(rank < share, 1.0, judged.right)
         found.append(Route(share, judged.share(values), share + (1 - share) * accuracy))
@@ -360,40 +312,18 @@ def _routing(judged: Judged) -> tuple[Route, ...]:
 
 def _rival(judged: Judged, name: str, same_model: bool, other: Judged) -> Rival:
     alike = (judged.choice == other.choice).astype(float)
-    ahead = (judged.right - other.right).mean(axis=0)
     return Rival(
         name=name,
         same_model=same_model,
         accuracy=other.share(other.right),
         agreement=judged.share(alike),
         kappa=kappa(judged.choice, other.choice, judged.group, judged.inflation),
-        behind=clustered_mean(ahead, judged.group, judged.inflation),
+        behind=_mean(judged, judged.right - other.right),
     )
 
 
 def _curve(points: Mapping[int, Judged], wanted: float) -> LearningCurve:
     numbers = sorted(points)
-    rows = []
-    for number in numbers:
-        outcome = points[number].right.mean(axis=0)
-        _, group = np.unique(points[number].group, return_inverse=True)
-        rows.append(np.bincount(group, outcome) / np.bincount(group))
-    return learning_curve(numbers, np.stack(rows), wanted, points[numbers[-1]].inflation)
-
-
-def pairs_table(judged: Judged, temperature: float) -> pa.Table:
-    """One row per pair: ``pair_id, source, human``, the mean ``margin`` over repeats, the mean
-    ``probability`` of response 1 at that temperature, and the share of repeats that were
-    ``right``."""
-    sure = label_probability(judged.margin, temperature)
-    first = np.where(judged.margin > 0, sure, 1 - sure)
-    return pa.table(
-        {
-            "pair_id": pa.array(judged.pair_id.tolist(), pa.string()),
-            "source": pa.array(judged.source.tolist(), pa.string()),
-            "human": pa.array(judged.human, pa.int8()),
-            "margin": judged.margin.mean(axis=0),
-            "probability": first.mean(axis=0),
-            "right": judged.right.mean(axis=0),
-        }
-    )
+    judged = [points[number] for number in numbers]
+    rows = [group_outcomes(one.right.mean(axis=0), one.group)[1] for one in judged]
+    return learning_curve(numbers, np.stack(rows), wanted, judged[-1].inflation)

@@ -14,7 +14,7 @@ from weakteach.results.answers import (
     decided_first,
     failure_answers,
 )
-from weakteach.results.cells import Cell, cells_of, minus_human
+from weakteach.results.cells import Cell, cells_of, human_of, minus_human
 from weakteach.results.deciding import claim_rows
 from weakteach.results.findings import (
     MINUS_HUMAN,
@@ -226,14 +226,15 @@ def comparison(experiment: Experiment, kind: str, cells: Sequence[Cell]) -> Mean
 
 
 def table_of(experiment: Experiment, kind: str, cells: Sequence[Cell]) -> TableOf:
-    """Means, and differences to human labels with p-values adjusted within the table, or why there
-    is none. The last column says how many prompts a mean is of. A difference says so itself if it
-    is of fewer prompts than there are."""
+    """Means, and differences to human labels with p-values adjusted within the table, those to come
+    included, or why there is none. The last column says how many prompts a mean is of. A difference
+    says so itself if it is of fewer prompts than there are."""
     shown = [cell for cell in cells if cell.seeds]
     several = len({cell.series for cell in shown}) > 1
     differences = [minus_human(cell, shown) for cell in shown]
     tested = [one for one in differences if isinstance(one, Estimate)]
-    adjusted = iter(holm([one.p for one in tested]).tolist())
+    asked = sum(cell.role != "human" and human_of(cell, cells) is not None for cell in cells)
+    adjusted = iter(holm([one.p for one in tested], asked).tolist())
     compared = (MINUS_HUMAN, "p (Holm)") if any(differences) else ()
     rows: list[tuple[Value, ...]] = []
     for cell, one in zip(shown, differences, strict=True):

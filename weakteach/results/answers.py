@@ -141,7 +141,8 @@ def _where(cell: Cell, among: Sequence[Cell]) -> str:
 def contrast_answers(
     experiment: str, compared: Sequence[Contrast], standings: Sequence[Standing] | None = None
 ) -> tuple[Answer, ...]:
-    """A sentence for each comparison, all of them decided as one family. In a study in rounds,
+    """A sentence for each comparison, all of them decided as one family, whether or not they are
+    measured yet. In a study in rounds,
     ``standings`` says where each comparison stands."""
     if standings is not None:
         return tuple(
@@ -150,20 +151,20 @@ def contrast_answers(
             else _answer(experiment, one, there.decision, len(compared), there)
             for one, there in zip(compared, standings, strict=True)
         )
-    measured = [one for one in compared if not isinstance(one.difference, Missing)]
     decisions = iter(
         decide(
             [
                 Evidence(Claim(one.where, "", "greater"), found.matrix, left_out=found.left_out)
-                for one in measured
+                for one in compared
                 if not isinstance(found := one.difference, Missing)
-            ]
+            ],
+            len(compared),
         )
     )
     return tuple(
         Answer(experiment, "not decided", _not_compared(one, one.difference))
         if isinstance(one.difference, Missing)
-        else _answer(experiment, one, next(decisions), len(measured))
+        else _answer(experiment, one, next(decisions), len(compared))
         for one in compared
     )
 

@@ -1,5 +1,6 @@
 """What the outcomes of a study say of the claims of the publication, as rows of a table."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ from weakteach.results.evidence import KINDS, Found, Statement, claim_evidence
 from weakteach.results.findings import ClaimRow
 from weakteach.results.numbers import MINUS, PLUS_MINUS
 from weakteach.results.outcomes import Outcomes
-from weakteach.results.rounds import family_of, family_size
+from weakteach.results.rounds import asked_of, family_of, family_size
 from weakteach.statistics.decisions import Decision, Evidence, decide
 from weakteach.statistics.joined import Missing
 from weakteach.statistics.rounds import Standing
@@ -25,10 +26,11 @@ def claim_rows(
 ) -> list[ClaimRow]:
     """A row for every claim whose experiment is in the study, in the order of the statements. The
     primary claims are decided as one family, which has the same size in every study; the secondary
-    claims of each experiment are another family. A claim without evidence is not decided, and
-    ``needed`` gives the reason. ``sizes`` holds the numbers of parameters of models by their names.
-    ``standings`` holds, for a study in rounds, the standings of the claims that it asks by their
-    ids."""
+    claims that each experiment asks are another family, those without evidence included, so that
+    what is to come makes nothing undecided that was decided. A claim without evidence is not
+    decided, and ``needed`` gives the reason. ``sizes`` holds the numbers of parameters of models by
+    their names. ``standings`` holds, for a study in rounds, the standings of the claims that it
+    asks by their ids."""
     rows = _rows(experiments, outcomes, sizes, standings)
     by_id = {one.id: one for one in experiments}
     stated = [statement for statement in ALL_STATEMENTS if statement.experiment in by_id]
@@ -55,6 +57,7 @@ def _rows(
             _in_rounds(statement, standings.get(statement.claim.id, Standing()), one)
             for statement, one in zip(stated, evidence, strict=True)
         ]
+    asked = Counter(family_of(statement) for statement in asked_of(experiments))
     families: dict[str, list[int]] = {}
     for place, (statement, one) in enumerate(zip(stated, evidence, strict=True)):
         if isinstance(one, Evidence):
@@ -62,7 +65,7 @@ def _rows(
     decisions: dict[int, Decision] = {}
     for name, places in families.items():
         family = [one for place in places if isinstance(one := evidence[place], Evidence)]
-        decided = decide(family, family_size(name, len(family)))
+        decided = decide(family, family_size(name, asked[name]))
         decisions |= dict(zip(places, decided, strict=True))
     return [
         _not_measured(statement, one)

@@ -63,7 +63,7 @@ def judged_pairs(
     judged: pa.Table, texts: pa.Table
 ) -> tuple[tuple[JudgedPair, ...], tuple[JudgedPair, ...]]:
     """The wrongly labeled pairs that the teacher was most sure of, and the pairs that it was least
-    sure of, at most MOST_EXAMPLES of each. ``judged`` comes from ``teaching.pairs_table``;
+    sure of, at most MOST_EXAMPLES of each. ``judged`` comes from ``judged.pairs_table``;
     ``texts`` is the table of pairs."""
     rows = judged.to_pylist()
     wrong = [row for row in rows if (row["margin"] > 0) != (row["human"] == 1)]
@@ -208,7 +208,9 @@ def _main(facts: TeacherFacts, seen: Seen | None) -> TableOf:
     note = (
         f"Cross-fitted in {facts.folds} folds, {facts.repeats} "
         f"{'time' if facts.repeats == 1 else 'times'}: no pair is judged by a teacher that saw it "
-        "or one like it. 95% intervals allow for the training pairs that teachers share."
+        "or one like it. 95% intervals allow for the training pairs that teachers share. "
+        "The ECE gained is the difference of the two that were measured. Chance raises both, the "
+        "smaller one more, so it is rather too small."
     )
     return TableOf("The verdict in numbers", ("measured", "value"), tuple(rows), note)
 

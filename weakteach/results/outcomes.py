@@ -15,6 +15,7 @@ from weakteach.artifacts.record import is_number, stored_name
 from weakteach.artifacts.store import Store
 from weakteach.evaluation.verdicts import contest_consistencies, contest_outcomes
 from weakteach.statistics.calibration import error_parts
+from weakteach.statistics.cross_fit import group_outcomes
 from weakteach.statistics.joined import Column, Joined, Missing, crossed, overlapping
 from weakteach.study.measures import Measure
 
@@ -181,19 +182,9 @@ def column_of(table: pa.Table, key: str, value: str) -> Column:
 
 def by_prompt(table: pa.Table, values: np.ndarray) -> Column:
     """The ``values`` [pairs] of a table of pairs as outcomes of their prompts, since pairs of one
-    prompt are not independent.
-
-    A prompt of n pairs whose values sum to s has the outcome m + (s - n m) P/N, where m is the mean
-    over all N pairs, of P prompts. So the mean over prompts is that over pairs, and its variance
-    that of a ratio estimate under cluster sampling (Cochran 1977, §9A.1); where each prompt has one
-    pair, its outcome is that pair's.
-    """
+    prompt are not independent. The mean over prompts is that over pairs."""
     prompts = np.asarray(table["prompt_id"].to_pylist(), dtype=str)
-    ids, place = np.unique(prompts, return_inverse=True)
-    values = values.astype(np.float64)
-    mean = values.mean() if len(values) else 0.0
-    above = np.bincount(place, values - mean, minlength=len(ids))
-    return Column(ids, mean + above * (len(ids) / max(len(values), 1)))
+    return Column(*group_outcomes(values, prompts))
 
 
 def _by_id(values: Mapping[str, float | None]) -> Column:

@@ -119,9 +119,9 @@ def numbers_of(kind: str, facts: dict[str, Any]) -> list[Number]:
         case "start_reward":
             return [("start_gold_reward", facts["mean"], facts["se"], facts["rows"])]
         case "accuracy":
-            return [_share("student_accuracy", facts["agreed"], facts["compared"])]
+            return [_of_pairs("student_accuracy", "agreed", facts, facts["compared"])]
         case "gold_accuracy":
-            return [_share(kind, facts["agreed"], facts["compared"])]
+            return [_of_pairs(kind, "agreed", facts, facts["compared"])]
         case "agreement" | "teacher_accuracy":
             return _agreement(kind, facts)
         case "label_gold":
@@ -133,8 +133,8 @@ def numbers_of(kind: str, facts: dict[str, Any]) -> list[Number]:
             decided = facts["wins"] + facts["ties"] + facts["losses"]
             won = facts["wins"] + facts["ties"] / 2
             return [
-                _share("win_rate", won, decided),
-                _share("flips", facts["flips"], facts["repeats_compared"]),
+                _of_contests("win_rate", won, decided),
+                _of_contests("flips", facts["flips"], facts["repeats_compared"]),
                 ("longer", facts["longer"], None, facts["longer_compared"]),
             ]
         case "consistency":
@@ -148,7 +148,7 @@ def numbers_of(kind: str, facts: dict[str, Any]) -> list[Number]:
             return [(name, facts[name], None, facts["compared"]) for name in names]
         case "alike":
             compared = facts["compared"]
-            alike = _share("alike", facts["alike"], compared)
+            alike = _of_pairs("alike", "alike", facts, compared)
             return [alike, ("kappa", facts["kappa"], facts.get("kappa_se"), compared)]
         case _:
             return []
@@ -156,15 +156,22 @@ def numbers_of(kind: str, facts: dict[str, Any]) -> list[Number]:
 
 def _agreement(kind: str, facts: dict[str, Any]) -> list[Number]:
     compared = facts["compared"]
-    found = [_share(kind, facts["agreed"], compared)]
+    found = [_of_pairs(kind, "agreed", facts, compared)]
     if facts["weak_right"] is not None:
-        found.append(_share(f"{kind}_gold", facts["weak_right"], compared))
+        found.append(_of_pairs(f"{kind}_gold", "weak_right", facts, compared))
         if kind == "agreement" and compared > facts["agreed"]:
             mismatches = compared - facts["agreed"]
-            found.append(_share("gold_with_weak", facts["gold_with_weak"], mismatches))
+            found.append(_of_pairs("gold_with_weak", "gold_with_weak", facts, mismatches))
     return found
 
 
-def _share(name: str, successes: float, n: int) -> Number:
+def _of_pairs(name: str, fact: str, facts: dict[str, Any], n: int) -> Number:
+    """The share of n pairs that a fact counts. Its standard error is not known where the step of an
+    older version did not store it."""
+    return name, facts[fact] / n if n else float("nan"), facts.get(f"{fact}_se"), n
+
+
+def _of_contests(name: str, successes: float, n: int) -> Number:
+    """A share of n contests, each of another prompt."""
     share = successes / n if n else float("nan")
     return name, share, (share * (1 - share) / n) ** 0.5 if n else None, n

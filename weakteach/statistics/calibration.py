@@ -7,12 +7,10 @@ import numpy as np
 from scipy import optimize, special
 
 from weakteach.statistics.cross_fit import clustered_share, design_effect
-from weakteach.statistics.crossed import win_rate
-from weakteach.statistics.estimate import CONFIDENCE, Estimate
+from weakteach.statistics.estimate import Estimate
 
 # Ends of the search for a temperature. At the upper one every probability is almost 1/2.
 COLDEST, HOTTEST = 1e-3, 1e3
-BOOTSTRAPS = 1000
 
 
 @dataclass(frozen=True)
@@ -45,44 +43,50 @@ def calibration(
     correct: np.ndarray,
     bins: int = 10,
     groups: np.ndarray | None = None,
+    widened: float = 1.0,
 ) -> Calibration:
-    """Reliability table of labels: ``probability`` [n] that a label is right, ``correct`` [n] 0/1.
+    """Reliability table of labels: the ``probability`` that a label is right, ``correct`` 0 or 1,
+    both [n] or, for labels of the same n pairs in several rounds, [repeats, n].
 
     A weak label's probability is (1 + confidence)/2 = σ(|margin|), or ``label_probability`` of its
     margin and a temperature. Bins hold about equally many labels (equal widths would leave most of
     them empty: margins are small); equal probabilities share a bin, so there may be fewer
     bins. By chance, |accuracy - probability| of a bin of m labels is about √(2/π) √(Σ p(1 - p))/m.
 
-    ``groups`` [n] numbers the groups of labels that belong together, such as several labels of one
-    pair: intervals and ``ece_by_chance`` are then those of the number of independent labels that
-    they count for (see ``cross_fit``). Without it all labels are taken as independent.
+    ``groups`` [n] numbers the groups of pairs that belong together: intervals and ``ece_by_chance``
+    are then those of the number of independent labels that they count for. Without it all pairs are
+    taken as independent. ``widened`` multiplies the variance of the intervals (both as in
+    ``cross_fit.clustered_share``).
 
     Raises ValueError for no labels, unequal lengths, values outside of [0, 1], or no bins.
     """
     probability, right = _checked(probability, correct, bins)
     place = _bin_of(probability, bins)
+    groups = np.arange(right.shape[-1]) if groups is None else groups
+    of_label = np.broadcast_to(groups, right.shape)
     made, chance = [], 0.0
     for number in np.unique(place):
         inside = place == number
-        p, hits, count = probability[inside], int(right[inside].sum()), int(inside.sum())
-        accuracy, effect = win_rate(hits, 0, count - hits), 1.0
-        if groups is not None:
-            accuracy = clustered_share(right[inside], groups[inside])
-            effect = design_effect(right[inside] - p, groups[inside])
+        p = probability[inside]
+        accuracy = clustered_share(right, groups, widened, where=inside)
+        effect = design_effect(right[inside] - p, of_label[inside])
         made.append(
-            CalibrationBin(float(p.min()), float(p.max()), count, float(p.mean()), accuracy)
+            CalibrationBin(
+                float(p.min()), float(p.max()), int(inside.sum()), float(p.mean()), accuracy
+            )
         )
         chance += np.sqrt(2 / np.pi * effect * (p * (1 - p)).sum())
     return Calibration(
         tuple(made),
-        ece=_ece(probability, right, bins),
-        ece_by_chance=float(chance / len(right)),
+        ece=float(error_parts(probability, right, bins).mean()),
+        ece_by_chance=float(chance / right.size),
         brier=float(np.square(probability - right).mean()),
     )
 
 
 def error_parts(probability: np.ndarray, correct: np.ndarray, bins: int = 10) -> np.ndarray:
-    """What each label adds to the calibration error: values [n] whose mean is the ECE.
+    """What each label adds to the calibration error: values, of the shape of the arguments, whose
+    mean is the ECE.
 
     A label's value is ``correct`` - ``probability``, times the sign of the sum of these differences
     over the label's bin. To first order, with bins and signs held fixed, the ECE varies with the
@@ -91,36 +95,7 @@ def error_parts(probability: np.ndarray, correct: np.ndarray, bins: int = 10) ->
     """
     probability, right = _checked(probability, correct, bins)
     place, excess = _bin_of(probability, bins), right - probability
-    return np.sign(np.bincount(place, excess))[place] * excess
-
-
-def error_gain(
-    before: np.ndarray,
-    after: np.ndarray,
-    correct: np.ndarray,
-    groups: np.ndarray,
-    bins: int = 10,
-) -> Estimate:
-    """The ECE of probabilities ``before`` [n] minus that of ``after`` [n], for the same labels.
-
-    The interval is a percentile bootstrap over ``groups`` [n] of labels that belong together, with
-    the bins of all labels held fixed. Raises ValueError as ``calibration`` does.
-    """
-    _, group = np.unique(groups, return_inverse=True)
-    count = int(group.max()) + 1
-    draws = np.random.default_rng(0)
-    drawn = [draws.multinomial(count, np.full(count, 1 / count)) for _ in range(BOOTSTRAPS)]
-    gains = np.zeros(BOOTSTRAPS + 1)  # the first is of the labels as they are
-    for sign, given in ((1, before), (-1, after)):
-        probability, right = _checked(given, correct, bins)
-        place = _bin_of(probability, bins)
-        cells = np.zeros((count, int(place.max()) + 1))
-        np.add.at(cells, (group, place), right - probability)
-        sizes = np.bincount(group, minlength=count)
-        for turn, times in enumerate([np.ones(count), *drawn]):
-            gains[turn] += sign * np.abs(times @ cells).sum() / (times @ sizes)
-    low, high = np.quantile(gains[1:], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Estimate(float(gains[0]), float(low), float(high), prompts=count)
+    return np.sign(np.bincount(place.ravel(), excess.ravel()))[place] * excess
 
 
 def label_probability(margin: np.ndarray, temperature: float) -> np.ndarray:
@@ -182,7 +157,7 @@ def _checked(
 ) -> tuple[np.ndarray, np.ndarray]:
     probability = np.asarray(probability, dtype=np.float64)
     right = np.asarray(correct, dtype=np.float64)
-    if probability.ndim != 1 or probability.shape != right.shape or not len(right) or bins < 1:
+    if not right.size or right.ndim > 2 or probability.shape != right.shape or bins < 1:
         raise ValueError(f"No calibration of {probability.shape} by {right.shape} in {bins} bins")
     if not ((probability >= 0) & (probability <= 1)).all() or not np.isin(right, (0, 1)).all():
         raise ValueError("Calibration is of probabilities in [0, 1] and correct as 0 or 1")
@@ -192,8 +167,3 @@ def _checked(
 def _bin_of(probability: np.ndarray, bins: int) -> np.ndarray:
     inner = np.unique(np.quantile(probability, np.arange(1, bins) / bins))
     return np.searchsorted(inner, probability, side="right")
-
-
-def _ece(probability: np.ndarray, right: np.ndarray, bins: int) -> float:
-    excess = np.bincount(_bin_of(probability, bins), right - probability)
-    return float(np.abs(excess).sum() / len(right))

@@ -37,23 +37,45 @@ def inflation(folds: int, repeats: int) -> float:
 
 
 def clustered_share(
-    values: np.ndarray, groups: np.ndarray, widened: float = 1.0, level: float = CONFIDENCE
+    values: np.ndarray,
+    groups: np.ndarray,
+    widened: float = 1.0,
+    level: float = CONFIDENCE,
+    where: np.ndarray | None = None,
 ) -> Estimate:
-    """Mean of ``values`` [n] in [0, 1], one per pair, with Wilson's interval at ``level``.
+    """Mean of ``values`` in [0, 1] with Wilson's interval at ``level``.
 
-    ``groups`` [n] numbers the groups of pairs that belong together (pairs of one prompt): the pairs
-    count as fewer if values are alike within groups (Kish's design effect), never as more.
-    ``widened`` multiplies the variance: see ``inflation``. Raises ValueError for no values, unequal
-    lengths or values outside of [0, 1].
+    The values are of the same n pairs, [n] or, in several rounds, [repeats, n]; of these cells, the
+    mean is over those that are true in ``where``, of the same shape, if that is given. A cell
+    counts as 1/``repeats`` of a pair. ``groups`` [n] numbers the groups of pairs that belong
+    together (pairs of one prompt): the pairs count as fewer if values are alike within groups
+    (Kish's design effect), never as more. ``widened`` multiplies the variance: see ``inflation``.
+    Raises ValueError for no values, unequal lengths or values outside of [0, 1].
     """
     values, groups = np.asarray(values, float), np.asarray(groups)
-    if values.ndim != 1 or values.shape != groups.shape or not len(values):
+    inside = np.atleast_2d(np.ones(values.shape, bool) if where is None else where)
+    if values.ndim not in (1, 2) or values.shape[-1:] != groups.shape or not inside.any():
         raise ValueError(f"No share of values {values.shape} in groups {groups.shape}")
+    values = np.atleast_2d(values)
     if not ((values >= 0) & (values <= 1)).all():
         raise ValueError("A share is of values between 0 and 1")
-    n, p = len(values), float(values.mean())
-    low, high = share_interval(p, n / (widened * design_effect(values, groups)), level)
-    return Estimate(p, low, high, prompts=n)
+    cells = inside.sum(axis=0)
+    known = cells > 0
+    of_pair = (values * inside).sum(axis=0)[known] / cells[known]
+    p, pairs = float(values[inside].mean()), cells.sum() / len(values)
+    effect = design_effect(of_pair, groups[known], level)
+    low, high = share_interval(p, pairs / (widened * effect), level)
+    return Estimate(p, low, high, prompts=round(pairs))
+
+
+def share_error(values: np.ndarray, groups: np.ndarray) -> float:
+    """The standard error of the mean of ``values`` [n], each 0 or 1 and of one pair, whose
+    ``groups`` [n] are those of ``clustered_share``. It is NaN for no values."""
+    if not len(values):
+        return float("nan")
+    p = float(np.mean(values))
+    effect = design_effect(np.asarray(values, float), groups)
+    return float(np.sqrt(p * (1 - p) / len(values) * effect))
 
 
 def share_interval(p: float, trials: float, level: float = CONFIDENCE) -> tuple[float, float]:
@@ -69,18 +91,43 @@ def share_interval(p: float, trials: float, level: float = CONFIDENCE) -> tuple[
     return max(0.0, float((center - half) / scale)), min(1.0, float((center + half) / scale))
 
 
-def design_effect(values: np.ndarray, groups: np.ndarray) -> float:
+def design_effect(values: np.ndarray, groups: np.ndarray, level: float | None = None) -> float:
     """The variance of the mean divided by that of as many independent pairs; at least 1.
 
-    It is the ratio of the variance clustered by group to the unclustered one of the same values. If
-    all values are the same, or all are of one group, that says nothing: a group counts as one pair.
+    It is the ratio of the variance clustered by group to the unclustered one of the same values.
+    From G groups that is too small, so it is multiplied by G/(G - 1) and, for an interval at
+    ``level`` with a normal quantile z, by (t/z)², with Student's t of G - 1 degrees of freedom; but
+    by no more than would make each group, of n pairs, count as one pair: Σn²/Σn. If all values are
+    the same, or all are of one group, the ratio says nothing: a group counts as one pair.
     """
     _, group = np.unique(groups, return_inverse=True)
-    deviation = values - values.mean()
-    total, count = np.square(deviation).sum(), group.max() + 1
+    deviation, sizes = values - values.mean(), np.bincount(group)
+    total, count = np.square(deviation).sum(), len(sizes)
     if total == 0 or count < 2:
         return len(values) / float(count)
-    return max(1.0, float(np.square(np.bincount(group, deviation)).sum() / total))
+    found = float(np.square(np.bincount(group, deviation)).sum() / total)
+    few = count / (count - 1)
+    if level is not None:
+        tail = (1 - level) / 2
+        few *= float(stats.t.isf(tail, count - 1) / stats.norm.isf(tail)) ** 2
+    one_each = float(np.square(sizes).sum() / len(values))
+    return max(1.0, found, min(found * few, one_each))
+
+
+def group_outcomes(values: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The sorted groups [g] among ``groups`` [n], and an outcome of each [g] from the ``values``
+    [n], one per pair.
+
+    A group of n pairs whose values sum to s has the outcome m + (s - n m) G/N, where m is the mean
+    over all N pairs, of G groups. So the mean over groups is that over pairs, and its variance that
+    of a ratio estimate under cluster sampling (Cochran 1977, §9A.1); where each group has one pair,
+    its outcome is that pair's.
+    """
+    names, place = np.unique(groups, return_inverse=True)
+    values = np.asarray(values, float)
+    mean = values.mean() if len(values) else 0.0
+    above = np.bincount(place, values - mean, minlength=len(names))
+    return names, mean + above * (len(names) / max(len(values), 1))
 
 
 def clustered_mean(values: np.ndarray, groups: np.ndarray, widened: float = 1.0) -> Estimate:
@@ -91,11 +138,17 @@ def clustered_mean(values: np.ndarray, groups: np.ndarray, widened: float = 1.0)
     values, groups = np.asarray(values, float), np.asarray(groups)
     if values.ndim != 1 or values.shape != groups.shape or len(values) < 2:
         raise ValueError(f"No mean of values {values.shape} in groups {groups.shape}")
-    clusters = len(np.unique(groups))
-    variance = values.var(ddof=1) / len(values) * design_effect(values, groups) * widened
-    center, error = float(values.mean()), float(np.sqrt(variance))
-    half = float(stats.t.isf((1 - CONFIDENCE) / 2, max(clusters - 1, 1))) * error
-    p = 2 * float(stats.t.sf(abs(center) / error, max(clusters - 1, 1))) if error else float("nan")
+    center, (_, group) = float(values.mean()), np.unique(groups, return_inverse=True)
+    sums = np.bincount(group, values - center)
+    degrees = max(len(sums) - 1, 1)
+    alone = values.var(ddof=1) * len(values)
+    # All pairs of one group count as one pair.
+    clustered = (
+        np.square(sums).sum() * len(sums) / degrees if len(sums) > 1 else alone * len(values)
+    )
+    error = float(np.sqrt(max(alone, clustered) * widened)) / len(values)
+    half = float(stats.t.isf((1 - CONFIDENCE) / 2, degrees)) * error
+    p = 2 * float(stats.t.sf(abs(center) / error, degrees)) if error else float("nan")
     return Estimate(center, center - half, center + half, p=p, prompts=len(values))
 
 
@@ -106,7 +159,7 @@ def kappa(
     widened: float = 1.0,
 ) -> Estimate:
     """Cohen's κ of two annotators' choices with its 95% interval; see ``kappa_and_error``."""
-    value, error = kappa_and_error(first, second, groups, widened)
+    value, error = _kappa(first, second, groups, widened, CONFIDENCE)
     half = float(stats.norm.isf((1 - CONFIDENCE) / 2)) * error
     ends = np.clip([value - half, value + half], -1, 1).tolist()
     return Estimate(value, *ends, prompts=np.shape(first)[-1])
@@ -133,6 +186,18 @@ def kappa_and_error(
     Everitt (1969). ``groups`` [n] and ``widened`` are those of ``clustered_share``; several rounds
     do not count as more pairs. Raises ValueError for no pairs, unequal shapes or other choices.
     """
+    return _kappa(first, second, groups, widened, None)
+
+
+def _kappa(
+    first: Sequence[int] | np.ndarray,
+    second: Sequence[int] | np.ndarray,
+    groups: np.ndarray | None,
+    widened: float,
+    level: float | None,
+) -> tuple[float, float]:
+    """κ and its standard error, or what takes its place in an interval at ``level`` with a normal
+    quantile."""
     one, other = np.asarray(first), np.asarray(second)
     if one.ndim not in (1, 2) or one.shape != other.shape or not one.size:
         raise ValueError(f"No agreement of choices {one.shape} and {other.shape}")
@@ -146,6 +211,7 @@ def kappa_and_error(
     by_chance = (2 * b - 1) * (x - a) + (2 * a - 1) * (y - b)
     varies = ((alike - p) * (1 - e) - (1 - p) * by_chance) / (1 - e) ** 2
     pairs = varies.shape[1]
-    effect = design_effect(varies.mean(axis=0), np.arange(pairs) if groups is None else groups)
+    groups = np.arange(pairs) if groups is None else groups
+    effect = design_effect(varies.mean(axis=0), groups, level)
     error = np.sqrt(np.square(varies).mean() / pairs * effect * widened)
     return (p - e) / (1 - e), float(error)

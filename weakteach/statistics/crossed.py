@@ -187,17 +187,21 @@ def r_squared(x: np.ndarray, y: np.ndarray) -> Estimate:
     return Estimate(float(found.statistic) ** 2, low, high, p=float(found.pvalue), prompts=len(x))
 
 
-def holm(p_values: Sequence[float]) -> np.ndarray:
-    """The p-values [n] of a family, adjusted after Holm (1979), in the order given.
+def holm(p_values: Sequence[float], size: int | None = None) -> np.ndarray:
+    """The p-values [n] of a family, adjusted after Holm (1979), in the order given. ``size``, by
+    default n, also counts the members of the family that have no p-value yet, as if it were 1.
 
-    Raises ValueError for one outside of [0, 1] or NaN.
+    Raises ValueError for one outside of [0, 1] or NaN, or a smaller ``size``.
     """
     p = np.asarray(p_values, dtype=np.float64)
     if not ((p >= 0) & (p <= 1)).all():
         raise ValueError(f"No p-values: {p.tolist()}")
+    size = len(p) if size is None else size
+    if size < len(p):
+        raise ValueError(f"{len(p)} p-values of a family of {size}")
     # The same as statsmodels' multipletests, which spends a quarter of a second on a gc.collect().
     order = np.argsort(p, kind="stable")
-    steps = np.maximum.accumulate((len(p) - np.arange(len(p))) * p[order])
+    steps = np.maximum.accumulate((size - np.arange(len(p))) * p[order])
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(steps, 1.0)
     return adjusted

@@ -117,10 +117,9 @@ def decide(family: Sequence[Evidence], size: int | None = None) -> tuple[Decisio
     """
     tested = [test(evidence) for evidence in family]
     size = len(tested) if size is None else size
-    adjusted = holm([*(one.p_alone for one in tested), *[1.0] * (size - len(tested))])
+    adjusted = holm([one.p_alone for one in tested], size)
     return tuple(
-        _decision(one, float(p), LEVEL / size)
-        for one, p in zip(tested, adjusted[: len(tested)], strict=True)
+        _decision(one, float(p), LEVEL / size) for one, p in zip(tested, adjusted, strict=True)
     )
 
 

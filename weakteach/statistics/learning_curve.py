@@ -51,11 +51,13 @@ def learning_curve(
 ) -> LearningCurve:
     """Fit the curve to the accuracies of teachers of ``labels`` [points] labeled pairs.
 
-    ``correct`` [points, groups] holds the mean outcome of the same held-out groups of pairs at each
-    point. The fit is by least squares. Intervals are those of DRAWS draws of the accuracies from
-    their joint normal distribution: the covariance over groups, times ``widened`` for the training
-    pairs that teachers share (``cross_fit.inflation``). Raises ValueError for fewer than two
-    different numbers of labels, fewer than two groups, or a wanted accuracy outside of (0, 1).
+    ``correct`` [points, groups] holds the outcomes of the same held-out groups of pairs at each
+    point, whose mean is the accuracy there (``cross_fit.group_outcomes``). The fit is by least
+    squares. Intervals are those of DRAWS draws of the accuracies from their joint Student's
+    distribution, with G - 1 degrees of freedom for G groups: its covariance is that over groups,
+    times ``widened`` for the training pairs that teachers share (``cross_fit.inflation``). Raises
+    ValueError for fewer than two different numbers of labels, fewer than two groups, or a wanted
+    accuracy outside of (0, 1).
     """
     sizes, outcomes = np.asarray(labels, float), np.asarray(correct, float)
     if outcomes.ndim != 2 or outcomes.shape[0] != len(sizes) or outcomes.shape[1] < 2:
@@ -66,9 +68,11 @@ def learning_curve(
     solve = np.linalg.pinv(design)  # [2, points]
     accuracy = outcomes.mean(axis=1)
     covariance = np.atleast_2d(np.cov(outcomes)) / outcomes.shape[1] * widened
-    draws = np.random.default_rng(0).multivariate_normal(
-        accuracy, covariance, DRAWS, method="eigh", check_valid="ignore"
+    random, degrees = np.random.default_rng(0), outcomes.shape[1] - 1
+    errors = random.multivariate_normal(
+        np.zeros(len(sizes)), covariance, DRAWS, method="eigh", check_valid="ignore"
     )
+    draws = accuracy + errors * np.sqrt(degrees / random.chisquare(degrees, (DRAWS, 1)))
     top, gain = solve @ accuracy
     tops, gains = solve @ draws.T
     farthest = FARTHEST * float(sizes.max())

@@ -112,7 +112,7 @@ def _of_round(
     """The standings of the claims that take part in a round, by their places."""
     level = share(number) * LEVEL
     p_values = [one.p_alone for one in tested.values()]
-    adjusted = holm([*p_values, *[1.0] * (undecided - len(tested))])[: len(tested)]
+    adjusted = holm(p_values, undecided)
     steps = _steps(p_values, adjusted < level)
     standings = {}
     for (place, one), p, step in zip(tested.items(), adjusted, steps, strict=True):

@@ -31,8 +31,8 @@ class Agreement(Step):
     given, with gold labels. ``compared.parquet`` has a row per pair, with the labels in the column
     ``weak`` (see ``agreement.join_labels``)."""
 
-    # 3: the prompts of pairs are told.
-    VERSION = 3
+    # 3: the prompts of pairs are told. 4: the facts have standard errors of shares.
+    VERSION = 4
 
     labels: WeakLabels | GoldLabels
     gold: GoldLabels | None = None

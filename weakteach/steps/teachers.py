@@ -58,18 +58,19 @@ class Reliability(Step):
 @dataclass(frozen=True)
 class Alike(Step):
     """Which pairs two teachers label alike: ``pair_id, alike`` (0 or 1) and ``prompt_id`` in
-    ``alike.parquet``. The
-    facts have Cohen's ``kappa`` and its standard error over pairs, ``kappa_se``; both are None if
-    both teachers always choose one and the same response. Raises DataError if no pair has both
-    labels."""
+    ``alike.parquet``. The facts have their number, Cohen's ``kappa``, and the standard errors of
+    their share and of κ, ``alike_se`` and ``kappa_se``, which allow for pairs of one prompt. κ and
+    its error are None if both teachers always choose one and the same response. Raises DataError if
+    no pair has both labels."""
 
-    VERSION = 2  # the prompts of pairs are told
+    # 2: the prompts of pairs are told. 3: standard errors allow for them.
+    VERSION = 3
 
     one: WeakLabels
     other: WeakLabels
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
-        from weakteach.statistics.cross_fit import kappa_and_error  # scipy
+        from weakteach.statistics.cross_fit import kappa_and_error, share_error  # scipy
 
         store = workspace.store
         labels = (read_labels(store, one) for one in (self.one, self.other))
@@ -80,12 +81,15 @@ class Alike(Step):
         alike = first == second
         columns = {"pair_id": table["pair_id"], "alike": alike.astype(float)}
         pairs = self.one.part.read(store, ["pair_id", "prompt"])
-        pq.write_table(with_prompts(pa.table(columns), pairs), workspace.out / "alike.parquet")
-        kappa, error = kappa_and_error(first, second)
+        written = with_prompts(pa.table(columns), pairs)  # whose rows are those of ``table``
+        pq.write_table(written, workspace.out / "alike.parquet")
+        prompts = np.asarray(written["prompt_id"])
+        kappa, error = kappa_and_error(first, second, prompts)
         known = np.isfinite(kappa)
         return {
             "compared": len(table),
             "alike": int(alike.sum()),
+            "alike_se": share_error(alike, prompts),
             "kappa": kappa if known else None,
             "kappa_se": error if known else None,
         }

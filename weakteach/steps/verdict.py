@@ -28,7 +28,8 @@ from weakteach.steps.labels import HumanLabels, WeakLabels
 from weakteach.steps.training import Dpo, RewardHead
 
 if TYPE_CHECKING:
-    from weakteach.evaluation.teaching import Judged, Slice, TeacherFacts
+    from weakteach.evaluation.judged import Judged
+    from weakteach.evaluation.teaching import Slice, TeacherFacts
 
 Teacher = Dpo | RewardHead
 # From human labels to the teacher that is trained on them.
@@ -154,7 +155,7 @@ def cross_fitted(
 @dataclass(frozen=True)
 class Verdict(Step):
     """The facts of a teacher (``teaching.TeacherFacts``) in ``verdict.json``, and the pairs behind
-    them in ``pairs.parquet`` (``teaching.pairs_table``).
+    them in ``pairs.parquet`` (``judged.pairs_table``).
 
     ``rivals`` are other teachers on the same folds. ``elsewhere`` are labels of pairs of other
     domains that have human choices, by the teacher trained on all pairs. The learning curve says
@@ -162,7 +163,9 @@ class Verdict(Step):
     """
 
     # 2: the rivals' κ is over all rounds, and its interval allows for shared training pairs.
-    VERSION = 2
+    # 3: the learning curve counts pairs, not prompts; ties are broken; intervals of few prompts, of
+    # calibration and of its gains are wider; how many independent pairs its pairs are worth.
+    VERSION = 3
 
     folds: Folds
     teacher: CrossFitted
@@ -171,7 +174,8 @@ class Verdict(Step):
     wanted: float = 0.7
 
     def compute(self, workspace: Workspace) -> dict[str, Any]:
-        from weakteach.evaluation.teaching import pairs_table, teacher_facts, to_json
+        from weakteach.evaluation.judged import pairs_table
+        from weakteach.evaluation.teaching import teacher_facts, to_json
 
         store = workspace.store
         drawn = read_folds(store, self.folds)
@@ -254,8 +258,8 @@ class NewToTeacher(Step):
     ``teaching.Seen``; ``seen.parquet`` says how each pair was seen."""
 
     # 2: near-duplicates are left out of the agreement, too. 3: pairs of one prompt may count as
-    # fewer in its interval.
-    VERSION = 3
+    # fewer in its interval. 4: so may those of few prompts.
+    VERSION = 4
 
     labels: WeakLabels
     trained: Part
@@ -334,7 +338,7 @@ def _margins(
 
 def _judged(folds: Folds, drawn: pa.Table, margins: np.ndarray, known: np.ndarray) -> "Judged":
     """The pairs that are ``known`` [pairs] with these ``margins`` [repeats, pairs]."""
-    from weakteach.evaluation.teaching import Judged
+    from weakteach.evaluation.judged import Judged
 
     rounds = [drawn[f"fold_{number}"].to_numpy() for number in range(folds.repeats)]
     return Judged(
