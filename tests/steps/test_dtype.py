@@ -1,5 +1,6 @@
 """The dtype of a computation is a part of what it gives, from the command line to the record."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -23,7 +24,7 @@ from weakteach.study.experiment import arms_of
 from weakteach.study.experiments import EXPERIMENTS
 from weakteach.study.grids import Choices, make_grid
 from weakteach.study.presets import EMBEDDED, PAPER
-from weakteach.training.recipes import RewardRecipe, Schedule
+from weakteach.training.recipes import DpoRecipe, Lora, RewardRecipe, Schedule
 
 DTYPES = ("float32", "bfloat16")
 WITH_A_MODEL = (Sft, Dpo, RewardHead, WeakLabels, Generate, Similarity)
@@ -96,6 +97,14 @@ def test_a_dtype_is_used_recorded_and_told_apart(tmp_path, ray_here):
     whole, small = (load_file(store.local(one) / "model.safetensors") for one in (heads[1], half))
     assert {weight.dtype for weight in small.values()} == {torch.bfloat16}
     assert all(torch.equal(whole[name].bfloat16(), small[name]) for name in whole)
+
+
+@pytest.mark.parametrize("lora", [None, Lora(rank=2)])
+def test_dpo_in_bfloat16_begins_where_its_reference_is(tmp_path, lora):
+    recipe = DpoRecipe(Schedule(0.0, batch=8, steps=10), beta=1.0, lora=lora)
+    step = Dpo(MODEL, HumanLabels(HELD_OUT.train), recipe, 0, dtype="bfloat16")
+    facts = obtain(Store(tmp_path), step, Resources())["facts"]
+    assert facts["first_loss"] == pytest.approx(math.log(2), abs=1e-5)
 
 
 @pytest.mark.parametrize(
