@@ -32,6 +32,8 @@ from weakteach.models.spec import WEIGHT_FILE_BYTES, Model, ModelError, fetch
 BESIDE_WEIGHTS = ["*.json", "*.txt", "*.model", "*.jinja"]
 HUB_FILES = ["model*.safetensors", *BESIDE_WEIGHTS]
 PICKLED_FILES = ["pytorch_model*.bin", *BESIDE_WEIGHTS]
+# Tensors of a GGUF file that hold a factor for each frequency of rotary positions.
+ROPE_TENSORS = ("rope_freqs", "rope_factors_")
 ADAPTER_CONFIG = "adapter_config.json"
 SAFELY: dict[str, Any] = {"trust_remote_code": False, "use_safetensors": True}
 
@@ -73,14 +75,22 @@ def weights_folder(model: Model) -> Path:
 
 def dequantize(model: Model, out: Path) -> None:
     """Write a GGUF model as a plain float32 model folder. Raises ModelError if the file is missing
-    or damaged, or the package gguf is not installed."""
+    or damaged, if it scales positions, which transformers' reader would pass over, or if the
+    package gguf is not installed."""
     file = Path(model.location)
     if not file.is_file() or util.find_spec("gguf") is None:
         raise ModelError(f"To read {file}: the file must exist, and pip install 'weakteach[gguf]'")
     options: dict[str, Any] = {"gguf_file": file.name, "trust_remote_code": False}
     try:
+        if scaling := _scaling_in(file):
+            raise ModelError(
+                f"{file} scales the positions of its model ({scaling}), and transformers would "
+                "read another model, without it: give the model's own folder or hub id"
+            )
         loaded = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **options)
         tokenizer = AutoTokenizer.from_pretrained(file.parent, **options)
+    except ModelError:
+        raise
     except Exception as error:  # the readers check little: a damaged file may raise anything
         raise ModelError(
             f"{file} is damaged or no GGUF model of a kind that transformers reads "
@@ -91,6 +101,21 @@ def dequantize(model: Model, out: Path) -> None:
     del loaded.config.quantization_config
     loaded.save_pretrained(out, max_shard_size=WEIGHT_FILE_BYTES)
     tokenizer.save_pretrained(out)
+
+
+def _scaling_in(file: Path) -> str:
+    """The name of the tensor or field by which a GGUF file scales rotary positions; empty if it
+    does not."""
+    from gguf import GGUFReader  # an optional package, needed for GGUF files alone
+
+    reader = GGUFReader(file)
+    tensors = [one.name for one in reader.tensors if one.name.startswith(ROPE_TENSORS)]
+    fields = [
+        f"{name} = {kind}"
+        for name, field in reader.fields.items()
+        if name.endswith(".rope.scaling.type") and (kind := field.contents()) != "none"
+    ]
+    return next(iter(tensors + fields), "")
 
 
 def write_converted(model: Model, out: Path) -> None:
