@@ -13,11 +13,23 @@ from weakteach.labeling.shards import ChunkWork
 from weakteach.models.spec import Dtype, Model
 
 
+# By which chat templates end what is thought before an answer. Some, such as Qwen3's, write it
+# after no thoughts, too, so that trained models do.
+THOUGHT = "</think>"
+
+
+def _without_thoughts(text: str) -> str:
+    return text.rpartition(THOUGHT)[2].strip()
+
+
 @dataclass(frozen=True)
 class Sampling(ChunkWork):
     """Samples responses to prompts. Reads ``prompt_id, prompt`` and, where prompts have messages,
     ``prompt_messages, tools``; adds ``response``. With several ``samples``, each response has a row
-    of its own, with its number in ``sample``, and the rows of a prompt follow one another."""
+    of its own, with its number in ``sample``, and the rows of a prompt follow one another.
+
+    What a model thinks before it answers a prompt with messages is left out: golds, judges and
+    similarities read answers."""
 
     store: Store
     policy: Model | Step
@@ -60,7 +72,7 @@ class Sampling(ChunkWork):
         )
         if tokenizer.chat_template:  # a transcript has a space before the response
             responses = [
-                mine if one is None else [f" {text.strip()}" for text in mine]
+                mine if one is None else [f" {_without_thoughts(text)}" for text in mine]
                 for mine, one in zip(responses, messages, strict=True)
             ]
         if self.samples > 1:
