@@ -34,6 +34,12 @@ HUB_FILES = ["model*.safetensors", *BESIDE_WEIGHTS]
 PICKLED_FILES = ["pytorch_model*.bin", *BESIDE_WEIGHTS]
 # Tensors of a GGUF file that hold a factor for each frequency of rotary positions.
 ROPE_TENSORS = ("rope_freqs", "rope_factors_")
+# Families whose first position is the one after the id of the pad token: as many places of their
+# table are never read.
+POSITIONS_AFTER_PAD = {
+    "roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "mpnet",
+    "xmod", "data2vec-text", "ibert", "longformer", "luke", "markuplm",
+}  # fmt: skip
 ADAPTER_CONFIG = "adapter_config.json"
 SAFELY: dict[str, Any] = {"trust_remote_code": False, "use_safetensors": True}
 
@@ -302,7 +308,12 @@ def context_in(folder: str | Path) -> int:
 
 
 def _context(config: PreTrainedConfig) -> int:
-    return getattr(config.get_text_config(), "max_position_embeddings", sys.maxsize)
+    text = config.get_text_config()
+    places: int = getattr(text, "max_position_embeddings", sys.maxsize)
+    if text.model_type not in POSITIONS_AFTER_PAD:
+        return places
+    pad = text.pad_token_id
+    return places - (1 if pad is None else pad) - 1
 
 
 def weights_of(store: Store, policy: Model | Step) -> Weights:
