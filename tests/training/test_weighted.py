@@ -94,6 +94,7 @@ def test_weights_that_are_missing_or_none_are_refused(student, tmp_path, weights
         ("max_length", 8, r"Row 0 has \d\d tokens, more than max_length=8, and is not cut"),
         ("loss_type", ["sigmoid", "aot"], "The loss aot is not one of each pair"),
         ("use_weighting", True, "use_weighting has TRL weigh the pairs itself"),
+        ("router_aux_loss_coef", 0.01, "router_aux_loss_coef asks for a loss of all tokens"),
     ],
 )
 def test_what_would_be_ignored_or_weigh_otherwise_is_refused(

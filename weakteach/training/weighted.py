@@ -55,8 +55,8 @@ def weighted_dpo_trainer(
     Raises ValueError if weights that would be trained are in bfloat16 or float16.
     Raises DataError for a column that is missing or holds something else, for a pair of more than
     ``args.max_length`` tokens (none is cut), for a ``loss_type`` that is not defined for each pair,
-    for TRL's own weights (``use_weighting``), and for gradient accumulation, whose place the parts
-    take. Raises StepError if one of the weights is negative or no number, or if none is positive.
+    for TRL's own weights (``use_weighting``), for the auxiliary loss of a mixture of experts
+    (``router_aux_loss_coef``), and for gradient accumulation, whose place the parts take. Raises StepError if one of the weights is negative or no number, or if none is positive.
     """
     if missing := [name for name in COLUMNS if name not in preferences.column_names]:
         raise DataError(f"No column {', '.join(missing)} among {preferences.column_names}")
@@ -66,6 +66,11 @@ def weighted_dpo_trainer(
         raise DataError(f"The loss {batchwise[0]} is not one of each pair, so none can be weighed")
     if args.use_weighting:
         raise DataError("use_weighting has TRL weigh the pairs itself: leave it out")
+    if args.router_aux_loss_coef:
+        raise DataError(
+            "router_aux_loss_coef asks for a loss of all tokens of an update, which goes through "
+            "the model in parts: leave it out"
+        )
     rows = [_read(row, number) for number, row in enumerate(preferences)]
     prompts, chosen, rejected, messages = (list(column) for column in zip(*rows, strict=True))
     tokens = pair_tokens(tokenizer, prompts, chosen, rejected, messages)
