@@ -44,11 +44,11 @@ class Sampling(ChunkWork):
         return replace(self, seed=0, temperature=0.0, max_new_tokens=0, batch_tokens=0, samples=0)
 
     def load(self) -> Any:
-        from weakteach.models.loading import load_causal, weights_of  # torch: workers only
+        from weakteach.models.loading import load_policy, weights_of  # torch: workers only
         from weakteach.models.tokens import load_tokenizer
 
         weights = weights_of(self.store, self.policy)
-        return load_causal(weights, self.dtype), load_tokenizer(weights.base)
+        return load_policy(weights, self.dtype), load_tokenizer(weights.base)
 
     def process(self, loaded: Any, rows: pa.Table) -> pa.Table:
         from weakteach.models.generation import generate_responses

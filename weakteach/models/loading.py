@@ -157,6 +157,21 @@ def load_causal(weights: Weights, dtype: str = "float32", placed: bool = True) -
     return _placed(merged) if placed else merged.eval()
 
 
+def load_policy(weights: Weights, dtype: str = "float32") -> PreTrainedModel:
+    """The causal language model as its last training left it, in eval mode on this process's
+    device. Raises ModelError where ``load_causal`` does.
+
+    In bfloat16 the last adapter stays unmerged, as it was trained: the sum would be rounded, which
+    loses small updates.
+    """
+    *earlier, last = weights.adapters or (None,)
+    if last is None or dtype == "float32":
+        return load_causal(weights, dtype)
+    model = load_causal(Weights(weights.base, tuple(earlier)), dtype)
+    _adapted(model, last)
+    return model
+
+
 def load_with_head(weights: Weights, dtype: str, seed: int, placed: bool = True) -> PreTrainedModel:
     """The language model with a scalar head in place of its own, adapters merged, in eval mode; on
     this process's device if ``placed``. The head's weights are drawn from the seed.
@@ -254,11 +269,15 @@ def load_policy_and_reference(
     other = load_causal(reference, dtype)
     extra = policy.adapters[len(reference.adapters) :]
     if len(extra) != 1 or policy != Weights(reference.base, (*reference.adapters, *extra)):
-        return PolicyAndReference(load_causal(policy, dtype), other)
-    with reading(extra[0]):
-        adapted = PeftModel.from_pretrained(other, extra[0])
-    adapted.eval()
-    return PolicyAndReference(other, adapted)
+        return PolicyAndReference(load_policy(policy, dtype), other)
+    return PolicyAndReference(other, _adapted(other, extra[0]))
+
+
+def _adapted(model: PreTrainedModel, adapter: str) -> PeftModel:
+    """The model below an adapter, in eval mode. The model itself has the adapter's layers now."""
+    with reading(adapter):
+        adapted = PeftModel.from_pretrained(model, adapter)
+    return adapted.eval()
 
 
 def _placed(model: PreTrainedModel) -> PreTrainedModel:
