@@ -216,7 +216,7 @@ BROKEN = {
     "code of its own": (["--student", "some/own-code"], "code of its own, which is not run"),
     "no type": (["--weak", "some/nameless"], "its config.json names no model_type"),
     "quantized weights": (["--student", "some/gptq"], "its weights are quantized (gptq)"),
-    "student that cannot write": (["--student", "some/hybrid"], "it has layers (conv) that keep no"),
+    "student that cannot write": (["--student", "some/hybrid"], "it has layers (conv) that"),
     "another kind of gold": (["--gold", "some/odd-reward"], "its type is 'clip'"),
     "absent gold": (["--gold", "some/nowhere"], "There is no model some/nowhere"),
     "gold without a head": (["--gold", "some/good"], "it is no reward model"),

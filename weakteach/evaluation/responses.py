@@ -12,7 +12,6 @@ from weakteach.artifacts.store import Store
 from weakteach.labeling.shards import ChunkWork
 from weakteach.models.spec import Dtype, Model
 
-
 # By which chat templates end what is thought before an answer. Some, such as Qwen3's, write it
 # after no thoughts, too, so that trained models do.
 THOUGHT = "</think>"

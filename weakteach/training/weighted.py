@@ -56,7 +56,8 @@ def weighted_dpo_trainer(
     Raises DataError for a column that is missing or holds something else, for a pair of more than
     ``args.max_length`` tokens (none is cut), for a ``loss_type`` that is not defined for each pair,
     for TRL's own weights (``use_weighting``), for the auxiliary loss of a mixture of experts
-    (``router_aux_loss_coef``), and for gradient accumulation, whose place the parts take. Raises StepError if one of the weights is negative or no number, or if none is positive.
+    (``router_aux_loss_coef``), and for gradient accumulation, whose place the parts take. Raises
+    StepError if one of the weights is negative or no number, or if none is positive.
     """
     if missing := [name for name in COLUMNS if name not in preferences.column_names]:
         raise DataError(f"No column {', '.join(missing)} among {preferences.column_names}")
