@@ -8,8 +8,9 @@ import numpy as np
 HIDDEN, LAYERS, HEADS, FFN = 32, 1, 2, 64
 
 
-def write_gguf(path: Path) -> np.ndarray:
-    """Write a random llama of one layer with a byte-level vocabulary; returns its embedding."""
+def write_gguf(path: Path, rope: str = "") -> np.ndarray:
+    """Write a random llama of one layer with a byte-level vocabulary; returns its embedding.
+    ``rope`` is a kind of scaling of positions, or a tensor that holds its factors."""
     tokens = ["<|endoftext|>", *(chr(c) for c in range(33, 127)), "Ġ", "ab"]
     random = np.random.default_rng(0)
     writer = gguf.GGUFWriter(path, "llama")
@@ -28,6 +29,10 @@ def write_gguf(path: Path) -> np.ndarray:
     writer.add_token_merges(["a b"])
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(0)
+    if rope.endswith(".weight"):
+        writer.add_tensor(rope, np.ones(HIDDEN // HEADS // 2, "float32"))
+    elif rope:
+        writer.add_string("llama.rope.scaling.type", rope)
     shapes = {
         "token_embd.weight": (len(tokens), HIDDEN),
         "output.weight": (len(tokens), HIDDEN),

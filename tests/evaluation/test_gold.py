@@ -6,7 +6,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from weakteach.artifacts.errors import StepError
 from weakteach.evaluation.gold import Scoring, WorldGold
-from weakteach.models.loading import context_length, load_reward_model
+from weakteach.models.loading import context_in, context_length, load_reward_model
 from weakteach.models.reward_forms import encode
 from weakteach.models.scoring import score_in_form
 from weakteach.models.spec import ModelError
@@ -17,10 +17,17 @@ from weakteach.worlds.world import world_pair
 PAIRS = [world_pair(8, index) for index in range(12)]
 
 
-def reward_model_folder(tiny, folder, outputs=1):
-    """A random reward model on the tiny architecture, with the tiny models' tokenizer."""
+def reward_model_folder(tiny, folder, outputs=1, family=None):
+    """A random reward model on the tiny architecture, or on that of a family of encoders, with the
+    tiny models' tokenizer."""
     torch.manual_seed(0)
     config = AutoConfig.from_pretrained(tiny, num_labels=outputs)
+    if family:
+        config = AutoConfig.for_model(
+            family, vocab_size=config.vocab_size, hidden_size=16, num_hidden_layers=1,
+            num_attention_heads=2, intermediate_size=16, max_position_embeddings=64,
+            attention_window=16, num_labels=outputs, pad_token_id=1,
+        )  # fmt: skip
     AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
     load_tokenizer(tiny).save_pretrained(folder)
     return folder
@@ -41,12 +48,18 @@ def test_rewards_do_not_depend_on_the_batch(tiny, tmp_path):
     assert together.std() > 0
 
 
-def test_a_response_beyond_the_context_is_read_as_far_as_it_goes(tiny, tmp_path):
-    folder = reward_model_folder(tiny, tmp_path)
+@pytest.mark.parametrize(
+    "family",
+    [None, "deberta-v2", "roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm",
+     "camembert", "mpnet", "data2vec-text", "ibert", "longformer", "luke", "markuplm"],
+)  # fmt: skip
+def test_a_response_beyond_the_context_is_read_as_far_as_it_goes(tiny, tmp_path, family):
+    folder = reward_model_folder(tiny, tmp_path, family=family)
     model, tokenizer = load_reward_model(folder), load_tokenizer(folder)
     endless = " é" * model.config.max_position_embeddings
     responses = [endless, endless + " more"]
-    encoded, cut = encode("text", tokenizer, ["hello ."] * 2, responses, context_length(model))
+    encoded, cut = encode("text", tokenizer, ["hello ."] * 2, responses, context_in(folder))
+    assert len(encoded[0]["input_ids"]) == context_length(model)
     score, further = score_in_form("text", model, tokenizer, encoded, 4096)
     assert np.isfinite(score)
     assert score == further

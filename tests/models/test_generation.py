@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 import torch
 from chat_models import chat_folder
-from families import CONFIGS, random_model
+from families import CONFIGS, LLAMA_LIKE, random_model, randomized
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
+from transformers import Lfm2Config
 
 from weakteach.models.generation import draw_tokens, generate_responses
 from weakteach.models.loading import Weights, load_causal
+from weakteach.models.spec import ModelError
 from weakteach.models.tiny.pretraining import build_tokenizer
 from weakteach.models.tokens import load_tokenizer, prompt_tokens
 from weakteach.worlds.world import world_pair
@@ -131,6 +133,12 @@ def test_a_turn_ends_as_its_template_ends_it_whatever_the_config_names(tmp_path,
     for named in (tokenizer.eos_token_id, [tokenizer.eos_token_id], None):
         model.generation_config.eos_token_id = named
         assert (drawn() == by_both) == ends
+
+
+def test_layers_that_keep_no_keys_are_refused(policy):
+    hybrid = Lfm2Config(**LLAMA_LIKE, layer_types=["conv", "full_attention"])
+    with pytest.raises(ModelError, match=r"lfm2 have layers \(conv\) that keep no keys"):
+        responses((randomized(hybrid), policy[1]), PROMPTS, range(10))
 
 
 def test_draws_follow_the_softmax_at_the_temperature():

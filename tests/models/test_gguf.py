@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 from gguf_files import write_gguf
 
@@ -6,7 +7,7 @@ from weakteach.artifacts.computing import obtain
 from weakteach.artifacts.store import Store
 from weakteach.models import loading
 from weakteach.models.loading import load_causal, weights_of
-from weakteach.models.spec import find_model
+from weakteach.models.spec import ModelError, find_model
 from weakteach.models.tokens import load_tokenizer
 from weakteach.steps.data import Dequantized
 
@@ -27,3 +28,16 @@ def test_a_gguf_file_becomes_a_plain_model_once(tmp_path, monkeypatch):
     ids = tokenizer("abc def")["input_ids"]
     assert tokenizer.decode(ids) == "abc def"
     assert torch.isfinite(model(torch.tensor([ids])).logits).all()
+
+
+@pytest.mark.parametrize(
+    "rope", ["rope_freqs.weight", "rope_factors_long.weight", "linear", "none"]
+)
+def test_scaled_positions_are_refused_since_they_would_be_lost(tmp_path, rope):
+    write_gguf(tmp_path / "tiny.gguf", rope)
+    step = Dequantized(find_model(str(tmp_path / "tiny.gguf")))
+    if rope == "none":
+        obtain(Store(tmp_path / "store"), step)
+        return
+    with pytest.raises(ModelError, match=rf"scales .*{rope}.*: give the model's own folder or hub"):
+        obtain(Store(tmp_path / "store"), step)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from weakteach.models.memory import shape_of
+from weakteach.models.memory import shape_of, training_memory
 from weakteach.models.size import config_parameters, layer_parameters, parameters
 from weakteach.models.spec import Model, find_model
 
@@ -41,6 +41,45 @@ def test_embedded_models_are_known_by_name_and_by_configuration(tmp_path):
 def test_the_weights_of_layers_follow_from_a_configuration(config, millions):
     found = config_parameters(config)
     assert (found and round(found / 1e6)) == millions
+
+
+MIXTURES = {
+    "Qwen3-30B-A3B": (30.5, {
+        "model_type": "qwen3_moe", "vocab_size": 151936, "hidden_size": 2048,
+        "num_hidden_layers": 48, "num_attention_heads": 32, "num_key_value_heads": 4,
+        "head_dim": 128, "intermediate_size": 6144, "moe_intermediate_size": 768,
+        "num_experts": 128, "num_experts_per_tok": 8,
+    }),
+    "OLMoE-1B-7B": (6.9, {
+        "model_type": "olmoe", "vocab_size": 50304, "hidden_size": 2048, "num_hidden_layers": 16,
+        "num_attention_heads": 16, "num_key_value_heads": 16, "intermediate_size": 1024,
+        "num_experts": 64, "num_experts_per_tok": 8,
+    }),
+    "Mixtral-8x7B": (46.7, {
+        "model_type": "mixtral", "vocab_size": 32000, "hidden_size": 4096,
+        "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
+        "intermediate_size": 14336, "num_local_experts": 8, "num_experts_per_tok": 2,
+    }),
+    "DeepSeek-V2-Lite-like": (15.6, {
+        "model_type": "deepseek_v2", "vocab_size": 102400, "hidden_size": 2048,
+        "num_hidden_layers": 27, "num_attention_heads": 16, "num_key_value_heads": 16,
+        "intermediate_size": 10944, "moe_intermediate_size": 1408, "n_routed_experts": 64,
+        "n_shared_experts": 2, "num_experts_per_tok": 6, "tie_word_embeddings": False,
+    }),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("billions", "config"), MIXTURES.values(), ids=MIXTURES)
+def test_all_experts_of_a_mixture_count(billions, config):
+    shape = shape_of(config)
+    assert shape.parameters / 1e9 == pytest.approx(billions, rel=0.05)
+    tables = 2 * config["vocab_size"] * config["hidden_size"]
+    assert config_parameters(config) == pytest.approx(shape.parameters - tables, rel=0.001)
+    # What a token leaves behind is of the experts that read it.
+    one = shape_of({**config, "num_experts_per_tok": 1})
+    few, all_of_them = (training_memory(form, 4096) for form in (one, shape))
+    assert few.activations < all_of_them.activations
+    assert few.weights == all_of_them.weights
 
 
 def test_a_model_without_a_configuration_has_no_known_size(tmp_path):

@@ -51,6 +51,7 @@ def repositories(tmp_path_factory, tiny):
     reward = {"architectures": ["OPTForSequenceClassification"], "id2label": {"0": "reward"}}
     own = {"model_type": "mine", "auto_map": {"AutoModelForCausalLM": "modeling.Mine"}}
     gptq = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
+    hybrid = {"model_type": "lfm2", "layer_types": ["conv", "full_attention"]}
     large = {"hidden_size": 4096, "num_hidden_layers": 32, "ffn_dim": 16_384}
     return {
         "some/good": Repository(good),
@@ -67,6 +68,7 @@ def repositories(tmp_path_factory, tiny):
         "some/own-code": Repository(model(root / "own_code", tiny, **own)),
         "some/nameless": Repository(model(root / "nameless", tiny, model_type=None)),
         "some/gptq": Repository(model(root / "gptq", tiny, **gptq)),
+        "some/hybrid": Repository(model(root / "hybrid", tiny, **hybrid)),
         "some/odd-reward": Repository(model(root / "odd", tiny, **reward, model_type="clip")),
     }
 
@@ -91,12 +93,44 @@ MODELS = {
 def test_models_with_problems_are_all_named_and_no_weights_fetched(repositories, tmp_path):
     named = ["some/good", "llama-230k", *MODELS]
     with hub(tmp_path, models=repositories) as fetched:
-        problems = check_models([find_model(name, resolve=False) for name in named], 512)
+        problems = check_models([find_model(name, resolve=False) for name in named], 512, [])
     assert [problem.where for problem in problems] == list(MODELS)
     for problem, sentence in zip(problems, MODELS.values(), strict=True):
         assert sentence in problem.what
         assert problem.remedy
     assert not any(name.endswith("safetensors") for name in fetched)
+
+
+GRANITE = {
+    "model_type": "granitemoehybrid", "hidden_size": 32, "mamba_expand": 2, "mamba_n_heads": 8,
+    "mamba_d_head": 8,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "layers"),
+    [
+        ({"model_type": "lfm2", "layer_types": ["conv", "full_attention"]}, "conv"),
+        ({"model_type": "lfm2", "full_attn_idxs": [1]}, "conv"),
+        ({"model_type": "qwen3_next"}, "linear_attention"),
+        ({**GRANITE, "layer_types": ["mamba", "attention"]}, "linear_attention"),
+        ({"model_type": "mamba"}, "linear_attention"),
+        ({"model_type": "rwkv"}, "rwkv"),
+        ({"model_type": "llama"}, None),
+        ({"model_type": "gemma3_text"}, None),
+        ({**GRANITE, "layer_types": ["attention", "attention"]}, None),
+    ],
+)
+def test_responses_are_drawn_from_models_that_attend_alone(tmp_path, tiny, config, layers):
+    """A teacher may have other layers: it labels only."""
+    folder = model(tmp_path / "some", tiny, num_hidden_layers=2, **config)
+    found = find_model(str(folder))
+    assert not check_models([found], 0, [])
+    problems = check_models([found], 0, [found])
+    assert bool(problems) == bool(layers)
+    for problem in problems:
+        assert f"it has layers ({layers}" in problem.what
+        assert problem.remedy == "use another student"
 
 
 def test_golds_need_a_head_and_what_their_form_reads(repositories, tmp_path):
@@ -182,6 +216,7 @@ BROKEN = {
     "code of its own": (["--student", "some/own-code"], "code of its own, which is not run"),
     "no type": (["--weak", "some/nameless"], "its config.json names no model_type"),
     "quantized weights": (["--student", "some/gptq"], "its weights are quantized (gptq)"),
+    "student that cannot write": (["--student", "some/hybrid"], "it has layers (conv) that"),
     "another kind of gold": (["--gold", "some/odd-reward"], "its type is 'clip'"),
     "absent gold": (["--gold", "some/nowhere"], "There is no model some/nowhere"),
     "gold without a head": (["--gold", "some/good"], "it is no reward model"),

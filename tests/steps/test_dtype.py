@@ -1,5 +1,6 @@
 """The dtype of a computation is a part of what it gives, from the command line to the record."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -12,8 +13,12 @@ from weakteach.artifacts.computing import obtain
 from weakteach.artifacts.step import walk
 from weakteach.artifacts.store import Store
 from weakteach.evaluation.gold import RewardModel, WorldGold
+from weakteach.evaluation.responses import Sampling
+from weakteach.models.loading import load_causal, load_policy_and_reference, weights_of
+from weakteach.models.logprobs import log_ratios, pair_logprobs
 from weakteach.models.resources import Resources
 from weakteach.models.spec import find_model, tokenizer_of
+from weakteach.models.tokens import PairTokens
 from weakteach.preferences.sources import WorldSource
 from weakteach.steps.data import HeldOut, Pairs
 from weakteach.steps.evaluation import Generate, GoldReward, Similarity
@@ -23,7 +28,7 @@ from weakteach.study.experiment import arms_of
 from weakteach.study.experiments import EXPERIMENTS
 from weakteach.study.grids import Choices, make_grid
 from weakteach.study.presets import EMBEDDED, PAPER
-from weakteach.training.recipes import RewardRecipe, Schedule
+from weakteach.training.recipes import DpoRecipe, Lora, RewardRecipe, Schedule
 
 DTYPES = ("float32", "bfloat16")
 WITH_A_MODEL = (Sft, Dpo, RewardHead, WeakLabels, Generate, Similarity)
@@ -96,6 +101,37 @@ def test_a_dtype_is_used_recorded_and_told_apart(tmp_path, ray_here):
     whole, small = (load_file(store.local(one) / "model.safetensors") for one in (heads[1], half))
     assert {weight.dtype for weight in small.values()} == {torch.bfloat16}
     assert all(torch.equal(whole[name].bfloat16(), small[name]) for name in whole)
+
+
+@pytest.mark.parametrize("lora", [None, Lora(rank=2)])
+def test_dpo_in_bfloat16_begins_where_its_reference_is(tmp_path, lora):
+    recipe = DpoRecipe(Schedule(0.0, batch=8, steps=10), beta=1.0, lora=lora)
+    step = Dpo(MODEL, HumanLabels(HELD_OUT.train), recipe, 0, dtype="bfloat16")
+    facts = obtain(Store(tmp_path), step, Resources())["facts"]
+    assert facts["first_loss"] == pytest.approx(math.log(2), abs=1e-5)
+
+
+def test_small_updates_of_adapters_in_bfloat16_are_kept(tmp_path):
+    """Where a policy writes, as where it labels, and in a reward head that is saved in float32."""
+    store, labels = Store(tmp_path), HumanLabels(HELD_OUT.train)
+    small = {"schedule": Schedule(1e-5, batch=8, steps=5), "lora": Lora(rank=2)}
+    start = Dpo(MODEL, labels, DpoRecipe(**small), 0, dtype="bfloat16")
+    policy = Dpo(start, labels, DpoRecipe(**small), 1, dtype="bfloat16")
+    head = RewardHead(MODEL, labels, RewardRecipe(**small), 0, dtype="bfloat16")
+    for step in (start, policy, head):
+        obtain(store, step, Resources())
+    pairs = [PairTokens([7, 8, 9], list(range(20, 60)), list(range(60, 90)))]
+    weights, below = weights_of(store, policy), weights_of(store, start)
+    both = load_policy_and_reference(weights, below, "bfloat16")
+    writer, _ = Sampling(store, policy, 0, 0.7, 20, "bfloat16", 512).load()
+    wrote = pair_logprobs(writer, pairs, 4096) - pair_logprobs(
+        load_causal(below, "bfloat16"), pairs, 4096
+    )
+    assert np.array_equal(wrote, log_ratios(both, pairs, 4096))
+    saved = load_file(store.local(head) / "model.safetensors")
+    adapted = [w for name, w in saved.items() if "proj.weight" in name]
+    assert adapted
+    assert not any(torch.equal(weight, weight.bfloat16().float()) for weight in adapted)
 
 
 @pytest.mark.parametrize(

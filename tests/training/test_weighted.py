@@ -21,7 +21,9 @@ from weakteach.models.tiny.family import base_folder
 from weakteach.models.tiny.pretraining import build_tokenizer
 from weakteach.models.tokens import load_tokenizer
 from weakteach.preferences.pair import DataError
+from weakteach.training.recipes import Lora
 from weakteach.training.weighted import weighted_dpo_trainer
+from weakteach.training.worker import lora_config
 
 DOCS = Path(__file__).parents[2] / "docs/training.md"
 ROWS = {
@@ -92,6 +94,7 @@ def test_weights_that_are_missing_or_none_are_refused(student, tmp_path, weights
         ("max_length", 8, r"Row 0 has \d\d tokens, more than max_length=8, and is not cut"),
         ("loss_type", ["sigmoid", "aot"], "The loss aot is not one of each pair"),
         ("use_weighting", True, "use_weighting has TRL weigh the pairs itself"),
+        ("router_aux_loss_coef", 0.01, "router_aux_loss_coef asks for a loss of all tokens"),
     ],
 )
 def test_what_would_be_ignored_or_weigh_otherwise_is_refused(
@@ -115,6 +118,40 @@ def test_the_reference_is_without_dropout_whatever_mode_the_model_is_in(tmp_path
         for mode in (False, True)
     ]
     assert torch.equal(*(trainer.reference for trainer in trainers))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_that_small_updates_would_not_move_are_refused(tmp_path, dtype):
+    rows, how = (
+        Dataset.from_dict({**ROWS, "weight": [1.0] * 3}),
+        DPOConfig(str(tmp_path), use_cpu=True),
+    )
+    model = random_model("llama").to(dtype)
+    with pytest.raises(ValueError, match=r"in which small updates .* dtype=torch.float32"):
+        weighted_dpo_trainer(model, build_tokenizer(), rows, how)
+
+
+@pytest.mark.parametrize(
+    ("base", "lora"), [("float32", None), ("float32", Lora(rank=2)), ("bfloat16", Lora(rank=2))]
+)
+def test_the_reference_is_read_as_the_policy_is_trained(tmp_path, base, lora):
+    """In bfloat16, as TRL has it by default: nothing is gained before the first update."""
+    how = DPOConfig(
+        str(tmp_path), beta=1.0, bf16=True, use_cpu=True, learning_rate=0.0, max_steps=1,
+        logging_steps=1, per_device_train_batch_size=3, report_to="none",
+    )  # fmt: skip
+    trainer = weighted_dpo_trainer(
+        random_model("llama").to(getattr(torch, base)),
+        build_tokenizer(),
+        Dataset.from_dict({**ROWS, "weight": [1.0] * 3}),
+        how,
+        lora_config(lora),
+    )
+    trainer.train()
+    assert all(w.dtype == torch.float32 for w in trainer.model.parameters() if w.requires_grad)
+    row = next(row for row in trainer.state.log_history if "loss" in row)
+    assert row["rewards/chosen"] == pytest.approx(0, abs=1e-4)
+    assert row["rewards/rejected"] == pytest.approx(0, abs=1e-4)
 
 
 def test_trls_collator_in_place_of_ours_is_refused(student, tmp_path):

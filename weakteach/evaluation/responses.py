@@ -12,12 +12,23 @@ from weakteach.artifacts.store import Store
 from weakteach.labeling.shards import ChunkWork
 from weakteach.models.spec import Dtype, Model
 
+# By which chat templates end what is thought before an answer. Some, such as Qwen3's, write it
+# after no thoughts, too, so that trained models do.
+THOUGHT = "</think>"
+
+
+def _without_thoughts(text: str) -> str:
+    return text.rpartition(THOUGHT)[2].strip()
+
 
 @dataclass(frozen=True)
 class Sampling(ChunkWork):
     """Samples responses to prompts. Reads ``prompt_id, prompt`` and, where prompts have messages,
     ``prompt_messages, tools``; adds ``response``. With several ``samples``, each response has a row
-    of its own, with its number in ``sample``, and the rows of a prompt follow one another."""
+    of its own, with its number in ``sample``, and the rows of a prompt follow one another.
+
+    What a model thinks before it answers a prompt with messages is left out: golds, judges and
+    similarities read answers."""
 
     store: Store
     policy: Model | Step
@@ -32,11 +43,11 @@ class Sampling(ChunkWork):
         return replace(self, seed=0, temperature=0.0, max_new_tokens=0, batch_tokens=0, samples=0)
 
     def load(self) -> Any:
-        from weakteach.models.loading import load_causal, weights_of  # torch: workers only
+        from weakteach.models.loading import load_policy, weights_of  # torch: workers only
         from weakteach.models.tokens import load_tokenizer
 
         weights = weights_of(self.store, self.policy)
-        return load_causal(weights, self.dtype), load_tokenizer(weights.base)
+        return load_policy(weights, self.dtype), load_tokenizer(weights.base)
 
     def process(self, loaded: Any, rows: pa.Table) -> pa.Table:
         from weakteach.models.generation import generate_responses
@@ -60,7 +71,7 @@ class Sampling(ChunkWork):
         )
         if tokenizer.chat_template:  # a transcript has a space before the response
             responses = [
-                mine if one is None else [f" {text.strip()}" for text in mine]
+                mine if one is None else [f" {_without_thoughts(text)}" for text in mine]
                 for mine, one in zip(responses, messages, strict=True)
             ]
         if self.samples > 1:

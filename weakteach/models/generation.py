@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
+from weakteach.models.layers import stateful_layers
 from weakteach.models.loading import context_length
+from weakteach.models.spec import ModelError
 from weakteach.models.templates import ChatTemplate
 from weakteach.models.tokens import PromptMessages, prompt_tokens
 
@@ -119,7 +121,15 @@ def generate_responses(
     template refuses a prompt.
 
     A prompt that leaves no room in the model's context has empty responses.
+
+    Raises ModelError for a model whose layers keep something else than keys and values: rows could
+    not be let in and taken out.
     """
+    if others := stateful_layers(model.config):
+        raise ModelError(
+            f"Models of type {model.config.model_type} have layers ({', '.join(others)}) that keep "
+            "no keys and values, and no responses are drawn from them: use another student"
+        )
     ids = prompt_tokens(tokenizer, prompts, messages)
     ends = [{tokenizer.eos_token_id}] * len(ids)
     if tokenizer.chat_template and messages:

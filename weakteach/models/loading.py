@@ -32,6 +32,14 @@ from weakteach.models.spec import WEIGHT_FILE_BYTES, Model, ModelError, fetch
 BESIDE_WEIGHTS = ["*.json", "*.txt", "*.model", "*.jinja"]
 HUB_FILES = ["model*.safetensors", *BESIDE_WEIGHTS]
 PICKLED_FILES = ["pytorch_model*.bin", *BESIDE_WEIGHTS]
+# Tensors of a GGUF file that hold a factor for each frequency of rotary positions.
+ROPE_TENSORS = ("rope_freqs", "rope_factors_")
+# Families whose first position is the one after the id of the pad token: as many places of their
+# table are never read.
+POSITIONS_AFTER_PAD = {
+    "roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "mpnet",
+    "xmod", "data2vec-text", "ibert", "longformer", "luke", "markuplm",
+}  # fmt: skip
 ADAPTER_CONFIG = "adapter_config.json"
 SAFELY: dict[str, Any] = {"trust_remote_code": False, "use_safetensors": True}
 
@@ -73,14 +81,22 @@ def weights_folder(model: Model) -> Path:
 
 def dequantize(model: Model, out: Path) -> None:
     """Write a GGUF model as a plain float32 model folder. Raises ModelError if the file is missing
-    or damaged, or the package gguf is not installed."""
+    or damaged, if it scales positions, which transformers' reader would pass over, or if the
+    package gguf is not installed."""
     file = Path(model.location)
     if not file.is_file() or util.find_spec("gguf") is None:
         raise ModelError(f"To read {file}: the file must exist, and pip install 'weakteach[gguf]'")
     options: dict[str, Any] = {"gguf_file": file.name, "trust_remote_code": False}
     try:
+        if scaling := _scaling_in(file):
+            raise ModelError(
+                f"{file} scales the positions of its model ({scaling}), and transformers would "
+                "read another model, without it: give the model's own folder or hub id"
+            )
         loaded = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **options)
         tokenizer = AutoTokenizer.from_pretrained(file.parent, **options)
+    except ModelError:
+        raise
     except Exception as error:  # the readers check little: a damaged file may raise anything
         raise ModelError(
             f"{file} is damaged or no GGUF model of a kind that transformers reads "
@@ -91,6 +107,21 @@ def dequantize(model: Model, out: Path) -> None:
     del loaded.config.quantization_config
     loaded.save_pretrained(out, max_shard_size=WEIGHT_FILE_BYTES)
     tokenizer.save_pretrained(out)
+
+
+def _scaling_in(file: Path) -> str:
+    """The name of the tensor or field by which a GGUF file scales rotary positions; empty if it
+    does not."""
+    from gguf import GGUFReader  # an optional package, needed for GGUF files alone
+
+    reader = GGUFReader(file)
+    tensors = [one.name for one in reader.tensors if one.name.startswith(ROPE_TENSORS)]
+    fields = [
+        f"{name} = {kind}"
+        for name, field in reader.fields.items()
+        if name.endswith(".rope.scaling.type") and (kind := field.contents()) != "none"
+    ]
+    return next(iter(tensors + fields), "")
 
 
 def write_converted(model: Model, out: Path) -> None:
@@ -124,6 +155,21 @@ def load_causal(weights: Weights, dtype: str = "float32", placed: bool = True) -
         )
     merged = _merged(model, weights.adapters)
     return _placed(merged) if placed else merged.eval()
+
+
+def load_policy(weights: Weights, dtype: str = "float32") -> PreTrainedModel:
+    """The causal language model as its last training left it, in eval mode on this process's
+    device. Raises ModelError where ``load_causal`` does.
+
+    In bfloat16 the last adapter stays unmerged, as it was trained: the sum would be rounded, which
+    loses small updates.
+    """
+    *earlier, last = weights.adapters or (None,)
+    if last is None or dtype == "float32":
+        return load_causal(weights, dtype)
+    model = load_causal(Weights(weights.base, tuple(earlier)), dtype)
+    _adapted(model, last)
+    return model
 
 
 def load_with_head(weights: Weights, dtype: str, seed: int, placed: bool = True) -> PreTrainedModel:
@@ -223,11 +269,15 @@ def load_policy_and_reference(
     other = load_causal(reference, dtype)
     extra = policy.adapters[len(reference.adapters) :]
     if len(extra) != 1 or policy != Weights(reference.base, (*reference.adapters, *extra)):
-        return PolicyAndReference(load_causal(policy, dtype), other)
-    with reading(extra[0]):
-        adapted = PeftModel.from_pretrained(other, extra[0])
-    adapted.eval()
-    return PolicyAndReference(other, adapted)
+        return PolicyAndReference(load_policy(policy, dtype), other)
+    return PolicyAndReference(other, _adapted(other, extra[0]))
+
+
+def _adapted(model: PreTrainedModel, adapter: str) -> PeftModel:
+    """The model below an adapter, in eval mode. The model itself has the adapter's layers now."""
+    with reading(adapter):
+        adapted = PeftModel.from_pretrained(model, adapter)
+    return adapted.eval()
 
 
 def _placed(model: PreTrainedModel) -> PreTrainedModel:
@@ -277,7 +327,12 @@ def context_in(folder: str | Path) -> int:
 
 
 def _context(config: PreTrainedConfig) -> int:
-    return getattr(config.get_text_config(), "max_position_embeddings", sys.maxsize)
+    text = config.get_text_config()
+    places: int = getattr(text, "max_position_embeddings", sys.maxsize)
+    if text.model_type not in POSITIONS_AFTER_PAD:
+        return places
+    pad = text.pad_token_id
+    return places - (1 if pad is None else pad) - 1
 
 
 def weights_of(store: Store, policy: Model | Step) -> Weights:

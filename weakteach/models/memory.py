@@ -25,7 +25,10 @@ UNGATED = {
 }  # fmt: skip
 LEARNED_POSITIONS = {"opt", "gpt2", "gpt_neo"}
 # Families whose head is not tied to the embeddings where the config does not say.
-UNTIED = {"llama", "mistral", "qwen2", "qwen3", "gpt_neox", "olmo2", "phi3"}
+UNTIED = {
+    "llama", "mistral", "qwen2", "qwen3", "gpt_neox", "olmo2", "phi3", "mixtral", "qwen2_moe",
+    "qwen3_moe", "olmoe",
+}  # fmt: skip
 # Numbers that a layer keeps per token, in widths of hidden states and of keys; and in widths of the
 # feed-forward, by the kind of layer (what ReLU keeps is also what the next matrix keeps).
 KEPT_GATED, KEPT_UNGATED = (10.0, 1.5), (6.0, 2.0)
@@ -45,7 +48,8 @@ CONTEXT_BYTES, FRAGMENTED = 1 << 30, 0.05
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a decoder from which its memory follows."""
+    """The sizes of a decoder from which its memory follows. ``feed_forward`` is the width that a
+    token goes through, ``stored`` that of all experts of a layer together."""
 
     vocabulary: int
     hidden: int
@@ -57,11 +61,13 @@ class Shape:
     is_tied: bool
     is_gated: bool
     is_relu: bool
+    stored: int = 0
 
     @property
     def layer_parameters(self) -> int:
         attention = 2 * self.hidden * (self.queries + self.keys)
-        return attention + (3 if self.is_gated else 2) * self.hidden * self.feed_forward
+        width = self.stored or self.feed_forward
+        return attention + (3 if self.is_gated else 2) * self.hidden * width
 
     @property
     def parameters(self) -> int:
@@ -79,6 +85,25 @@ def of_text(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The config of a multimodal model's language model, which stands within that of the whole.
     What it does not say, the whole does."""
     return {**config, **(config.get("text_config") or {})}
+
+
+def feed_forward_widths(config: Mapping[str, Any], hidden: int) -> tuple[int, int]:
+    """Width of the feed-forward that a token goes through in a layer of a text model, and width of
+    all that is stored: that of all experts, if it is a mixture of them. Layers without experts,
+    which some mixtures have, count as the others."""
+
+    def first(*names: str) -> int:
+        return next((n for name in names if isinstance(n := config.get(name), int) and n), 0)
+
+    plain = first("intermediate_size", "ffn_dim", "n_inner") or 4 * hidden
+    experts = first("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+    if not experts:
+        return plain, plain
+    width = first("moe_intermediate_size", "expert_intermediate_size") or plain
+    shared = first("shared_expert_intermediate_size", "shared_intermediate_size")
+    shared = shared or width * first("n_shared_experts", "num_shared_experts")
+    read = first("num_experts_per_tok", "num_experts_per_token", "top_k_experts", "moe_k") or 1
+    return shared + width * read, shared + width * experts
 
 
 def shape_of(config: Mapping[str, Any]) -> Shape | None:
@@ -99,19 +124,21 @@ def shape_of(config: Mapping[str, Any]) -> Shape | None:
     keys = first("num_key_value_heads") or heads
     kind = first("model_type")
     is_tied = first("tie_word_embeddings")
+    read, stored = feed_forward_widths(config, hidden)
     return Shape(
         vocabulary=vocabulary,
         hidden=hidden,
         layers=layers,
         queries=heads * width,
         keys=keys * width,
-        feed_forward=first("intermediate_size", "ffn_dim", "n_inner") or 4 * hidden,
+        feed_forward=read,
         positions=(first("max_position_embeddings", "n_positions") or 0)
         * (kind in LEARNED_POSITIONS),
         # Where a config does not say, transformers ties.
         is_tied=kind not in UNTIED if is_tied is None else bool(is_tied),
         is_gated=kind not in UNGATED,
         is_relu=first("activation_function", "hidden_act") == "relu",
+        stored=stored,
     )
 
 

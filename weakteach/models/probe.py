@@ -51,7 +51,8 @@ def why_separate(model: PreTrainedModel) -> str:
     """
     if model not in _KNOWN:
         answers = _sums if model.get_output_embeddings() is not None else _rewards
-        _KNOWN[model] = _probe(model, answers)
+        with torch.autocast(model.device.type, enabled=False):  # found out once, also for others
+            _KNOWN[model] = _probe(model, answers)
         if why := _KNOWN[model]:
             kind = model.config.model_type
             LOGGER.warning(

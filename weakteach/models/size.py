@@ -9,7 +9,7 @@ from typing import Any
 
 from safetensors import safe_open
 
-from weakteach.models.memory import Shape, of_text, shape_in, typical_shape
+from weakteach.models.memory import Shape, feed_forward_widths, of_text, shape_in, typical_shape
 from weakteach.models.spec import CONFIG, UNRESOLVED, Model, ModelError, fetch, read_config
 from weakteach.models.tiny.family import FAMILY, SHIPPED, base_folder
 
@@ -141,8 +141,9 @@ def config_parameters(config: Mapping[str, Any]) -> int | None:
     heads = first("num_attention_heads", "n_head", "num_heads") or 1
     width = heads * (first("head_dim") or hidden // heads)
     shared = (first("num_key_value_heads") or heads) / heads
-    inner = first("intermediate_size", "ffn_dim", "n_inner") or 4 * hidden
-    matrices = 3 if config.get("model_type") in GATED else 2
+    read, inner = feed_forward_widths(config, hidden)
+    is_gated = config.get("model_type") in GATED or read < inner  # as experts are
+    matrices = 3 if is_gated else 2
     return int(layers * (2 * hidden * width * (1 + shared) + matrices * hidden * inner))
 
 

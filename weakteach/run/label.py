@@ -156,7 +156,7 @@ def models_of(names: Sequence[str], cluster: Cluster, resources: Resources) -> t
     ones are called alike, and the nodes of the cluster file, if any, can hold what is asked for."""
     models = tuple(find_model(name, resolve=False) for name in names)
     refuse_namesakes(models)
-    needs = Needs(tuple(one for one in models if one.label not in FAMILY), (), (), ())
+    needs = Needs(tuple(one for one in models if one.label not in FAMILY), (), (), (), ())
     # No context is too short: pairs that are longer go to quarantine.
     problems = check_needs(needs, max_tokens=0)
     refuse_problems(problems + check_cluster_file(cluster.cluster_file, resources))

@@ -17,7 +17,8 @@ from weakteach.preferences.sources import (
     WorldSource,
 )
 from weakteach.steps.data import Converted, Dequantized, Pairs
-from weakteach.steps.evaluation import Similarity
+from weakteach.steps.evaluation import Generate, Similarity
+from weakteach.steps.training import base_model
 from weakteach.study.arms import Grid
 from weakteach.study.experiment import Experiment, arms_of
 from weakteach.study.policies import model_of
@@ -25,11 +26,12 @@ from weakteach.study.policies import model_of
 
 @dataclass(frozen=True)
 class Needs:
-    """Models that are trained or that label, gold reward models with the form in which they read
-    pairs, models of sentences, and sources of pairs. Each occurs once; embedded ones are left
-    out."""
+    """Models that are trained or that label, those of them that write responses, gold reward models
+    with the form in which they read pairs, models of sentences, and sources of pairs. Each occurs
+    once; embedded ones are left out."""
 
     models: tuple[Model, ...]
+    writers: tuple[Model, ...]
     golds: tuple[tuple[Model, RewardForm], ...]
     embeddings: tuple[Model, ...]
     sources: tuple[Source, ...]
@@ -57,6 +59,11 @@ def needs_of(grid: Grid, experiments: Iterable[Experiment]) -> Needs:
     )
     return Needs(
         models=_once(model_of(policy) for policy in policies),
+        writers=_once(
+            model
+            for step in steps
+            if isinstance(step, Generate) and (model := base_model(step.policy))
+        ),
         golds=tuple(
             (model, form) for model, form in dict.fromkeys(golds) if model.label not in FAMILY
         ),

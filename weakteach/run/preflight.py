@@ -62,14 +62,17 @@ def _said(where: str, check: Callable[[], Any]) -> tuple[Any, list[Problem]]:
         return None, [Problem(where, what, remedy or "see the message")]
 
 
-def check_models(models: Iterable[Model], max_tokens: int) -> list[Problem]:
+def check_models(
+    models: Iterable[Model], max_tokens: int, writers: Collection[Model]
+) -> list[Problem]:
     """Check models that are trained or that label: that each exists and may be fetched, and has
     weights of a language model that can be trained, a tokenizer with EOS, and a context of
-    ``max_tokens``."""
+    ``max_tokens``; of ``writers`` also that responses can be drawn from them."""
     problems: list[Problem] = []
     for model in dict.fromkeys(models):
         found, why = _found(model)
-        problems += why or _check_files(found, "text", max_tokens, _check_policy)
+        check = _check_writer if model in writers else _check_policy
+        problems += why or _check_files(found, "text", max_tokens, check)
     return problems
 
 
@@ -172,6 +175,25 @@ def _check_policy(name: str, config: Config) -> Problems:
         what = f"its weights are quantized{f' ({method})' if method else ''}, and are not trained"
         remedy = "give the model that it was made of; sweeps train it in 4 bits by --lora-base nf4"
         yield Problem(name, what, remedy)
+
+
+def _check_writer(name: str, config: Config) -> Problems:
+    from transformers import AutoConfig  # as above
+
+    from weakteach.models.layers import stateful_layers
+
+    if found := list(_check_policy(name, config)):
+        yield from found
+        return
+    try:
+        layers = stateful_layers(AutoConfig.for_model(**config))
+    except Exception as error:  # classes of many authors check what they are given
+        what = f"its config.json cannot be read ({type(error).__name__}: {error})"
+        yield Problem(name, what, "use another model, or a newer transformers")
+        return
+    if layers:
+        what = f"it has layers ({', '.join(layers)}) that keep no keys and values, so it can label"
+        yield Problem(name, f"{what}, but no responses are drawn from it", "use another student")
 
 
 def _check_head(name: str, config: Config) -> Problems:

@@ -66,7 +66,7 @@ def check_needs(needs: Needs, max_tokens: int) -> list[Problem]:
         count = len(needs.models) + len(needs.golds) + len(needs.embeddings) + len(needs.sources)
         terminal().print(f"Looking at {count} models and data sets before anything starts.")
     with _without_bars() if needs.of_hub else nullcontext():  # the files are small
-        problems = check_models(needs.models, max_tokens)
+        problems = check_models(needs.models, max_tokens, needs.writers)
         problems += check_golds(needs.golds) + check_embeddings(needs.embeddings)
     for source in needs.sources:
         problems += check_source(named(source), lambda: _at_revision(source))  # noqa: B023

@@ -266,13 +266,16 @@ def label_smoothing(job: TrainingJob, recipe: DpoRecipe, pairs: int) -> torch.Te
 def reference_logprobs(
     job: TrainingJob, model: PreTrainedModel, tokens: list[PairTokens]
 ) -> np.ndarray:
-    """The log-probabilities of the responses of all pairs, shape [pairs, 2]. In a group, each
-    worker computes its share of them."""
+    """The log-probabilities of the responses of all pairs, shape [pairs, 2], computed as training
+    computes them. In a group, each worker computes its share of them."""
     workers = world_size()
     resources = job.resources
-    mine = pair_logprobs(
-        model, tokens[rank() :: workers], resources.batch_tokens, resources.attention
-    )
+    # As the trainer has it by its argument bf16.
+    mixed = torch.autocast(model.device.type, torch.bfloat16, enabled=job.dtype == "bfloat16")
+    with mixed:
+        mine = pair_logprobs(
+            model, tokens[rank() :: workers], resources.batch_tokens, resources.attention
+        )
     whole = np.empty((len(tokens), 2))
     for worker, share in enumerate(from_all(mine)):
         whole[worker::workers] = share

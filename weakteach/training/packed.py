@@ -231,10 +231,16 @@ def _gathering_nothing(accelerator: Any) -> Iterator[None]:
 
 class PackedLanguageModel(PackedTraining):
     """Training of a language model, whose head is asked for log-probabilities at scored tokens
-    alone."""
+    alone, and whose router, in a mixture of experts, is trained by the loss of pairs alone."""
 
     def __init__(self, pairs: list[PairTokens], resources: Resources, **options: Any) -> None:
         super().__init__(pairs, resources, **options)
+        # The auxiliary loss of a mixture of experts is one of all tokens of an update. Sums over
+        # its parts would depend on the cut.
+        self.aux_loss_enabled = False
+        config = self.plain_model.config.get_text_config()
+        if hasattr(config, "output_router_logits"):
+            config.output_router_logits = False
         if not resources.token_metrics:
             add_fused_lm_head(self.plain_model)
 
@@ -247,12 +253,10 @@ class PackedLanguageModel(PackedTraining):
             output.last_hidden_state = hidden.index_select(0, part.batch.predictors)[None]
             return output
 
-        router = {name: options[name] for name in ("output_router_logits",) if name in options}
         handle = self.plain_model.base_model.register_forward_hook(pick)
         try:
             out: FusedCausalLMOutput = model(
                 **part.batch.inputs,
-                **router,
                 shift_labels=part.batch.targets[None],
                 fused_lm_head=True,
                 use_cache=False,

@@ -1,12 +1,13 @@
 """DPO's losses on preferences with weights, for users of TRL who have no store."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from typing import Any, cast
 
 import torch
 from datasets import Dataset
-from peft import PeftConfig
+from peft import PeftConfig, PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.utils import remove_none_values
@@ -26,6 +27,7 @@ from weakteach.preferences.messages import (
 )
 from weakteach.preferences.pair import DataError, MessagesOf
 from weakteach.training.dpo import PackedDpoTrainer, check_weights
+from weakteach.training.worker import train_in_float32
 
 COLUMNS = ("prompt", "chosen", "rejected", "weight")
 # TRL's losses that are defined on a whole batch, in which a pair can have no weight.
@@ -47,12 +49,15 @@ def weighted_dpo_trainer(
     has them, with ``tools`` where any may be called) and ``weight`` (a number from 0), one row a
     pair. Messages are read through the tokenizer's chat template, if it has one. An update takes
     ``args.per_device_train_batch_size`` pairs on each worker, which go through the model in parts
-    of ``resources.train_tokens`` tokens. The model as it is given is the reference.
+    of ``resources.train_tokens`` tokens. The model as it is given is the reference, which is read
+    as the policy is trained: under the autocast of ``args``.
 
+    Raises ValueError if weights that would be trained are in bfloat16 or float16.
     Raises DataError for a column that is missing or holds something else, for a pair of more than
     ``args.max_length`` tokens (none is cut), for a ``loss_type`` that is not defined for each pair,
-    for TRL's own weights (``use_weighting``), and for gradient accumulation, whose place the parts
-    take. Raises StepError if one of the weights is negative or no number, or if none is positive.
+    for TRL's own weights (``use_weighting``), for the auxiliary loss of a mixture of experts
+    (``router_aux_loss_coef``), and for gradient accumulation, whose place the parts take. Raises
+    StepError if one of the weights is negative or no number, or if none is positive.
     """
     if missing := [name for name in COLUMNS if name not in preferences.column_names]:
         raise DataError(f"No column {', '.join(missing)} among {preferences.column_names}")
@@ -62,15 +67,21 @@ def weighted_dpo_trainer(
         raise DataError(f"The loss {batchwise[0]} is not one of each pair, so none can be weighed")
     if args.use_weighting:
         raise DataError("use_weighting has TRL weigh the pairs itself: leave it out")
+    if args.router_aux_loss_coef:
+        raise DataError(
+            "router_aux_loss_coef asks for a loss of all tokens of an update, which goes through "
+            "the model in parts: leave it out"
+        )
     rows = [_read(row, number) for number, row in enumerate(preferences)]
     prompts, chosen, rejected, messages = (list(column) for column in zip(*rows, strict=True))
     tokens = pair_tokens(tokenizer, prompts, chosen, rejected, messages)
     _refuse_longer(tokens, args.max_length)
     resources = resources or Resources()
+    if peft_config is None:
+        _refuse_half(model)
     model.eval()  # a trainer leaves it with dropout
     ours = copy(args)
     ours.precompute_ref_log_probs, ours.remove_unused_columns, ours.max_length = True, False, None
-    reference = pair_logprobs(model, tokens, resources.batch_tokens, resources.attention)
     trainer = PackedDpoTrainer(
         tokens,
         resources,
@@ -79,9 +90,29 @@ def weighted_dpo_trainer(
         processing_class=tokenizer,
         peft_config=peft_config,
     )
+    train_in_float32(trainer)
+    # After the trainer has put the model on its device.
+    with trainer.accelerator.autocast(), _without_adapters(trainer.model):
+        reference = pair_logprobs(
+            trainer.plain_model, tokens, resources.batch_tokens, resources.attention
+        )
     trainer.reference = torch.tensor(reference, dtype=torch.float32)
     trainer.weigh(check_weights(torch.tensor(preferences["weight"][:], dtype=torch.float32)))
     return trainer
+
+
+def _refuse_half(model: PreTrainedModel) -> None:
+    for name, weight in model.named_parameters():
+        if weight.requires_grad and weight.dtype in (torch.bfloat16, torch.float16):
+            raise ValueError(
+                f"{name} is in {str(weight.dtype).removeprefix('torch.')}, in which small updates "
+                "are rounded away: load the model with dtype=torch.float32 (bf16=True in args "
+                "computes in bfloat16 all the same), or give a peft_config"
+            )
+
+
+def _without_adapters(model: Any) -> AbstractContextManager[None]:
+    return model.disable_adapter() if isinstance(model, PeftModel) else nullcontext()
 
 
 def _refuse_longer(tokens: Sequence[PairTokens], max_length: int | None) -> None:

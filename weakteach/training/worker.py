@@ -298,10 +298,12 @@ def train_and_save(trainer: Trainer, job: TrainingJob, merge: bool = False) -> d
     if rank() == 0:
         with tempfile.TemporaryDirectory() as folder:
             model = trainer.accelerator.unwrap_model(trainer.model)
+            saved = getattr(torch, job.saved)
             if merge and isinstance(model, PeftModel):
+                if saved == torch.float32:  # the sum would be rounded to the dtype of the base
+                    torch.nn.Module.to(model, dtype=saved)
                 model = model.merge_and_unload()
             if not isinstance(model, PeftModel):
-                saved = getattr(torch, job.saved)
                 if not sharded:
                     torch.nn.Module.to(model, dtype=saved)
                 state = {name: weight.to(saved) for name, weight in state.items()}
