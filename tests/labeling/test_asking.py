@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weakteach.labeling.asking import SHORTLIST, doubt, shortlist, spread_out
-from weakteach.labeling.forms import COLUMNS, FORMS, write_forms
-from weakteach.preferences.pair import Comparison, canonical_pair, refusal
+from weakteach.labeling.forms import FORMS, write_forms
+from weakteach.preferences.pair import ASKED_COLUMNS, Comparison, canonical_pair, refusal
 from weakteach.preferences.sources import file_source
 
 
@@ -98,9 +98,9 @@ def filled_in(out, form, choices):
     file = out / "back.csv"
     with file.open("w", newline="", encoding="utf-8") as text:
         writer = csv.writer(text)
-        writer.writerow([*COLUMNS, "choice", "annotator"])
+        writer.writerow([*ASKED_COLUMNS, "choice", "annotator"])
         for row in rows:
-            cells = [row[name] for name in COLUMNS]
+            cells = [row[name] for name in ASKED_COLUMNS]
             writer.writerow([*cells, choices[row["pair_id"]] or "", "1"])
     return file
 
