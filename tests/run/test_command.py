@@ -1,6 +1,7 @@
 """The command line that sweeps share: what it reads, what it refuses and in which words."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -326,3 +327,21 @@ def test_a_script_of_a_sweep_is_its_command():
     assert done.returncode == 0, done.stderr
     assert "unique steps" in done.stdout
     assert not done.stderr
+
+
+@pytest.mark.parametrize("ctrl_c", [signal.default_int_handler, signal.SIG_IGN])
+def test_a_sigterm_ends_a_command_even_one_that_ignores_ctrl_c(ctrl_c, capsys):
+    """As one that a script has started with & does."""
+    app = new_app("x", "")
+
+    @app.default
+    def command() -> None:
+        signal.raise_signal(signal.SIGTERM)
+        raise AssertionError("it goes on")
+
+    before = signal.signal(signal.SIGINT, ctrl_c)
+    try:
+        assert run(app, []) == 143
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert "The same command goes on from here" in capsys.readouterr().err
