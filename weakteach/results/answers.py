@@ -142,8 +142,7 @@ def contrast_answers(
     experiment: str, compared: Sequence[Contrast], standings: Sequence[Standing] | None = None
 ) -> tuple[Answer, ...]:
     """A sentence for each comparison, all of them decided as one family, whether or not they are
-    measured yet. In a study in rounds,
-    ``standings`` says where each comparison stands."""
+    measured yet. In a study in rounds, ``standings`` says where each comparison stands."""
     if standings is not None:
         return tuple(
             Answer(experiment, "not decided", _not_compared(one, _why_not(one)))
