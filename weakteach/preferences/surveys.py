@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from weakteach.preferences.forms import (
@@ -92,15 +93,31 @@ class FileSurvey:
             known = self.values.setdefault(path, set())
             if value is not None and len(known) < MAX_VALUES:
                 known.add(value)
-        for form in TEXT_FORMS:
-            if form.first.partition(".")[0] in row:
-                self._see_texts(row, form)
+        for responses, lead, prompts in self._text_columns:
+            if lead in row:
+                self._see_texts(row, responses, prompts)
 
-    def _see_texts(self, row: Mapping[str, Any], form: Form) -> None:
-        names = self.wishes.first(list(dict.fromkeys([*form.prompt, *PROMPTS])))
-        prompts = (value_at(row, name) for name in names)
+    @cached_property
+    def _text_columns(self) -> list[tuple[tuple[str, str], str, list[str]]]:
+        """Columns of two responses that may repeat a prompt, the column that leads to the first of
+        them, and the columns that can hold the prompt, the likeliest first."""
+        prompts: dict[tuple[str, str], list[str]] = {}
+        for form in TEXT_FORMS:
+            prompts.setdefault((form.first, form.second), []).extend(form.prompt)
+        return [
+            (
+                responses,
+                responses[0].partition(".")[0],
+                self.wishes.first(list(dict.fromkeys([*found, *PROMPTS]))),
+            )
+            for responses, found in prompts.items()
+        ]
+
+    def _see_texts(
+        self, row: Mapping[str, Any], responses: tuple[str, str], prompt_columns: list[str]
+    ) -> None:
+        prompts = (value_at(row, name) for name in prompt_columns)
         prompt = next((text for text in prompts if isinstance(text, str) and text), "")
-        responses = (form.first, form.second)
         texts = tuple(value_at(row, path) for path in responses)
         said = {is_conversation(text) for text in texts if isinstance(text, str) and text}
         self.conversations.setdefault(responses, set()).update(said)
